@@ -1,0 +1,4 @@
+//! Wireroom: a serverless-style runner for Telegram work, on Postgres.
+
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
