@@ -1,0 +1,1 @@
+//! The chat a job is about.
