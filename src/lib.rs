@@ -6,5 +6,7 @@
 
 pub mod config;
 pub mod ids;
+pub mod lifecycle;
 pub mod store;
+pub mod telemetry;
 pub mod vault;
