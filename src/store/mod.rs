@@ -1,6 +1,12 @@
 //! The only place with SQL. Functions that write take a `&mut PgConnection` and the caller commits once, so that an
 //! enqueue joins its caller's transaction.
 
+pub mod attempt_data;
+pub mod chats;
+pub mod effects;
+pub mod job_store;
+pub mod scans;
+
 use sqlx::{
     PgPool,
     migrate::Migrator,
