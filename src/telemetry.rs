@@ -56,13 +56,13 @@ pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
 
 /// The filter asked for, over the quiet libraries' own.
 fn filter(asked: &str) -> Result<EnvFilter, TelemetryError> {
-    let quiet: String = QUIET
+    let quiet = QUIET
         .iter()
         .filter(|library| !asked.contains(*library))
-        .map(|library| format!("{library}=warn,"))
-        .collect();
+        .map(|library| format!("{library}=warn"));
+    let directives: Vec<String> = quiet.chain([asked.to_owned()]).collect();
     EnvFilter::builder()
-        .parse(format!("{quiet}{asked}"))
+        .parse(directives.join(","))
         .map_err(TelemetryError::Filter)
 }
 

@@ -6,6 +6,9 @@ pub mod chats;
 pub mod effects;
 pub mod job_store;
 pub mod scans;
+pub mod schema;
+pub mod server;
+pub mod vault_keys;
 
 use sqlx::{
     PgPool,
