@@ -10,6 +10,9 @@ pub mod cluster;
 pub mod config;
 pub mod ids;
 pub mod lifecycle;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod store;
+pub mod telegram;
 pub mod telemetry;
 pub mod vault;
