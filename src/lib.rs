@@ -4,7 +4,9 @@
 //! jobs`. Siblings do not import each other; what they need of one another is a trait, wired in `cli`.
 //! `tests/architecture.rs` checks it.
 
+pub mod api;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod ids;
 pub mod store;
