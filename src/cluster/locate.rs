@@ -146,8 +146,8 @@ fn choose(found: impl Iterator<Item = Programs>, dir: &Path, made_by: Option<u32
     }
 }
 
-/// The major version in the answer to `postgres --version`: 15 in "postgres (PostgreSQL) 15.4 (Debian 15.4-1)", 18 in
-/// "postgres (PostgreSQL) 18beta1".
+/// The major version in the answer to `postgres --version`: 15 in `postgres (PostgreSQL) 15.4 (Debian 15.4-1)`, 18 in
+/// `postgres (PostgreSQL) 18beta1`.
 fn major_version(answer: &str) -> Option<u32> {
     let version = answer.split_once("(PostgreSQL) ")?.1;
     let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
