@@ -66,7 +66,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
 ];
 
 /// Where `sqlx::` may appear besides `store`, and why.
-const SQL_ELSEWHERE: [(&str, &str); 3] = [
+const SQL_ELSEWHERE: [(&str, &str); 2] = [
     ("src/ids.rs", "an id is bound and decoded as the column's type"),
     ("src/cluster/", "creates databases before there is a schema"),
     (

@@ -2,14 +2,12 @@
 
 use std::{fmt::Write as _, net::TcpListener, path::Path, process::ExitCode, time::Duration};
 
-use sqlx::PgConnection;
-
 use super::process::OLDEST_POSTGRES;
 use crate::{
     clock::SystemClock,
     config::{ApiConfig, Config, DatabaseConfig, ServerConfig, TelegramConfig, VaultConfig},
     store::{
-        self,
+        self, PgConnection, PgPool,
         schema::SchemaState,
         vault_keys::{self, VaultKeysError},
     },
@@ -63,7 +61,14 @@ pub async fn run() -> anyhow::Result<ExitCode> {
 
 async fn examine(config: &Config, findings: &mut Vec<(&'static str, Finding)>) {
     let vault = master_keys(&config.vault);
-    match connect(&config.database).await {
+    let reached = match reach(&config.database).await {
+        Ok(pool) => pool
+            .acquire()
+            .await
+            .map_err(|error| bad(error.to_string(), "look at the server's log")),
+        Err(finding) => Err(finding),
+    };
+    match reached {
         Err(finding) => findings.push(("database", finding)),
         Ok(mut conn) => {
             findings.extend(database(&mut conn).await);
@@ -84,12 +89,13 @@ async fn examine(config: &Config, findings: &mut Vec<(&'static str, Finding)>) {
     findings.push(("api port", port(&config.api)));
 }
 
-async fn connect(config: &DatabaseConfig) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, Finding> {
+async fn reach(config: &DatabaseConfig) -> Result<PgPool, Finding> {
     let fix = "check DATABASE_URL (host, port, user, password, database), and that Postgres runs and accepts it";
     let pool = store::pool(config).map_err(|_| bad("DATABASE_URL is not a Postgres URL", fix))?;
-    pool.acquire()
-        .await
-        .map_err(|error| bad(format!("cannot be reached: {error}"), fix))
+    match pool.acquire().await {
+        Ok(_) => Ok(pool),
+        Err(error) => Err(bad(format!("cannot be reached: {error}"), fix)),
+    }
 }
 
 async fn database(conn: &mut PgConnection) -> Vec<(&'static str, Finding)> {
@@ -130,7 +136,7 @@ async fn schema(conn: &mut PgConnection) -> Finding {
             format!("migration {version} is of a newer Wireroom"),
             "start that version, or restore the database from before it",
         ),
-        Ok(SchemaState::Altered { version }) => bad(
+        Ok(SchemaState::Different { version }) => bad(
             format!("migration {version} was applied with another text"),
             "use the build this database belongs to",
         ),

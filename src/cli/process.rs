@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sqlx::PgPool;
 
 use crate::{
     config::{Config, DatabaseConfig, QueueConfig},
     lifecycle::{Bounds, Ended},
-    store, telemetry,
+    store::{self, PgPool},
+    telemetry,
 };
 
 /// Older servers lack what the statements use.

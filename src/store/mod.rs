@@ -1,17 +1,25 @@
 //! The only place with SQL. Functions that write take a `&mut PgConnection` and the caller commits once, so that an
 //! enqueue joins its caller's transaction.
 
+pub mod api_keys;
 pub mod attempt_data;
+pub mod audit;
+pub mod chat_reads;
 pub mod chats;
 pub mod effects;
+pub mod health;
+pub mod job_reads;
 pub mod job_store;
+pub mod member_reads;
 pub mod scans;
 pub mod schema;
 pub mod server;
+pub mod session_reads;
 pub mod vault_keys;
+pub mod worker_reads;
 
+pub use sqlx::{PgConnection, PgPool};
 use sqlx::{
-    PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -43,6 +51,32 @@ pub enum StoreError {
     /// A value in the database that this version cannot read.
     #[error("{operation} read a value that this version does not know: {detail}")]
     Decode { operation: &'static str, detail: String },
+}
+
+impl StoreError {
+    /// The database cannot be reached or takes no statements now: the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Query { source, .. } => is_unavailable(source),
+            Self::Rows { .. } | Self::Fenced { .. } | Self::Decode { .. } => false,
+        }
+    }
+}
+
+fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // Connection trouble, too little of something, and an operator's intervention: a shutdown, a start-up.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
+        _ => false,
+    }
 }
 
 /// `.map_err(failed("claim"))?` on a statement's result.

@@ -18,7 +18,7 @@ pub enum SchemaState {
         version: i64,
     },
     /// A migration that was applied with another text.
-    Altered {
+    Different {
         version: i64,
     },
 }
@@ -36,7 +36,7 @@ pub enum SchemaError {
     #[error(
         "migration {version} was applied with another text than this program has: the database belongs to another build"
     )]
-    Altered { version: i64 },
+    Different { version: i64 },
     #[error("migration {version} failed")]
     Migration {
         version: i64,
@@ -85,7 +85,7 @@ pub async fn state(conn: &mut PgConnection) -> Result<SchemaState, StoreError> {
         match applied.iter().find(|(version, _)| *version == migration.version) {
             None => missing += 1,
             Some((_, checksum)) if **checksum != *migration.checksum => {
-                return Ok(SchemaState::Altered {
+                return Ok(SchemaState::Different {
                     version: migration.version,
                 });
             }
@@ -122,14 +122,14 @@ fn refuse(state: SchemaState) -> Result<(), SchemaError> {
         SchemaState::Current => Ok(()),
         SchemaState::Behind { missing } => Err(SchemaError::Behind { missing }),
         SchemaState::Ahead { version } => Err(SchemaError::Ahead { version }),
-        SchemaState::Altered { version } => Err(SchemaError::Altered { version }),
+        SchemaState::Different { version } => Err(SchemaError::Different { version }),
     }
 }
 
 fn migration_failed(error: MigrateError) -> SchemaError {
     match error {
         MigrateError::VersionMissing(version) => SchemaError::Ahead { version },
-        MigrateError::VersionMismatch(version) => SchemaError::Altered { version },
+        MigrateError::VersionMismatch(version) => SchemaError::Different { version },
         MigrateError::ExecuteMigration(source, version) => SchemaError::Migration { version, source },
         other => SchemaError::Migrate(other),
     }

@@ -102,14 +102,14 @@ impl Process {
                 tokio::time::sleep(INTERVAL).await;
             }
         };
-        match tokio::time::timeout(bound, found).await {
-            Ok(line) => line,
-            Err(_) => panic!(
+        let Ok(line) = tokio::time::timeout(bound, found).await else {
+            panic!(
                 "{}: no line with {pattern:?} within {bound:?}; it wrote:\n{}",
                 self.name,
                 self.output()
-            ),
-        }
+            );
+        };
+        line
     }
 
     /// Waits until it has ended.
@@ -126,14 +126,14 @@ impl Process {
                 }
             }
         };
-        match tokio::time::timeout(bound, ended).await {
-            Ok(status) => status,
-            Err(_) => panic!(
+        let Ok(status) = tokio::time::timeout(bound, ended).await else {
+            panic!(
                 "{} did not end within {bound:?}; it wrote:\n{}",
                 self.name,
                 self.output()
-            ),
-        }
+            );
+        };
+        status
     }
 
     /// Whether it runs or is stopped by a signal.
