@@ -116,6 +116,9 @@ async fn messages_of_other_jobs_are_left_to_them() {
         .own_messages_like(Ok(vec![message(7, 1), message(8, 2), message(9, 3)]));
     let published: PublishResult = result(run(&fakes).await);
     assert_eq!(published.message_id, Some(9));
+    let journal = fakes.take_journal();
+    let writes = journal.iter().filter(|call| *call == "effect_sent").count();
+    assert_eq!(writes, 2, "a message that is known to be claimed is not tried");
 }
 
 #[tokio::test]
