@@ -1,0 +1,12 @@
+//! The API's functions, one module per namespace or topic. Each takes the call and its request, and answers as
+//! Telegram does; what it changes and who hears of it is the world's.
+
+pub mod channels;
+pub mod chats;
+pub mod contacts;
+mod dialogs;
+pub mod invites;
+pub mod messages;
+mod participants;
+pub mod updates;
+pub mod users;
