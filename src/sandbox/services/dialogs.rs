@@ -29,9 +29,13 @@ pub fn get_dialogs(call: &mut Call<'_>, request: GetDialogs) -> Answer<tl::enums
         .min(rows.len());
     let page = &rows[start..end];
     let mut named = Named::default();
-    page.iter().for_each(|row| named.peer(row.chat));
+    for row in page {
+        named.peer(row.chat);
+    }
     let top_messages: Vec<_> = page.iter().filter_map(|row| world.dialog_message(me, row)).collect();
-    top_messages.iter().for_each(|message| named.message(message));
+    for message in &top_messages {
+        named.message(message);
+    }
     let messages = top_messages
         .into_iter()
         .map(|message| tl_message(me, message))

@@ -236,7 +236,9 @@ pub(super) fn pick(
 fn answer_page(world: &World, me: UserId, chat: Option<PeerKey>, page: &Page<'_>) -> tl::enums::messages::Messages {
     let mut named = Named::default();
     named.peer(chat.unwrap_or(PeerKey::User(me)));
-    page.messages.iter().for_each(|message| named.message(message));
+    for message in &page.messages {
+        named.message(message);
+    }
     let messages = page.messages.iter().map(|message| tl_message(me, message)).collect();
     message_list(
         world,

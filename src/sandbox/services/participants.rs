@@ -101,7 +101,7 @@ impl Listed {
         };
         let runs = channel.members.is_admin(member.user);
         // Of a hidden list, members see those who run the chat, its bots and themselves.
-        if !channel.shows_members_to(me) && !(runs || person.is_bot() || member.user == me) {
+        if !(channel.shows_members_to(me) || runs || person.is_bot() || member.user == me) {
             return false;
         }
         let matches = |person: &Person, query: &str| query.is_empty() || person.matches(query);

@@ -148,13 +148,13 @@ impl News {
             .get(&me)
             .into_iter()
             .flat_map(|account| &account.membership_changes);
-        let mut changed: Vec<i64> = changes
+        let mut channels: Vec<i64> = changes
             .filter(|(at, _)| *at >= date)
             .map(|(_, channel)| *channel)
             .collect();
-        changed.sort_unstable();
-        changed.dedup();
-        for channel_id in changed {
+        channels.sort_unstable();
+        channels.dedup();
+        for channel_id in channels {
             self.named.peer(PeerKey::Channel(channel_id));
             self.updates.push(tl::types::UpdateChannel { channel_id }.into());
         }
@@ -232,7 +232,9 @@ fn too_long(world: &World, me: UserId, id: i64, posts: &MessageBox) -> tl::enums
     };
     let mut named = Named::default();
     named.peer(row.chat);
-    newest.iter().for_each(|message| named.message(message));
+    for message in &newest {
+        named.message(message);
+    }
     tl::types::updates::ChannelDifferenceTooLong {
         r#final: true,
         timeout: Some(CHANNEL_TIMEOUT),
