@@ -69,10 +69,6 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
 const SQL_ELSEWHERE: [(&str, &str); 2] = [
     ("src/ids.rs", "an id is bound and decoded as the column's type"),
     ("src/cluster/", "creates databases before there is a schema"),
-    (
-        "src/cli/",
-        "owns the pool that it hands to the parts, and runs no statement",
-    ),
 ];
 
 struct Source {
