@@ -5,7 +5,10 @@
 //! `tests/architecture.rs` checks it.
 
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod ids;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod store;
 pub mod vault;
