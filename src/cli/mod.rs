@@ -6,6 +6,8 @@ mod doctor;
 mod keys;
 mod migrate;
 mod process;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,9 @@ enum Command {
     /// API keys: create, list, revoke.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// A made-up Telegram, for workers elsewhere and for other clients.
+    #[cfg(feature = "sandbox")]
+    Sandbox(sandbox::Args),
     /// Check the configuration and everything it names, and say what is wrong and how to fix it.
     Doctor,
 }
@@ -63,6 +68,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Migrate => migrate::run().await,
         Command::Keys(command) => keys::run(command).await,
+        #[cfg(feature = "sandbox")]
+        Command::Sandbox(args) => sandbox::run(args).await,
         Command::Doctor => doctor::run().await,
     }
 }
