@@ -41,6 +41,22 @@ impl Demo {
         })
     }
 
+    /// Waits until the API says that it is ready.
+    pub async fn wait_until_ready(&self, bound: Duration) -> anyhow::Result<()> {
+        let url = format!("{}/readyz", self.url);
+        let ready = async {
+            loop {
+                match self.client.get(&url).send().await {
+                    Ok(answer) if answer.status().is_success() => return,
+                    _ => tokio::time::sleep(LOOK).await,
+                }
+            }
+        };
+        tokio::time::timeout(bound, ready)
+            .await
+            .with_context(|| format!("the API was not ready within {} s", bound.as_secs()))
+    }
+
     /// Runs one job of each kind; fails with the reason of the first that does not succeed.
     pub async fn run(&self) -> anyhow::Result<()> {
         for kind in JobKind::ALL {

@@ -30,7 +30,7 @@ fn suggestion(nearest: Option<&str>) -> String {
 }
 
 /// Variables by name, and which of them a section has asked for.
-#[derive(Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Source {
     values: BTreeMap<String, String>,
     asked: BTreeSet<&'static str>,

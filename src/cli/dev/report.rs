@@ -2,12 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// A session to show.
-#[derive(Debug, Clone)]
-pub struct Shown {
-    pub id: String,
-    pub label: String,
-}
+use crate::cli::session::Imported;
 
 /// What the banner names.
 #[derive(Debug)]
@@ -18,7 +13,7 @@ pub struct Ready<'a> {
     pub env_file: &'a str,
     pub sandbox: &'a str,
     pub control: &'a str,
-    pub sessions: &'a [Shown],
+    pub sessions: &'a [Imported],
     pub seconds: f64,
 }
 
@@ -73,11 +68,12 @@ impl Ready<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::SessionId;
 
     #[test]
     fn the_examples_are_shell_lines_with_json_bodies() {
-        let sessions = [Shown {
-            id: "0190".into(),
+        let sessions = [Imported {
+            id: SessionId::generate(),
             label: "alice".into(),
         }];
         let ready = Ready {
@@ -95,7 +91,7 @@ mod tests {
         for line in examples {
             let body = line.split("-d '").nth(1).unwrap().trim_end_matches('\'');
             let body: serde_json::Value = serde_json::from_str(body).unwrap();
-            assert_eq!(body["session"], "0190");
+            assert_eq!(body["session"], sessions[0].id.to_string());
             assert_eq!(line.matches('\'').count() % 2, 0);
         }
     }
