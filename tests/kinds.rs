@@ -76,7 +76,7 @@ async fn a_join_request_is_looked_at_again_until_it_is_approved() {
 async fn a_join_request_that_nobody_answers_ends_at_the_deadline() {
     let stack = Stack::start().await;
     let _worker = stack.worker().await;
-    let deadline = chrono::DateTime::from_timestamp_millis(now_ms().await + 6_000).expect("in range");
+    let deadline = chrono::DateTime::from_timestamp_millis(now_ms() + 6_000).expect("in range");
     let id = stack
         .post_job(json!({
             "kind": "join", "args": { "chat": "https://t.me/+SandboxLantern02" }, "deadline": deadline,
@@ -88,7 +88,7 @@ async fn a_join_request_that_nobody_answers_ends_at_the_deadline() {
     stack.finish().await;
 }
 
-async fn now_ms() -> i64 {
+fn now_ms() -> i64 {
     let elapsed = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
     i64::try_from(elapsed.as_millis()).expect("in range")
 }

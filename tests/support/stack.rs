@@ -17,7 +17,7 @@ use super::{process::Process, wait::eventually};
 /// How long a process may take to come up, on a machine with other tests on it.
 pub const START_BOUND: Duration = Duration::from_secs(30);
 /// How long a job over the sandbox may take.
-pub const JOB_BOUND: Duration = Duration::from_secs(60);
+pub const JOB_BOUND: Duration = Duration::from_mins(1);
 
 /// What a test wants to be different.
 pub struct Options {
