@@ -4,4 +4,8 @@
 mod architecture;
 mod support;
 
+mod bad_input;
+mod crashes;
+mod kinds;
 mod smoke;
+mod telethon;
