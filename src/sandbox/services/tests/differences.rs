@@ -9,11 +9,9 @@ type Common = tl::enums::updates::Difference;
 type OfChannel = tl::enums::updates::ChannelDifference;
 
 fn state(stage: &mut Stage, who: &str) -> tl::types::updates::State {
-    let state = stage
-        .call(who, updates::get_state, tl::functions::updates::GetState {})
-        .expect("signed in");
-    let tl::enums::updates::State::State(state) = state;
-    state
+    let answer = stage.call(who, updates::get_state, tl::functions::updates::GetState {});
+    let tl::enums::updates::State::State(place) = answer.expect("signed in");
+    place
 }
 
 fn difference(stage: &mut Stage, who: &str, pts: i32, date: i32) -> Answer<Common> {
@@ -87,8 +85,8 @@ fn a_long_absence_comes_in_slices() {
     loop {
         match difference(&mut stage, "bob", pts, date).expect("a known pts") {
             Common::Slice(slice) => {
-                let tl::enums::updates::State::State(state) = slice.intermediate_state;
-                (pts, seen, slices) = (state.pts, seen + slice.new_messages.len(), slices + 1);
+                let tl::enums::updates::State::State(place) = slice.intermediate_state;
+                (pts, seen, slices) = (place.pts, seen + slice.new_messages.len(), slices + 1);
             }
             Common::Difference(last) => {
                 seen += last.new_messages.len();

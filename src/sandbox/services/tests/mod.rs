@@ -189,14 +189,14 @@ fn parts(updates: &tl::enums::Updates) -> &tl::types::Updates {
 fn joined_parts(result: &tl::enums::messages::ChatInviteJoinResult) -> &tl::types::Updates {
     match result {
         tl::enums::messages::ChatInviteJoinResult::Ok(result) => parts(&result.updates),
-        other => panic!("not joined: {other:?}"),
+        other @ tl::enums::messages::ChatInviteJoinResult::WebView(_) => panic!("not joined: {other:?}"),
     }
 }
 
 /// The text messages in a list of updates.
 fn texts(updates: &[Update]) -> Vec<&str> {
     let message = |update| match update {
-        &Update::NewMessage(ref update) => Some(&update.message),
+        Update::NewMessage(update) => Some(&update.message),
         Update::NewChannelMessage(update) => Some(&update.message),
         _ => None,
     };
