@@ -195,12 +195,15 @@ fn joined_parts(result: &tl::enums::messages::ChatInviteJoinResult) -> &tl::type
 
 /// The text messages in a list of updates.
 fn texts(updates: &[Update]) -> Vec<&str> {
-    let message = |update| match update {
+    updates.iter().filter_map(new_message).filter_map(text).collect()
+}
+
+fn new_message(update: &Update) -> Option<&tl::enums::Message> {
+    match update {
         Update::NewMessage(update) => Some(&update.message),
         Update::NewChannelMessage(update) => Some(&update.message),
         _ => None,
-    };
-    updates.iter().filter_map(message).filter_map(text).collect()
+    }
 }
 
 fn text(message: &tl::enums::Message) -> Option<&str> {
