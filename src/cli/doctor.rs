@@ -9,7 +9,7 @@ use crate::{
     store::{
         self, PgConnection, PgPool,
         schema::SchemaState,
-        vault_keys::{self, VaultKeysError},
+        master_keys::{self, MasterKeysError},
     },
     vault::Vault,
 };
@@ -154,12 +154,12 @@ fn master_keys(config: &VaultConfig) -> Result<Vault, Finding> {
 }
 
 async fn keys_fit(conn: &mut PgConnection, vault: &Vault) -> Finding {
-    match vault_keys::verify(conn, vault).await {
+    match master_keys::verify(conn, vault).await {
         Ok(()) => Good(format!(
             "open what is sealed ({})",
             vault.key_ids().collect::<Vec<_>>().join(", ")
         )),
-        Err(error @ (VaultKeysError::Wrong { .. } | VaultKeysError::Missing { .. })) => bad(
+        Err(error @ (MasterKeysError::Wrong { .. } | MasterKeysError::Missing { .. })) => bad(
             error.to_string(),
             "set the keys this database was used with; a new key goes in front of them, under a new id",
         ),

@@ -15,7 +15,7 @@ pub mod scans;
 pub mod schema;
 pub mod server;
 pub mod session_reads;
-pub mod vault_keys;
+pub mod master_keys;
 pub mod worker_reads;
 
 pub use sqlx::{PgConnection, PgPool};

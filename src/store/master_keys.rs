@@ -11,7 +11,7 @@ const KNOWN: &[u8] = b"wireroom master key check";
 
 /// Why the keys do not fit the database.
 #[derive(Debug, thiserror::Error)]
-pub enum VaultKeysError {
+pub enum MasterKeysError {
     #[error("WIREROOM_MASTER_KEYS: the key `{id}` is not the one this database was used with")]
     Wrong { id: String },
     #[error(
@@ -25,7 +25,7 @@ pub enum VaultKeysError {
 }
 
 /// Checks every key of `vault`, and that every sealed value has its key. Nothing is written.
-pub async fn verify(conn: &mut PgConnection, vault: &Vault) -> Result<(), VaultKeysError> {
+pub async fn verify(conn: &mut PgConnection, vault: &Vault) -> Result<(), MasterKeysError> {
     for id in vault.key_ids() {
         let check = sqlx::query_scalar!(
             "-- vault_key_check\nSELECT check_sealed FROM vault_keys WHERE id = $1",
@@ -50,7 +50,7 @@ pub async fn verify(conn: &mut PgConnection, vault: &Vault) -> Result<(), VaultK
     .await
     .map_err(failed("sealed_values_by_key"))?;
     match used.into_iter().find(|row| !vault.key_ids().any(|id| id == row.id)) {
-        Some(row) => Err(VaultKeysError::Missing {
+        Some(row) => Err(MasterKeysError::Missing {
             id: row.id,
             values: row.values,
         }),
@@ -59,7 +59,7 @@ pub async fn verify(conn: &mut PgConnection, vault: &Vault) -> Result<(), VaultK
 }
 
 /// [`verify`], and a check row for each key that has none. Call it before anything is sealed.
-pub async fn register(conn: &mut PgConnection, vault: &Vault) -> Result<(), VaultKeysError> {
+pub async fn register(conn: &mut PgConnection, vault: &Vault) -> Result<(), MasterKeysError> {
     let mut transaction = conn.begin().await.map_err(failed("register_vault_keys"))?;
     for id in vault.key_ids() {
         let check = vault.seal_with(id, &owner(id), KNOWN)?;
@@ -79,14 +79,14 @@ pub async fn register(conn: &mut PgConnection, vault: &Vault) -> Result<(), Vaul
     Ok(())
 }
 
-fn open(vault: &Vault, id: &str, bytes: Vec<u8>) -> Result<(), VaultKeysError> {
+fn open(vault: &Vault, id: &str, bytes: Vec<u8>) -> Result<(), MasterKeysError> {
     let sealed = Sealed {
         key_id: id.to_owned(),
         bytes,
     };
     match vault.open(&owner(id), &sealed) {
         Ok(text) if text.as_slice() == KNOWN => Ok(()),
-        _ => Err(VaultKeysError::Wrong { id: id.to_owned() }),
+        _ => Err(MasterKeysError::Wrong { id: id.to_owned() }),
     }
 }
 
