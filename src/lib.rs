@@ -7,4 +7,5 @@
 pub mod config;
 pub mod ids;
 pub mod store;
+pub mod telegram;
 pub mod vault;

@@ -1,6 +1,14 @@
 //! The only place with SQL. Functions that write take a `&mut PgConnection` and the caller commits once, so that an
 //! enqueue joins its caller's transaction.
 
+pub mod floods;
+pub mod gates;
+pub mod leases;
+pub mod peers;
+pub mod sessions;
+pub mod update_states;
+pub mod vault_keys;
+
 use sqlx::{
     PgPool,
     migrate::Migrator,
