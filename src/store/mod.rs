@@ -1,10 +1,15 @@
 //! The only place with SQL. Functions that write take a `&mut PgConnection` and the caller commits once, so that an
 //! enqueue joins its caller's transaction.
 
+pub mod attempt_data;
+pub mod chats;
+pub mod effects;
 pub mod floods;
 pub mod gates;
+pub mod job_store;
 pub mod leases;
 pub mod peers;
+pub mod scans;
 pub mod sessions;
 pub mod update_states;
 pub mod vault_keys;
