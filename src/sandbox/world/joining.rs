@@ -298,7 +298,7 @@ impl World {
         group.former.insert(user);
         group.version += 1;
         Ok(self
-            .post_copies(by, &readers, |_| PeerKey::Group(id), Draft::service(action))?
+            .post_copies(by, &readers, |_| PeerKey::Group(id), &Draft::service(action))?
             .event)
     }
 }
