@@ -8,8 +8,8 @@ use crate::{
     config::{ApiConfig, Config, DatabaseConfig, ServerConfig, TelegramConfig, VaultConfig},
     store::{
         self, PgConnection, PgPool,
-        schema::SchemaState,
         master_keys::{self, MasterKeysError},
+        schema::SchemaState,
     },
     vault::Vault,
 };
