@@ -93,3 +93,54 @@ fn open(vault: &Vault, id: &str, bytes: Vec<u8>) -> Result<(), MasterKeysError> 
 fn owner(id: &str) -> String {
     format!("vault:check:{id}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cluster::testing::TestDatabase, config::Secret, store::PgPool};
+
+    fn vault(ids: &[&str]) -> Vault {
+        let keys: Vec<String> = ids
+            .iter()
+            .map(|id| Vault::generate(id).unwrap().expose().to_owned())
+            .collect();
+        Vault::parse(&Secret::new(keys.join(","))).unwrap()
+    }
+
+    async fn known(pool: &PgPool) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM vault_keys")
+            .fetch_one(pool)
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn another_key_under_a_known_id_is_refused_by_name_and_leaves_nothing() {
+        let database = TestDatabase::new().await;
+        let mut conn = database.pool().acquire().await.unwrap();
+        let first = vault(&["k1"]);
+        register(&mut conn, &first).await.unwrap();
+        register(&mut conn, &first).await.unwrap();
+        let refused = register(&mut conn, &vault(&["k2", "k1"])).await.unwrap_err();
+        assert!(
+            matches!(&refused, MasterKeysError::Wrong { id } if id == "k1"),
+            "{refused}"
+        );
+        assert_eq!(known(database.pool()).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_sealed_values_need_is_missed_by_name() {
+        let database = TestDatabase::new().await;
+        let mut conn = database.pool().acquire().await.unwrap();
+        sqlx::query("INSERT INTO applications (id, label, api_id, api_hash_sealed, sealed_with) VALUES (gen_random_uuid(), 'a', 1, '', 'old')")
+            .execute(&mut *conn)
+            .await
+            .unwrap();
+        let refused = verify(&mut conn, &vault(&["k1"])).await.unwrap_err();
+        assert!(
+            matches!(&refused, MasterKeysError::Missing { id, values: 1 } if id == "old"),
+            "{refused}"
+        );
+    }
+}

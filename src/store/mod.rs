@@ -16,6 +16,7 @@ pub mod leases;
 pub mod master_keys;
 pub mod member_reads;
 pub mod peers;
+pub mod sandbox_sessions;
 pub mod scans;
 pub mod schema;
 pub mod server;
