@@ -6,5 +6,6 @@
 
 pub mod config;
 pub mod ids;
+pub mod queue;
 pub mod store;
 pub mod vault;

@@ -1,9 +1,19 @@
 //! The only place with SQL. Functions that write take a `&mut PgConnection` and the caller commits once, so that an
 //! enqueue joins its caller's transaction.
 
+pub mod claims;
+pub mod completions;
+pub mod jobs;
+pub mod notifications;
+pub mod partitions;
+pub mod rescue;
+pub mod workers;
+
+pub use sqlx::{PgConnection, PgPool};
 use sqlx::{
-    PgPool,
+    Postgres,
     migrate::Migrator,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -36,6 +46,23 @@ pub enum StoreError {
     Decode { operation: &'static str, detail: String },
 }
 
+impl StoreError {
+    /// Whether the database understood the statement and refuses its values, so that they will be refused again.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Query {
+            source: sqlx::Error::Database(error),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        // Class 22: data exception; 23: integrity constraint violation; 54: program limit exceeded.
+        error
+            .code()
+            .is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
+    }
+}
+
 /// `.map_err(failed("claim"))?` on a statement's result.
 pub fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     move |source| StoreError::Query { operation, source }
@@ -48,4 +75,9 @@ pub fn pool(config: &DatabaseConfig) -> Result<PgPool, sqlx::Error> {
         .max_connections(config.max_connections)
         .acquire_timeout(config.acquire_timeout)
         .connect_lazy_with(options.application_name("wireroom")))
+}
+
+/// A connection of the pool for the statement `operation`.
+pub async fn connection(pool: &PgPool, operation: &'static str) -> Result<PoolConnection<Postgres>, StoreError> {
+    pool.acquire().await.map_err(failed(operation))
 }
