@@ -182,10 +182,6 @@ fn is_durable(settings: &[(String, String)]) -> bool {
     !settings.iter().any(|(name, value)| name == "fsync" && value == "off")
 }
 
-#[cfg_attr(
-    not(feature = "download-postgres"),
-    expect(clippy::unused_async, reason = "only a download is awaited")
-)]
 async fn find_programs(home: &Home, download: bool) -> Result<Programs, ClusterError> {
     let made_by = server::made_by(home);
     match Programs::locate(home, made_by) {
