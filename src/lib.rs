@@ -1,5 +1,15 @@
 //! Wireroom: a serverless-style runner for Telegram work, on Postgres.
+//!
+//! Imports go one way only: `cli → {api, dashboard, sandbox, queue, sessions, events} → telegram → store → vault →
+//! jobs`. Siblings do not import each other; what they need of one another is a trait, wired in `cli`.
+//! `tests/architecture.rs` checks it.
 
+pub mod clock;
 pub mod cluster;
+pub mod config;
+pub mod ids;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod store;
+pub mod telegram;
+pub mod vault;

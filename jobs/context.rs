@@ -1,0 +1,74 @@
+//! What a function may see while it runs.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    JobError, Outcome,
+    ports::{Clock, Store, Telegram},
+};
+
+/// One attempt of one job.
+#[derive(Clone)]
+pub struct JobContext {
+    pub id: Uuid,
+    /// From 1; a snoozed attempt is refunded and does not count.
+    pub attempt: i32,
+    pub max_attempts: i32,
+    pub created_at: DateTime<Utc>,
+    /// The job is of no use after this.
+    pub deadline: Option<DateTime<Utc>>,
+    /// Cancelled when the job is cancelled, the process shuts down hard, or the session is lost. A function returns
+    /// [`Outcome::Cancelled`](crate::outcome::Outcome::Cancelled) at the next safe place.
+    pub cancellation: CancellationToken,
+    pub telegram: Arc<dyn Telegram>,
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl JobContext {
+    /// Whether a failure of this attempt is the job's end.
+    pub fn is_last_attempt(&self) -> bool {
+        self.attempt >= self.max_attempts
+    }
+
+    /// A safe place: ends the attempt here when it was asked to stop.
+    pub fn stop_if_cancelled(&self) -> Result<(), Outcome> {
+        if self.cancellation.is_cancelled() {
+            Err(Outcome::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The checkpoint in the kind's own type. One that does not read is left to a worker of the version that wrote it.
+    pub(crate) async fn read_checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, Outcome> {
+        let Some(kept) = self.store.checkpoint().await? else {
+            return Ok(None);
+        };
+        serde_json::from_value(kept).map(Some).map_err(|_| {
+            Outcome::Retry(JobError::transient(
+                "checkpoint_unreadable",
+                "The job's checkpoint was written by another version of Wireroom.",
+            ))
+        })
+    }
+
+    pub(crate) async fn write_checkpoint<T: Serialize>(&self, checkpoint: &T) -> Result<(), Outcome> {
+        Ok(self.store.save_checkpoint(checkpoint_value(checkpoint)?).await?)
+    }
+}
+
+/// A checkpoint as the store takes it.
+pub(crate) fn checkpoint_value<T: Serialize>(checkpoint: &T) -> Result<serde_json::Value, Outcome> {
+    serde_json::to_value(checkpoint).map_err(|_| {
+        Outcome::Discard(JobError::permanent(
+            "checkpoint_unwritable",
+            "The job's checkpoint cannot be stored.",
+        ))
+    })
+}

@@ -1,0 +1,302 @@
+//! What a function may use of the outside world. The runtime implements these ports on grammers and Postgres;
+//! `testing` has fakes. Every call of [`Store`] is fenced by the runtime: when the attempt has lost its job, it answers
+//! [`StoreError::Fenced`] and changes nothing.
+
+use std::{collections::HashSet, fmt};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::JobError;
+
+/// The time, injected so that tests decide it.
+pub trait Clock: Send + Sync {
+    fn now(&self) -> DateTime<Utc>;
+}
+
+/// What a chat is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChatType {
+    Group,
+    Supergroup,
+    Channel,
+    Private,
+}
+
+/// A chat as the calling session sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Chat {
+    /// The chat's id in the Bot API's form: negative for groups, `-100…` for supergroups and channels.
+    pub id: i64,
+    #[serde(rename = "type")]
+    pub chat_type: ChatType,
+    pub title: String,
+    /// Without `@`.
+    pub username: Option<String>,
+    /// As Telegram counts them; absent when it does not say.
+    pub member_count: Option<i64>,
+    /// Whether the calling session is a member.
+    pub member: bool,
+}
+
+/// More about a chat, from one extra request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatDetails {
+    pub chat: Chat,
+    /// The group hides its members from non-admins.
+    pub participants_hidden: bool,
+    pub can_view_participants: bool,
+    /// Seconds between two messages of one member; 0 when off.
+    pub slow_mode_seconds: i32,
+}
+
+/// What an invite link leads to, before it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invite {
+    /// The session is a member already.
+    Member(Chat),
+    /// The session may look at the chat for a while without joining.
+    Peek(Chat),
+    /// Not a member; Telegram shows these facts only.
+    Preview {
+        title: String,
+        chat_type: ChatType,
+        member_count: Option<i64>,
+        request_needed: bool,
+    },
+}
+
+/// How an attempt to join ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Joined {
+    Joined(Chat),
+    AlreadyMember,
+    /// An admin of the chat has to approve.
+    ApprovalPending,
+}
+
+/// A member's role in a chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Creator,
+    Admin,
+    Member,
+    Restricted,
+    Banned,
+    Left,
+}
+
+/// One member as a page of a participant list shows it. Phone numbers are left out on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Member {
+    /// Telegram's user id.
+    pub user_id: i64,
+    /// Without `@`.
+    pub username: Option<String>,
+    pub first_name: Option<String>,
+    pub last_name: Option<String>,
+    pub is_bot: bool,
+    pub is_deleted: bool,
+    pub is_premium: bool,
+    pub role: Role,
+    pub joined_at: Option<DateTime<Utc>>,
+}
+
+/// One page of a participant list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberPage {
+    pub members: Vec<Member>,
+    /// How many Telegram says there are in all.
+    pub count: i64,
+    /// How many rows Telegram returned, people it did not describe included: the step to the next offset.
+    pub returned: i32,
+}
+
+/// How the text of a message is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TextFormat {
+    #[default]
+    Plain,
+    Markdown,
+    Html,
+}
+
+/// A message about to be sent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Draft {
+    pub text: String,
+    pub format: TextFormat,
+    pub silent: bool,
+    pub link_preview: bool,
+}
+
+/// Leaves the text out: it must not reach a log.
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft")
+            .field("text_bytes", &self.text.len())
+            .field("format", &self.format)
+            .field("silent", &self.silent)
+            .field("link_preview", &self.link_preview)
+            .finish()
+    }
+}
+
+/// A message that is in the chat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SentMessage {
+    pub message_id: i32,
+    pub date: DateTime<Utc>,
+}
+
+/// Telegram, through the one session the job runs on. Implementations put a deadline on every call, wait out short
+/// floods, record every flood, and turn each RPC error into a [`TelegramError`] with a decision.
+#[async_trait]
+pub trait Telegram: Send + Sync {
+    /// The public chat of that name (without `@`).
+    async fn resolve_username(&self, username: &str) -> Result<Chat, TelegramError>;
+    /// A chat this session has met before, by its Bot API id.
+    async fn chat_by_id(&self, id: i64) -> Result<Chat, TelegramError>;
+    async fn chat_details(&self, chat: &Chat) -> Result<ChatDetails, TelegramError>;
+    async fn check_invite(&self, hash: &str) -> Result<Invite, TelegramError>;
+    async fn join_chat(&self, chat: &Chat) -> Result<Joined, TelegramError>;
+    async fn join_by_invite(&self, hash: &str) -> Result<Joined, TelegramError>;
+    /// A page of a group's or channel's members from `offset`, at most 200.
+    async fn members(&self, chat: &Chat, offset: i32, limit: i32) -> Result<MemberPage, TelegramError>;
+    /// Checks and counts the text as Telegram would (entities parsed, UTF-16 units): the visible length.
+    fn visible_length(&self, draft: &Draft) -> Result<usize, TelegramError>;
+    /// Sends a message under a `random_id` of the caller's.
+    async fn send_message(&self, chat: &Chat, random_id: i64, draft: &Draft) -> Result<SentMessage, TelegramError>;
+    /// This session's own messages in `chat` that say the same as `draft`, sent at or after `since`, oldest first. An
+    /// error means that it could not look; an empty list that it looked and there is none.
+    async fn own_messages_like(
+        &self,
+        chat: &Chat,
+        draft: &Draft,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<SentMessage>, TelegramError>;
+}
+
+/// A failed call, with what it means for the job. One RPC error, one decision: the table is `telegram::errors`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct TelegramError {
+    /// Telegram's own name of the error (`CHANNEL_PRIVATE`), or ours in snake case (`call_deadline`).
+    pub code: String,
+    /// One sentence for a person, without any content.
+    pub message: String,
+    pub decision: Decision,
+}
+
+/// What a Telegram error means for the job that met it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It was so already: treat as success.
+    Done,
+    /// A join request waits for an admin.
+    Pending,
+    /// This session may not do this until then; the attempt is refunded.
+    Gate { until: DateTime<Utc> },
+    /// This recipient never; `suppress` when they refused us.
+    Person { suppress: bool },
+    /// This chat never, or not with this session.
+    Target,
+    /// The session is lost to us (logged out, banned, frozen, or its lease is gone).
+    Session,
+    /// `PEER_FLOOD`: outreach stops for the session and the campaign.
+    Campaign,
+    /// The outcome is unknown or the trouble is passing: try again with the same effect key.
+    Retry,
+    /// The job's own content is wrong.
+    Content,
+    /// A client error we do not know: fail and alert.
+    Bug,
+}
+
+/// What is kept of an effect before it happens, so that it happens once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effect {
+    /// The key Telegram deduplicates by.
+    pub random_id: i64,
+    /// When it was first stored: nothing of this effect can be older.
+    pub prepared_at: DateTime<Utc>,
+    /// When a send was last begun and not seen to end; `None` when none ever was.
+    pub attempted_at: Option<DateTime<Utc>>,
+    /// Set once the effect is known to have happened.
+    pub sent: Option<SentMessage>,
+}
+
+/// Numbers a running job shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Progress {
+    pub done: i64,
+    /// How many there will be, when that is known.
+    pub of: Option<i64>,
+    pub per_second: f64,
+}
+
+/// What a finished scan knows of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanStart {
+    pub chat_id: i64,
+    pub purpose: String,
+    /// Days the rows are kept.
+    pub retention_days: i32,
+}
+
+/// The database, as one attempt of one job sees it.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// What [`Store::save_checkpoint`] kept last, over all attempts.
+    async fn checkpoint(&self) -> Result<Option<serde_json::Value>, StoreError>;
+    async fn save_checkpoint(&self, checkpoint: serde_json::Value) -> Result<(), StoreError>;
+    /// Shows progress; may be merged with later reports and written behind.
+    async fn progress(&self, progress: Progress) -> Result<(), StoreError>;
+    /// Remembers a chat that was seen, for `GET /v1/chats`.
+    async fn save_chat(&self, chat: &Chat) -> Result<(), StoreError>;
+    /// The effect of this job on `target`; made with a fresh `random_id` the first time.
+    async fn prepare_effect(&self, chat_id: i64) -> Result<Effect, StoreError>;
+    /// Durable before the send begins.
+    async fn effect_attempted(&self, chat_id: i64) -> Result<(), StoreError>;
+    /// Stores that the effect happened. `false`: another job has claimed that message.
+    async fn effect_sent(&self, chat_id: i64, sent: &SentMessage) -> Result<bool, StoreError>;
+    /// Which of these messages of `chat_id` belong to another job of this session.
+    async fn claimed_messages(&self, chat_id: i64, message_ids: &[i32]) -> Result<HashSet<i32>, StoreError>;
+    /// Opens the scan's record; idempotent.
+    async fn begin_scan(&self, scan: &ScanStart) -> Result<(), StoreError>;
+    /// Stores a page and the checkpoint that follows it in one transaction; a row seen before by this job is updated.
+    /// Returns how many people this job has seen by now.
+    async fn save_members(
+        &self,
+        chat_id: i64,
+        members: &[Member],
+        checkpoint: serde_json::Value,
+    ) -> Result<i64, StoreError>;
+}
+
+/// Why the store refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The attempt is not the job's current one any more: stop, write nothing.
+    #[error("this attempt has lost its job")]
+    Fenced,
+    /// The database failed; the attempt may be repeated.
+    #[error("the database failed: {0}")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Fenced => Self::transient("fenced", "Another attempt has taken this job over."),
+            StoreError::Failed(_) => {
+                Self::transient("store_failed", "The database did not answer; the job tries again.")
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+use std::time::Duration;
+
+use super::{ConfigError, Secret, Source};
+
+/// Where Postgres is.
+#[derive(Debug, Clone)]
+pub struct DatabaseConfig {
+    /// `DATABASE_URL`: `postgres://user:password@host:port/database`.
+    pub url: Secret,
+    /// `WIREROOM_DATABASE_MAX_CONNECTIONS`: connections of one process, 20 by default.
+    pub max_connections: u32,
+    /// `WIREROOM_DATABASE_ACQUIRE_SECONDS`: how long a request waits for a connection, 5 by default.
+    pub acquire_timeout: Duration,
+}
+
+impl DatabaseConfig {
+    pub fn read(source: &mut Source) -> Result<Self, ConfigError> {
+        let url = source.text("DATABASE_URL").ok_or(ConfigError::Missing {
+            variable: "DATABASE_URL",
+            needed_for: "the Postgres database, postgres://user:password@host:port/database",
+        })?;
+        Ok(Self {
+            url: Secret::new(url),
+            max_connections: source.within("WIREROOM_DATABASE_MAX_CONNECTIONS", 20, 2, 1000)?,
+            acquire_timeout: source.seconds("WIREROOM_DATABASE_ACQUIRE_SECONDS", 5.0, 0.1, 300.0)?,
+        })
+    }
+}

@@ -1,0 +1,86 @@
+use std::{net::SocketAddrV4, path::PathBuf, time::Duration};
+
+use super::{ConfigError, Secret, Source, source::invalid};
+
+/// How Telegram is reached, and as which application.
+#[derive(Debug, Clone)]
+pub struct TelegramConfig {
+    /// `TELEGRAM_API_ID`: from my.telegram.org; not needed against a sandbox.
+    pub api_id: Option<i32>,
+    /// `TELEGRAM_API_HASH`: from my.telegram.org.
+    pub api_hash: Option<Secret>,
+    /// A server other than Telegram's: both variables or neither.
+    pub server: Option<ServerConfig>,
+    /// `WIREROOM_TELEGRAM_CALL_SECONDS`: the deadline of one call, 30 by default.
+    pub call_deadline: Duration,
+    /// `WIREROOM_TELEGRAM_WAIT_IN_PLACE_SECONDS`: floods up to this long are waited out in place, 3 by default.
+    pub wait_in_place: Duration,
+    /// `WIREROOM_TELEGRAM_RANDOM_ID_SECONDS`: how long Telegram is trusted to remember a `random_id`, 300 by default.
+    pub random_id_memory: Duration,
+}
+
+/// An MTProto server with its own RSA key: the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// `WIREROOM_TELEGRAM_SERVER`: IPv4 address and port.
+    pub address: SocketAddrV4,
+    /// `WIREROOM_TELEGRAM_SERVER_KEY`: path of the server's public key, PEM.
+    pub key_file: PathBuf,
+}
+
+impl TelegramConfig {
+    pub fn read(source: &mut Source) -> Result<Self, ConfigError> {
+        let api_id = match source.text("TELEGRAM_API_ID") {
+            None => None,
+            Some(text) => Some(text.parse::<i32>().ok().filter(|id| *id > 0).ok_or_else(|| {
+                invalid(
+                    "TELEGRAM_API_ID",
+                    "must be a positive number, as my.telegram.org shows it",
+                )
+            })?),
+        };
+        let api_hash = source.text("TELEGRAM_API_HASH");
+        if api_hash
+            .as_ref()
+            .is_some_and(|hash| hash.len() != 32 || !hash.bytes().all(|b| b.is_ascii_hexdigit()))
+        {
+            return Err(invalid(
+                "TELEGRAM_API_HASH",
+                "must be 32 hexadecimal digits, as my.telegram.org shows them",
+            ));
+        }
+        Ok(Self {
+            api_id,
+            api_hash: api_hash.map(Secret::new),
+            server: read_server(source)?,
+            call_deadline: source.seconds("WIREROOM_TELEGRAM_CALL_SECONDS", 30.0, 0.1, 600.0)?,
+            wait_in_place: source.seconds("WIREROOM_TELEGRAM_WAIT_IN_PLACE_SECONDS", 3.0, 0.0, 60.0)?,
+            random_id_memory: source.seconds("WIREROOM_TELEGRAM_RANDOM_ID_SECONDS", 300.0, 0.0, 86_400.0)?,
+        })
+    }
+}
+
+fn read_server(source: &mut Source) -> Result<Option<ServerConfig>, ConfigError> {
+    let address = source.text("WIREROOM_TELEGRAM_SERVER");
+    let key_file = source.text("WIREROOM_TELEGRAM_SERVER_KEY");
+    match (address, key_file) {
+        (None, None) => Ok(None),
+        (Some(address), Some(key_file)) => Ok(Some(ServerConfig {
+            address: address.parse().map_err(|_| {
+                invalid(
+                    "WIREROOM_TELEGRAM_SERVER",
+                    "must be an IPv4 address and a port, 127.0.0.1:4430",
+                )
+            })?,
+            key_file: key_file.into(),
+        })),
+        (Some(_), None) => Err(ConfigError::Missing {
+            variable: "WIREROOM_TELEGRAM_SERVER_KEY",
+            needed_for: "the public RSA key (PEM file) of the server that WIREROOM_TELEGRAM_SERVER names",
+        }),
+        (None, Some(_)) => Err(ConfigError::Missing {
+            variable: "WIREROOM_TELEGRAM_SERVER",
+            needed_for: "the address of the server whose key WIREROOM_TELEGRAM_SERVER_KEY names",
+        }),
+    }
+}

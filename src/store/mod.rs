@@ -1,0 +1,57 @@
+//! The only place with SQL. Functions that write take a `&mut PgConnection` and the caller commits once, so that an
+//! enqueue joins its caller's transaction.
+
+pub mod attempt_data;
+pub mod chats;
+pub mod effects;
+pub mod job_store;
+pub mod scans;
+
+use sqlx::{
+    PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::config::DatabaseConfig;
+
+/// The migrations, compiled in.
+pub static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// A statement that failed, named by its function.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{operation} failed")]
+    Query {
+        operation: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The write changed another number of rows than it must.
+    #[error("{operation} changed {changed} rows instead of {expected}")]
+    Rows {
+        operation: &'static str,
+        changed: u64,
+        expected: u64,
+    },
+    /// The write named a fence that is not the current one: nothing was changed.
+    #[error("{operation} came from an attempt or a lease that is over")]
+    Fenced { operation: &'static str },
+    /// A value in the database that this version cannot read.
+    #[error("{operation} read a value that this version does not know: {detail}")]
+    Decode { operation: &'static str, detail: String },
+}
+
+/// `.map_err(failed("claim"))?` on a statement's result.
+pub fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+    move |source| StoreError::Query { operation, source }
+}
+
+/// A pool of connections as the section says; connects lazily, so that a process starts while Postgres restarts.
+pub fn pool(config: &DatabaseConfig) -> Result<PgPool, sqlx::Error> {
+    let options: PgConnectOptions = config.url.expose().parse()?;
+    Ok(PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(config.acquire_timeout)
+        .connect_lazy_with(options.application_name("wireroom")))
+}
