@@ -18,7 +18,6 @@ use std::time::Duration;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use sha2::{Digest, Sha256};
-use sqlx::migrate::Migrator;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::OnceCell;
@@ -29,9 +28,7 @@ use super::guard::Until;
 use super::home::{self, Home};
 use super::server::{self, Launch, Lifeline};
 use super::{ClusterError, POLL, find_programs, url};
-
-/// What every test database starts from.
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+use crate::store::MIGRATOR;
 
 /// Part of the template's name: raise it when a template is made in another way.
 const TEMPLATE_FORMAT: u8 = 1;
@@ -300,21 +297,21 @@ fn announce(mut hold: &File) -> std::io::Result<()> {
     hold.write_all(b"here\n")
 }
 
-/// Sweeps what dead processes left, when the server was just `started`, and makes the template if it is missing.
+/// Sweeps what earlier runs left, when the server was just `started`, and makes the template if it is missing.
+///
+/// A template of an earlier run goes too, even one of the same migrations: these make partitions for the days to come,
+/// and it may be weeks old.
 async fn prepare_databases(password: &str, port: u16, template: &str, started: bool) -> Result<(), TestingError> {
     let mut connection = bounded(connect(&url(password, port, "postgres"))).await?;
-    let names: Vec<String> = sqlx::query_scalar(
+    let mut names: Vec<String> = sqlx::query_scalar(
         "-- test_databases\nSELECT datname FROM pg_database WHERE datname ~ '^(test|template|building)_'",
     )
     .fetch_all(&mut connection)
     .await?;
     if started {
-        for name in names.iter().filter(|name| *name != template) {
-            bounded(run(
-                &mut connection,
-                format!("DROP DATABASE {} WITH (FORCE)", quoted(name)),
-            ))
-            .await?;
+        for name in names.drain(..) {
+            let statement = format!("DROP DATABASE {} WITH (FORCE)", quoted(&name));
+            bounded(run(&mut connection, statement)).await?;
         }
     }
     if !names.iter().any(|name| name == template) {
