@@ -58,7 +58,7 @@ const SETTINGS: [(&str, &str); 8] = [
 ];
 
 /// The cluster, as this process is attached to it.
-struct Shared {
+pub(super) struct Shared {
     password: String,
     port: u16,
     template: String,
@@ -66,11 +66,18 @@ struct Shared {
     _lifeline: File,
 }
 
+impl Shared {
+    /// The URL of a database in it, with the password.
+    pub(super) fn url(&self, database: &str) -> String {
+        url(&self.password, self.port, database)
+    }
+}
+
 static SHARED: OnceCell<Shared> = OnceCell::const_new();
 
 /// Why there is no database for a test.
 #[derive(Debug, thiserror::Error)]
-enum TestingError {
+pub(super) enum TestingError {
     #[error("the shared test cluster")]
     Cluster(#[from] ClusterError),
     #[error("the lifeline of the shared test cluster")]
@@ -109,9 +116,11 @@ impl TestDatabase {
     }
 
     async fn create() -> Result<Self, TestingError> {
-        let shared = SHARED.get_or_try_init(attach).await?;
+        let shared = SHARED
+            .get_or_try_init(|| attach(target_directory().join("test-cluster")))
+            .await?;
         let name = format!("test_{}_{}", std::process::id(), Uuid::new_v4().simple());
-        let maintenance_url = url(&shared.password, shared.port, "postgres");
+        let maintenance_url = shared.url("postgres");
         let clone = async {
             let mut connection = connect(&maintenance_url).await?;
             // As fast as WAL_LOG here, and it leaves the shared buffers to the tests.
@@ -124,7 +133,7 @@ impl TestDatabase {
             connection.close().await
         };
         bounded(clone).await?;
-        let url = url(&shared.password, shared.port, &name);
+        let url = shared.url(&name);
         let pool = PgPoolOptions::new()
             .max_connections(POOL_SIZE)
             .acquire_timeout(Duration::from_secs(30))
@@ -180,10 +189,10 @@ impl Drop for TestDatabase {
     }
 }
 
-/// Joins the shared cluster, or starts it, and sees to the template.
-async fn attach() -> Result<Shared, TestingError> {
+/// Joins the shared cluster in `dir`, or starts it, and sees to the template.
+pub(super) async fn attach(dir: PathBuf) -> Result<Shared, TestingError> {
     let attach = async {
-        let home = Home::prepare(&target_directory().join("test-cluster"))?;
+        let home = Home::prepare(&dir)?;
         // One process at a time, so nobody joins a cluster that is not ready, and one makes the template.
         let _turn = home.turn().await?;
         let fifo = home.run().join("lifeline");
