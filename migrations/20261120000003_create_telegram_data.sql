@@ -23,6 +23,8 @@ CREATE TABLE scans (
     job_id uuid PRIMARY KEY,
     chat_id bigint NOT NULL,
     purpose text NOT NULL CHECK (length(purpose) BETWEEN 1 AND 200),
+    -- How many people it has seen.
+    seen bigint NOT NULL DEFAULT 0,
     started_at timestamptz NOT NULL DEFAULT wireroom_now(),
     expires_at timestamptz NOT NULL
 );

@@ -4,8 +4,13 @@
 //! jobs`. Siblings do not import each other; what they need of one another is a trait, wired in `cli`.
 //! `tests/architecture.rs` checks it.
 
+pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod ids;
 pub mod queue;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod store;
+pub mod telegram;
 pub mod vault;

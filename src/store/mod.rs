@@ -1,12 +1,17 @@
 //! The only place with SQL. Functions that write take a `&mut PgConnection` and the caller commits once, so that an
 //! enqueue joins its caller's transaction.
 
+pub mod attempt_data;
+pub mod chats;
 pub mod claims;
 pub mod completions;
+pub mod effects;
+pub mod job_store;
 pub mod jobs;
 pub mod notifications;
 pub mod partitions;
 pub mod rescue;
+pub mod scans;
 pub mod workers;
 
 pub use sqlx::{PgConnection, PgPool};

@@ -1,0 +1,153 @@
+//! The functions' [`Store`] port on Postgres: one attempt of one job, fenced in every write.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use wireroom_jobs::ports::{self, Chat, Effect, Member, Progress, ScanStart, SentMessage, Store};
+
+use super::{
+    StoreError,
+    attempt_data::{self, AttemptKey},
+    chats, effects, failed, scans,
+};
+use crate::ids::SessionId;
+
+/// The database as one attempt sees it.
+#[derive(Debug, Clone)]
+pub struct JobStore {
+    pool: PgPool,
+    attempt: AttemptKey,
+    session: SessionId,
+}
+
+impl From<StoreError> for ports::StoreError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Fenced { .. } => Self::Fenced,
+            other => Self::Failed(Box::new(other)),
+        }
+    }
+}
+
+impl JobStore {
+    pub fn new(pool: PgPool, attempt: AttemptKey, session: SessionId) -> Self {
+        Self { pool, attempt, session }
+    }
+
+    /// A transaction in which the attempt keeps its job.
+    async fn fenced(&self, operation: &'static str) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let mut transaction = self.pool.begin().await.map_err(failed(operation))?;
+        attempt_data::hold(&mut transaction, self.attempt, operation).await?;
+        Ok(transaction)
+    }
+
+    async fn connection(&self) -> Result<sqlx::pool::PoolConnection<Postgres>, StoreError> {
+        self.pool.acquire().await.map_err(failed("acquire"))
+    }
+
+    async fn save_page(&self, chat_id: i64, members: &[Member], checkpoint: &Value) -> Result<i64, StoreError> {
+        let mut transaction = self.fenced("save_members").await?;
+        let seen = scans::save_members(&mut transaction, self.attempt, chat_id, members).await?;
+        attempt_data::save_checkpoint(&mut transaction, self.attempt, checkpoint).await?;
+        commit(transaction, "save_members").await?;
+        Ok(seen)
+    }
+
+    async fn prepare(&self, chat_id: i64) -> Result<Effect, StoreError> {
+        let mut transaction = self.fenced("prepare_effect").await?;
+        let effect = effects::prepare(
+            &mut transaction,
+            self.attempt,
+            self.session,
+            chat_id,
+            fresh_random_id()?,
+        )
+        .await?;
+        commit(transaction, "prepare_effect").await?;
+        Ok(effect)
+    }
+
+    async fn sent(&self, chat_id: i64, message: &SentMessage) -> Result<bool, StoreError> {
+        let mut transaction = self.fenced("effect_sent").await?;
+        let ours = effects::sent(&mut transaction, self.attempt, chat_id, message).await?;
+        // A unique violation has aborted the transaction: there is nothing to commit.
+        if ours {
+            commit(transaction, "effect_sent").await?;
+        }
+        Ok(ours)
+    }
+}
+
+async fn commit(transaction: Transaction<'static, Postgres>, operation: &'static str) -> Result<(), StoreError> {
+    transaction.commit().await.map_err(failed(operation))
+}
+
+fn fresh_random_id() -> Result<i64, StoreError> {
+    let random = getrandom::u64().map_err(|error| StoreError::Decode {
+        operation: "prepare_effect",
+        detail: error.to_string(),
+    })?;
+    Ok(random.cast_signed())
+}
+
+#[async_trait]
+impl Store for JobStore {
+    async fn checkpoint(&self) -> Result<Option<Value>, ports::StoreError> {
+        let mut conn: sqlx::pool::PoolConnection<Postgres> = self.connection().await?;
+        let conn: &mut PgConnection = &mut conn;
+        Ok(attempt_data::checkpoint(conn, self.attempt).await?)
+    }
+
+    async fn save_checkpoint(&self, checkpoint: Value) -> Result<(), ports::StoreError> {
+        let mut conn = self.connection().await?;
+        Ok(attempt_data::save_checkpoint(&mut conn, self.attempt, &checkpoint).await?)
+    }
+
+    async fn progress(&self, progress: Progress) -> Result<(), ports::StoreError> {
+        let mut conn = self.connection().await?;
+        let value = serde_json::to_value(progress).expect("numbers serialise");
+        Ok(attempt_data::save_progress(&mut conn, self.attempt, &value).await?)
+    }
+
+    async fn save_chat(&self, chat: &Chat) -> Result<(), ports::StoreError> {
+        let mut transaction = self.fenced("save_chat").await?;
+        chats::save(&mut transaction, self.session, chat).await?;
+        Ok(commit(transaction, "save_chat").await?)
+    }
+
+    async fn prepare_effect(&self, chat_id: i64) -> Result<Effect, ports::StoreError> {
+        Ok(self.prepare(chat_id).await?)
+    }
+
+    async fn effect_attempted(&self, chat_id: i64) -> Result<(), ports::StoreError> {
+        let mut transaction = self.fenced("effect_attempted").await?;
+        effects::attempted(&mut transaction, self.attempt, chat_id).await?;
+        Ok(commit(transaction, "effect_attempted").await?)
+    }
+
+    async fn effect_sent(&self, chat_id: i64, sent: &SentMessage) -> Result<bool, ports::StoreError> {
+        Ok(self.sent(chat_id, sent).await?)
+    }
+
+    async fn claimed_messages(&self, chat_id: i64, message_ids: &[i32]) -> Result<HashSet<i32>, ports::StoreError> {
+        let mut conn = self.connection().await?;
+        Ok(effects::claimed(&mut conn, self.attempt, self.session, chat_id, message_ids).await?)
+    }
+
+    async fn begin_scan(&self, scan: &ScanStart) -> Result<(), ports::StoreError> {
+        let mut transaction = self.fenced("begin_scan").await?;
+        scans::begin(&mut transaction, self.attempt, scan).await?;
+        Ok(commit(transaction, "begin_scan").await?)
+    }
+
+    async fn save_members(
+        &self,
+        chat_id: i64,
+        members: &[Member],
+        checkpoint: Value,
+    ) -> Result<i64, ports::StoreError> {
+        Ok(self.save_page(chat_id, members, &checkpoint).await?)
+    }
+}

@@ -1,0 +1,6 @@
+//! What the integration tests stand on: networks that fail on demand, real processes, and waiting with a bound.
+//! Databases come from `wireroom::cluster::testing`.
+
+pub mod process;
+pub mod proxy;
+pub mod wait;
