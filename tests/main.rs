@@ -3,4 +3,8 @@
 
 mod support;
 
+mod bad_input;
+mod crashes;
+mod kinds;
 mod smoke;
+mod telethon;

@@ -171,18 +171,7 @@ impl KeyWatch {
         std::mem::take(&mut self.lock().incidents)
     }
 
-    /// The connections of a key, in the order in which they began to send.
-    pub fn uses(&self, key: KeyId) -> Vec<KeyUse> {
-        self.lock()
-            .keys
-            .get(&key)
-            .into_iter()
-            .flatten()
-            .map(|watched| watched.seen.clone())
-            .collect()
-    }
-
-    /// Every key that was used, with its connections.
+    /// Every key that was used, with its connections in the order in which they began to send.
     pub fn all_uses(&self) -> Vec<(KeyId, Vec<KeyUse>)> {
         let record = self.lock();
         record
@@ -255,7 +244,7 @@ mod tests {
         watch.bytes_came(1, KEY, None, &old);
         watch.bytes_came(2, KEY, None, &new);
         assert_eq!(kinds(&watch), []);
-        let uses = watch.uses(KEY);
+        let uses = &watch.all_uses()[0].1;
         assert!(uses[0].last_ms <= uses[1].first_ms && uses[0].reads == 1 && uses[0].closed_ms.is_some());
     }
 

@@ -11,6 +11,8 @@ pub mod call;
 mod clock;
 mod connection;
 mod connections;
+mod control;
+mod controls;
 mod dispatcher;
 mod encryption;
 mod envelope;
@@ -37,6 +39,7 @@ use tokio::{net::TcpListener, time::sleep};
 
 use self::{clock::Stopwatch, key_watch::KeyWatch, server::Server, server_key::ServerKey, world::World};
 pub use self::{
+    controls::{Controls, KeyRecord, OpenConnection, Revocation},
     faults::{Effect, Fault, ListedFault},
     key_watch::{ConnectionId, Incident, KeyUse, Misuse},
     server_key::ServerKeyError,
@@ -92,6 +95,8 @@ impl Sandbox {
     pub async fn start(config: SandboxConfig) -> Result<SandboxHandle, SandboxError> {
         let listener = listen(config.listen).await?;
         let addr = local_addr(&listener, config.listen)?;
+        let control = listen(config.control).await?;
+        let control_addr = local_addr(&control, config.control)?;
         let (key_file, seed) = (config.key_file.clone(), config.seed);
         // Both take up to seconds of arithmetic.
         let (server_key, world) = tokio::task::spawn_blocking(move || {
@@ -99,13 +104,24 @@ impl Sandbox {
                 Some(path) => ServerKey::load_or_create(&path),
                 None => ServerKey::generate(),
             };
-            (key, World::new(seed))
+            let mut world = World::new(seed);
+            world.set_random_id_window(config.random_id_window);
+            (key, world)
         })
         .await
         .map_err(|_| SandboxError::Crashed)?;
         let server = Arc::new(Server::new(addr, server_key?, world, KeyWatch::new(Stopwatch::start())));
         server.tasks.spawn(accept(listener, Arc::clone(&server)));
-        Ok(SandboxHandle { server })
+        let serving = control::serve(control, Arc::clone(&server));
+        server.tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the sandbox's control interface ended");
+            }
+        });
+        Ok(SandboxHandle {
+            controls: Controls { server },
+            control_addr,
+        })
     }
 }
 
@@ -143,18 +159,24 @@ async fn accept(listener: TcpListener, server: Arc<Server>) {
 
 /// A running sandbox. Dropping it closes all its sockets and ends all its tasks.
 pub struct SandboxHandle {
-    server: Arc<Server>,
+    controls: Controls,
+    control_addr: SocketAddr,
 }
 
 impl SandboxHandle {
     /// Where Telegram clients connect.
     pub fn addr(&self) -> SocketAddr {
-        self.server.addr
+        self.controls.server.addr
+    }
+
+    /// Where the control interface answers.
+    pub fn control_addr(&self) -> SocketAddr {
+        self.control_addr
     }
 
     /// The server's RSA key, as PKCS#1 in PEM.
     pub fn public_key_pem(&self) -> &str {
-        self.server.server_key.public_pem()
+        self.controls.server.server_key.public_pem()
     }
 
     /// The code with which every account signs in.
@@ -162,21 +184,27 @@ impl SandboxHandle {
         services::auth::LOGIN_CODE
     }
 
+    /// The same controls that the control interface gives.
+    pub fn controls(&self) -> &Controls {
+        &self.controls
+    }
+
     /// What was recorded of keys used from two places, oldest first.
     pub fn incidents(&self) -> Vec<Incident> {
-        self.server.watch.incidents()
+        self.controls.incidents()
     }
 
     /// Ends everything: all sockets are closed and all tasks have ended when it returns.
     pub async fn shutdown(self) {
-        self.server.stop.cancel();
-        self.server.tasks.close();
-        self.server.tasks.wait().await;
+        let server = &self.controls.server;
+        server.stop.cancel();
+        server.tasks.close();
+        server.tasks.wait().await;
     }
 }
 
 impl Drop for SandboxHandle {
     fn drop(&mut self) {
-        self.server.stop.cancel();
+        self.controls.server.stop.cancel();
     }
 }

@@ -111,8 +111,7 @@ impl Pending {
 
 /// The account a phone number signs in to, however it is written.
 pub(crate) fn account_of_phone(world: &World, phone: &str) -> Option<UserId> {
-    let digits = digits(phone)?;
-    world.account_by_phone(&format!("+{digits}"))
+    world.account_by_phone(digits(phone)?)
 }
 
 pub(crate) fn send_code(
