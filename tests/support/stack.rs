@@ -1,6 +1,6 @@
 //! A whole Wireroom: a database of the test's own, a sandbox in this process, the API and workers as real processes.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs::Permissions, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -71,6 +71,8 @@ impl Database {
 
     async fn own() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        // As root the server runs as another user, who must be able to pass through.
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).expect("ours");
         let config = ClusterConfig {
             dir: dir.path().join("postgres"),
             fresh: false,
