@@ -5,6 +5,7 @@ mod architecture;
 mod support;
 
 mod bad_input;
+mod commands;
 mod crashes;
 mod kinds;
 mod smoke;

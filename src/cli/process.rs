@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     config::{Config, DatabaseConfig, QueueConfig},
-    lifecycle::{Bounds, Ended},
+    lifecycle::{Bounds, Ended, Shutdown},
     store::{self, PgPool},
     telemetry,
 };
@@ -43,11 +43,25 @@ pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
     Ok(pool)
 }
 
+/// Starts something, unless the process is told to end meanwhile: then what was started is dropped.
+pub async fn until_told<T>(
+    shutdown: &Shutdown,
+    start: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        started = start => started.map(Some),
+        () = shutdown.soft().cancelled() => Ok(None),
+    }
+}
+
+/// What is left after the hard step, for ends to be stored and leases to be released.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// The two steps' bounds as the configuration has them.
 pub fn bounds(config: &QueueConfig) -> Bounds {
     Bounds {
         soft: config.shutdown_soft,
-        hard: config.shutdown_hard,
+        hard: config.shutdown_hard + CLOSING,
     }
 }
 

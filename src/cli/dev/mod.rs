@@ -26,6 +26,7 @@ use super::{
 use crate::{
     config::{ApiConfig, Config, QueueConfig, Secret, Source, TelemetryConfig},
     lifecycle::{Shutdown, Signals, supervise},
+    queue::Waker,
     sandbox::{Sandbox, SandboxConfig, SandboxHandle},
     store::{
         self, PgPool,
@@ -83,9 +84,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let parts = tokio::select! {
-        parts = Parts::start(args, source) => parts?,
-        () = shutdown.soft().cancelled() => return Ok(()),
+    let Some(parts) = process::until_told(shutdown, Parts::start(args, source)).await? else {
+        return Ok(());
     };
     let Parts {
         config,
@@ -95,11 +95,13 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
         sandbox,
         database,
     } = parts;
+    let waker = Waker::start(pool.clone());
     let (served, worked, fronted) = tokio::join!(
-        role(shutdown, "the API", api::serve(&config, pool.clone(), listener, shutdown)),
-        role(shutdown, "the worker", worker::serve(&config, pool.clone(), shutdown)),
+        role(shutdown, "the API", api::serve(&config, pool.clone(), waker.clone(), listener, shutdown)),
+        role(shutdown, "the worker", worker::serve(&config, pool.clone(), waker.clone(), shutdown)),
         front.show(args.demo, begun, shutdown),
     );
+    drop(waker);
     pool.close().await;
     sandbox.shutdown().await;
     let closed = database.close().await;
@@ -279,7 +281,7 @@ impl Front {
 
     async fn introduce(&self, demo: bool, begun: Instant) -> anyhow::Result<()> {
         let session = self.sessions.first().context("the sandbox has no account")?;
-        let demonstration = Demo::new(self.url.clone(), self.key.clone(), session.id.to_string(), CHAT)?;
+        let demonstration = Demo::new(self.url.clone(), self.key.clone(), session.label.clone(), CHAT)?;
         demonstration.wait_until_ready(READY_BOUND).await?;
         let seconds = begun.elapsed().as_secs_f64();
         if demo {

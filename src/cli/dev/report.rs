@@ -46,7 +46,7 @@ impl Ready<'_> {
 
     /// Three lines for a shell. The same session in each: writing needs the one that joined.
     pub fn examples(&self) -> Vec<String> {
-        let session = self.sessions.first().map_or("null".into(), |first| format!("\"{}\"", first.id));
+        let session = self.sessions.first().map_or("null".into(), |first| format!("\"{}\"", first.label));
         [
             format!(r#"{{"kind":"join","session":{session},"args":{{"chat":"{CHAT}"}}}}"#),
             format!(r#"{{"kind":"publish","session":{session},"args":{{"chat":"{CHAT}","text":"Hello from Wireroom"}}}}"#),
@@ -91,7 +91,7 @@ mod tests {
         for line in examples {
             let body = line.split("-d '").nth(1).unwrap().trim_end_matches('\'');
             let body: serde_json::Value = serde_json::from_str(body).unwrap();
-            assert_eq!(body["session"], sessions[0].id.to_string());
+            assert_eq!(body["session"], "alice");
             assert_eq!(line.matches('\'').count() % 2, 0);
         }
     }
