@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::ports::{Clock, Store, Telegram};
+use crate::{
+    JobError, Outcome,
+    ports::{Clock, Store, Telegram},
+};
 
 /// One attempt of one job.
 #[derive(Clone)]
@@ -24,4 +28,47 @@ pub struct JobContext {
     pub telegram: Arc<dyn Telegram>,
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
+}
+
+impl JobContext {
+    /// Whether a failure of this attempt is the job's end.
+    pub fn is_last_attempt(&self) -> bool {
+        self.attempt >= self.max_attempts
+    }
+
+    /// A safe place: ends the attempt here when it was asked to stop.
+    pub fn stop_if_cancelled(&self) -> Result<(), Outcome> {
+        if self.cancellation.is_cancelled() {
+            Err(Outcome::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The checkpoint in the kind's own type. One that does not read is left to a worker of the version that wrote it.
+    pub(crate) async fn read_checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, Outcome> {
+        let Some(kept) = self.store.checkpoint().await? else {
+            return Ok(None);
+        };
+        serde_json::from_value(kept).map(Some).map_err(|_| {
+            Outcome::Retry(JobError::transient(
+                "checkpoint_unreadable",
+                "The job's checkpoint was written by another version of Wireroom.",
+            ))
+        })
+    }
+
+    pub(crate) async fn write_checkpoint<T: Serialize>(&self, checkpoint: &T) -> Result<(), Outcome> {
+        Ok(self.store.save_checkpoint(checkpoint_value(checkpoint)?).await?)
+    }
+}
+
+/// A checkpoint as the store takes it.
+pub(crate) fn checkpoint_value<T: Serialize>(checkpoint: &T) -> Result<serde_json::Value, Outcome> {
+    serde_json::to_value(checkpoint).map_err(|_| {
+        Outcome::Discard(JobError::permanent(
+            "checkpoint_unwritable",
+            "The job's checkpoint cannot be stored.",
+        ))
+    })
 }

@@ -100,16 +100,16 @@ impl JobKind {
     /// How long one attempt may take before it is stopped and counts as failed.
     pub const fn attempt_timeout(self) -> Duration {
         match self {
-            Self::Join | Self::Publish => Duration::from_secs(5 * 60),
-            Self::Scan => Duration::from_secs(60 * 60),
+            Self::Join | Self::Publish => Duration::from_mins(5),
+            Self::Scan => Duration::from_hours(1),
         }
     }
 
     /// The longest pause between two attempts.
     pub const fn backoff_ceiling(self) -> Duration {
         match self {
-            Self::Join | Self::Publish => Duration::from_secs(5 * 60),
-            Self::Scan => Duration::from_secs(15 * 60),
+            Self::Join | Self::Publish => Duration::from_mins(5),
+            Self::Scan => Duration::from_mins(15),
         }
     }
 }
@@ -183,5 +183,83 @@ impl JobArgs {
             JobKind::Scan => schemars::schema_for!(ScanArgs),
             JobKind::Publish => schemars::schema_for!(PublishArgs),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples(kind: JobKind) -> Vec<serde_json::Value> {
+        let schema = JobArgs::schema(kind);
+        let examples = schema.get("examples").and_then(serde_json::Value::as_array);
+        examples.cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn each_documented_example_is_taken() {
+        for kind in JobKind::ALL {
+            let examples = examples(kind);
+            assert!(examples.len() >= 2, "{kind:?} has too few examples");
+            for example in examples {
+                let args = JobArgs::deserialize(kind, &example).expect("an example reads");
+                assert_eq!(args.kind(), kind);
+                args.job().validate().expect("an example is valid");
+                assert_eq!(serde_json::to_value(&args).expect("args are written"), example);
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_that_no_kind_has_is_refused() {
+        for kind in JobKind::ALL {
+            for mut example in examples(kind) {
+                example["phone"] = "".into();
+                assert!(JobArgs::deserialize(kind, &example).is_err(), "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let scan = serde_json::json!({"chat": "@reading_club", "purpose": "A count"});
+        let JobArgs::Scan(scan) = JobArgs::deserialize(JobKind::Scan, scan).expect("the least of a scan") else {
+            panic!("a scan is a scan");
+        };
+        assert_eq!((scan.retention_days, scan.limit), (30, None));
+        let publish = serde_json::json!({"chat": "@reading_club", "text": "Hello"});
+        let JobArgs::Publish(publish) =
+            JobArgs::deserialize(JobKind::Publish, publish).expect("the least of a publish")
+        else {
+            panic!("a publish is a publish");
+        };
+        assert_eq!(publish, PublishArgs::plain("@reading_club", "Hello"));
+    }
+
+    #[test]
+    fn what_has_no_default_is_required() {
+        for (kind, required) in [
+            (JobKind::Join, &["chat"][..]),
+            (JobKind::Publish, &["chat", "text"]),
+            (JobKind::Scan, &["chat", "purpose"]),
+        ] {
+            let schema = JobArgs::schema(kind);
+            let listed = schema
+                .get("required")
+                .and_then(serde_json::Value::as_array)
+                .cloned()
+                .unwrap_or_default();
+            assert_eq!(listed, required, "{kind:?}");
+            assert_eq!(schema.get("additionalProperties"), Some(&false.into()), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_kinds_name_reads_back() {
+        for kind in JobKind::ALL {
+            assert_eq!(JobKind::parse(kind.as_str()), Some(kind));
+            assert_eq!(serde_json::to_value(kind).expect("a kind is written"), kind.as_str());
+        }
+        assert_eq!(JobKind::parse("dance"), None);
     }
 }

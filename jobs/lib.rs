@@ -7,7 +7,11 @@
 //! 2. Add a variant to [`JobKind`] and [`JobArgs`]. The compiler now names every place that has to know of it.
 //! 3. Test it with the fakes in [`testing`], then over the sandbox in the root package's `tests/`.
 
+#![forbid(unsafe_code)]
+
+pub mod chat;
 pub mod context;
+mod failure;
 pub mod join;
 pub mod kind;
 pub mod outcome;

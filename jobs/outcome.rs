@@ -28,6 +28,19 @@ pub struct WaitReason {
     pub message: String,
 }
 
+impl Outcome {
+    /// Success with `result`. A result that JSON cannot hold fails the job; the derived structs of the kinds never do.
+    pub fn done(result: &impl Serialize) -> Self {
+        match serde_json::to_value(result) {
+            Ok(value) => Self::Done(value),
+            Err(_) => Self::Discard(JobError::permanent(
+                "result_unreadable",
+                "The job did its work, but its result cannot be stored.",
+            )),
+        }
+    }
+}
+
 impl WaitReason {
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self {

@@ -2,7 +2,7 @@
 //! `testing` has fakes. Every call of [`Store`] is fenced by the runtime: when the attempt has lost its job, it answers
 //! [`StoreError::Fenced`] and changes nothing.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -127,12 +127,24 @@ pub enum TextFormat {
 }
 
 /// A message about to be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Draft {
     pub text: String,
     pub format: TextFormat,
     pub silent: bool,
     pub link_preview: bool,
+}
+
+/// Leaves the text out: it must not reach a log.
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft")
+            .field("text_bytes", &self.text.len())
+            .field("format", &self.format)
+            .field("silent", &self.silent)
+            .field("link_preview", &self.link_preview)
+            .finish()
+    }
 }
 
 /// A message that is in the chat.
@@ -196,7 +208,7 @@ pub enum Decision {
     Target,
     /// The session is lost to us (logged out, banned, frozen, or its lease is gone).
     Session,
-    /// PEER_FLOOD: outreach stops for the session and the campaign.
+    /// `PEER_FLOOD`: outreach stops for the session and the campaign.
     Campaign,
     /// The outcome is unknown or the trouble is passing: try again with the same effect key.
     Retry,

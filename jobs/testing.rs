@@ -1,1 +1,549 @@
-//! Fakes of the ports.
+//! Fakes of the ports: a Telegram whose answers a test writes down, a store in memory, a clock that stands still. All
+//! three write into one journal, so that a test can assert what happened before what.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, TimeZone, Utc};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    JobContext, JobError, Outcome, WaitReason,
+    ports::{
+        Chat, ChatDetails, ChatType, Clock, Decision, Draft, Effect, Invite, Joined, Member, MemberPage, Progress,
+        Role, ScanStart, SentMessage, Store, StoreError, Telegram, TelegramError,
+    },
+};
+
+/// The `random_id` of every effect in a [`MemoryStore`].
+pub const RANDOM_ID: i64 = 4_242;
+
+/// Everything a function needs, faked, with the first attempt of eight.
+pub struct Fakes {
+    pub telegram: Arc<FakeTelegram>,
+    pub store: Arc<MemoryStore>,
+    pub clock: Arc<FixedClock>,
+    pub cancellation: CancellationToken,
+    pub attempt: i32,
+    pub max_attempts: i32,
+    pub deadline: Option<DateTime<Utc>>,
+    journal: Journal,
+}
+
+impl Default for Fakes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Fakes {
+    pub fn new() -> Self {
+        let journal = Journal::default();
+        let clock = Arc::new(FixedClock::new(start_of_time()));
+        Self {
+            telegram: Arc::new(FakeTelegram::new(journal.clone())),
+            store: Arc::new(MemoryStore::new(journal.clone(), clock.clone())),
+            clock,
+            cancellation: CancellationToken::new(),
+            attempt: 1,
+            max_attempts: 8,
+            deadline: None,
+            journal,
+        }
+    }
+
+    /// The next attempt, as the runtime would build it.
+    pub fn context(&self) -> JobContext {
+        JobContext {
+            id: Uuid::nil(),
+            attempt: self.attempt,
+            max_attempts: self.max_attempts,
+            created_at: start_of_time(),
+            deadline: self.deadline,
+            cancellation: self.cancellation.clone(),
+            telegram: self.telegram.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// The names of all calls so far, in order; clears them.
+    pub fn take_journal(&self) -> Vec<String> {
+        std::mem::take(&mut *self.journal.lines())
+    }
+}
+
+/// When every faked job was made, and where its clock starts.
+pub fn start_of_time() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2030, 1, 1, 12, 0, 0)
+        .single()
+        .expect("a date that exists once")
+}
+
+/// What was called, in order.
+#[derive(Clone, Default)]
+struct Journal(Arc<Mutex<Vec<String>>>);
+
+impl Journal {
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        lock(&self.0)
+    }
+
+    fn add(&self, line: impl Into<String>) {
+        self.lines().push(line.into());
+    }
+}
+
+/// A test that panicked while it held a fake's lock has failed anyway.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A clock that moves when it is told to.
+pub struct FixedClock {
+    now: Mutex<DateTime<Utc>>,
+    step: Mutex<TimeDelta>,
+}
+
+impl FixedClock {
+    pub fn new(now: DateTime<Utc>) -> Self {
+        Self {
+            now: Mutex::new(now),
+            step: Mutex::new(TimeDelta::zero()),
+        }
+    }
+
+    pub fn set(&self, now: DateTime<Utc>) {
+        *lock(&self.now) = now;
+    }
+
+    pub fn advance(&self, by: TimeDelta) {
+        *lock(&self.now) += by;
+    }
+
+    /// Moves on by itself after each look at it.
+    pub fn step_by(&self, step: TimeDelta) {
+        *lock(&self.step) = step;
+    }
+}
+
+impl Clock for FixedClock {
+    fn now(&self) -> DateTime<Utc> {
+        let mut now = lock(&self.now);
+        let shown = *now;
+        *now += *lock(&self.step);
+        shown
+    }
+}
+
+type Answers<T> = Mutex<VecDeque<Result<T, TelegramError>>>;
+
+/// A Telegram that gives the answers a test has queued, per method and in order. A call without an answer panics.
+pub struct FakeTelegram {
+    journal: Journal,
+    resolve_username: Answers<Chat>,
+    chat_by_id: Answers<Chat>,
+    chat_details: Answers<ChatDetails>,
+    check_invite: Answers<Invite>,
+    join_chat: Answers<Joined>,
+    join_by_invite: Answers<Joined>,
+    members: Answers<MemberPage>,
+    visible_length: Answers<usize>,
+    send_message: Answers<SentMessage>,
+    own_messages_like: Answers<Vec<SentMessage>>,
+    searched_since: Mutex<Vec<DateTime<Utc>>>,
+    cancel_after: Mutex<Option<(usize, CancellationToken)>>,
+}
+
+/// Methods that queue the answer of the port's method of the same name.
+macro_rules! queue_answers {
+    ($($method:ident: $answer:ty),+ $(,)?) => {
+        impl FakeTelegram {
+            fn new(journal: Journal) -> Self {
+                Self {
+                    journal,
+                    $($method: Mutex::default(),)+
+                    searched_since: Mutex::default(),
+                    cancel_after: Mutex::default(),
+                }
+            }
+
+            $(
+                #[doc = concat!("Queues one answer of `", stringify!($method), "`.")]
+                pub fn $method(&self, answer: Result<$answer, TelegramError>) -> &Self {
+                    lock(&self.$method).push_back(answer);
+                    self
+                }
+            )+
+
+            /// How many queued answers nobody has asked for.
+            pub fn unused_answers(&self) -> usize {
+                0 $(+ lock(&self.$method).len())+
+            }
+        }
+    };
+}
+
+queue_answers! {
+    resolve_username: Chat,
+    chat_by_id: Chat,
+    chat_details: ChatDetails,
+    check_invite: Invite,
+    join_chat: Joined,
+    join_by_invite: Joined,
+    members: MemberPage,
+    visible_length: usize,
+    send_message: SentMessage,
+    own_messages_like: Vec<SentMessage>,
+}
+
+impl FakeTelegram {
+    /// Cancels `token` while the call number `calls` from now is answered.
+    pub fn cancel_after(&self, calls: usize, token: CancellationToken) {
+        *lock(&self.cancel_after) = Some((calls, token));
+    }
+
+    /// The `since` of every search for own messages.
+    pub fn searched_since(&self) -> Vec<DateTime<Utc>> {
+        lock(&self.searched_since).clone()
+    }
+
+    fn answer<T>(&self, call: String, queue: &Answers<T>) -> Result<T, TelegramError> {
+        let mut cancel = lock(&self.cancel_after);
+        if let Some((calls, token)) = cancel.as_mut() {
+            *calls = calls.saturating_sub(1);
+            if *calls == 0 {
+                token.cancel();
+            }
+        }
+        let Some(answer) = lock(queue).pop_front() else {
+            panic!("no answer is queued for {call}");
+        };
+        self.journal.add(call);
+        answer
+    }
+}
+
+#[async_trait]
+impl Telegram for FakeTelegram {
+    async fn resolve_username(&self, username: &str) -> Result<Chat, TelegramError> {
+        self.answer(format!("resolve_username {username}"), &self.resolve_username)
+    }
+
+    async fn chat_by_id(&self, id: i64) -> Result<Chat, TelegramError> {
+        self.answer(format!("chat_by_id {id}"), &self.chat_by_id)
+    }
+
+    async fn chat_details(&self, _chat: &Chat) -> Result<ChatDetails, TelegramError> {
+        self.answer("chat_details".into(), &self.chat_details)
+    }
+
+    async fn check_invite(&self, hash: &str) -> Result<Invite, TelegramError> {
+        self.answer(format!("check_invite {hash}"), &self.check_invite)
+    }
+
+    async fn join_chat(&self, _chat: &Chat) -> Result<Joined, TelegramError> {
+        self.answer("join_chat".into(), &self.join_chat)
+    }
+
+    async fn join_by_invite(&self, hash: &str) -> Result<Joined, TelegramError> {
+        self.answer(format!("join_by_invite {hash}"), &self.join_by_invite)
+    }
+
+    async fn members(&self, _chat: &Chat, offset: i32, limit: i32) -> Result<MemberPage, TelegramError> {
+        self.answer(format!("members {offset} {limit}"), &self.members)
+    }
+
+    /// Without a queued answer: the length of the text as it is.
+    fn visible_length(&self, draft: &Draft) -> Result<usize, TelegramError> {
+        lock(&self.visible_length)
+            .pop_front()
+            .unwrap_or_else(|| Ok(draft.text.trim().encode_utf16().count()))
+    }
+
+    async fn send_message(&self, chat: &Chat, random_id: i64, _draft: &Draft) -> Result<SentMessage, TelegramError> {
+        self.answer(format!("send_message {} {random_id}", chat.id), &self.send_message)
+    }
+
+    async fn own_messages_like(
+        &self,
+        _chat: &Chat,
+        _draft: &Draft,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<SentMessage>, TelegramError> {
+        lock(&self.searched_since).push(since);
+        self.answer("own_messages_like".into(), &self.own_messages_like)
+    }
+}
+
+/// A store in memory, for one job over all its attempts.
+pub struct MemoryStore {
+    journal: Journal,
+    clock: Arc<FixedClock>,
+    state: Mutex<Stored>,
+}
+
+/// What a [`MemoryStore`] holds.
+#[derive(Debug, Clone, Default)]
+pub struct Stored {
+    pub checkpoint: Option<serde_json::Value>,
+    pub progress: Vec<Progress>,
+    pub chats: Vec<Chat>,
+    pub effects: HashMap<i64, Effect>,
+    /// Messages of other jobs, as (chat id, message id); `effect_sent` refuses them too.
+    pub claimed: HashSet<(i64, i32)>,
+    /// Messages that another job claims between the look and the write: only `effect_sent` refuses them.
+    pub claimed_meanwhile: HashSet<(i64, i32)>,
+    pub scan: Option<ScanStart>,
+    pub members: BTreeMap<i64, Member>,
+    /// Every call answers [`StoreError::Fenced`].
+    pub fenced: bool,
+    /// Calls of these names fail.
+    pub failing: HashSet<&'static str>,
+}
+
+impl MemoryStore {
+    fn new(journal: Journal, clock: Arc<FixedClock>) -> Self {
+        Self {
+            journal,
+            clock,
+            state: Mutex::default(),
+        }
+    }
+
+    /// What is stored, to read and to change.
+    pub fn state(&self) -> MutexGuard<'_, Stored> {
+        lock(&self.state)
+    }
+
+    fn open(&self, call: &'static str) -> Result<MutexGuard<'_, Stored>, StoreError> {
+        let state = self.state();
+        if state.fenced {
+            return Err(StoreError::Fenced);
+        }
+        if state.failing.contains(call) {
+            return Err(StoreError::Failed(format!("{call} was told to fail").into()));
+        }
+        self.journal.add(call);
+        Ok(state)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn checkpoint(&self) -> Result<Option<serde_json::Value>, StoreError> {
+        Ok(self.open("checkpoint")?.checkpoint.clone())
+    }
+
+    async fn save_checkpoint(&self, checkpoint: serde_json::Value) -> Result<(), StoreError> {
+        self.open("save_checkpoint")?.checkpoint = Some(checkpoint);
+        Ok(())
+    }
+
+    async fn progress(&self, progress: Progress) -> Result<(), StoreError> {
+        self.open("progress")?.progress.push(progress);
+        Ok(())
+    }
+
+    async fn save_chat(&self, chat: &Chat) -> Result<(), StoreError> {
+        self.open("save_chat")?.chats.push(chat.clone());
+        Ok(())
+    }
+
+    async fn prepare_effect(&self, chat_id: i64) -> Result<Effect, StoreError> {
+        let prepared_at = self.clock.now();
+        let mut state = self.open("prepare_effect")?;
+        let effect = state.effects.entry(chat_id).or_insert(Effect {
+            random_id: RANDOM_ID,
+            prepared_at,
+            attempted_at: None,
+            sent: None,
+        });
+        Ok(effect.clone())
+    }
+
+    async fn effect_attempted(&self, chat_id: i64) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let mut state = self.open("effect_attempted")?;
+        let effect = state
+            .effects
+            .get_mut(&chat_id)
+            .expect("an effect is prepared before it is attempted");
+        effect.attempted_at = Some(now);
+        Ok(())
+    }
+
+    async fn effect_sent(&self, chat_id: i64, sent: &SentMessage) -> Result<bool, StoreError> {
+        let mut state = self.open("effect_sent")?;
+        let message = (chat_id, sent.message_id);
+        if state.claimed.contains(&message) || state.claimed_meanwhile.contains(&message) {
+            return Ok(false);
+        }
+        let effect = state
+            .effects
+            .get_mut(&chat_id)
+            .expect("an effect is prepared before it is sent");
+        effect.sent = Some(sent.clone());
+        Ok(true)
+    }
+
+    async fn claimed_messages(&self, chat_id: i64, message_ids: &[i32]) -> Result<HashSet<i32>, StoreError> {
+        let state = self.open("claimed_messages")?;
+        Ok(message_ids
+            .iter()
+            .copied()
+            .filter(|id| state.claimed.contains(&(chat_id, *id)))
+            .collect())
+    }
+
+    async fn begin_scan(&self, scan: &ScanStart) -> Result<(), StoreError> {
+        self.open("begin_scan")?.scan = Some(scan.clone());
+        Ok(())
+    }
+
+    async fn save_members(
+        &self,
+        _chat_id: i64,
+        members: &[Member],
+        checkpoint: serde_json::Value,
+    ) -> Result<i64, StoreError> {
+        let mut state = self.open("save_members")?;
+        for member in members {
+            state.members.insert(member.user_id, member.clone());
+        }
+        state.checkpoint = Some(checkpoint);
+        Ok(i64::try_from(state.members.len()).unwrap_or(i64::MAX))
+    }
+}
+
+/// A private supergroup of ten, known by its bare id, that the session is a member of.
+pub fn supergroup(bare_id: i64) -> Chat {
+    Chat {
+        id: -1_000_000_000_000 - bare_id,
+        chat_type: ChatType::Supergroup,
+        title: "Reading club".into(),
+        username: None,
+        member_count: Some(10),
+        member: true,
+    }
+}
+
+/// An invite to a chat that the session is not in.
+pub fn preview() -> Invite {
+    Invite::Preview {
+        title: "Reading club".into(),
+        chat_type: ChatType::Supergroup,
+        member_count: Some(10),
+        request_needed: false,
+    }
+}
+
+/// What a supergroup with an open member list says of itself.
+pub fn details(chat: &Chat) -> ChatDetails {
+    ChatDetails {
+        chat: chat.clone(),
+        participants_hidden: false,
+        can_view_participants: true,
+        slow_mode_seconds: 0,
+    }
+}
+
+/// A page of the members with these ids, out of `count`.
+pub fn page(ids: std::ops::Range<i64>, count: i64) -> MemberPage {
+    let members: Vec<Member> = ids.map(member).collect();
+    MemberPage {
+        returned: i32::try_from(members.len()).unwrap_or(i32::MAX),
+        members,
+        count,
+    }
+}
+
+/// An ordinary member.
+pub fn member(user_id: i64) -> Member {
+    Member {
+        user_id,
+        username: None,
+        first_name: Some("Ada".into()),
+        last_name: None,
+        is_bot: false,
+        is_deleted: false,
+        is_premium: false,
+        role: Role::Member,
+        joined_at: None,
+    }
+}
+
+/// A message sent some seconds after the start of time.
+pub fn message(message_id: i32, seconds: i64) -> SentMessage {
+    SentMessage {
+        message_id,
+        date: start_of_time() + TimeDelta::seconds(seconds),
+    }
+}
+
+/// An error of Telegram's with a decision.
+pub fn telegram_error(code: &str, decision: Decision) -> TelegramError {
+    TelegramError {
+        code: code.into(),
+        message: "Telegram refused the call.".into(),
+        decision,
+    }
+}
+
+/// A refusal of this chat.
+pub fn target_error(code: &str) -> TelegramError {
+    telegram_error(code, Decision::Target)
+}
+
+/// A call whose outcome nobody knows.
+pub fn unknown_outcome() -> TelegramError {
+    telegram_error("call_deadline", Decision::Retry)
+}
+
+/// A flood that lasts this many seconds from the start of time.
+pub fn flood(seconds: i64) -> TelegramError {
+    let until = start_of_time() + TimeDelta::seconds(seconds);
+    telegram_error("FLOOD_WAIT", Decision::Gate { until })
+}
+
+/// The result of a job that must have succeeded, in its own type.
+pub fn result<T: serde::de::DeserializeOwned>(outcome: Outcome) -> T {
+    match outcome {
+        Outcome::Done(value) => serde_json::from_value(value).expect("the kind's result reads back"),
+        other => panic!("expected a result, got {other:?}"),
+    }
+}
+
+/// The error of a job that must have failed for good.
+pub fn discarded(outcome: Outcome) -> JobError {
+    match outcome {
+        Outcome::Discard(error) => {
+            assert!(
+                !error.retryable,
+                "a job that failed for good says that it is retryable: {error}"
+            );
+            error
+        }
+        other => panic!("expected a failed job, got {other:?}"),
+    }
+}
+
+/// The error of an attempt that must be tried again.
+pub fn retried(outcome: Outcome) -> JobError {
+    match outcome {
+        Outcome::Retry(error) => error,
+        other => panic!("expected another try, got {other:?}"),
+    }
+}
+
+/// The time and reason of an attempt that must have been put off.
+pub fn snoozed(outcome: Outcome) -> (DateTime<Utc>, WaitReason) {
+    match outcome {
+        Outcome::Snooze { until, reason } => (until, reason),
+        other => panic!("expected a snooze, got {other:?}"),
+    }
+}

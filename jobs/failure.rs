@@ -1,0 +1,221 @@
+//! What a failed call means for the attempt that met it: the one mapping from a Telegram decision to an outcome, so that
+//! every kind answers the same error with the same code. The codes here are part of the API.
+
+use crate::{
+    JobError, Outcome, WaitReason,
+    ports::{Decision, StoreError, TelegramError},
+};
+
+impl From<TelegramError> for Outcome {
+    /// `Done` and `Pending` have a meaning of their own in each kind; where one arrives here, nobody expected it.
+    fn from(error: TelegramError) -> Self {
+        match error.decision {
+            Decision::Gate { until } => Self::Snooze {
+                until,
+                reason: wait_reason(&error),
+            },
+            Decision::Session => Self::Retry(JobError::transient(
+                "session_unavailable",
+                format!("The session cannot be used now: {}", sentence(&error)),
+            )),
+            Decision::Campaign => Self::Discard(JobError::permanent(
+                "peer_flood",
+                "Telegram limits this account for contacting too many people (PEER_FLOOD). Outreach with it stops until \
+                 a person resumes it.",
+            )),
+            Decision::Retry => Self::Retry(JobError::transient(
+                own_code(&error.code).unwrap_or("telegram_unavailable"),
+                sentence(&error),
+            )),
+            Decision::Person { .. }
+            | Decision::Target
+            | Decision::Content
+            | Decision::Bug
+            | Decision::Done
+            | Decision::Pending => Self::Discard(refusal(&error)),
+        }
+    }
+}
+
+impl From<StoreError> for Outcome {
+    fn from(error: StoreError) -> Self {
+        Self::Retry(error.into())
+    }
+}
+
+fn wait_reason(error: &TelegramError) -> WaitReason {
+    if error.code.to_ascii_uppercase().starts_with("SLOWMODE_WAIT") || error.code == "slow_mode" {
+        WaitReason::new("slow_mode", format!("The chat is in slow mode. {}", sentence(error)))
+    } else {
+        WaitReason::new(
+            "flood",
+            format!("Telegram asks this session to wait. {}", sentence(error)),
+        )
+    }
+}
+
+/// The error of a job that Telegram refused for good.
+fn refusal(error: &TelegramError) -> JobError {
+    if let Some(code) = own_code(&error.code) {
+        return JobError::permanent(code, error.message.clone());
+    }
+    if let Some((code, advice)) = known_refusal(&error.code) {
+        return JobError::permanent(code, format!("{advice} Telegram's error: {}.", error.code));
+    }
+    match error.decision {
+        Decision::Person { .. } => JobError::permanent("person_refused", sentence(error)),
+        _ => JobError::permanent("telegram_error", sentence(error)),
+    }
+}
+
+/// Our code for one of Telegram's names, and what a person can do about it.
+fn known_refusal(name: &str) -> Option<(&'static str, &'static str)> {
+    Some(match name {
+        "USERNAME_NOT_OCCUPIED" | "USERNAME_INVALID" => (
+            "chat_not_found",
+            "Nobody has this name. Check the spelling of args.chat.",
+        ),
+        "PEER_ID_INVALID" | "CHANNEL_INVALID" | "CHAT_ID_INVALID" | "USER_INVALID" => (
+            "chat_not_found",
+            "This session does not know the chat. Give its @name or a link in args.chat.",
+        ),
+        "INVITE_HASH_EXPIRED" | "INVITE_HASH_INVALID" | "INVITE_HASH_EMPTY" => (
+            "invite_link_dead",
+            "The invite link does not work (any more). Ask an admin of the chat for a new one.",
+        ),
+        "CHANNEL_PRIVATE" | "CHAT_FORBIDDEN" | "CHANNEL_PUBLIC_GROUP_NA" => (
+            "chat_inaccessible",
+            "The session may not see this chat: it is private, or the session was removed from it.",
+        ),
+        "CHAT_ADMIN_REQUIRED" | "CHAT_ADMIN_INVITE_REQUIRED" | "RIGHT_FORBIDDEN" => (
+            "admin_required",
+            "The session needs to be an admin of the chat for this.",
+        ),
+        "CHAT_WRITE_FORBIDDEN"
+        | "CHAT_SEND_MEDIA_FORBIDDEN"
+        | "CHAT_SEND_PLAIN_FORBIDDEN"
+        | "CHAT_GUEST_SEND_FORBIDDEN"
+        | "CHAT_RESTRICTED"
+        | "USER_BANNED_IN_CHANNEL" => ("write_forbidden", "The session may not post in this chat."),
+        "PRIVACY_PREMIUM_REQUIRED" | "ALLOW_PAYMENT_REQUIRED" => (
+            "payment_required",
+            "The chat takes messages from paying accounts only; Wireroom does not pay.",
+        ),
+        "CHANNELS_TOO_MUCH" => (
+            "account_full",
+            "The session's account is in as many chats as Telegram allows. Leave some, or use another session.",
+        ),
+        "USERS_TOO_MUCH" => ("chat_full", "The chat has as many members as Telegram allows."),
+        "MESSAGE_TOO_LONG" => (
+            "message_too_long",
+            "args.text is longer than Telegram takes. Shorten it.",
+        ),
+        "MESSAGE_EMPTY" => ("message_empty", "args.text shows nothing once its markup is read."),
+        "ENTITY_BOUNDS_INVALID" | "MEDIA_INVALID" => (
+            "message_invalid",
+            "Telegram does not take the markup of args.text. Check it, or send it as format plain.",
+        ),
+        _ => return None,
+    })
+}
+
+/// The port's own codes are in snake case already and pass as they are.
+fn own_code(code: &str) -> Option<&str> {
+    let own = code
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    (own && !code.is_empty()).then_some(code)
+}
+
+fn sentence(error: &TelegramError) -> String {
+    format!("{} ({})", error.message, error.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{TimeZone, Utc};
+
+    use super::*;
+
+    fn error(code: &str, decision: Decision) -> TelegramError {
+        TelegramError {
+            code: code.into(),
+            message: "As Telegram says.".into(),
+            decision,
+        }
+    }
+
+    #[test]
+    fn a_flood_and_slow_mode_snooze_until_the_gate_opens() {
+        let until = Utc.with_ymd_and_hms(2030, 1, 1, 0, 0, 30).unwrap();
+        for (name, code) in [
+            ("FLOOD_WAIT", "flood"),
+            ("FLOOD_WAIT_30", "flood"),
+            ("SLOWMODE_WAIT", "slow_mode"),
+            ("SLOWMODE_WAIT_30", "slow_mode"),
+            ("slow_mode", "slow_mode"),
+        ] {
+            let Outcome::Snooze { until: at, reason } = Outcome::from(error(name, Decision::Gate { until })) else {
+                panic!("{name} does not snooze");
+            };
+            assert_eq!((at, reason.code.as_str()), (until, code), "{name}");
+        }
+    }
+
+    #[test]
+    fn passing_trouble_is_tried_again() {
+        for (name, decision, code) in [
+            ("RPC_CALL_FAIL", Decision::Retry, "telegram_unavailable"),
+            ("call_deadline", Decision::Retry, "call_deadline"),
+            ("AUTH_KEY_UNREGISTERED", Decision::Session, "session_unavailable"),
+        ] {
+            let Outcome::Retry(failure) = Outcome::from(error(name, decision)) else {
+                panic!("{name} is not tried again");
+            };
+            assert!(failure.retryable, "{name}");
+            assert_eq!(failure.code, code, "{name}");
+        }
+    }
+
+    #[test]
+    fn refusals_have_a_code_and_keep_telegrams_name() {
+        for (name, decision, code) in [
+            ("USERNAME_NOT_OCCUPIED", Decision::Target, "chat_not_found"),
+            ("USERNAME_INVALID", Decision::Target, "chat_not_found"),
+            ("PEER_ID_INVALID", Decision::Target, "chat_not_found"),
+            ("INVITE_HASH_EXPIRED", Decision::Target, "invite_link_dead"),
+            ("CHANNEL_PRIVATE", Decision::Target, "chat_inaccessible"),
+            ("CHAT_ADMIN_REQUIRED", Decision::Target, "admin_required"),
+            ("CHAT_WRITE_FORBIDDEN", Decision::Target, "write_forbidden"),
+            ("ALLOW_PAYMENT_REQUIRED", Decision::Target, "payment_required"),
+            ("CHANNELS_TOO_MUCH", Decision::Target, "account_full"),
+            ("USERS_TOO_MUCH", Decision::Target, "chat_full"),
+            ("PEER_FLOOD", Decision::Campaign, "peer_flood"),
+            (
+                "USER_PRIVACY_RESTRICTED",
+                Decision::Person { suppress: false },
+                "person_refused",
+            ),
+            ("MESSAGE_TOO_LONG", Decision::Content, "message_too_long"),
+            ("MESSAGE_EMPTY", Decision::Content, "message_empty"),
+            ("ENTITY_BOUNDS_INVALID", Decision::Content, "message_invalid"),
+            ("SOMETHING_NEW", Decision::Bug, "telegram_error"),
+        ] {
+            let Outcome::Discard(failure) = Outcome::from(error(name, decision)) else {
+                panic!("{name} is not refused");
+            };
+            assert!(!failure.retryable, "{name}");
+            assert_eq!(failure.code, code, "{name}");
+            assert!(failure.message.contains(name), "{name}: {}", failure.message);
+        }
+    }
+
+    #[test]
+    fn our_own_codes_pass_as_they_are() {
+        let failure = Outcome::from(error("markup_invalid", Decision::Content));
+        assert_eq!(
+            failure,
+            Outcome::Discard(JobError::permanent("markup_invalid", "As Telegram says."))
+        );
+    }
+}
