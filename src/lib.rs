@@ -9,5 +9,8 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod ids;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod store;
+pub mod telegram;
 pub mod vault;

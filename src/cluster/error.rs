@@ -29,6 +29,9 @@ pub enum ClusterError {
     #[error("Postgres refuses to run as root, and neither a user `postgres` nor `nobody` exists to run it as")]
     NoServerUser,
 
+    #[error("Postgres refuses to run as root, and this process may not start it as another user: run it without root")]
+    StepDown(#[source] io::Error),
+
     #[error("{dir} belongs to someone else: remove it, or use another directory")]
     ForeignDirectory { dir: PathBuf },
 

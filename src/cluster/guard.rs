@@ -80,7 +80,10 @@ pub(super) enum Until<'a> {
     /// The one holder of the lifeline is gone.
     HolderGone,
     /// The last of many holders is gone, and no other came for `tenths` tenths of a second.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg_attr(
+        not(any(test, feature = "testing")),
+        expect(dead_code, reason = "only tests share a cluster")
+    )]
     AllGone { fifo: &'a Path, tenths: u32 },
 }
 
@@ -96,7 +99,6 @@ pub(super) fn spawn(
 ) -> io::Result<Child> {
     let (fifo, linger) = match until {
         Until::HolderGone => (Path::new(""), 0),
-        #[cfg(any(test, feature = "testing"))]
         Until::AllGone { fifo, tenths } => (fifo, tenths),
     };
     owner

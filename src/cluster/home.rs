@@ -38,7 +38,7 @@ impl Home {
         fs::create_dir_all(wanted).map_err(ClusterError::file("create", wanted))?;
         let wanted = wanted.canonicalize().map_err(ClusterError::file("resolve", wanted))?;
         let home = Self::at(wanted)?;
-        if home.owner.can_write(&home.run()) {
+        if home.owner.can_write(&home.run())? {
             return Ok(home);
         }
         let fallback = fallback_for(&home.dir);
@@ -47,7 +47,7 @@ impl Home {
         let _ = fs::remove_dir(&home.dir);
         claim_directory(&fallback)?;
         let home = Self::at(fallback)?;
-        if home.owner.can_write(&home.run()) {
+        if home.owner.can_write(&home.run())? {
             Ok(home)
         } else {
             Err(ClusterError::ForeignDirectory { dir: home.dir })
@@ -264,7 +264,7 @@ mod tests {
         let home = Home::prepare(&closed.path().join("cluster")).expect("a place is found");
         let moved = !home.dir().starts_with(closed.path().canonicalize().expect("it exists"));
         assert_eq!(moved, home.owner().is_another_user(), "{}", home.dir().display());
-        assert!(home.owner().can_write(&home.run()));
+        assert!(home.owner().can_write(&home.run()).expect("tried"));
         assert_eq!(
             home.dir().metadata().expect("it exists").mode() & 0o066,
             0,

@@ -75,14 +75,23 @@ impl Owner {
     }
 
     /// Whether this user can get to `dir` and write there. Tried rather than computed: mounts and access lists count too.
-    pub(super) fn can_write(self, dir: &Path) -> bool {
-        self.command("/bin/sh")
+    pub(super) fn can_write(self, dir: &Path) -> Result<bool, ClusterError> {
+        let status = self
+            .command("/bin/sh")
             .args(["-c", r#"cd -- "$1" && test -w . && test -x ."#, "sh"])
             .arg(dir)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
+            .status();
+        match status {
+            Ok(status) => Ok(status.success()),
+            // A container may keep even root from becoming somebody else.
+            Err(source) if self.is_another_user() => Err(ClusterError::StepDown(source)),
+            Err(source) => Err(ClusterError::Run {
+                program: "/bin/sh".into(),
+                source,
+            }),
+        }
     }
 }
 
@@ -101,7 +110,9 @@ mod tests {
     #[test]
     fn a_directory_of_root_alone_is_not_writable_for_the_server() {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(dir.path(), mode).expect("our own directory");
         let owner = Owner::choose(Path::new("/nonexistent")).expect("a stand-in exists");
-        assert_eq!(owner.can_write(dir.path()), !owner.is_another_user());
+        assert_eq!(owner.can_write(dir.path()).expect("tried"), !owner.is_another_user());
     }
 }

@@ -41,7 +41,10 @@ pub struct RpcError {
 
 impl RpcError {
     pub fn new(code: i32, name: impl Into<String>) -> Self {
-        Self { code, name: name.into() }
+        Self {
+            code,
+            name: name.into(),
+        }
     }
 }
 

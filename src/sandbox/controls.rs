@@ -1,0 +1,181 @@
+//! What a test or an operator does with a running sandbox from outside: look, script faults, cut connections.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    auth_keys::{KeyId, printed},
+    call::UserId,
+    connections::Connection,
+    dispatcher,
+    faults::{Fault, ListedFault},
+    key_watch::{ConnectionId, Incident, KeyUse},
+    server::Server,
+    services,
+    stats::Calls,
+    world::World,
+};
+
+/// A connection that is open now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OpenConnection {
+    pub connection: ConnectionId,
+    /// The id of the key it speaks with, in hexadecimal; `None` before its first encrypted packet.
+    pub key: Option<String>,
+    /// Who is signed in with that key.
+    pub account: Option<UserId>,
+    /// Whether it is a black hole.
+    pub silent: bool,
+}
+
+/// What was seen of one auth key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyRecord {
+    /// The key's id, in hexadecimal.
+    pub key: String,
+    /// Who is signed in with it now.
+    pub account: Option<UserId>,
+    /// Its connections, in the order in which they began to send.
+    pub uses: Vec<KeyUse>,
+}
+
+/// How an auth key is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Revocation {
+    /// The account is signed out: calls are answered by `AUTH_KEY_UNREGISTERED`.
+    SignOut,
+    /// The key is forgotten: packets are answered by transport error 404.
+    Forget,
+}
+
+/// The controls of a running sandbox. Cloning gives another handle on the same sandbox; none keeps it running.
+#[derive(Clone)]
+pub struct Controls {
+    pub(super) server: Arc<Server>,
+}
+
+impl Controls {
+    /// The account that signs in with a phone number.
+    pub fn account(&self, phone: &str) -> Option<UserId> {
+        services::auth::account_of_phone(&self.server.world(), phone)
+    }
+
+    /// Looks at the world or changes it, while no call runs. Updates that it causes are sent out.
+    pub fn with_world<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
+        dispatcher::with_world(&self.server, act)
+    }
+
+    /// Adds a fault, and gives the id to remove it by.
+    pub fn add_fault(&self, fault: Fault) -> u64 {
+        self.server.faults.add(fault)
+    }
+
+    /// The faults that have not been used up, in the order in which they are tried.
+    pub fn faults(&self) -> Vec<ListedFault> {
+        self.server.faults.list()
+    }
+
+    /// Removes one fault. Whether it was still there.
+    pub fn remove_fault(&self, id: u64) -> bool {
+        self.server.faults.remove(id)
+    }
+
+    pub fn clear_faults(&self) {
+        self.server.faults.clear();
+    }
+
+    /// What clients asked for since the start.
+    pub fn calls(&self) -> Calls {
+        self.server.stats.calls()
+    }
+
+    /// The connections that are open now, oldest first.
+    pub fn connections(&self) -> Vec<OpenConnection> {
+        self.server
+            .connections
+            .list()
+            .iter()
+            .map(|connection| self.describe(connection))
+            .collect()
+    }
+
+    /// What was recorded of keys used from two places, oldest first.
+    pub fn incidents(&self) -> Vec<Incident> {
+        self.server.watch.incidents()
+    }
+
+    /// Forgets the incidents so far, and gives them: for a test that provokes some.
+    pub fn take_incidents(&self) -> Vec<Incident> {
+        self.server.watch.take_incidents()
+    }
+
+    /// What was seen of every key that was used, or of those an account is signed in with.
+    pub fn keys(&self, account: Option<UserId>) -> Vec<KeyRecord> {
+        let mut records: Vec<_> = self
+            .server
+            .watch
+            .all_uses()
+            .into_iter()
+            .map(|(key, uses)| KeyRecord {
+                key: printed(key),
+                account: self.server.keys.account(key),
+                uses,
+            })
+            .filter(|record| account.is_none() || record.account == account)
+            .collect();
+        records.sort_by_key(|record| record.uses.first().map(|first| first.connection));
+        records
+    }
+
+    /// Closes the connections of an account, or all. How many there were.
+    pub fn drop_connections(&self, account: Option<UserId>) -> usize {
+        self.each_connection(account, Connection::end)
+    }
+
+    /// Makes the connections of an account, or all, fall silent: they stay open, and nothing comes of what is sent on
+    /// them. What is sent is still read off the wire, so that the watch over keys sees it. How many there were.
+    pub fn silence_connections(&self, account: Option<UserId>) -> usize {
+        self.each_connection(account, Connection::fall_silent)
+    }
+
+    /// Revokes every key an account is signed in with. How many there were.
+    pub fn revoke_keys(&self, account: UserId, how: Revocation) -> usize {
+        let keys = self.server.keys.of_account(account);
+        for key in &keys {
+            match how {
+                Revocation::SignOut => drop(self.server.keys.sign_out(*key)),
+                Revocation::Forget => drop(self.server.keys.forget(*key)),
+            }
+        }
+        keys.len()
+    }
+
+    /// Makes the login codes sent so far expire: those of a phone number, or all.
+    pub fn expire_codes(&self, phone: Option<&str>) {
+        self.server.logins.expire_codes(phone);
+    }
+
+    fn describe(&self, connection: &Connection) -> OpenConnection {
+        let key = key_of(connection);
+        OpenConnection {
+            connection: connection.id,
+            key: key.map(printed),
+            account: key.and_then(|key| self.server.keys.account(key)),
+            silent: connection.is_silent(),
+        }
+    }
+
+    fn each_connection(&self, account: Option<UserId>, act: impl Fn(&Connection)) -> usize {
+        let list = self.server.connections.list();
+        let of_account = |connection: &&Arc<Connection>| {
+            account.is_none() || key_of(connection).and_then(|key| self.server.keys.account(key)) == account
+        };
+        list.iter().filter(of_account).map(|connection| act(connection)).count()
+    }
+}
+
+fn key_of(connection: &Connection) -> Option<KeyId> {
+    connection.recipient().map(|recipient| recipient.key_id)
+}

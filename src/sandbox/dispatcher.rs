@@ -1,0 +1,201 @@
+//! From a call's bytes to the service that answers it.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use grammers_tl_types::{
+    self as tl, Cursor, Deserializable, Identifiable as _, RemoteCall, Serializable, functions as f,
+};
+
+use super::{
+    call::{Answer, Call, Caller, Push, RpcError, UserId},
+    connections::{Connection, Recipient},
+    faults::Plan,
+    server::Server,
+    services,
+    world::World,
+};
+
+/// The layer of the types compiled in.
+pub(super) const NEWEST_LAYER: i32 = tl::LAYER;
+/// The oldest layer whose types are the same, as far as the sandbox uses them.
+const OLDEST_LAYER: i32 = 229;
+
+type Handler = fn(&Server, &mut Call<'_>, &mut Cursor<'_>) -> Answer<Vec<u8>>;
+
+/// Writes the table from constructor to service: one row per method. Services in `server` also get the server.
+macro_rules! table {
+    (
+        server { $($server_function:path => $server_service:path,)* }
+        world { $($world_function:path => $world_service:path,)* }
+    ) => {
+        fn find(constructor: u32) -> Option<Handler> {
+            match constructor {
+                $(<$server_function>::CONSTRUCTOR_ID => Some(|server, call, arguments| {
+                    let request: $server_function = read(arguments)?;
+                    Ok(bytes::<$server_function>(&$server_service(server, call, request)?))
+                }),)*
+                $(<$world_function>::CONSTRUCTOR_ID => Some(|_, call, arguments| {
+                    let request: $world_function = read(arguments)?;
+                    Ok(bytes::<$world_function>(&$world_service(call, request)?))
+                }),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+table! {
+    server {
+        f::auth::SendCode => services::auth::send_code,
+        f::auth::ResendCode => services::auth::resend_code,
+        f::auth::CancelCode => services::auth::cancel_code,
+        f::auth::SignIn => services::auth::sign_in,
+        f::auth::CheckPassword => services::auth::check_password,
+        f::auth::LogOut => services::auth::log_out,
+        f::account::GetPassword => services::auth::get_password,
+        f::help::GetConfig => services::help::get_config,
+        f::help::GetNearestDc => services::help::get_nearest_dc,
+        f::help::GetAppConfig => services::help::get_app_config,
+    }
+    world {
+    }
+}
+
+fn read<F: Deserializable>(arguments: &mut Cursor<'_>) -> Answer<F> {
+    F::deserialize(arguments).map_err(|_| RpcError::new(400, "INPUT_FETCH_ERROR"))
+}
+
+fn bytes<F: RemoteCall<Return: Serializable>>(result: &F::Return) -> Vec<u8> {
+    result.to_bytes()
+}
+
+/// An error as the content of an `rpc_result`.
+pub(super) fn error_bytes(error: &RpcError) -> Vec<u8> {
+    tl::enums::RpcError::Error(tl::types::RpcError {
+        error_code: error.code,
+        error_message: error.name.clone(),
+    })
+    .to_bytes()
+}
+
+/// A call without its wrappers.
+pub(super) struct Request {
+    caller: Caller,
+    body: Vec<u8>,
+    constructor: u32,
+}
+
+impl Request {
+    /// `None` when the body is too short for a call.
+    pub fn new(caller: Caller, body: Vec<u8>) -> Option<Self> {
+        let constructor = u32::from_le_bytes(*body.first_chunk()?);
+        Some(Self {
+            caller,
+            body,
+            constructor,
+        })
+    }
+
+    /// The method's name in TL, or its number when there is no such method.
+    pub fn method(&self) -> Cow<'static, str> {
+        match tl::name_for_id(self.constructor) {
+            "(unknown)" => Cow::Owned(format!("{:08x}", self.constructor)),
+            name => Cow::Borrowed(name),
+        }
+    }
+
+    /// The account the call is made by or, before sign-in, for.
+    fn account(&self, server: &Server) -> Option<UserId> {
+        if self.caller.account.is_some() {
+            return self.caller.account;
+        }
+        let mut arguments = Cursor::from_slice(&self.body[4..]);
+        let phone = match self.constructor {
+            f::auth::SendCode::CONSTRUCTOR_ID => f::auth::SendCode::deserialize(&mut arguments).ok()?.phone_number,
+            f::auth::ResendCode::CONSTRUCTOR_ID => f::auth::ResendCode::deserialize(&mut arguments).ok()?.phone_number,
+            f::auth::SignIn::CONSTRUCTOR_ID => f::auth::SignIn::deserialize(&mut arguments).ok()?.phone_number,
+            _ => return server.logins.awaited_password(self.caller.key_id),
+        };
+        services::auth::account_of_phone(&server.world(), &phone)
+    }
+}
+
+/// Counts a call, and finds what is to go wrong with it.
+pub(super) fn plan(server: &Server, request: &Request) -> Plan {
+    let method = request.method();
+    server.stats.called(&method);
+    if server.faults.is_empty() {
+        return Plan::NONE;
+    }
+    server.faults.plan(&method, request.account(server))
+}
+
+/// Runs a call, hands its answer to `end`, and sends out the updates it caused. All while the world is locked.
+pub(super) fn run(server: &Server, request: &Request, end: impl FnOnce(Answer<Vec<u8>>)) {
+    let mut world = server.world();
+    // Sign-in and sign-out of the same key may have happened since the call came in.
+    let caller = Caller {
+        account: server.keys.account(request.caller.key_id),
+        ..request.caller
+    };
+    end(run_in(server, &mut world, caller, request));
+    deliver(server, world.take_pushes());
+}
+
+fn run_in(server: &Server, world: &mut World, caller: Caller, request: &Request) -> Answer<Vec<u8>> {
+    if !(OLDEST_LAYER..=NEWEST_LAYER).contains(&caller.layer) {
+        return Err(RpcError::new(400, "CONNECTION_LAYER_INVALID"));
+    }
+    let Some(handler) = find(request.constructor) else {
+        server.stats.unimplemented(&request.method());
+        return Err(RpcError::new(400, "METHOD_NOT_IMPLEMENTED"));
+    };
+    let mut call = Call { world, caller };
+    let mut arguments = Cursor::from_slice(&request.body[4..]);
+    // A bug in one service must not take the other connections down with it.
+    let outcome = catch_unwind(AssertUnwindSafe(|| handler(server, &mut call, &mut arguments)));
+    outcome.unwrap_or_else(|_| {
+        server.stats.panicked(&request.method());
+        Err(RpcError::new(500, "INTERNAL"))
+    })
+}
+
+/// Looks at the world or changes it from outside a connection, and sends out the updates this caused.
+pub(super) fn with_world<T>(server: &Server, act: impl FnOnce(&mut World) -> T) -> T {
+    let mut world = server.world();
+    let result = act(&mut world);
+    deliver(server, world.take_pushes());
+    result
+}
+
+/// Sends updates to every connection that is signed in as their account and wants them.
+fn deliver(server: &Server, pushes: Vec<Push>) {
+    if pushes.is_empty() {
+        return;
+    }
+    let mut listeners: HashMap<UserId, Vec<(Arc<Connection>, Arc<Recipient>)>> = HashMap::new();
+    for connection in server.connections.list() {
+        let Some(recipient) = connection.recipient().filter(|_| connection.wants_updates()) else {
+            continue;
+        };
+        if let Some(account) = server.keys.account(recipient.key_id) {
+            listeners.entry(account).or_default().push((connection, recipient));
+        }
+    }
+    for push in pushes {
+        if server.faults.loses_update(push.account) {
+            continue;
+        }
+        let body = push.updates.to_bytes();
+        for (connection, recipient) in listeners.get(&push.account).into_iter().flatten() {
+            if push.except != Some(recipient.key_id) {
+                connection.push(recipient, &body);
+            }
+        }
+    }
+}

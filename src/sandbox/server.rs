@@ -1,0 +1,53 @@
+//! What all connections of a sandbox share.
+
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    auth_keys::AuthKeys, connections::Connections, faults::Faults, key_watch::KeyWatch, server_key::ServerKey,
+    services::auth::Logins, stats::Stats, world::World,
+};
+
+/// The data centre the sandbox is.
+pub(super) const DC_ID: i32 = 2;
+
+pub(super) struct Server {
+    pub addr: SocketAddr,
+    pub server_key: ServerKey,
+    pub keys: AuthKeys,
+    pub logins: Logins,
+    pub faults: Faults,
+    pub watch: KeyWatch,
+    pub stats: Stats,
+    pub connections: Connections,
+    pub stop: CancellationToken,
+    pub tasks: TaskTracker,
+    world: Mutex<World>,
+}
+
+impl Server {
+    pub fn new(addr: SocketAddr, server_key: ServerKey, world: World, watch: KeyWatch) -> Self {
+        Self {
+            addr,
+            server_key,
+            keys: AuthKeys::default(),
+            logins: Logins::default(),
+            faults: Faults::default(),
+            watch,
+            stats: Stats::default(),
+            connections: Connections::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            world: Mutex::new(world),
+        }
+    }
+
+    /// The world, locked. A service that panicked leaves it as it was at that moment.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,4 @@
+//! The methods of the API, by namespace.
+
+pub mod auth;
+pub mod help;

@@ -1,0 +1,143 @@
+//! Scripted faults, as a client meets them.
+
+use std::time::Duration;
+
+use grammers_mtsender::InvocationError;
+use grammers_tl_types::functions as f;
+
+use super::client::{Client, new_key, refused, sandbox, send_code};
+use crate::sandbox::{Effect, Fault, Revocation};
+
+const PHONE: &str = "+9996620001";
+const OTHER: &str = "+9996620002";
+const GET_CONFIG: &str = "help.getConfig";
+
+#[tokio::test]
+async fn a_flood_wait_carries_its_seconds() {
+    let sandbox = sandbox().await;
+    sandbox
+        .controls()
+        .add_fault(Fault::once(GET_CONFIG, Effect::flood_wait(42)));
+    let mut client = Client::connect_silently(sandbox.addr(), &new_key(&sandbox).await).await;
+    match client.introduce(230).await {
+        Err(InvocationError::Rpc(error)) => {
+            assert_eq!(
+                (error.code, error.name.as_str(), error.value),
+                (420, "FLOOD_WAIT", Some(42))
+            );
+        }
+        other => panic!("not a flood wait: {other:?}"),
+    }
+    client.introduce(230).await.expect("the fault is used up");
+}
+
+#[tokio::test]
+async fn a_fault_of_an_account_hits_its_sign_in() {
+    let sandbox = sandbox().await;
+    let account = sandbox.controls().account(PHONE).expect("the account exists");
+    let banned = Effect::Error {
+        code: 400,
+        name: "PHONE_NUMBER_BANNED".into(),
+    };
+    sandbox
+        .controls()
+        .add_fault(Fault::once("auth.sendCode", banned).of(account).forever());
+    let mut client = Client::new(&sandbox).await;
+    assert_eq!(
+        client.refusal(&send_code(PHONE)).await,
+        (400, "PHONE_NUMBER_BANNED".into())
+    );
+    client.sign_in(OTHER).await.expect("the other account signs in");
+    sandbox.controls().clear_faults();
+    client.sign_in(PHONE).await.expect("signs in");
+}
+
+#[tokio::test]
+async fn an_error_after_the_effect_leaves_the_effect() {
+    let sandbox = sandbox().await;
+    let mut client = Client::signed_in(&sandbox, PHONE).await;
+    let internal = Effect::ErrorAfter {
+        code: 500,
+        name: "INTERNAL".into(),
+    };
+    sandbox.controls().add_fault(Fault::once("auth.logOut", internal));
+    assert_eq!(client.refusal(&f::auth::LogOut {}).await, (500, "INTERNAL".into()));
+    assert_eq!(client.refusal(&f::auth::LogOut {}).await.0, 401, "it was logged out");
+}
+
+#[tokio::test]
+async fn a_connection_is_dropped_before_or_after_the_effect() {
+    let sandbox = sandbox().await;
+    let account = sandbox.controls().account(PHONE).expect("the account exists");
+    for (effect, still_signed_in) in [(Effect::Drop, true), (Effect::DropAfter, false)] {
+        let mut client = Client::signed_in(&sandbox, PHONE).await;
+        sandbox
+            .controls()
+            .add_fault(Fault::once("auth.logOut", effect).of(account));
+        assert!(!matches!(
+            client.invoke(&f::auth::LogOut {}).await,
+            Ok(_) | Err(InvocationError::Rpc(_))
+        ));
+        // Revoking counts the keys that are signed in.
+        let signed_in = sandbox.controls().revoke_keys(account, Revocation::SignOut);
+        assert_eq!(signed_in == 1, still_signed_in);
+    }
+}
+
+#[tokio::test]
+async fn a_black_hole_answers_nothing_and_stays_open() {
+    const NO_ANSWER: Duration = Duration::from_millis(300);
+    let sandbox = sandbox().await;
+    let mut client = Client::signed_in(&sandbox, PHONE).await;
+    sandbox
+        .controls()
+        .add_fault(Fault::once("auth.logOut", Effect::BlackholeAfter));
+    let silence = tokio::time::timeout(NO_ANSWER, client.invoke(&f::auth::LogOut {})).await;
+    assert!(silence.is_err(), "{silence:?}");
+    let silence = tokio::time::timeout(NO_ANSWER, client.invoke(&f::help::GetConfig {})).await;
+    assert!(silence.is_err(), "{silence:?}");
+    let open = sandbox.controls().connections();
+    assert!(
+        open.iter().any(|open| open.silent && open.account.is_none()),
+        "it ran and is open: {open:?}"
+    );
+    assert_eq!(
+        sandbox.controls().calls().by_method[GET_CONFIG],
+        1,
+        "the second call was not heeded"
+    );
+}
+
+#[tokio::test]
+async fn a_delayed_call_holds_nothing_else_up() {
+    let sandbox = sandbox().await;
+    let mut client = Client::new(&sandbox).await;
+    sandbox
+        .controls()
+        .add_fault(Fault::once(GET_CONFIG, Effect::Delay { ms: 60_000 }));
+    let delayed = tokio::time::timeout(Duration::from_millis(50), client.invoke(&f::help::GetConfig {})).await;
+    assert!(delayed.is_err(), "{delayed:?}");
+    client
+        .invoke(&f::Ping { ping_id: 3 })
+        .await
+        .expect("a ping is answered meanwhile");
+    sandbox
+        .controls()
+        .add_fault(Fault::once(GET_CONFIG, Effect::Delay { ms: 20 }));
+    client
+        .invoke(&f::help::GetConfig {})
+        .await
+        .expect("it is answered in the end");
+}
+
+#[tokio::test]
+async fn an_answer_is_lost_and_the_next_is_not() {
+    let sandbox = sandbox().await;
+    let mut client = Client::signed_in(&sandbox, PHONE).await;
+    sandbox
+        .controls()
+        .add_fault(Fault::once("auth.logOut", Effect::LoseAnswer));
+    let lost = tokio::time::timeout(Duration::from_millis(200), client.invoke(&f::auth::LogOut {})).await;
+    assert!(lost.is_err(), "{lost:?}");
+    assert_eq!(refused(client.invoke(&f::auth::LogOut {}).await).0, 401);
+}

@@ -1,0 +1,76 @@
+//! A message as it is kept: once per channel, and once per account for private chats and basic groups.
+
+use grammers_tl_types as tl;
+
+use super::peers::PeerKey;
+
+#[derive(Debug, Clone)]
+pub enum Content {
+    Text {
+        text: String,
+        entities: Vec<tl::enums::MessageEntity>,
+    },
+    Service(tl::enums::MessageAction),
+}
+
+impl Content {
+    /// The text; empty for a service message.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Text { text, .. } => text,
+            Self::Service(_) => "",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Its id in the box that it is kept in.
+    pub id: i32,
+    /// The same for every copy of one message.
+    pub origin: u64,
+    /// The chat, as the box's owner names it: the other person, the group, the channel.
+    pub chat: PeerKey,
+    /// A user, or the channel itself for its posts.
+    pub sender: PeerKey,
+    pub date: i32,
+    pub edit_date: Option<i32>,
+    pub reply_to: Option<i32>,
+    pub silent: bool,
+    /// What the client sent it under.
+    pub random_id: Option<i64>,
+    pub content: Content,
+}
+
+/// A message before it has an id.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub content: Content,
+    /// An id in the sender's box.
+    pub reply_to: Option<i32>,
+    pub silent: bool,
+    pub random_id: Option<i64>,
+}
+
+impl Draft {
+    pub fn text(text: impl Into<String>) -> Self {
+        Self {
+            content: Content::Text {
+                text: text.into(),
+                entities: Vec::new(),
+            },
+            reply_to: None,
+            silent: false,
+            random_id: None,
+        }
+    }
+
+    pub fn service(action: impl Into<tl::enums::MessageAction>) -> Self {
+        Self {
+            content: Content::Service(action.into()),
+            reply_to: None,
+            silent: false,
+            random_id: None,
+        }
+    }
+}

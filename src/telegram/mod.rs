@@ -1,0 +1,3 @@
+//! The Telegram side of the runtime, on grammers.
+
+pub mod handshake;

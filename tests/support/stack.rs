@@ -1,0 +1,248 @@
+//! A whole Wireroom: a database of the test's own, a sandbox in this process, the API and workers as real processes.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use wireroom::{
+    cluster::testing::TestDatabase,
+    sandbox::{Sandbox, SandboxConfig, SandboxHandle},
+    vault::Vault,
+};
+
+use super::{process::Process, wait::eventually};
+
+/// How long a process may take to come up, on a machine with other tests on it.
+pub const START_BOUND: Duration = Duration::from_secs(30);
+/// How long a job over the sandbox may take.
+pub const JOB_BOUND: Duration = Duration::from_secs(60);
+
+/// What a test wants to be different.
+pub struct Options {
+    /// Accounts of the sandbox to log in, by username; each becomes a session of that label in the pool `default`.
+    pub accounts: Vec<&'static str>,
+    pub sandbox: SandboxConfig,
+    /// More variables, for the API and the workers.
+    pub variables: Vec<(&'static str, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { accounts: vec!["alice"], sandbox: SandboxConfig::default(), variables: Vec::new() }
+    }
+}
+
+/// The running parts. Workers are started by the test.
+pub struct Stack {
+    pub database: TestDatabase,
+    pub sandbox: SandboxHandle,
+    pub api: Process,
+    pub api_addr: SocketAddr,
+    pub key: String,
+    variables: Vec<(String, String)>,
+    client: Client,
+    control: String,
+    /// Holds the sandbox's public key for as long as processes read it.
+    _files: TempDir,
+}
+
+impl Stack {
+    /// The usual: alice, and the API.
+    pub async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    pub async fn with(options: Options) -> Self {
+        let database = TestDatabase::new().await;
+        let sandbox = Sandbox::start(options.sandbox).await.expect("the sandbox starts");
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let key_file: PathBuf = files.path().join("sandbox.pem");
+        std::fs::write(&key_file, sandbox.public_key_pem()).expect("written");
+        let variables = variables(&database, &sandbox, &key_file, &options.variables);
+        for account in &options.accounts {
+            import(&variables, account).await;
+        }
+        let key = create_key(&variables).await;
+        let mut api = spawn(&["api"], &variables);
+        let api_addr = listening(&mut api).await;
+        let control = format!("http://{}", sandbox.control_addr());
+        Self { database, sandbox, api, api_addr, key, variables, client: Client::new(), control, _files: files }
+    }
+
+    /// Starts a worker and waits until it is ready.
+    pub async fn worker(&self) -> Process {
+        self.worker_with(&[]).await
+    }
+
+    pub async fn worker_with(&self, extra: &[(&str, String)]) -> Process {
+        let mut variables = self.variables.clone();
+        for (name, value) in extra {
+            variables.retain(|(known, _)| known != name);
+            variables.push(((*name).to_owned(), value.clone()));
+        }
+        let mut worker = spawn(&["worker"], &variables);
+        worker.wait_for_line("worker is ready", START_BOUND).await;
+        worker
+    }
+
+    pub fn variables(&self) -> &[(String, String)] {
+        &self.variables
+    }
+
+    /// A request to the API with the operator's key.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.api_addr)).bearer_auth(&self.key)
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let response = self.request(Method::GET, path).send().await.expect("answered");
+        assert_eq!(response.status(), StatusCode::OK, "GET {path}");
+        response.json().await.expect("JSON")
+    }
+
+    /// Posts a job; returns its id.
+    pub async fn post(&self, kind: &str, args: Value) -> String {
+        self.post_job(json!({ "kind": kind, "args": args })).await
+    }
+
+    pub async fn post_job(&self, body: Value) -> String {
+        let response = self.request(Method::POST, "/v1/jobs").json(&body).send().await.expect("answered");
+        let status = response.status();
+        let job: Value = response.json().await.expect("JSON");
+        assert_eq!(status, StatusCode::ACCEPTED, "{job}");
+        job["id"].as_str().expect("an id").to_owned()
+    }
+
+    pub async fn job(&self, id: &str) -> Value {
+        self.get(&format!("/v1/jobs/{id}")).await
+    }
+
+    /// Waits until the job is as `wanted` says.
+    pub async fn job_when(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(JOB_BOUND, async || {
+            let job = self.job(id).await;
+            if wanted(&job) { Ok(job) } else { Err(format!("not {what}: {job}")) }
+        })
+        .await
+    }
+
+    /// Waits for the final result.
+    pub async fn finished(&self, id: &str) -> Value {
+        self.job_when(id, "finished", |job| job["finished_at"].is_string()).await
+    }
+
+    /// Posts a job and waits for its final result.
+    pub async fn run(&self, kind: &str, args: Value) -> Value {
+        let id = self.post(kind, args).await;
+        self.finished(&id).await
+    }
+
+    /// Posts a job that must succeed; returns its result.
+    pub async fn succeed(&self, kind: &str, args: Value) -> Value {
+        let job = self.run(kind, args).await;
+        assert_eq!(job["state"], "succeeded", "{job}");
+        job["result"].clone()
+    }
+
+    /// Posts a job that must fail; returns its error's code.
+    pub async fn fail(&self, kind: &str, args: Value) -> String {
+        let job = self.run(kind, args).await;
+        assert_eq!(job["state"], "failed", "{job}");
+        job["error"]["code"].as_str().expect("a code").to_owned()
+    }
+
+    /// The sandbox's control interface.
+    pub async fn control(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let mut request = self.client.request(method, format!("{}{path}", self.control));
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let response = request.send().await.expect("answered");
+        let status = response.status();
+        let text = response.text().await.expect("text");
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// Scripts a fault.
+    pub async fn fault(&self, fault: Value) {
+        self.control(Method::POST, "/faults", Some(fault)).await;
+    }
+
+    /// The messages of a chat, as the sandbox has them.
+    pub async fn messages(&self, chat: &str) -> Vec<Value> {
+        let answer = self.control(Method::GET, &format!("/chats/{chat}/messages"), None).await;
+        let list = answer.as_array().or_else(|| answer["messages"].as_array());
+        list.unwrap_or_else(|| panic!("no messages in {answer}")).clone()
+    }
+
+    /// How many messages of `chat` say exactly this.
+    pub async fn count_messages(&self, chat: &str, text: &str) -> usize {
+        self.messages(chat).await.iter().filter(|message| message["text"] == text).count()
+    }
+
+    /// The end of a test: no key was used from two places, no job is left running.
+    pub async fn finish(self) {
+        assert_eq!(self.sandbox.incidents(), [], "a key was used from two places");
+        let running: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = 'running'")
+            .fetch_one(self.database.pool())
+            .await
+            .expect("answered");
+        assert_eq!(running, 0, "jobs are left running");
+    }
+}
+
+fn variables(
+    database: &TestDatabase,
+    sandbox: &SandboxHandle,
+    key_file: &std::path::Path,
+    extra: &[(&'static str, String)],
+) -> Vec<(String, String)> {
+    let master = Vault::generate("test").expect("random").expose().to_owned();
+    let mut variables = vec![
+        ("DATABASE_URL".to_owned(), database.url().to_owned()),
+        ("WIREROOM_MASTER_KEYS".to_owned(), master),
+        ("WIREROOM_TELEGRAM_SERVER".to_owned(), sandbox.addr().to_string()),
+        ("WIREROOM_TELEGRAM_SERVER_KEY".to_owned(), key_file.display().to_string()),
+        ("WIREROOM_API_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+        ("WIREROOM_LOG_FORMAT".to_owned(), "text".to_owned()),
+        // Short, so that a test that kills a worker does not take long.
+        ("WIREROOM_SESSIONS_LEASE_SECONDS".to_owned(), "3".to_owned()),
+        ("WIREROOM_QUEUE_HEARTBEAT_SECONDS".to_owned(), "0.5".to_owned()),
+        ("WIREROOM_QUEUE_WORKER_DEAD_SECONDS".to_owned(), "3".to_owned()),
+        ("WIREROOM_TELEGRAM_CALL_SECONDS".to_owned(), "5".to_owned()),
+    ];
+    for (name, value) in extra {
+        variables.retain(|(known, _)| known != name);
+        variables.push(((*name).to_owned(), value.clone()));
+    }
+    variables
+}
+
+fn spawn(arguments: &[&str], variables: &[(String, String)]) -> Process {
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    Process::wireroom(arguments, &variables)
+}
+
+async fn import(variables: &[(String, String)], account: &str) {
+    let mut process = spawn(&["session", "import-sandbox", account], variables);
+    let status = process.wait_for_end(START_BOUND).await;
+    assert!(status.success(), "{}", process.output());
+}
+
+async fn create_key(variables: &[(String, String)]) -> String {
+    let mut process = spawn(&["keys", "create", "--label", "test", "--scope", "admin"], variables);
+    let status = process.wait_for_end(START_BOUND).await;
+    let output = process.output();
+    assert!(status.success(), "{output}");
+    let key = output.split_whitespace().find(|word| word.starts_with("wr_"));
+    key.unwrap_or_else(|| panic!("no key in {output}")).to_owned()
+}
+
+async fn listening(api: &mut Process) -> SocketAddr {
+    let line = api.wait_for_line("http://127.0.0.1:", START_BOUND).await;
+    let (_, rest) = line.split_once("http://").expect("waited for");
+    let address: String = rest.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect();
+    address.parse().unwrap_or_else(|_| panic!("no address in {line}"))
+}
