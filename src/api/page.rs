@@ -21,14 +21,12 @@ pub struct Page<T> {
     pub next_cursor: Option<String>,
 }
 
-impl<T> Page<T> {
-    /// The page of at most `limit` of `rows`, of which one more was asked for than fits: so the end is known.
-    pub fn of<R>(mut rows: Vec<R>, limit: u16, list: List, key: impl Fn(&R) -> String) -> (Vec<R>, Option<String>) {
-        let more = rows.len() > usize::from(limit);
-        rows.truncate(limit.into());
-        let next = rows.last().filter(|_| more).map(|last| encode(list, &key(last)));
-        (rows, next)
-    }
+/// The rows of a page of at most `limit`, and the cursor after them. One row more than fits was read: so the end is known.
+pub fn cut<R>(mut rows: Vec<R>, limit: u16, list: List, key: impl Fn(&R) -> String) -> (Vec<R>, Option<String>) {
+    let more = rows.len() > usize::from(limit);
+    rows.truncate(limit.into());
+    let next = rows.last().filter(|_| more).map(|last| encode(list, &key(last)));
+    (rows, next)
 }
 
 /// Which list a cursor belongs to.

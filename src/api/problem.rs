@@ -133,26 +133,26 @@ impl Code {
 pub struct ProblemBody {
     /// `urn:wireroom:problem:` and the code.
     #[serde(rename = "type")]
-    #[schemars(example = "urn:wireroom:problem:unknown_field")]
+    #[schemars(example = &"urn:wireroom:problem:unknown_field")]
     pub problem_type: String,
     pub code: Code,
     /// A short summary, the same for every occurrence of the code.
-    #[schemars(example = "The body has an unknown field")]
+    #[schemars(example = &"The body has an unknown field")]
     pub title: String,
     /// The HTTP status.
     #[schemars(example = 422)]
     pub status: u16,
     /// What is wrong this time, and how to put it right.
-    #[schemars(example = "args.chatt is not a field; known are chat.")]
+    #[schemars(example = &"args.chatt is not a field; known are chat.")]
     pub detail: String,
     /// The path of the request.
-    #[schemars(example = "/v1/jobs")]
+    #[schemars(example = &"/v1/jobs")]
     pub instance: String,
     /// The request, as the log names it.
     pub request_id: String,
     /// The path of the field in the body, or the name of the parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "args.chatt")]
+    #[schemars(example = &"args.chatt")]
     pub field: Option<String>,
     /// The part that fails, of `not_ready`: `database` or `migrations`.
     #[serde(skip_serializing_if = "Option::is_none")]

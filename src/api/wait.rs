@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::MissedTickBehavior,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -16,7 +19,7 @@ use crate::{
     ids::JobId,
     store::{
         PgPool, StoreError,
-        finished::FinishedListener,
+        finished::{self, FinishedListener},
         job_reads::{self, JobRecord},
     },
 };
@@ -28,6 +31,9 @@ const POLL: Duration = Duration::from_millis(20);
 const POLL_PER_WAITER: Duration = Duration::from_micros(250);
 
 const MAX_POLL: Duration = Duration::from_millis(250);
+
+/// How often those who have stopped waiting are forgotten in the database.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// How long to wait before the listener is tried again.
 const LISTENER_RETRY: Duration = Duration::from_secs(1);
@@ -79,6 +85,8 @@ impl Waiters {
     /// Brings results to those who wait, until `shutdown`; then nobody waits any longer.
     pub async fn run(self: Arc<Self>, pool: PgPool, shutdown: CancellationToken) {
         let mut announcements = Announcements::default();
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let waited_for = self.ids();
             if !waited_for.is_empty() {
@@ -91,6 +99,11 @@ impl Waiters {
                 () = shutdown.cancelled() => break,
                 () = self.arrived.notified() => {}
                 () = until(pause) => {}
+                _ = sweep.tick() => {
+                    if let Err(error) = finished::sweep(&pool).await {
+                        log_failure(&error);
+                    }
+                }
                 ids = announcements.next() => {
                     let ids = self.only_waited_for(ids);
                     if !ids.is_empty() {
@@ -178,7 +191,12 @@ async fn until(pause: Option<Duration>) {
 
 fn log_failure(error: &StoreError) {
     let error: &(dyn std::error::Error + 'static) = error;
-    tracing::debug!(error, "the jobs that are waited for could not be read");
+    tracing::debug!(error, "the jobs that are waited for could not be looked at");
+}
+
+fn log_deafness(error: &StoreError) {
+    let error: &(dyn std::error::Error + 'static) = error;
+    tracing::warn!(error, "no announcements of finished jobs: results come by polling");
 }
 
 /// The listener, in a task of its own: reading from it must not be cut off half-way.
@@ -213,8 +231,7 @@ async fn listen(pool: PgPool, announcements: mpsc::Sender<Vec<Uuid>>) {
             heard = listen_once(&pool, &announcements) => heard,
         };
         let Err(error) = heard;
-        let error: &(dyn std::error::Error + 'static) = &error;
-        tracing::warn!(error, "no announcements of finished jobs: results come by polling");
+        log_deafness(&error);
         tokio::select! {
             () = announcements.closed() => return,
             () = tokio::time::sleep(LISTENER_RETRY) => {}

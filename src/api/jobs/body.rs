@@ -42,13 +42,13 @@ pub const DEFAULT_POOL: &str = "default";
 #[schemars(rename = "NewJob")]
 pub struct NewJobBody {
     /// What to do.
-    #[schemars(example = "join")]
+    #[schemars(example = &"join")]
     kind: String,
     /// What the kind needs to know.
     args: Value,
     /// Any ready session of this pool may run the job. Left out: the pool of `session`, or `default`.
     #[serde(default)]
-    #[schemars(example = "default", length(min = 1, max = 63))]
+    #[schemars(example = &"default", length(min = 1, max = 63))]
     pool: Option<String>,
     /// The id or the label of the one session that may run the job; null: any of the pool.
     #[serde(default)]
