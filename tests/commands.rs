@@ -29,7 +29,10 @@ async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
 async fn refused(arguments: &[&str], variables: &[(&str, &str)], reason: &str) {
     let (succeeded, output) = run(arguments, variables).await;
     assert!(!succeeded, "{arguments:?} succeeded: {output}");
-    assert!(output.contains(reason), "{arguments:?} did not say {reason:?}: {output}");
+    assert!(
+        output.contains(reason),
+        "{arguments:?} did not say {reason:?}: {output}"
+    );
 }
 
 #[tokio::test]
@@ -47,7 +50,12 @@ async fn a_database_that_is_not_migrated_is_refused_with_the_remedy() {
     let database = empty_database().await;
     for role in ["api", "keys list"] {
         let arguments: Vec<&str> = role.split(' ').collect();
-        refused(&arguments, &[("DATABASE_URL", database.url())], "run `wireroom migrate`").await;
+        refused(
+            &arguments,
+            &[("DATABASE_URL", database.url())],
+            "run `wireroom migrate`",
+        )
+        .await;
     }
 }
 
@@ -63,7 +71,10 @@ async fn a_schema_of_a_newer_version_is_refused_by_every_role() {
     .expect("inserted");
     let variables = [
         ("DATABASE_URL", database.url()),
-        ("WIREROOM_MASTER_KEYS", "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+        (
+            "WIREROOM_MASTER_KEYS",
+            "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        ),
     ];
     for role in ["migrate", "api", "worker"] {
         refused(&[role], &variables, "newer Wireroom (migration 99990101000000").await;
@@ -74,7 +85,12 @@ async fn a_schema_of_a_newer_version_is_refused_by_every_role() {
 async fn bad_configuration_is_refused_by_the_variables_name() {
     let url = ("DATABASE_URL", "postgres://nobody@127.0.0.1:9/nothing");
     for role in ["api", "worker", "migrate"] {
-        refused(&[role], &[url, ("WIREROOM_QUEUE_POL_SECONDS", "1")], "WIREROOM_QUEUE_POL_SECONDS is not").await;
+        refused(
+            &[role],
+            &[url, ("WIREROOM_QUEUE_POL_SECONDS", "1")],
+            "WIREROOM_QUEUE_POL_SECONDS is not",
+        )
+        .await;
         refused(&[role], &[url, ("WIREROOM_API_LISTEN", "here")], "WIREROOM_API_LISTEN").await;
         refused(&[role], &[], "DATABASE_URL is not set").await;
     }
@@ -83,7 +99,12 @@ async fn bad_configuration_is_refused_by_the_variables_name() {
 #[tokio::test]
 async fn a_worker_without_master_keys_is_refused_by_name() {
     let database = TestDatabase::new().await;
-    refused(&["worker"], &[("DATABASE_URL", database.url())], "WIREROOM_MASTER_KEYS is not set").await;
+    refused(
+        &["worker"],
+        &[("DATABASE_URL", database.url())],
+        "WIREROOM_MASTER_KEYS is not set",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -104,7 +125,12 @@ async fn doctor_names_what_is_wrong_and_how_to_fix_it() {
     run(&["migrate"], &variables).await;
     let (healthy, output) = run(&["doctor"], &variables).await;
     assert!(healthy, "{output}");
-    refused(&["doctor"], &[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/nothing")], "check DATABASE_URL").await;
+    refused(
+        &["doctor"],
+        &[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/nothing")],
+        "check DATABASE_URL",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -115,10 +141,18 @@ async fn a_key_is_listed_without_its_secret_and_can_be_revoked() {
     let key = output.trim().to_owned();
     let id = key.split('_').nth(1).expect("wr_<id>_<secret>").to_owned();
     let (_, list) = run(&["keys", "list"], &variables).await;
-    assert!(list.contains(&id) && list.contains("reports") && !list.contains(&key), "{list}");
+    assert!(
+        list.contains(&id) && list.contains("reports") && !list.contains(&key),
+        "{list}"
+    );
     let (revoked, output) = run(&["keys", "revoke", &id], &variables).await;
     assert!(revoked, "{output}");
-    refused(&["keys", "revoke", "0000000000000000"], &variables, "no key with that id").await;
+    refused(
+        &["keys", "revoke", "0000000000000000"],
+        &variables,
+        "no key with that id",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -197,7 +231,9 @@ async fn the_demo_runs_a_job_of_each_kind_and_ends() {
     assert!(succeeded, "{output}");
     for kind in ["join", "publish", "scan"] {
         assert!(
-            output.lines().any(|line| line.contains(kind) && line.contains("succeeded")),
+            output
+                .lines()
+                .any(|line| line.contains(kind) && line.contains("succeeded")),
             "{kind}: {output}"
         );
     }

@@ -2,9 +2,11 @@
 //! `sandbox`) is a function that runs until it is told to stop, so that `dev` runs the same code in one process.
 
 mod allocator;
+mod api;
 mod doctor;
 mod keys;
 mod migrate;
+mod openapi;
 mod process;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -34,6 +36,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The HTTP API alone, until SIGTERM or Ctrl-C.
+    #[command(after_help = "Example:\n  DATABASE_URL=postgres://user:password@localhost/wireroom wireroom api")]
+    Api,
+    /// Print the API's document, as openapi/openapi.json holds it.
+    Openapi,
     /// Prepare the database: apply the migrations that it has not. Safe to run from several places at once.
     Migrate,
     /// API keys: create, list, revoke.
@@ -66,6 +73,8 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Api => api::run().await,
+        Command::Openapi => openapi::run(),
         Command::Migrate => migrate::run().await,
         Command::Keys(command) => keys::run(command).await,
         #[cfg(feature = "sandbox")]

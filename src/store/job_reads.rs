@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{StoreError, failed};
@@ -197,7 +197,7 @@ fn earliest_finish(id: Uuid) -> DateTime<Utc> {
 }
 
 /// The job of that id.
-pub async fn get(pool: &PgPool, id: JobId) -> Result<Option<JobRecord>, StoreError> {
+pub async fn get(executor: impl PgExecutor<'_>, id: JobId) -> Result<Option<JobRecord>, StoreError> {
     let row = sqlx::query_as!(
         Row,
         r#"-- get_job
@@ -210,7 +210,7 @@ pub async fn get(pool: &PgPool, id: JobId) -> Result<Option<JobRecord>, StoreErr
         id.0,
         earliest_finish(id.0),
     )
-    .fetch_optional(pool)
+    .fetch_optional(executor)
     .await
     .map_err(failed("get_job"))?;
     row.map(JobRecord::try_from).transpose()
