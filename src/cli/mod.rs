@@ -3,6 +3,10 @@
 
 mod allocator;
 mod api;
+#[cfg(feature = "sandbox")]
+mod demo;
+#[cfg(feature = "sandbox")]
+mod dev;
 mod doctor;
 mod keys;
 mod migrate;
@@ -10,6 +14,8 @@ mod openapi;
 mod process;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod session;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -36,9 +42,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Everything in one process: a database, a made-up Telegram with accounts, the API and a worker.
+    #[cfg(feature = "sandbox")]
+    Dev(dev::Args),
     /// The HTTP API alone, until SIGTERM or Ctrl-C.
     #[command(after_help = "Example:\n  DATABASE_URL=postgres://user:password@localhost/wireroom wireroom api")]
     Api,
+    /// A worker alone: runs jobs on the Telegram sessions it holds, until SIGTERM or Ctrl-C. Start as many as you like.
+    #[command(after_help = "\
+Example:
+  DATABASE_URL=postgres://user:password@localhost/wireroom WIREROOM_MASTER_KEYS=k1:… wireroom worker")]
+    Worker,
     /// Print the API's document, as openapi/openapi.json holds it.
     Openapi,
     /// Prepare the database: apply the migrations that it has not. Safe to run from several places at once.
@@ -46,6 +60,9 @@ enum Command {
     /// API keys: create, list, revoke.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Telegram sessions: list them, log accounts of a sandbox in.
+    #[command(subcommand)]
+    Session(session::Command),
     /// A made-up Telegram, for workers elsewhere and for other clients.
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Args),
@@ -73,6 +90,10 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        #[cfg(feature = "sandbox")]
+        Command::Dev(args) => dev::run(args).await,
+        Command::Worker => worker::run().await,
+        Command::Session(command) => session::run(command).await,
         Command::Api => api::run().await,
         Command::Openapi => openapi::run(),
         Command::Migrate => migrate::run().await,

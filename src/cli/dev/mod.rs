@@ -20,7 +20,7 @@ use super::{
     api,
     demo::Demo,
     keys, process,
-    session::{self, Imported},
+    session,
     worker,
 };
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
         self, PgPool,
         api_keys::{self, KeyMaterial, Scope},
     },
+    sessions::Imported,
     telemetry,
 };
 
@@ -149,7 +150,7 @@ impl Parts {
             .await
             .context("the database was not migrated")?;
         let pool = process::connect(&config.database).await?;
-        let imported = session::import_world(&config, &pool, &sandbox).await?;
+        let imported = session::import_world(&config, &pool).await?;
         let key = api_key(&home, &pool).await?;
         let front = Front {
             url: format!("http://{}", reachable(address)),

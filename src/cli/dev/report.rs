@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::cli::session::Imported;
+use crate::sessions::Imported;
 
 /// What the banner names.
 #[derive(Debug)]
@@ -75,6 +75,8 @@ mod tests {
         let sessions = [Imported {
             id: SessionId::generate(),
             label: "alice".into(),
+            account_id: 1,
+            username: None,
         }];
         let ready = Ready {
             url: "http://127.0.0.1:8080",
