@@ -7,20 +7,15 @@ use std::{
 };
 
 use tracing::{Level, Metadata};
-use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    filter::{FilterExt, filter_fn},
-    fmt,
-    layer::SubscriberExt,
-    util::SubscriberInitExt,
-};
+use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::{LogFormat, TelemetryConfig};
 
 /// Libraries that are only heard when something is wrong, unless the filter names them.
 const QUIET: [&str; 3] = ["sqlx", "poem", "apalis"];
 
-/// Libraries whose finer logs print requests, and so phone numbers, codes and texts.
+/// Libraries whose logs print requests, and so phone numbers, codes and texts; they warn of every connection that ends.
+/// Only their errors are heard, whatever the filter asks for: what their calls came to is logged by who made them.
 const TALKATIVE: [&str; 2] = ["grammers", "hyper"];
 
 /// Why logs could not be set up.
@@ -40,14 +35,17 @@ pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = if json {
+    let layer: Box<dyn Layer<_> + Send + Sync> = if json {
         Box::new(fmt::layer().json().flatten_event(true).with_writer(io::stderr))
     } else {
         Box::new(fmt::layer().compact().with_ansi(terminal).with_writer(io::stderr))
     };
-    let filter = filter(&config.filter)?.and(filter_fn(is_safe));
+    // Filters of the whole subscriber, not of the layer: those keep a state per thread, and lose events when a library
+    // asks through the `log` crate whether a line would be heard.
     tracing_subscriber::registry()
-        .with(layer.with_filter(filter))
+        .with(filter(&config.filter)?)
+        .with(filter_fn(is_safe))
+        .with(layer)
         .try_init()
         .map_err(TelemetryError::Twice)?;
     std::panic::set_hook(Box::new(log_panic));
@@ -67,7 +65,7 @@ fn filter(asked: &str) -> Result<EnvFilter, TelemetryError> {
 }
 
 fn is_safe(metadata: &Metadata<'_>) -> bool {
-    *metadata.level() <= Level::WARN || !TALKATIVE.iter().any(|name| metadata.target().starts_with(name))
+    *metadata.level() <= Level::ERROR || !TALKATIVE.iter().any(|name| metadata.target().starts_with(name))
 }
 
 /// One line per panic. The message's own values are left out: a slice error, for one, quotes the text it met.

@@ -6,12 +6,13 @@ use std::{
 };
 
 /// Modules, and the ones each may import. What is missing on the right is forbidden, siblings above all.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("ids", &[]),
     ("clock", &[]),
     ("config", &[]),
     ("lifecycle", &[]),
     ("telemetry", &["config"]),
+    ("tls", &[]),
     ("vault", &["config"]),
     ("cluster", &[]),
     ("store", &["clock", "config", "ids", "vault"]),
@@ -58,6 +59,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
             "store",
             "telegram",
             "telemetry",
+            "tls",
             "vault",
         ],
     ),

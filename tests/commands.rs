@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::TcpListener, path::Path, time::Duration};
 use serde_json::Value;
 use wireroom::cluster::testing::TestDatabase;
 
-use crate::support::process::Process;
+use crate::support::{process::Process, stack::http_client};
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -186,7 +186,7 @@ async fn dev(dir: &Path) -> (Process, HashMap<String, String>) {
 async fn dev_answers_ends_softly_and_leaves_no_server() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut process, env) = dev(dir.path()).await;
-    let sessions: Value = reqwest::Client::new()
+    let sessions: Value = http_client()
         .get(format!("{}/v1/sessions", env["WIREROOM_URL"]))
         .bearer_auth(&env["WIREROOM_API_KEY"])
         .send()

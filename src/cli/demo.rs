@@ -60,7 +60,9 @@ impl Demo {
     /// Runs one job of each kind; fails with the reason of the first that does not succeed.
     pub async fn run(&self) -> anyhow::Result<()> {
         for kind in JobKind::ALL {
-            self.one(kind).await.with_context(|| format!("the demo's {} job", kind.as_str()))?;
+            self.one(kind)
+                .await
+                .with_context(|| format!("the demo's {} job", kind.as_str()))?;
         }
         println!("Each kind did its work.");
         Ok(())
@@ -77,7 +79,13 @@ impl Demo {
 
     async fn one(&self, kind: JobKind) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let say = |what: String| println!("{:>7} {:<8} {what}", format!("{} ms", begun.elapsed().as_millis()), kind.as_str());
+        let say = |what: String| {
+            println!(
+                "{:>7} {:<8} {what}",
+                format!("{} ms", begun.elapsed().as_millis()),
+                kind.as_str()
+            )
+        };
         let mut job = self.create(kind).await?;
         let id = text(&job, "id").to_owned();
         say(format!("accepted as {id}"));
@@ -105,7 +113,8 @@ impl Demo {
     }
 
     async fn look(&self, id: &str) -> anyhow::Result<Value> {
-        self.send(self.client.get(format!("{}/v1/jobs/{id}", self.url)), StatusCode::OK).await
+        self.send(self.client.get(format!("{}/v1/jobs/{id}", self.url)), StatusCode::OK)
+            .await
     }
 
     async fn send(&self, request: reqwest::RequestBuilder, expected: StatusCode) -> anyhow::Result<Value> {
@@ -139,7 +148,14 @@ fn life(job: &Value) -> String {
                 None => claimed,
             }
         }
-        state => format!("{state}: {}", if job["result"].is_null() { &job["error"] } else { &job["result"] }),
+        state => format!(
+            "{state}: {}",
+            if job["result"].is_null() {
+                &job["error"]
+            } else {
+                &job["result"]
+            }
+        ),
     }
 }
 

@@ -21,6 +21,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::tls;
+
 const EXAMPLES: &str = "\
 Examples:
   wireroom dev                         everything in one process, against a made-up Telegram
@@ -75,6 +77,7 @@ Example:
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     allocator::limit_idle_memory();
+    tls::install();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::new(error).context("cannot start the runtime")),

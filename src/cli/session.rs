@@ -71,7 +71,11 @@ async fn import(config: &Config, args: Import) -> anyhow::Result<()> {
     let known = known_accounts();
     let Some(account) = known.iter().find(|known| known.username == args.account) else {
         let names: Vec<&str> = known.iter().map(|known| known.username).collect();
-        bail!("the sandbox has no account `{}`; it has {}", args.account, names.join(", "));
+        bail!(
+            "the sandbox has no account `{}`; it has {}",
+            args.account,
+            names.join(", ")
+        );
     };
     let vault = worker::vault(config)?;
     let pool = process::connect(&config.database).await?;
@@ -115,7 +119,10 @@ pub async fn import_world(config: &Config, pool: &PgPool) -> anyhow::Result<Vec<
 }
 
 async fn list(pool: &PgPool) -> anyhow::Result<()> {
-    println!("{:<36} {:<16} {:<12} {:<16} {:<36}", "ID", "LABEL", "POOL", "STATE", "HELD BY WORKER");
+    println!(
+        "{:<36} {:<16} {:<12} {:<16} {:<36}",
+        "ID", "LABEL", "POOL", "STATE", "HELD BY WORKER"
+    );
     let mut after = None;
     loop {
         let page = session_reads::list(pool, &SessionFilter::default(), after, PAGE).await?;
@@ -128,7 +135,9 @@ async fn list(pool: &PgPool) -> anyhow::Result<()> {
 }
 
 fn print(session: &SessionRecord) {
-    let worker = session.worker.map_or_else(|| "-".to_owned(), |worker| worker.to_string());
+    let worker = session
+        .worker
+        .map_or_else(|| "-".to_owned(), |worker| worker.to_string());
     println!(
         "{:<36} {:<16} {:<12} {:<16} {worker:<36}",
         session.id, session.label, session.pool, session.state

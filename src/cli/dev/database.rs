@@ -35,7 +35,10 @@ impl Database {
             Some(url) => Ok(Self { url, cluster: None }),
             None => {
                 let cluster = start(home, wanted).await?;
-                let url = cluster.ensure_database(NAME).await.context("cannot make the database")?;
+                let url = cluster
+                    .ensure_database(NAME)
+                    .await
+                    .context("cannot make the database")?;
                 Ok(Self {
                     url,
                     cluster: Some(cluster),

@@ -123,7 +123,11 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let beside = path.with_extension("new");
     let write = || {
         let _ = fs::remove_file(&beside);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, path)
@@ -145,7 +149,10 @@ mod tests {
         let home = home(dir.path());
         let made = home.master_keys().unwrap();
         assert_eq!(home.master_keys().unwrap(), made);
-        let mode = fs::metadata(dir.path().join("master-key")).unwrap().permissions().mode();
+        let mode = fs::metadata(dir.path().join("master-key"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         home.start_over().unwrap();
         assert_ne!(home.master_keys().unwrap(), made);

@@ -16,23 +16,17 @@ use self::{
     home::Home,
     report::{CHAT, Ready},
 };
-use super::{
-    api,
-    demo::Demo,
-    keys, process,
-    session,
-    worker,
-};
+use super::{api, demo::Demo, keys, process, session, worker};
 use crate::{
     config::{ApiConfig, Config, QueueConfig, Secret, Source, TelemetryConfig},
     lifecycle::{Shutdown, Signals, supervise},
     queue::Waker,
     sandbox::{Sandbox, SandboxConfig, SandboxHandle},
+    sessions::Imported,
     store::{
         self, PgPool,
         api_keys::{self, KeyMaterial, Scope},
     },
-    sessions::Imported,
     telemetry,
 };
 
@@ -98,8 +92,16 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
     } = parts;
     let waker = Waker::start(pool.clone());
     let (served, worked, fronted) = tokio::join!(
-        role(shutdown, "the API", api::serve(&config, pool.clone(), waker.clone(), listener, shutdown)),
-        role(shutdown, "the worker", worker::serve(&config, pool.clone(), waker.clone(), shutdown)),
+        role(
+            shutdown,
+            "the API",
+            api::serve(&config, pool.clone(), waker.clone(), listener, shutdown)
+        ),
+        role(
+            shutdown,
+            "the worker",
+            worker::serve(&config, pool.clone(), waker.clone(), shutdown)
+        ),
         front.show(args.demo, begun, shutdown),
     );
     drop(waker);
@@ -141,10 +143,7 @@ impl Parts {
             fresh: args.fresh,
             download: args.download_postgres,
         };
-        let (database, sandbox) = tokio::try_join!(
-            Database::open(&home, &mut source.clone(), wanted),
-            start_sandbox(&home)
-        )?;
+        let (database, sandbox) = tokio::try_join!(Database::open(&home, &mut source, wanted), start_sandbox(&home))?;
         let config = configure(source, &home, &database, &sandbox)?;
         store::schema::migrate(&config.database)
             .await
@@ -220,7 +219,10 @@ fn configure(mut source: Source, home: &Home, database: &Database, sandbox: &San
     }
     source.set("DATABASE_URL", database.url.as_str());
     source.set("WIREROOM_TELEGRAM_SERVER", sandbox.addr().to_string());
-    source.set("WIREROOM_TELEGRAM_SERVER_KEY", home.sandbox_public_key().display().to_string());
+    source.set(
+        "WIREROOM_TELEGRAM_SERVER_KEY",
+        home.sandbox_public_key().display().to_string(),
+    );
     Ok(Config::from_source(&mut source)?)
 }
 

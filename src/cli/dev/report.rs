@@ -34,10 +34,17 @@ impl Ready<'_> {
         writeln!(text, "  Swagger UI   {}/docs", self.url)?;
         writeln!(text, "  API key      {}", self.key)?;
         writeln!(text, "  Database     {}", self.database)?;
-        writeln!(text, "  Telegram     made up, at {} (faults and counts: {})", self.sandbox, self.control)?;
+        writeln!(
+            text,
+            "  Telegram     made up, at {} (faults and counts: {})",
+            self.sandbox, self.control
+        )?;
         writeln!(text, "  Sessions     {}", labels.join(", "))?;
         writeln!(text, "  For scripts  {}\n", self.env_file)?;
-        writeln!(text, "Join a group, write to it, and list its members, each call waiting for its result:\n")?;
+        writeln!(
+            text,
+            "Join a group, write to it, and list its members, each call waiting for its result:\n"
+        )?;
         for line in self.examples() {
             writeln!(text, "{line}\n")?;
         }
@@ -46,10 +53,15 @@ impl Ready<'_> {
 
     /// Three lines for a shell. The same session in each: writing needs the one that joined.
     pub fn examples(&self) -> Vec<String> {
-        let session = self.sessions.first().map_or("null".into(), |first| format!("\"{}\"", first.label));
+        let session = self
+            .sessions
+            .first()
+            .map_or("null".into(), |first| format!("\"{}\"", first.label));
         [
             format!(r#"{{"kind":"join","session":{session},"args":{{"chat":"{CHAT}"}}}}"#),
-            format!(r#"{{"kind":"publish","session":{session},"args":{{"chat":"{CHAT}","text":"Hello from Wireroom"}}}}"#),
+            format!(
+                r#"{{"kind":"publish","session":{session},"args":{{"chat":"{CHAT}","text":"Hello from Wireroom"}}}}"#
+            ),
             format!(r#"{{"kind":"scan","session":{session},"args":{{"chat":"{CHAT}","purpose":"first look"}}}}"#),
         ]
         .iter()
