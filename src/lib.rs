@@ -10,6 +10,7 @@ pub mod config;
 pub mod ids;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod sessions;
 pub mod store;
 pub mod telegram;
 pub mod vault;

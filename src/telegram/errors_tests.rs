@@ -64,7 +64,11 @@ fn every_variant_is_in_the_table() {
         .map(|(code, message)| error(code, &message).name)
         .collect();
     for known in KnownError::ALL {
-        assert!(named.contains(known.name()), "{} is not in docs/TELEGRAM-ERRORS.md", known.name());
+        assert!(
+            named.contains(known.name()),
+            "{} is not in docs/TELEGRAM-ERRORS.md",
+            known.name()
+        );
         assert_eq!(KnownError::parse(known.name()), Some(*known));
     }
 }
@@ -108,7 +112,12 @@ fn unknown_errors_are_told_apart_by_their_code() {
 
 #[test]
 fn a_dead_session_is_lost_whatever_was_asked() {
-    for name in ["AUTH_KEY_UNREGISTERED", "AUTH_KEY_DUPLICATED", "USER_DEACTIVATED_BAN", "FROZEN_METHOD_INVALID"] {
+    for name in [
+        "AUTH_KEY_UNREGISTERED",
+        "AUTH_KEY_DUPLICATED",
+        "USER_DEACTIVATED_BAN",
+        "FROZEN_METHOD_INVALID",
+    ] {
         let error = error(401, name);
         assert_eq!(Meaning::of(&error).response(None), Response::Lose, "{name}");
     }

@@ -181,7 +181,10 @@ mod tests {
         }
         assert_eq!(cache.recent.len(), 2);
         assert_eq!(cache.unsaved(), 5);
-        assert!(cache.get(PeerId::user(1).unwrap()).is_some(), "not stored yet, so still here");
+        assert!(
+            cache.get(PeerId::user(1).unwrap()).is_some(),
+            "not stored yet, so still here"
+        );
     }
 
     #[test]

@@ -33,7 +33,10 @@ async fn read(stream: &mut TcpStream, count: usize) -> Vec<u8> {
 
 async fn reads_end(stream: &mut TcpStream) -> bool {
     let mut bytes = Vec::new();
-    timeout(BOUND, stream.read_to_end(&mut bytes)).await.unwrap().is_ok_and(|_| bytes.is_empty())
+    timeout(BOUND, stream.read_to_end(&mut bytes))
+        .await
+        .unwrap()
+        .is_ok_and(|_| bytes.is_empty())
 }
 
 #[tokio::test]
@@ -72,7 +75,10 @@ async fn close_returns_when_the_socket_is_closed() {
     timeout(BOUND, relay.close()).await.unwrap();
     assert!(told.await.unwrap());
     assert!(reads_end(&mut local).await);
-    assert!(TcpStream::connect(relay.entrance()).await.is_err(), "the entrance is gone");
+    assert!(
+        TcpStream::connect(relay.entrance()).await.is_err(),
+        "the entrance is gone"
+    );
 }
 
 #[tokio::test]

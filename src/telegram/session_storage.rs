@@ -94,7 +94,9 @@ struct Home {
 
 impl std::fmt::Debug for PgSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PgSession").field("lease", &self.settings.lease).finish_non_exhaustive()
+        f.debug_struct("PgSession")
+            .field("lease", &self.settings.lease)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +112,10 @@ impl PgSession {
         let mut connection = acquire(&pool, "load_session").await?;
         let dcs = sessions::dcs(&mut connection, session).await?;
         drop(connection);
-        let row = dcs.into_iter().find(|dc| dc.dc_id == settings.home_dc).ok_or(StorageError::NoKey)?;
+        let row = dcs
+            .into_iter()
+            .find(|dc| dc.dc_id == settings.home_dc)
+            .ok_or(StorageError::NoKey)?;
         let sealed = row.auth_key.as_ref().ok_or(StorageError::NoKey)?;
         let opened = vault.open(&key_owner(session, settings.home_dc), sealed)?;
         let key = <[u8; 256]>::try_from(opened.as_slice()).map_err(|_| StorageError::NoKey)?;
@@ -190,7 +195,11 @@ impl PgSession {
             }
             peers.unsaved()
         };
-        if unsaved >= UNSAVED_BOUND { self.flush().await } else { Ok(()) }
+        if unsaved >= UNSAVED_BOUND {
+            self.flush().await
+        } else {
+            Ok(())
+        }
     }
 
     /// Stores the peers learnt since the last time, under the lease. What fails is kept for the next time.

@@ -19,16 +19,12 @@ use super::{
 use crate::store::{StoreError, failed, update_states};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// After this a session is taken to have caught up, and the next one may start.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Reads updates until the pool ends or the session is lost.
-pub(super) async fn read(
-    connection: &Connection,
-    handle: &SenderPoolFatHandle,
-    updates: mpsc::Receiver<UpdatesLike>,
-) {
+pub(super) async fn read(connection: &Connection, handle: &SenderPoolFatHandle, updates: mpsc::Receiver<UpdatesLike>) {
     // A session that starts asks for one difference per channel: not all sessions at once.
     let permit = Arc::clone(connection.catch_up()).acquire_owned().await;
     let configuration = UpdatesConfiguration { catch_up: true };
