@@ -6,3 +6,4 @@ mod control;
 mod faults;
 mod malformed;
 mod sign_in;
+mod update_stream;
