@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use grammers_client::{Client as Whole, client::UpdateStream, message::InputMessage};
+use grammers_client::{
+    Client as Whole,
+    client::UpdateStream,
+    message::{InputMessage, Message},
+};
 use grammers_mtsender::{ConnectionParams, NoRetries, SenderPool, UpdatesConfiguration};
 use grammers_session::{
     Session,
@@ -225,10 +229,8 @@ async fn the_whole_client_reads_the_world() {
     }
     assert_eq!(seen.len(), 1251);
 
-    let sent = client
-        .send_message(market, InputMessage::new().text("for sale"))
-        .await
-        .expect("she is in it");
+    let sending = Box::pin(client.send_message(market, InputMessage::new().text("for sale")));
+    let sent = sending.await.expect("she is in it");
     client
         .edit_message(market, sent.id(), InputMessage::new().text("sold"))
         .await
@@ -252,5 +254,5 @@ async fn the_whole_client_reads_the_world() {
     client.delete_messages(market, &[sent.id()]).await.expect("her own");
     // grammers shows the empty message that stands for a deleted one.
     let gone = client.get_messages_by_id(market, &[sent.id()]).await.expect("answers");
-    assert_eq!(gone[0].as_ref().map(|message| message.text()), Some(""));
+    assert_eq!(gone[0].as_ref().map(Message::text), Some(""));
 }
