@@ -5,4 +5,7 @@ mod connections;
 mod control;
 mod faults;
 mod malformed;
+mod messages;
+mod raw;
 mod sign_in;
+mod updates;
