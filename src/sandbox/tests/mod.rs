@@ -6,6 +6,7 @@ mod control;
 mod faults;
 mod malformed;
 mod messages;
+mod pool;
 mod raw;
 mod sign_in;
 mod updates;

@@ -37,12 +37,12 @@ async fn signed_in(sandbox: &SandboxHandle, phone: &str) -> RawClient {
 
 /// The texts of the updates that came so far: all that come before the answer to a ping.
 async fn texts_so_far(client: &mut RawClient) -> Vec<String> {
-    let ping = client.call(f::Ping { ping_id: 1 }.to_bytes()).await;
+    let asked = client.call(f::Ping { ping_id: 1 }.to_bytes()).await;
     let mut texts = Vec::new();
     loop {
         let body = client.receive().await.expect("the connection is open").body;
         match tl::enums::Pong::from_bytes(&body) {
-            Ok(tl::enums::Pong::Pong(pong)) if pong.msg_id == ping => return texts,
+            Ok(tl::enums::Pong::Pong(pong)) if pong.msg_id == asked => return texts,
             _ => {}
         }
         if let Ok(tl::enums::Updates::Updates(updates)) = tl::enums::Updates::from_bytes(&body) {
