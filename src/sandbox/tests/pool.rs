@@ -104,16 +104,16 @@ async fn a_message_comes_out_of_grammers_stream_of_updates() {
         .await
         .expect("the session answers")
         .expect("the peer is known");
-    within(alice.client.send_message(peer, "hello"))
+    within(Box::pin(alice.client.send_message(peer, "hello")))
         .await
         .expect("it is sent");
-    let text = within(async {
+    let text = within(Box::pin(async {
         loop {
             if let Update::NewMessage(message) = updates.next().await.expect("the stream goes on") {
                 return message.text().to_owned();
             }
         }
-    });
+    }));
     assert_eq!(text.await, "hello");
     assert_eq!(sandbox.incidents(), []);
     assert!(
