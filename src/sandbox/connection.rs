@@ -213,7 +213,7 @@ impl Reader {
             .and_then(|length| usize::try_from(length).ok());
         let body = length.and_then(|length| packet[PLAIN_HEADER..].get(..length));
         let body = body.ok_or(Malformed("length of an unencrypted message"))?;
-        match self.exchange.handle(body, &self.server.server_key)? {
+        match self.exchange.handle(body, &self.server.rsa_key)? {
             Progress::Nothing => {}
             Progress::Reply(reply) => self.connection.send(Outgoing::Plain(reply)).await,
             Progress::Done {

@@ -106,8 +106,8 @@ fn answered<T>(answer: Answer<T>) -> poem::Result<T> {
     answer.map_err(|error| refusal(StatusCode::CONFLICT, &error.name))
 }
 
-fn done() -> Reply<Value> {
-    Ok(Json(json!({})))
+fn done() -> Json<Value> {
+    Json(json!({}))
 }
 
 #[derive(Serialize)]
@@ -182,7 +182,7 @@ fn add_fault(Data(controls): Data<&Controls>, Json(new): Json<NewFault>) -> Repl
 }
 
 #[handler]
-fn clear_faults(Data(controls): Data<&Controls>) -> Reply<Value> {
+fn clear_faults(Data(controls): Data<&Controls>) -> Json<Value> {
     controls.clear_faults();
     done()
 }
@@ -190,7 +190,7 @@ fn clear_faults(Data(controls): Data<&Controls>) -> Reply<Value> {
 #[handler]
 fn remove_fault(Data(controls): Data<&Controls>, Path(id): Path<u64>) -> Reply<Value> {
     if controls.remove_fault(id) {
-        done()
+        Ok(done())
     } else {
         Err(refusal(StatusCode::NOT_FOUND, "there is no such fault"))
     }
@@ -255,7 +255,7 @@ struct ExpiredCodes {
 }
 
 #[handler]
-fn expire_codes(Data(controls): Data<&Controls>, Json(request): Json<ExpiredCodes>) -> Reply<Value> {
+fn expire_codes(Data(controls): Data<&Controls>, Json(request): Json<ExpiredCodes>) -> Json<Value> {
     controls.expire_codes(request.phone.as_deref());
     done()
 }
@@ -332,7 +332,7 @@ impl Membership {
             let chat = find_chat(world, &self.chat)?;
             answered(act(world, chat, account))
         })?;
-        done()
+        Ok(done())
     }
 }
 
@@ -352,7 +352,7 @@ fn ban(Data(controls): Data<&Controls>, Json(banned): Json<Membership>) -> Reply
 }
 
 #[handler]
-fn forget_random_ids(Data(controls): Data<&Controls>) -> Reply<Value> {
+fn forget_random_ids(Data(controls): Data<&Controls>) -> Json<Value> {
     controls.with_world(World::forget_random_ids);
     done()
 }
@@ -364,7 +364,7 @@ struct RandomIdWindow {
 }
 
 #[handler]
-fn set_random_id_window(Data(controls): Data<&Controls>, Json(window): Json<RandomIdWindow>) -> Reply<Value> {
+fn set_random_id_window(Data(controls): Data<&Controls>, Json(window): Json<RandomIdWindow>) -> Json<Value> {
     controls.with_world(|world| world.set_random_id_window(Duration::from_secs(window.seconds)));
     done()
 }
@@ -376,7 +376,7 @@ struct ClockOffset {
 }
 
 #[handler]
-fn set_clock(Data(controls): Data<&Controls>, Json(clock): Json<ClockOffset>) -> Reply<Value> {
+fn set_clock(Data(controls): Data<&Controls>, Json(clock): Json<ClockOffset>) -> Json<Value> {
     controls.with_world(|world| world.set_clock_offset(clock.offset_seconds));
     done()
 }

@@ -90,7 +90,7 @@ impl PacketWriter {
         }
     }
 
-    /// Sends one packet. Its length must be a multiple of four, as every MTProto packet's is.
+    /// Sends one packet. Its length must be a multiple of four, as every `MTProto` packet's is.
     pub async fn send(&mut self, packet: &[u8]) -> io::Result<()> {
         let mut buffer = DequeBuffer::with_capacity(packet.len() + 8, 8);
         buffer.extend(packet);

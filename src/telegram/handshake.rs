@@ -88,7 +88,7 @@ impl fmt::Debug for ServerKey {
     }
 }
 
-/// The number by which MTProto names an RSA key: the low 64 bits of the SHA-1 of its modulus and exponent.
+/// The number by which `MTProto` names an RSA key: the low 64 bits of the SHA-1 of its modulus and exponent.
 pub fn fingerprint(modulus: &BigUint, exponent: &BigUint) -> i64 {
     let mut bytes = Vec::with_capacity(272);
     modulus.to_bytes_be().serialize(&mut bytes);

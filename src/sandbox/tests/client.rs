@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long anything may take before a test fails.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 pub(super) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, work)
