@@ -3,5 +3,9 @@
 
 mod support;
 
+mod bad_input;
+mod crashes;
+mod kinds;
 mod sessions;
 mod smoke;
+mod telethon;

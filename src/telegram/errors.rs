@@ -352,5 +352,4 @@ impl Meaning {
 }
 
 #[cfg(test)]
-#[path = "errors_tests.rs"]
 mod tests;

@@ -280,5 +280,4 @@ async fn farewell(mut remote: TcpStream) {
 }
 
 #[cfg(test)]
-#[path = "relay_tests.rs"]
 mod tests;
