@@ -14,7 +14,9 @@ pub mod lifecycle;
 pub mod queue;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod sessions;
 pub mod store;
 pub mod telegram;
 pub mod telemetry;
+pub mod tls;
 pub mod vault;

@@ -8,5 +8,6 @@ mod bad_input;
 mod commands;
 mod crashes;
 mod kinds;
+mod sessions;
 mod smoke;
 mod telethon;

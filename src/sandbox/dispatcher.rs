@@ -15,6 +15,7 @@ use super::{
     call::{Answer, Call, Caller, Push, RpcError, UserId},
     connections::{Connection, Recipient},
     faults::Plan,
+    nesting,
     server::Server,
     services,
     world::World,
@@ -33,6 +34,12 @@ macro_rules! table {
         server { $($server_function:path => $server_service:path,)* }
         world { $($world_function:path => $world_service:path,)* }
     ) => {
+        #[cfg(test)]
+        pub(super) const IMPLEMENTED: &[u32] = &[
+            $(<$server_function>::CONSTRUCTOR_ID,)*
+            $(<$world_function>::CONSTRUCTOR_ID,)*
+        ];
+
         fn find(constructor: u32) -> Option<Handler> {
             match constructor {
                 $(<$server_function>::CONSTRUCTOR_ID => Some(|server, call, arguments| {
@@ -103,7 +110,12 @@ table! {
 }
 
 fn read<F: Deserializable>(arguments: &mut Cursor<'_>) -> Answer<F> {
-    F::deserialize(arguments).map_err(|_| RpcError::new(400, "INPUT_FETCH_ERROR"))
+    F::deserialize(arguments).map_err(|_| unreadable())
+}
+
+/// The error for arguments that are not those of the method.
+fn unreadable() -> RpcError {
+    RpcError::new(400, "INPUT_FETCH_ERROR")
 }
 
 fn bytes<F: RemoteCall<Return: Serializable>>(result: &F::Return) -> Vec<u8> {
@@ -191,6 +203,9 @@ fn run_in(server: &Server, world: &mut World, caller: Caller, request: &Request)
         server.stats.unimplemented(&request.method());
         return Err(RpcError::new(400, "METHOD_NOT_IMPLEMENTED"));
     };
+    if !nesting::is_bounded(&request.body) {
+        return Err(unreadable());
+    }
     let mut call = Call { world, caller };
     let mut arguments = Cursor::from_slice(&request.body[4..]);
     // A bug in one service must not take the other connections down with it.

@@ -19,6 +19,7 @@ mod envelope;
 mod faults;
 mod handshake;
 mod key_watch;
+mod nesting;
 mod random;
 mod salts;
 mod server;

@@ -141,6 +141,8 @@ pub struct Renewed {
     pub expires_at: DateTime<Utc>,
     /// The session may still be held; otherwise its state was changed under its holder, who lets go.
     pub holdable: bool,
+    /// The account is limited.
+    pub limited: bool,
 }
 
 /// Renews all of `keys` in one statement. What is not in the answer is lost: it had expired, or is another's.
@@ -166,7 +168,7 @@ pub async fn renew(
         FROM mine, sessions s
         WHERE l.session_id = mine.session_id AND s.id = mine.session_id
         RETURNING l.session_id AS "session: SessionId", l.fence, l.expires_at,
-            s.state IN ('ready', 'limited') AS "holdable!""#,
+            s.state IN ('ready', 'limited') AS "holdable!", s.state = 'limited' AS "limited!""#,
         owner.0,
         &sessions,
         &fences,
@@ -185,6 +187,7 @@ pub async fn renew(
             },
             expires_at: row.expires_at,
             holdable: row.holdable,
+            limited: row.limited,
         })
         .collect())
 }

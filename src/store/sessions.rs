@@ -93,16 +93,66 @@ pub async fn ensure_pool(connection: &mut PgConnection, name: &str) -> Result<()
     Ok(())
 }
 
-/// Whether a session of that label exists.
-pub async fn label_taken(connection: &mut PgConnection, label: &str) -> Result<bool, StoreError> {
-    sqlx::query_scalar!(
-        r#"-- label_taken
-        SELECT EXISTS (SELECT FROM sessions WHERE label = $1) AS "taken!""#,
+/// What is stored under a label that somebody logs in to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// Nothing.
+    New,
+    /// A session nobody holds; it cannot be taken until the transaction ends.
+    Free { id: SessionId, account_id: Option<i64> },
+    /// A session that a worker holds.
+    Held,
+}
+
+/// Looks for the session of a label, and keeps workers from taking it until the transaction ends.
+pub async fn lock_for_login(connection: &mut PgConnection, label: &str) -> Result<Stored, StoreError> {
+    let row = sqlx::query!(
+        r#"-- lock_for_login
+        SELECT s.id AS "id: SessionId", s.account_id, l.expires_at > wireroom_now() AS "held!"
+        FROM sessions s JOIN session_leases l ON l.session_id = s.id
+        WHERE s.label = $1
+        FOR UPDATE OF s, l"#,
         label
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await
-    .map_err(failed("label_taken"))
+    .map_err(failed("lock_for_login"))?;
+    Ok(match row {
+        None => Stored::New,
+        Some(row) if row.held => Stored::Held,
+        Some(row) => Stored::Free {
+            id: row.id,
+            account_id: row.account_id,
+        },
+    })
+}
+
+/// Gives a session a fresh login: new auth keys, and nothing left of what belonged to the old ones. The caller has
+/// locked it with [`lock_for_login`]. The fence moves on, so that a holder of before changes nothing.
+pub async fn login_again(connection: &mut PgConnection, session: &NewSession) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- login_again
+        WITH fenced AS (UPDATE session_leases SET fence = fence + 1 WHERE session_id = $1),
+            dcs AS (DELETE FROM session_dcs WHERE session_id = $1),
+            peers AS (DELETE FROM session_peers WHERE session_id = $1),
+            states AS (DELETE FROM session_update_states WHERE session_id = $1)
+        UPDATE sessions SET pool = $2, state = 'ready', state_reason = NULL, state_since = wireroom_now(),
+            account_id = $3, username = $4, is_bot = $5, home_dc = $6
+        WHERE id = $1",
+        session.id.0,
+        session.pool,
+        session.account_id,
+        session.username,
+        session.is_bot,
+        session.home_dc,
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(failed("login_again"))?;
+    for dc in &session.dcs {
+        insert_dc(connection, session.id, dc).await?;
+    }
+    Ok(())
 }
 
 /// Stores a session that is ready to be held, its data centres and its free lease.
@@ -261,6 +311,34 @@ pub async fn change_state(
         audit(connection, lease.owner, action, lease.session, &data).await?;
     }
     Ok(true)
+}
+
+/// Notes that a session is not in a chat any more, and raises `session.access_lost` for it. `false`: it was not known to
+/// be in it, and nothing was written.
+pub async fn lose_chat(
+    connection: &mut PgConnection,
+    lease: LeaseKey,
+    chat_id: i64,
+    reason: &str,
+) -> Result<bool, StoreError> {
+    leases::hold(connection, lease, "lose_chat").await?;
+    let lost = sqlx::query!(
+        "-- lose_chat
+        UPDATE session_chats SET member = false, updated_at = wireroom_now()
+        WHERE session_id = $1 AND chat_id = $2 AND member",
+        lease.session.0,
+        chat_id,
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(failed("lose_chat"))?
+    .rows_affected()
+        == 1;
+    if lost {
+        let data = json!({ "session": lease.session, "chat": chat_id, "reason": reason });
+        emit(connection, "session.access_lost", lease.session, &data).await?;
+    }
+    Ok(lost)
 }
 
 async fn emit(

@@ -34,9 +34,9 @@ use crate::store::sessions::{SessionState, StateChange};
 /// Updates that wait to be read. When more come they are dropped and fetched again as a difference.
 const UPDATES: usize = 10_000;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// A runner that lived this long had no trouble starting.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 /// How long grammers' runner may take to end by itself.
 const RUNNER_END: Duration = Duration::from_secs(1);
 
@@ -131,8 +131,22 @@ impl Connection {
     }
 
     /// What happened to the session, once it is lost.
-    pub fn incident(&self) -> watch::Receiver<Option<StateChange>> {
-        self.incident.subscribe()
+    pub fn incident(&self) -> Option<StateChange> {
+        self.incident.borrow().clone()
+    }
+
+    /// Returns when the session is lost.
+    pub async fn lost(&self) -> StateChange {
+        let mut incident = self.incident.subscribe();
+        loop {
+            if let Some(change) = incident.borrow_and_update().clone() {
+                return change;
+            }
+            if incident.changed().await.is_err() {
+                // The sender is in `self`, so this does not happen.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Whether a call has come back since this was asked last.
@@ -258,10 +272,10 @@ impl Connection {
             // It only ends; it returns nothing to look at, and a panic in it was logged by the runtime's hook.
             let _ = supervisor.await;
         }
-        if self.trust.holds() {
-            if let Err(error) = self.storage.flush().await {
-                tracing::warn!(session.id = %self.storage.lease().session, %error, "learnt peers were not stored");
-            }
+        if self.trust.holds()
+            && let Err(error) = self.storage.flush().await
+        {
+            tracing::warn!(session.id = %self.storage.lease().session, %error, "learnt peers were not stored");
         }
     }
 

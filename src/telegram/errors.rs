@@ -296,13 +296,16 @@ impl Meaning {
             }
             Self::AfterFailedCall | Self::TheirTrouble | Self::UnknownOutcome => Response::Answer(Decision::Retry),
             Self::BadContent => Response::Answer(Decision::Content),
-            // A login's errors are answered by the login; a job that meets one has done something it must not.
-            Self::LoginCode | Self::PasswordNeeded | Self::PasswordWrong | Self::LoginRefused => {
-                Response::Answer(Decision::Bug)
-            }
-            // No job's call leaves the home data centre, and no job asks for differences.
-            Self::OtherDc | Self::LostPlace => Response::Answer(Decision::Bug),
-            Self::WrongApplication | Self::UnknownRefusal => Response::Answer(Decision::Bug),
+            // A login's errors are answered by the login, a lost place by the update stream, and no job's call leaves
+            // the home data centre: a job that meets one of these has done something it must not.
+            Self::LoginCode
+            | Self::PasswordNeeded
+            | Self::PasswordWrong
+            | Self::LoginRefused
+            | Self::OtherDc
+            | Self::LostPlace
+            | Self::WrongApplication
+            | Self::UnknownRefusal => Response::Answer(Decision::Bug),
         }
     }
 
@@ -349,5 +352,4 @@ impl Meaning {
 }
 
 #[cfg(test)]
-#[path = "errors_tests.rs"]
 mod tests;

@@ -27,6 +27,8 @@ pub struct Gates {
 struct State {
     opens_at: HashMap<(Action, i64), DateTime<Utc>>,
     limited: bool,
+    /// The store knows it too: from then on the store decides.
+    limit_stored: bool,
 }
 
 impl Gates {
@@ -37,7 +39,11 @@ impl Gates {
             .map(|gate| ((gate.action, gate.chat_id.unwrap_or(EVERYWHERE)), gate.opens_at))
             .collect();
         Self {
-            state: Mutex::new(State { opens_at, limited }),
+            state: Mutex::new(State {
+                opens_at,
+                limited,
+                limit_stored: limited,
+            }),
             changed,
         }
     }
@@ -59,6 +65,24 @@ impl Gates {
     pub fn limit(&self) {
         self.lock().limited = true;
         self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Takes in what the store says: a limit it has never heard of stays, one that a person has lifted goes.
+    pub fn sync_limited(&self, stored: bool) {
+        let changed = {
+            let mut state = self.lock();
+            let before = state.limited;
+            if stored {
+                state.limited = true;
+            } else if state.limit_stored {
+                state.limited = false;
+            }
+            state.limit_stored = stored;
+            before != state.limited
+        };
+        if changed {
+            self.changed.send_modify(|count| *count += 1);
+        }
     }
 
     pub fn is_limited(&self) -> bool {
@@ -142,5 +166,10 @@ mod tests {
         gates.limit();
         assert_eq!(gates.closed_actions(now), [Action::Send]);
         assert!(watcher.has_changed().unwrap());
+        gates.sync_limited(false);
+        assert!(gates.is_limited(), "the store has not heard of it yet");
+        gates.sync_limited(true);
+        gates.sync_limited(false);
+        assert!(!gates.is_limited(), "a person has lifted it");
     }
 }

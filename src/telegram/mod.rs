@@ -5,7 +5,7 @@ pub mod errors;
 pub mod gates;
 pub mod handshake;
 mod peer_cache;
-//pub mod port;
+pub mod port;
 pub mod relay;
 pub mod session_storage;
 pub mod trust;

@@ -118,9 +118,10 @@ impl Inner {
     async fn serve(self: Arc<Self>, listener: TcpListener) {
         let mut next: Option<TcpStream> = None;
         loop {
-            let local = match next.take() {
-                Some(local) => local,
-                None => tokio::select! {
+            let local = if let Some(local) = next.take() {
+                local
+            } else {
+                tokio::select! {
                     () = self.closed.cancelled() => return,
                     accepted = listener.accept() => match accepted {
                         Ok((local, _)) => local,
@@ -130,7 +131,7 @@ impl Inner {
                             continue;
                         }
                     },
-                },
+                }
             };
             match self.connection(&listener, local).await {
                 End::Superseded(newer) => next = Some(newer),
@@ -279,5 +280,4 @@ async fn farewell(mut remote: TcpStream) {
 }
 
 #[cfg(test)]
-#[path = "relay_tests.rs"]
 mod tests;

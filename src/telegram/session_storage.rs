@@ -490,5 +490,4 @@ async fn commit(transaction: Transaction, operation: &'static str) -> Result<(),
 }
 
 #[cfg(test)]
-#[path = "session_storage_tests.rs"]
 mod tests;

@@ -20,6 +20,10 @@ pub struct Moment {
 
 impl Moment {
     /// Take it before the statement that acquires or renews, not after.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "trust is about this machine's own clocks, and a Clock has no monotonic one"
+    )]
     pub fn now() -> Self {
         Self {
             monotonic: Instant::now(),

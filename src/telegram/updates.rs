@@ -19,7 +19,7 @@ use super::{
 use crate::store::{StoreError, failed, update_states};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// After this a session is taken to have caught up, and the next one may start.
 const CATCH_UP: Duration = Duration::from_secs(5);
 

@@ -198,3 +198,13 @@ fn a_search_finds_contacts_and_public_names() {
         "SEARCH_QUERY_EMPTY",
     );
 }
+
+#[test]
+fn more_accounts_can_be_made() {
+    let mut stage = Stage::new();
+    let new = stage.world.add_accounts(3);
+    assert_eq!(new[0].phone, "9996620013");
+    assert_eq!(stage.world.account_by_phone("+999 66 2 0015"), Some(new[2].id));
+    stage.join("sailor14", "harbour_market").expect("it is public");
+    assert_eq!(stage.world.accounts().len(), 15);
+}

@@ -136,7 +136,7 @@ fn people_come_into_a_group_and_go() {
         };
         stage.call(who, chats::delete_chat_user, request)
     };
-    refused(remove(&mut stage, "grace", "frank"), 403, "CHAT_ADMIN_REQUIRED");
+    refused(remove(&mut stage, "grace", "frank"), 400, "CHAT_ADMIN_REQUIRED");
     stage.world.take_pushes();
     remove(&mut stage, "erin", "grace").expect("she made it");
     let heard = stage.pushes_to("grace");

@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::*;
 
-const TABLE: &str = include_str!("../../docs/TELEGRAM-ERRORS.md");
+const TABLE: &str = include_str!("../../../docs/TELEGRAM-ERRORS.md");
 
 fn error(code: i32, message: &str) -> RpcError {
     RpcError::from(grammers_tl_types::types::RpcError {
