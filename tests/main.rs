@@ -6,5 +6,6 @@ mod support;
 mod bad_input;
 mod crashes;
 mod kinds;
+mod queue;
 mod smoke;
 mod telethon;
