@@ -9,5 +9,6 @@ mod commands;
 mod crashes;
 mod kinds;
 mod sessions;
+mod queue;
 mod smoke;
 mod telethon;

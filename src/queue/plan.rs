@@ -15,8 +15,6 @@ pub struct Plan {
     pub request: ClaimRequest,
     /// Sessions of the same pool whose open kinds differ compete for the same jobs and take turns: there are more.
     pub more_turns: bool,
-    /// Slots asked for.
-    pub asked: i32,
     /// Something that was left out (a session without room, or past the batch) may have ready jobs too.
     pub left_out: bool,
 }
@@ -60,7 +58,6 @@ pub fn plan(room: &Room<'_>, lanes: &[Lane], turn: usize, taken: impl Fn(Session
             take_suspect: room.take_suspect,
         },
         more_turns: planner.more_turns,
-        asked: planner.asked,
         left_out: planner.left_out,
     })
 }
@@ -193,15 +190,19 @@ mod tests {
         }
     }
 
+    fn asked(plan: &Plan) -> i32 {
+        plan.request.members.iter().map(|member| member.free).sum()
+    }
+
     #[test]
     fn sessions_of_one_pool_share_a_group_and_the_batch_bounds_them() {
         let held = [session("a", 3, &[]), session("a", 3, &[]), session("b", 3, &[])];
         let plan = plan(&room(&held, 7), &lanes(), 0, |_, _| 1).expect("there is room");
         assert_eq!(plan.request.groups.len(), 2);
         let free: Vec<i32> = plan.request.members.iter().map(|member| member.free).collect();
-        assert_eq!((free, plan.asked, plan.left_out), (vec![2, 2, 2], 6, false));
+        assert_eq!((free, plan.left_out), (vec![2, 2, 2], false));
         let plan = super::plan(&room(&held, 3), &lanes(), 0, |_, _| 1).expect("there is room");
-        assert_eq!((plan.asked, plan.left_out), (3, true));
+        assert_eq!((asked(&plan), plan.left_out), (3, true));
     }
 
     #[test]
@@ -224,7 +225,7 @@ mod tests {
         let lost = session("a", 1, &[]);
         lost.lost.cancel();
         let closed = session("a", 1, &[Action::Join, Action::Send, Action::Read]);
-        assert!(plan(&room(&[lost, closed], 10), &lanes(), 0, |_, _| 0).is_none_or(|plan| plan.asked == 0));
+        assert!(plan(&room(&[lost, closed], 10), &lanes(), 0, |_, _| 0).is_none_or(|plan| asked(&plan) == 0));
         let full = [session("a", 1, &[])];
         assert!(plan(&room(&full, 10), &lanes(), 0, |_, _| 1).is_none());
         assert!(plan(&room(&[], 10), &lanes(), 0, |_, _| 0).is_none());

@@ -1,4 +1,4 @@
-//! How a job gets to a worker: promotion of the due, the claim, its start, and the binding to its session.
+//! How a job gets to a worker: promotion of the due, the claim and its start.
 
 use std::time::Duration;
 
@@ -319,26 +319,6 @@ pub async fn start(conn: &mut PgConnection, attempts: &[(JobId, i64)]) -> Result
     .await
     .map_err(failed("start"))?;
     Ok(started.into_iter().map(JobId).collect())
-}
-
-/// Ties a running job to its session for good: called before the attempt's first Telegram call. [`StoreError::Fenced`]
-/// when the attempt is not the job's current one any more.
-pub async fn bind(conn: &mut PgConnection, id: JobId, fence: i64) -> Result<(), StoreError> {
-    let changed = sqlx::query!(
-        "-- bind
-        UPDATE jobs SET session_bound = true WHERE id = $1 AND fence = $2 AND state = 'running'",
-        id.0,
-        fence
-    )
-    .execute(conn)
-    .await
-    .map_err(failed("bind"))?
-    .rows_affected();
-    if changed == 1 {
-        Ok(())
-    } else {
-        Err(StoreError::Fenced { operation: "bind" })
-    }
 }
 
 /// Ready jobs of kinds that this version does not know, by kind: they wait for a worker that does.
