@@ -20,7 +20,7 @@ use super::{
     random,
     server::Server,
     service_messages::{self, Handled},
-    transport::{PacketReader, PacketWriter, TransportError},
+    transport::{self, PacketReader, TransportError},
     writer,
 };
 
@@ -36,20 +36,17 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream) {
     // Only latency suffers without it.
     let _ = stream.set_nodelay(true);
     let socket = Arc::new(stream);
+    let (packets, outgoing_packets) = transport::halves(&socket);
     let (connection, queue) = server.connections.open(&server.stop);
     let _closing = Closing {
         server: &server,
         connection: &connection,
     };
-    let mut writing = pin!(writer::write(
-        PacketWriter::new(Arc::clone(&socket)),
-        &connection,
-        queue
-    ));
+    let mut writing = pin!(writer::write(outgoing_packets, &connection, queue));
     let reader = Reader {
         server: Arc::clone(&server),
         connection: Arc::clone(&connection),
-        packets: PacketReader::new(Arc::clone(&socket)),
+        packets,
         socket: Arc::clone(&socket),
         exchange: Exchange::default(),
         key: None,

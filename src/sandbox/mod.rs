@@ -3,7 +3,7 @@
 //! The same client code runs against it and against Telegram; only the address and the server's RSA key differ. What it
 //! does not implement it refuses and counts. It watches that no auth key is used from two places.
 //!
-//! From the socket inwards: `transport` (packets), `connection` and `writer`, `handshake` and `encryption`, `envelope`
+//! From the socket inwards: `transport` and `framing` (packets), `connection` and `writer`, `handshake` and `encryption`, `envelope`
 //! (containers, compression, wrappers), `service_messages`, `dispatcher`, `services`, `world`.
 
 mod auth_keys;
@@ -17,6 +17,7 @@ mod dispatcher;
 mod encryption;
 mod envelope;
 mod faults;
+mod framing;
 mod handshake;
 mod key_watch;
 mod nesting;
