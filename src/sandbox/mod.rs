@@ -20,6 +20,7 @@ mod faults;
 mod framing;
 mod handshake;
 mod key_watch;
+mod leniency;
 mod nesting;
 mod random;
 mod salts;
