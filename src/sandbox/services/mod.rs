@@ -17,3 +17,6 @@ pub mod messages;
 mod participants;
 pub mod updates;
 pub mod users;
+
+#[cfg(test)]
+mod tests;

@@ -10,3 +10,4 @@ mod pool;
 mod raw;
 mod sign_in;
 mod updates;
+mod whole_client;
