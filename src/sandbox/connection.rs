@@ -27,7 +27,7 @@ use super::{
 /// The transport error for a key the server does not know.
 const KEY_NOT_FOUND: i32 = 404;
 /// How long the last words to a client may take.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Key id, message id and length of an unencrypted packet.
 const PLAIN_HEADER: usize = 8 + 8 + 4;
 
@@ -43,7 +43,7 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream) {
         connection: &connection,
     };
     let mut writing = pin!(writer::write(outgoing_packets, &connection, queue));
-    let reader = Reader {
+    let mut reader = Reader {
         server: Arc::clone(&server),
         connection: Arc::clone(&connection),
         packets,
@@ -59,7 +59,8 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream) {
             tracing::debug!(connection = connection.id, reason = %end, "connection ends");
             if let End::UnknownKey = end {
                 connection.send(Outgoing::Status(KEY_NOT_FOUND)).await;
-                let _ = timeout(FAREWELL, writing).await;
+                // Closing with bytes unread would reset the connection, and the client might never read the error.
+                let _ = timeout(FAREWELL, async { tokio::join!(writing, reader.discard_all()) }).await;
             }
         }
     }
@@ -110,11 +111,19 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(mut self) -> End {
+    async fn run(&mut self) -> End {
         loop {
             if let Err(end) = self.read_once().await {
                 return end;
             }
+        }
+    }
+
+    /// Reads to the end of the stream, heeding nothing.
+    async fn discard_all(&mut self) {
+        self.packets.discard();
+        while let Ok(true) = self.packets.fill().await {
+            self.packets.discard();
         }
     }
 

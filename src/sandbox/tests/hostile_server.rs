@@ -248,7 +248,7 @@ async fn no_cheat_gives_a_key() {
         let error = exchange(cheat, &key).await.expect_err("a cheat gives no key");
         match (&error, expected) {
             (HandshakeError::Answer { step, reason }, Some(expected)) => {
-                assert_eq!((*step, *reason), expected, "{cheat:?}")
+                assert_eq!((*step, *reason), expected, "{cheat:?}");
             }
             (_, expected) => assert!(expected.is_none(), "{cheat:?}: {error:?}"),
         }
