@@ -8,7 +8,7 @@ mod bad_input;
 mod commands;
 mod crashes;
 mod kinds;
-mod sessions;
 mod queue;
+mod sessions;
 mod smoke;
 mod telethon;

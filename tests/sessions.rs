@@ -75,7 +75,11 @@ impl World {
 
     fn account(&self, index: usize) -> ImportAccount {
         let accounts = self.sandbox.controls().with_world(|world| world.accounts());
-        let row = accounts.into_iter().filter(|row| !row.has_password).nth(index).expect("that many accounts");
+        let row = accounts
+            .into_iter()
+            .filter(|row| !row.has_password)
+            .nth(index)
+            .expect("that many accounts");
         ImportAccount {
             label: row.username.clone().unwrap_or_else(|| format!("account{index}")),
             pool: "default".to_owned(),
@@ -86,7 +90,9 @@ impl World {
     }
 
     async fn import(&self, index: usize) -> Imported {
-        import(self.database.pool(), &self.vault, &self.telegram, &self.account(index)).await.unwrap()
+        import(self.database.pool(), &self.vault, &self.telegram, &self.account(index))
+            .await
+            .unwrap()
     }
 
     fn holder(&self) -> Arc<Holder> {
@@ -195,7 +201,9 @@ fn draft(text: &str) -> Draft {
 /// A public group of the world, by name.
 fn public_group(world: &World, at_least: i32) -> String {
     let chats = world.sandbox.controls().with_world(|world| world.chats());
-    let chat = chats.into_iter().find(|chat| chat.username.is_some() && chat.members >= at_least);
+    let chat = chats
+        .into_iter()
+        .find(|chat| chat.username.is_some() && chat.members >= at_least);
     chat.and_then(|chat| chat.username).expect("a public group")
 }
 
@@ -228,22 +236,55 @@ async fn a_session_is_imported_held_used_and_released() {
     assert!(page.members.iter().all(|member| !next.members.contains(member)));
 
     let since = SystemClock.now() - TimeDelta::seconds(5);
-    let sent = telegram.send_message(&chat, 77, &draft("**Hello** from a test")).await.unwrap();
-    let found = telegram.own_messages_like(&chat, &draft("Hello from a test"), since).await.unwrap();
+    let sent = telegram
+        .send_message(&chat, 77, &draft("**Hello** from a test"))
+        .await
+        .unwrap();
+    let found = telegram
+        .own_messages_like(&chat, &draft("Hello from a test"), since)
+        .await
+        .unwrap();
     assert_eq!(found, [sent]);
-    assert_eq!(telegram.own_messages_like(&chat, &draft("Something else"), since).await.unwrap(), []);
+    assert_eq!(
+        telegram
+            .own_messages_like(&chat, &draft("Something else"), since)
+            .await
+            .unwrap(),
+        []
+    );
     let again = telegram.send_message(&chat, 77, &draft("**Hello** from a test")).await;
     if let Err(error) = again {
         assert_eq!(error.decision, Decision::Done, "{error}");
     }
-    assert_eq!(telegram.own_messages_like(&chat, &draft("Hello from a test"), since).await.unwrap().len(), 1);
-    assert_eq!(guard.asked.load(Ordering::Relaxed), 1, "asked before the first call alone");
+    assert_eq!(
+        telegram
+            .own_messages_like(&chat, &draft("Hello from a test"), since)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        guard.asked.load(Ordering::Relaxed),
+        1,
+        "asked before the first call alone"
+    );
 
     holder.shutdown(BOUND).await;
     assert!(session.lost.is_cancelled());
     assert_eq!(world.sandbox.controls().connections().len(), 0);
-    assert_eq!(world.count("SELECT count(*) FROM session_leases WHERE owner IS NOT NULL").await, 0);
-    assert!(world.count("SELECT count(*) FROM session_peers WHERE access_hash IS NOT NULL").await >= 200);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM session_leases WHERE owner IS NOT NULL")
+            .await,
+        0
+    );
+    assert!(
+        world
+            .count("SELECT count(*) FROM session_peers WHERE access_hash IS NOT NULL")
+            .await
+            >= 200
+    );
     let error = telegram.resolve_username(&name).await.unwrap_err();
     assert_eq!((error.code.as_str(), error.decision), ("lease_lost", Decision::Session));
     world.end().await;
@@ -256,11 +297,20 @@ async fn what_nobody_has_met_is_a_target_that_fails() {
     let session = held(&holder, 1).await.remove(0);
     let (telegram, _) = port(&session);
     let nobody = telegram.resolve_username("nobody_by_that_name_here").await.unwrap_err();
-    assert_eq!((nobody.code.as_str(), nobody.decision), ("USERNAME_NOT_OCCUPIED", Decision::Target));
+    assert_eq!(
+        (nobody.code.as_str(), nobody.decision),
+        ("USERNAME_NOT_OCCUPIED", Decision::Target)
+    );
     let unknown = telegram.chat_by_id(-1_001_111_111_111).await.unwrap_err();
-    assert_eq!((unknown.code.as_str(), unknown.decision), ("PEER_ID_INVALID", Decision::Target));
+    assert_eq!(
+        (unknown.code.as_str(), unknown.decision),
+        ("PEER_ID_INVALID", Decision::Target)
+    );
     let dead = telegram.check_invite("nosuchinvite").await;
-    assert!(matches!(&dead, Err(error) if error.decision == Decision::Target), "{dead:?}");
+    assert!(
+        matches!(&dead, Err(error) if error.decision == Decision::Target),
+        "{dead:?}"
+    );
     holder.shutdown(BOUND).await;
     world.end().await;
 }
@@ -276,7 +326,12 @@ async fn a_short_flood_is_waited_out_and_a_long_one_closes_the_gate() {
 
     faults.add_fault(Fault::once("contacts.resolveUsername", Effect::flood_wait(1)));
     let chat = telegram.resolve_username(&name).await.unwrap();
-    assert_eq!(world.count("SELECT count(*) FROM floods WHERE waited_in_place AND seconds = 1").await, 1);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM floods WHERE waited_in_place AND seconds = 1")
+            .await,
+        1
+    );
 
     let mut changed = holder.changed();
     changed.mark_unchanged();
@@ -291,7 +346,12 @@ async fn a_short_flood_is_waited_out_and_a_long_one_closes_the_gate() {
     assert!(matches!(gated.decision, Decision::Gate { .. }));
     assert_eq!(faults.calls(), calls, "a closed gate costs no call");
     assert_eq!(world.count("SELECT count(*) FROM floods").await, 2);
-    assert_eq!(world.count("SELECT count(*) FROM gates WHERE action = 'read' AND chat_id = 0").await, 1);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM gates WHERE action = 'read' AND chat_id = 0")
+            .await,
+        1
+    );
 
     // The next holder starts from the store.
     holder.shutdown(BOUND).await;
@@ -327,7 +387,10 @@ async fn a_dropped_connection_is_an_unknown_outcome() {
     let Joined::Joined(chat) = telegram.join_chat(&chat).await.unwrap() else {
         panic!("not a member before");
     };
-    world.sandbox.controls().add_fault(Fault::once("messages.sendMessage", Effect::DropAfter));
+    world
+        .sandbox
+        .controls()
+        .add_fault(Fault::once("messages.sendMessage", Effect::DropAfter));
     let since = SystemClock.now() - TimeDelta::seconds(5);
     let lost = telegram.send_message(&chat, 1234, &draft("once")).await.unwrap_err();
     assert_eq!(lost.decision, Decision::Retry, "{lost}");
@@ -397,11 +460,24 @@ async fn a_revoked_session_is_logged_out_and_left_alone() {
         (answer.decision == Decision::Session).then_some(answer)
     });
     refused.await;
-    until("state", async || (world.row(session.id).await.0 == "logged_out").then_some(())).await;
+    until("state", async || {
+        (world.row(session.id).await.0 == "logged_out").then_some(())
+    })
+    .await;
     until("let go", async || (holder.leases() == 0).then_some(())).await;
     assert!(session.lost.is_cancelled());
-    assert_eq!(world.count("SELECT count(*) FROM events WHERE type = 'session.access_lost'").await, 1);
-    assert_eq!(world.count("SELECT count(*) FROM events WHERE type = 'session.state_changed'").await, 1);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM events WHERE type = 'session.access_lost'")
+            .await,
+        1
+    );
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM events WHERE type = 'session.state_changed'")
+            .await,
+        1
+    );
     holder.shutdown(BOUND).await;
     world.end().await;
 }
@@ -412,7 +488,10 @@ async fn a_key_the_server_forgot_is_never_replaced() {
     let sealed = "SELECT md5(auth_key_sealed) FROM session_dcs WHERE auth_key_sealed IS NOT NULL";
     let key = |pool: PgPool| async move { sqlx::query_scalar::<_, String>(sealed).fetch_all(&pool).await.unwrap() };
     let before = key(world.database.pool().clone()).await;
-    world.sandbox.controls().revoke_keys(world.imported[0].account_id, Revocation::Forget);
+    world
+        .sandbox
+        .controls()
+        .revoke_keys(world.imported[0].account_id, Revocation::Forget);
     let holder = world.holder();
     let id = world.imported[0].id;
     until("state", async || (world.row(id).await.0 == "logged_out").then_some(())).await;
@@ -436,10 +515,16 @@ async fn a_duplicated_key_is_an_incident() {
         code: 406,
         name: "AUTH_KEY_DUPLICATED".to_owned(),
     };
-    world.sandbox.controls().add_fault(Fault::once("contacts.resolveUsername", duplicated));
+    world
+        .sandbox
+        .controls()
+        .add_fault(Fault::once("contacts.resolveUsername", duplicated));
     let error = telegram.resolve_username("anybody").await.unwrap_err();
     assert_eq!(error.decision, Decision::Session);
-    until("state", async || (world.row(session.id).await.0 == "logged_out").then_some(())).await;
+    until("state", async || {
+        (world.row(session.id).await.0 == "logged_out").then_some(())
+    })
+    .await;
     let incidents = "SELECT count(*) FROM audit_log WHERE action = 'session.auth_key_duplicated'";
     assert_eq!(world.count(incidents).await, 1);
     holder.shutdown(BOUND).await;
@@ -457,19 +542,41 @@ async fn a_limited_account_sends_nothing_until_a_person_lifts_it() {
         code: 400,
         name: "PEER_FLOOD".to_owned(),
     };
-    world.sandbox.controls().add_fault(Fault::once("messages.sendMessage", flood));
+    world
+        .sandbox
+        .controls()
+        .add_fault(Fault::once("messages.sendMessage", flood));
     let error = telegram.send_message(&chat, 1, &draft("hello")).await.unwrap_err();
     assert_eq!(error.decision, Decision::Campaign);
     assert_eq!(world.row(session.id).await.0, "limited");
     assert_eq!(session.closed_actions(SystemClock.now()), [Action::Send]);
-    assert_eq!(telegram.send_message(&chat, 2, &draft("hello")).await.unwrap_err().decision, Decision::Campaign);
-    assert!(telegram.resolve_username(chat.username.as_deref().unwrap()).await.is_ok(), "it may read");
+    assert_eq!(
+        telegram
+            .send_message(&chat, 2, &draft("hello"))
+            .await
+            .unwrap_err()
+            .decision,
+        Decision::Campaign
+    );
+    assert!(
+        telegram
+            .resolve_username(chat.username.as_deref().unwrap())
+            .await
+            .is_ok(),
+        "it may read"
+    );
     // Long enough that a renewal has seen the limit.
     let renewed = "SELECT count(*) FROM session_leases l JOIN sessions s ON s.id = l.session_id
         WHERE l.renewed_at > s.state_since";
     until("renewed", async || (world.count(renewed).await == 1).then_some(())).await;
-    sqlx::raw_sql("UPDATE sessions SET state = 'ready'").execute(world.database.pool()).await.unwrap();
-    until("lifted", async || session.closed_actions(SystemClock.now()).is_empty().then_some(())).await;
+    sqlx::raw_sql("UPDATE sessions SET state = 'ready'")
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+    until("lifted", async || {
+        session.closed_actions(SystemClock.now()).is_empty().then_some(())
+    })
+    .await;
     holder.shutdown(BOUND).await;
     world.end().await;
 }
@@ -487,7 +594,10 @@ async fn a_lost_lease_closes_the_connection_and_changes_nothing() {
         .await
         .unwrap();
     timeout(BOUND, session.lost.cancelled()).await.unwrap();
-    until("closed", async || world.sandbox.controls().connections().is_empty().then_some(())).await;
+    until("closed", async || {
+        world.sandbox.controls().connections().is_empty().then_some(())
+    })
+    .await;
     until("let go", async || (holder.leases() == 0).then_some(())).await;
     let others = "SELECT count(*) FROM session_leases WHERE owner IS NOT NULL AND fence = 2";
     assert_eq!(world.count(others).await, 1, "the other's lease is untouched");
@@ -508,7 +618,10 @@ async fn a_join_request_and_an_invite_say_what_they_are() {
     for name in chats.iter().filter_map(|chat| chat.username.as_deref()) {
         kinds.push(telegram.resolve_username(name).await.unwrap().chat_type);
     }
-    assert!(kinds.contains(&ChatType::Channel) && kinds.contains(&ChatType::Supergroup), "{kinds:?}");
+    assert!(
+        kinds.contains(&ChatType::Channel) && kinds.contains(&ChatType::Supergroup),
+        "{kinds:?}"
+    );
     for link in INVITES {
         match telegram.check_invite(link).await {
             Ok(Invite::Preview { title, .. }) => assert!(!title.is_empty()),

@@ -11,11 +11,16 @@ use super::process;
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
-    ids::{JobId, SessionId, WorkerId},
+    ids::{SessionId, WorkerId},
     lifecycle::{Shutdown, Signals, supervise},
     queue::{self, Attempt, Queue, QueueDeps, QueueHandle, SystemRandom, Waker, decode_args},
     sessions::{self, Holder, HolderSettings},
-    store::{self, PgPool, StoreError, attempt_data::AttemptKey, claims, job_store::JobStore, workers::WorkerFacts},
+    store::{
+        self, PgPool, StoreError,
+        attempt_data::{self, AttemptKey},
+        job_store::JobStore,
+        workers::WorkerFacts,
+    },
     telegram::port::{AttemptHooks, CallGuard, GuardError},
     vault::Vault,
 };
@@ -191,8 +196,7 @@ impl Functions {
         };
         let guard = Binding {
             pool: self.pool.clone(),
-            job: job.id,
-            fence: job.fence,
+            attempt: key,
         };
         let telegram = held.telegram_for(AttemptHooks {
             job: job.id,
@@ -215,14 +219,13 @@ impl Functions {
 /// Ties a pooled job to its session before its first call.
 struct Binding {
     pool: PgPool,
-    job: JobId,
-    fence: i64,
+    attempt: AttemptKey,
 }
 
 impl Binding {
     async fn bind(&self) -> Result<(), StoreError> {
         let mut conn = store::connection(&self.pool, "bind").await?;
-        claims::bind(&mut conn, self.job, self.fence).await
+        attempt_data::bind_session(&mut conn, self.attempt).await
     }
 }
 

@@ -108,6 +108,12 @@ impl Holder {
         held.filter(|session| session.takes_jobs()).collect()
     }
 
+    /// The session under that lease, also while it is to be given up: what was claimed on it may still run.
+    pub fn session(&self, id: SessionId, fence: i64) -> Option<Arc<HeldSession>> {
+        let term = self.lock().get(&id).cloned()?;
+        term.session().filter(|session| session.fence == fence)
+    }
+
     /// Changes whenever [`Holder::held`] or the closed actions of a session would answer something else.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

@@ -75,6 +75,21 @@ pub async fn save_progress(conn: &mut PgConnection, attempt: AttemptKey, progres
     changed_one(done.rows_affected(), "save_progress")
 }
 
+/// Ties a pooled job to the session it was claimed on, before its first Telegram call: from here on a retry, a flood or
+/// a rescue keeps the session, since a `random_id` is known to one account only.
+pub async fn bind_session(conn: &mut PgConnection, attempt: AttemptKey) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "-- bind_session
+        UPDATE jobs SET session_bound = true WHERE id = $1 AND fence = $2 AND state = 'running'",
+        attempt.job.0,
+        attempt.fence,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("bind_session"))?;
+    changed_one(done.rows_affected(), "bind_session")
+}
+
 fn changed_one(changed: u64, operation: &'static str) -> Result<(), StoreError> {
     if changed == 1 {
         Ok(())
