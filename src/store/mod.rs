@@ -17,7 +17,6 @@ pub mod job_reads;
 pub mod job_store;
 pub mod jobs;
 pub mod leases;
-pub mod master_keys;
 pub mod member_reads;
 pub mod notifications;
 pub mod partitions;
