@@ -21,7 +21,7 @@ use wireroom::{
     config::{Secret, ServerConfig, SessionsConfig, TelegramConfig},
     ids::{JobId, SessionId, WorkerId},
     sandbox::{Effect, Fault, Revocation, Sandbox, SandboxConfig, SandboxHandle},
-    sessions::{HeldSession, Holder, HolderError, HolderSettings, ImportAccount, Imported, import},
+    sessions::{HeldSession, Holder, HolderError, HolderSettings, ImportAccount, ImportError, Imported, import},
     telegram::port::{AttemptHooks, CallGuard, GuardError, JobTelegram},
     vault::Vault,
 };
@@ -30,6 +30,10 @@ use wireroom_jobs::{
     ports::{ChatType, Clock, Decision, Draft, Invite, Joined, Telegram, TextFormat},
 };
 
+use crate::support::proxy::TcpProxy;
+
+/// The second factor of the world's accounts that have one.
+const PASSWORD: &str = "sandbox";
 const INVITES: [&str; 5] = [
     wireroom::sandbox::world::links::PRIVATE_GROUP,
     wireroom::sandbox::world::links::APPROVAL_GROUP,
@@ -75,7 +79,11 @@ impl World {
 
     fn account(&self, index: usize) -> ImportAccount {
         let accounts = self.sandbox.controls().with_world(|world| world.accounts());
-        let row = accounts.into_iter().filter(|row| !row.has_password).nth(index).expect("that many accounts");
+        let row = accounts
+            .into_iter()
+            .filter(|row| !row.has_password)
+            .nth(index)
+            .expect("that many accounts");
         ImportAccount {
             label: row.username.clone().unwrap_or_else(|| format!("account{index}")),
             pool: "default".to_owned(),
@@ -86,7 +94,9 @@ impl World {
     }
 
     async fn import(&self, index: usize) -> Imported {
-        import(self.database.pool(), &self.vault, &self.telegram, &self.account(index)).await.unwrap()
+        import(self.database.pool(), &self.vault, &self.telegram, &self.account(index))
+            .await
+            .unwrap()
     }
 
     fn holder(&self) -> Arc<Holder> {
@@ -195,7 +205,9 @@ fn draft(text: &str) -> Draft {
 /// A public group of the world, by name.
 fn public_group(world: &World, at_least: i32) -> String {
     let chats = world.sandbox.controls().with_world(|world| world.chats());
-    let chat = chats.into_iter().find(|chat| chat.username.is_some() && chat.members >= at_least);
+    let chat = chats
+        .into_iter()
+        .find(|chat| chat.username.is_some() && chat.members >= at_least);
     chat.and_then(|chat| chat.username).expect("a public group")
 }
 
@@ -228,22 +240,55 @@ async fn a_session_is_imported_held_used_and_released() {
     assert!(page.members.iter().all(|member| !next.members.contains(member)));
 
     let since = SystemClock.now() - TimeDelta::seconds(5);
-    let sent = telegram.send_message(&chat, 77, &draft("**Hello** from a test")).await.unwrap();
-    let found = telegram.own_messages_like(&chat, &draft("Hello from a test"), since).await.unwrap();
+    let sent = telegram
+        .send_message(&chat, 77, &draft("**Hello** from a test"))
+        .await
+        .unwrap();
+    let found = telegram
+        .own_messages_like(&chat, &draft("Hello from a test"), since)
+        .await
+        .unwrap();
     assert_eq!(found, [sent]);
-    assert_eq!(telegram.own_messages_like(&chat, &draft("Something else"), since).await.unwrap(), []);
+    assert_eq!(
+        telegram
+            .own_messages_like(&chat, &draft("Something else"), since)
+            .await
+            .unwrap(),
+        []
+    );
     let again = telegram.send_message(&chat, 77, &draft("**Hello** from a test")).await;
     if let Err(error) = again {
         assert_eq!(error.decision, Decision::Done, "{error}");
     }
-    assert_eq!(telegram.own_messages_like(&chat, &draft("Hello from a test"), since).await.unwrap().len(), 1);
-    assert_eq!(guard.asked.load(Ordering::Relaxed), 1, "asked before the first call alone");
+    assert_eq!(
+        telegram
+            .own_messages_like(&chat, &draft("Hello from a test"), since)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        guard.asked.load(Ordering::Relaxed),
+        1,
+        "asked before the first call alone"
+    );
 
     holder.shutdown(BOUND).await;
     assert!(session.lost.is_cancelled());
     assert_eq!(world.sandbox.controls().connections().len(), 0);
-    assert_eq!(world.count("SELECT count(*) FROM session_leases WHERE owner IS NOT NULL").await, 0);
-    assert!(world.count("SELECT count(*) FROM session_peers WHERE access_hash IS NOT NULL").await >= 200);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM session_leases WHERE owner IS NOT NULL")
+            .await,
+        0
+    );
+    assert!(
+        world
+            .count("SELECT count(*) FROM session_peers WHERE access_hash IS NOT NULL")
+            .await
+            >= 200
+    );
     let error = telegram.resolve_username(&name).await.unwrap_err();
     assert_eq!((error.code.as_str(), error.decision), ("lease_lost", Decision::Session));
     world.end().await;
@@ -256,11 +301,20 @@ async fn what_nobody_has_met_is_a_target_that_fails() {
     let session = held(&holder, 1).await.remove(0);
     let (telegram, _) = port(&session);
     let nobody = telegram.resolve_username("nobody_by_that_name_here").await.unwrap_err();
-    assert_eq!((nobody.code.as_str(), nobody.decision), ("USERNAME_NOT_OCCUPIED", Decision::Target));
+    assert_eq!(
+        (nobody.code.as_str(), nobody.decision),
+        ("USERNAME_NOT_OCCUPIED", Decision::Target)
+    );
     let unknown = telegram.chat_by_id(-1_001_111_111_111).await.unwrap_err();
-    assert_eq!((unknown.code.as_str(), unknown.decision), ("PEER_ID_INVALID", Decision::Target));
+    assert_eq!(
+        (unknown.code.as_str(), unknown.decision),
+        ("PEER_ID_INVALID", Decision::Target)
+    );
     let dead = telegram.check_invite("nosuchinvite").await;
-    assert!(matches!(&dead, Err(error) if error.decision == Decision::Target), "{dead:?}");
+    assert!(
+        matches!(&dead, Err(error) if error.decision == Decision::Target),
+        "{dead:?}"
+    );
     holder.shutdown(BOUND).await;
     world.end().await;
 }
@@ -276,7 +330,12 @@ async fn a_short_flood_is_waited_out_and_a_long_one_closes_the_gate() {
 
     faults.add_fault(Fault::once("contacts.resolveUsername", Effect::flood_wait(1)));
     let chat = telegram.resolve_username(&name).await.unwrap();
-    assert_eq!(world.count("SELECT count(*) FROM floods WHERE waited_in_place AND seconds = 1").await, 1);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM floods WHERE waited_in_place AND seconds = 1")
+            .await,
+        1
+    );
 
     let mut changed = holder.changed();
     changed.mark_unchanged();
@@ -291,7 +350,12 @@ async fn a_short_flood_is_waited_out_and_a_long_one_closes_the_gate() {
     assert!(matches!(gated.decision, Decision::Gate { .. }));
     assert_eq!(faults.calls(), calls, "a closed gate costs no call");
     assert_eq!(world.count("SELECT count(*) FROM floods").await, 2);
-    assert_eq!(world.count("SELECT count(*) FROM gates WHERE action = 'read' AND chat_id = 0").await, 1);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM gates WHERE action = 'read' AND chat_id = 0")
+            .await,
+        1
+    );
 
     // The next holder starts from the store.
     holder.shutdown(BOUND).await;
@@ -327,7 +391,10 @@ async fn a_dropped_connection_is_an_unknown_outcome() {
     let Joined::Joined(chat) = telegram.join_chat(&chat).await.unwrap() else {
         panic!("not a member before");
     };
-    world.sandbox.controls().add_fault(Fault::once("messages.sendMessage", Effect::DropAfter));
+    world
+        .sandbox
+        .controls()
+        .add_fault(Fault::once("messages.sendMessage", Effect::DropAfter));
     let since = SystemClock.now() - TimeDelta::seconds(5);
     let lost = telegram.send_message(&chat, 1234, &draft("once")).await.unwrap_err();
     assert_eq!(lost.decision, Decision::Retry, "{lost}");
@@ -397,11 +464,24 @@ async fn a_revoked_session_is_logged_out_and_left_alone() {
         (answer.decision == Decision::Session).then_some(answer)
     });
     refused.await;
-    until("state", async || (world.row(session.id).await.0 == "logged_out").then_some(())).await;
+    until("state", async || {
+        (world.row(session.id).await.0 == "logged_out").then_some(())
+    })
+    .await;
     until("let go", async || (holder.leases() == 0).then_some(())).await;
     assert!(session.lost.is_cancelled());
-    assert_eq!(world.count("SELECT count(*) FROM events WHERE type = 'session.access_lost'").await, 1);
-    assert_eq!(world.count("SELECT count(*) FROM events WHERE type = 'session.state_changed'").await, 1);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM events WHERE type = 'session.access_lost'")
+            .await,
+        1
+    );
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM events WHERE type = 'session.state_changed'")
+            .await,
+        1
+    );
     holder.shutdown(BOUND).await;
     world.end().await;
 }
@@ -412,7 +492,10 @@ async fn a_key_the_server_forgot_is_never_replaced() {
     let sealed = "SELECT md5(auth_key_sealed) FROM session_dcs WHERE auth_key_sealed IS NOT NULL";
     let key = |pool: PgPool| async move { sqlx::query_scalar::<_, String>(sealed).fetch_all(&pool).await.unwrap() };
     let before = key(world.database.pool().clone()).await;
-    world.sandbox.controls().revoke_keys(world.imported[0].account_id, Revocation::Forget);
+    world
+        .sandbox
+        .controls()
+        .revoke_keys(world.imported[0].account_id, Revocation::Forget);
     let holder = world.holder();
     let id = world.imported[0].id;
     until("state", async || (world.row(id).await.0 == "logged_out").then_some(())).await;
@@ -436,10 +519,16 @@ async fn a_duplicated_key_is_an_incident() {
         code: 406,
         name: "AUTH_KEY_DUPLICATED".to_owned(),
     };
-    world.sandbox.controls().add_fault(Fault::once("contacts.resolveUsername", duplicated));
+    world
+        .sandbox
+        .controls()
+        .add_fault(Fault::once("contacts.resolveUsername", duplicated));
     let error = telegram.resolve_username("anybody").await.unwrap_err();
     assert_eq!(error.decision, Decision::Session);
-    until("state", async || (world.row(session.id).await.0 == "logged_out").then_some(())).await;
+    until("state", async || {
+        (world.row(session.id).await.0 == "logged_out").then_some(())
+    })
+    .await;
     let incidents = "SELECT count(*) FROM audit_log WHERE action = 'session.auth_key_duplicated'";
     assert_eq!(world.count(incidents).await, 1);
     holder.shutdown(BOUND).await;
@@ -457,19 +546,41 @@ async fn a_limited_account_sends_nothing_until_a_person_lifts_it() {
         code: 400,
         name: "PEER_FLOOD".to_owned(),
     };
-    world.sandbox.controls().add_fault(Fault::once("messages.sendMessage", flood));
+    world
+        .sandbox
+        .controls()
+        .add_fault(Fault::once("messages.sendMessage", flood));
     let error = telegram.send_message(&chat, 1, &draft("hello")).await.unwrap_err();
     assert_eq!(error.decision, Decision::Campaign);
     assert_eq!(world.row(session.id).await.0, "limited");
     assert_eq!(session.closed_actions(SystemClock.now()), [Action::Send]);
-    assert_eq!(telegram.send_message(&chat, 2, &draft("hello")).await.unwrap_err().decision, Decision::Campaign);
-    assert!(telegram.resolve_username(chat.username.as_deref().unwrap()).await.is_ok(), "it may read");
+    assert_eq!(
+        telegram
+            .send_message(&chat, 2, &draft("hello"))
+            .await
+            .unwrap_err()
+            .decision,
+        Decision::Campaign
+    );
+    assert!(
+        telegram
+            .resolve_username(chat.username.as_deref().unwrap())
+            .await
+            .is_ok(),
+        "it may read"
+    );
     // Long enough that a renewal has seen the limit.
     let renewed = "SELECT count(*) FROM session_leases l JOIN sessions s ON s.id = l.session_id
         WHERE l.renewed_at > s.state_since";
     until("renewed", async || (world.count(renewed).await == 1).then_some(())).await;
-    sqlx::raw_sql("UPDATE sessions SET state = 'ready'").execute(world.database.pool()).await.unwrap();
-    until("lifted", async || session.closed_actions(SystemClock.now()).is_empty().then_some(())).await;
+    sqlx::raw_sql("UPDATE sessions SET state = 'ready'")
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+    until("lifted", async || {
+        session.closed_actions(SystemClock.now()).is_empty().then_some(())
+    })
+    .await;
     holder.shutdown(BOUND).await;
     world.end().await;
 }
@@ -487,7 +598,10 @@ async fn a_lost_lease_closes_the_connection_and_changes_nothing() {
         .await
         .unwrap();
     timeout(BOUND, session.lost.cancelled()).await.unwrap();
-    until("closed", async || world.sandbox.controls().connections().is_empty().then_some(())).await;
+    until("closed", async || {
+        world.sandbox.controls().connections().is_empty().then_some(())
+    })
+    .await;
     until("let go", async || (holder.leases() == 0).then_some(())).await;
     let others = "SELECT count(*) FROM session_leases WHERE owner IS NOT NULL AND fence = 2";
     assert_eq!(world.count(others).await, 1, "the other's lease is untouched");
@@ -496,7 +610,152 @@ async fn a_lost_lease_closes_the_connection_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_join_request_and_an_invite_say_what_they_are() {
+async fn cut_off_from_postgres_the_connection_is_closed_before_the_lease_ends() {
+    let world = World::with_accounts(1).await;
+    let proxy = TcpProxy::to_url(world.database.url()).await;
+    let pool = PgPool::connect(&proxy.rewrite(world.database.url())).await.unwrap();
+    let holder = world.holder_of(WorkerId::generate(), pool);
+    let session = held(&holder, 1).await.remove(0);
+    proxy.blackhole();
+    timeout(BOUND, session.lost.cancelled()).await.unwrap();
+    until("closed", async || {
+        world.sandbox.controls().connections().is_empty().then_some(())
+    })
+    .await;
+    let held = "SELECT count(*) FROM session_leases WHERE owner IS NOT NULL AND expires_at > wireroom_now()";
+    assert_eq!(
+        world.count(held).await,
+        1,
+        "the lease had not ended when the connection was closed"
+    );
+    let (telegram, _) = port(&session);
+    let refused = telegram.resolve_username("anybody").await.unwrap_err();
+    assert_eq!(
+        (refused.code.as_str(), refused.decision),
+        ("lease_lost", Decision::Session)
+    );
+    proxy.resume();
+    // It takes the session again by itself, under a new fence.
+    let again = until("held again", async || holder.held().into_iter().next()).await;
+    assert!(again.fence > session.fence);
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn updates_are_read_and_their_place_is_stored() {
+    let world = World::with_accounts(1).await;
+    let holder = world.holder();
+    let session = held(&holder, 1).await.remove(0);
+    let (telegram, _) = port(&session);
+    let name = public_group(&world, 1000);
+    let chat = telegram.resolve_username(&name).await.unwrap();
+    telegram.join_chat(&chat).await.unwrap();
+    let post = |text: &str| {
+        let controls = world.sandbox.controls();
+        let group = controls.with_world(|world| world.find_peer(&name)).expect("it exists");
+        let member = controls
+            .with_world(|world| world.accounts())
+            .into_iter()
+            .nth(3)
+            .expect("four accounts")
+            .id;
+        controls
+            .with_world(|world| world.post_as(member, group, text))
+            .unwrap_or_else(|error| panic!("{error:?}"));
+    };
+    let pts = async || {
+        let sql = "SELECT max(pts) FROM session_update_states WHERE box <> 0";
+        sqlx::query_scalar::<_, Option<i32>>(sql)
+            .fetch_one(world.database.pool())
+            .await
+            .unwrap()
+    };
+    post("first");
+    let before = until("stored", pts).await;
+    holder.shutdown(BOUND).await;
+    post("while nobody is there");
+    let holder = world.holder();
+    held(&holder, 1).await;
+    until("caught up", async || pts().await.filter(|pts| *pts > before)).await;
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_second_factor_is_asked_for() {
+    let mut world = World::with_accounts(0).await;
+    let accounts = world.sandbox.controls().with_world(|world| world.accounts());
+    let row = accounts
+        .into_iter()
+        .find(|row| row.has_password)
+        .expect("an account with a password");
+    let account = |password: Option<&str>| ImportAccount {
+        label: "two factors".to_owned(),
+        pool: "second".to_owned(),
+        phone: Secret::new(row.phone.clone()),
+        code: Secret::new(world.sandbox.login_code()),
+        password: password.map(Secret::new),
+    };
+    let attempt =
+        async |account: &ImportAccount| import(world.database.pool(), &world.vault, &world.telegram, account).await;
+    assert!(matches!(
+        attempt(&account(None)).await,
+        Err(ImportError::PasswordNeeded)
+    ));
+    assert!(matches!(
+        attempt(&account(Some("wrong"))).await,
+        Err(ImportError::Password)
+    ));
+    let mut wrong_code = account(Some(PASSWORD));
+    wrong_code.code = Secret::new("00000");
+    assert!(matches!(attempt(&wrong_code).await, Err(ImportError::Code)));
+    assert_eq!(
+        world.count("SELECT count(*) FROM sessions").await,
+        0,
+        "nothing is left of a failed login"
+    );
+    let imported = attempt(&account(Some(PASSWORD))).await.unwrap();
+    assert_eq!(imported.account_id, row.id);
+    assert_eq!(
+        world.sandbox.controls().connections().len(),
+        0,
+        "closed before it is ready"
+    );
+    world.imported.push(imported);
+    let holder = world.holder();
+    assert_eq!(held(&holder, 1).await[0].pool, "second");
+    let again = attempt(&account(Some(PASSWORD))).await;
+    assert!(matches!(again, Err(ImportError::InUse { .. })), "{again:?}");
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_join_request_waits_for_an_admin() {
+    let world = World::with_accounts(1).await;
+    let holder = world.holder();
+    let session = held(&holder, 1).await.remove(0);
+    let (telegram, _) = port(&session);
+    let link = wireroom::sandbox::world::links::APPROVAL_GROUP;
+    let Invite::Preview { request_needed, .. } = telegram.check_invite(link).await.unwrap() else {
+        panic!("not a member before");
+    };
+    assert!(request_needed);
+    assert_eq!(telegram.join_by_invite(link).await.unwrap(), Joined::ApprovalPending);
+    let plain = wireroom::sandbox::world::links::PRIVATE_GROUP;
+    let Joined::Joined(chat) = telegram.join_by_invite(plain).await.unwrap() else {
+        panic!("nobody has to approve");
+    };
+    assert!(chat.member);
+    assert_eq!(telegram.join_by_invite(plain).await.unwrap(), Joined::AlreadyMember);
+    assert!(matches!(telegram.check_invite(plain).await.unwrap(), Invite::Member(known) if known.id == chat.id));
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn names_and_links_say_what_they_are() {
     let world = World::with_accounts(1).await;
     let holder = world.holder();
     let session = held(&holder, 1).await.remove(0);
@@ -508,7 +767,10 @@ async fn a_join_request_and_an_invite_say_what_they_are() {
     for name in chats.iter().filter_map(|chat| chat.username.as_deref()) {
         kinds.push(telegram.resolve_username(name).await.unwrap().chat_type);
     }
-    assert!(kinds.contains(&ChatType::Channel) && kinds.contains(&ChatType::Supergroup), "{kinds:?}");
+    assert!(
+        kinds.contains(&ChatType::Channel) && kinds.contains(&ChatType::Supergroup),
+        "{kinds:?}"
+    );
     for link in INVITES {
         match telegram.check_invite(link).await {
             Ok(Invite::Preview { title, .. }) => assert!(!title.is_empty()),

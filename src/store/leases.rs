@@ -236,16 +236,4 @@ pub(super) fn interval(duration: Duration) -> PgInterval {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_fair_share_is_rounded_up() {
-        let share = |sessions, workers| Census { sessions, workers }.fair_share();
-        assert_eq!(share(10, 1), 10);
-        assert_eq!(share(10, 3), 4);
-        assert_eq!(share(2, 3), 1);
-        assert_eq!(share(0, 3), 0);
-        assert_eq!(share(5, 0), 5);
-    }
-}
+mod tests;
