@@ -1,4 +1,18 @@
 //! The control interface: the sandbox's controls as JSON over HTTP, on a loopback port of its own.
+//!
+//! Bodies are JSON objects. `account` is an id, a phone number or a username; `chat` a username, a marked id or a title.
+//!
+//! - `GET /stats`; `GET /accounts`, `/chats`, `/links`, `/chats/{chat}/messages`: what there is, and what was asked for.
+//! - `GET /faults`, `POST /faults {method, account?, count?, effect: {type, ...}}`, `DELETE /faults`, `DELETE /faults/{id}`:
+//!   see [`Fault`] and [`Effect`]; without `count` a fault stays until it is cleared.
+//! - `GET /incidents`, `DELETE /incidents` (gives and forgets them); `GET /keys`: keys used from two places.
+//! - `GET /connections`, `POST /connections/drop {account?}`, `POST /connections/blackhole {account?}`.
+//! - `POST /keys/revoke {account, how: "sign_out" | "forget"}`; `POST /codes/expire {phone?}`.
+//! - `POST /messages {account, chat, text}`; `POST /joins/approve`, `/joins/decline`, `/bans {chat, account}`.
+//! - `POST /random-ids/forget {}`, `PUT /random-ids/window {seconds}`, `PUT /clock {offset_seconds}`.
+//!
+//! Answers are 200; 400 for a body that cannot be read, 404 for what does not exist, 409 with the API's error name where
+//! the world refuses.
 
 use std::{io, sync::Arc, time::Duration};
 

@@ -15,7 +15,7 @@ use super::{
     call::{Answer, Call, Caller, Push, RpcError, UserId},
     connections::{Connection, Recipient},
     faults::Plan,
-    nesting,
+    leniency, nesting,
     server::Server,
     services,
     world::World,
@@ -207,9 +207,19 @@ fn run_in(server: &Server, world: &mut World, caller: Caller, request: &Request)
         return Err(unreadable());
     }
     let mut call = Call { world, caller };
-    let mut arguments = Cursor::from_slice(&request.body[4..]);
-    // A bug in one service must not take the other connections down with it.
-    let outcome = catch_unwind(AssertUnwindSafe(|| handler(server, &mut call, &mut arguments)));
+    let mut attempt = |body: &[u8]| {
+        // A bug in one service must not take the other connections down with it.
+        catch_unwind(AssertUnwindSafe(|| {
+            handler(server, &mut call, &mut Cursor::from_slice(&body[4..]))
+        }))
+    };
+    let mut outcome = attempt(&request.body);
+    // What cannot be read has not been run either.
+    if matches!(&outcome, Ok(Err(error)) if *error == unreadable())
+        && let Some(body) = leniency::with_peers_as_inputs(&request.body)
+    {
+        outcome = attempt(&body);
+    }
     outcome.unwrap_or_else(|_| {
         server.stats.panicked(&request.method());
         Err(RpcError::new(500, "INTERNAL"))

@@ -3,8 +3,8 @@
 //! The same client code runs against it and against Telegram; only the address and the server's RSA key differ. What it
 //! does not implement it refuses and counts. It watches that no auth key is used from two places.
 //!
-//! From the socket inwards: `transport` (packets), `connection` and `writer`, `handshake` and `encryption`, `envelope`
-//! (containers, compression, wrappers), `service_messages`, `dispatcher`, `services`, `world`.
+//! From the socket inwards: `transport` and `framing` (packets), `connection` and `writer`, `handshake` and
+//! `encryption`, `envelope` (containers, compression, wrappers), `service_messages`, `dispatcher`, `services`, `world`.
 
 mod auth_keys;
 pub mod call;
@@ -17,8 +17,10 @@ mod dispatcher;
 mod encryption;
 mod envelope;
 mod faults;
+mod framing;
 mod handshake;
 mod key_watch;
+mod leniency;
 mod nesting;
 mod random;
 mod salts;

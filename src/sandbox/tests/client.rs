@@ -20,6 +20,17 @@ pub(super) async fn within<T>(work: impl Future<Output = T>) -> T {
         .expect("it happens within the bound")
 }
 
+/// Waits for a condition that nothing announces.
+pub(super) async fn until(mut holds: impl FnMut() -> bool) {
+    const INTERVAL: Duration = Duration::from_millis(2);
+    within(async {
+        while !holds() {
+            tokio::time::sleep(INTERVAL).await;
+        }
+    })
+    .await;
+}
+
 pub(super) async fn sandbox() -> SandboxHandle {
     within(Sandbox::start(SandboxConfig::default()))
         .await

@@ -140,6 +140,11 @@ async fn the_world_is_seen_and_moved_over_http() {
         .and_then(|inbox| inbox.last())
         .expect("there is a message");
     assert_eq!(newest["text"], "hello from outside");
+    let forbidden = json!({ "account": PHONE, "chat": "morning_news", "text": "let me in" });
+    assert_eq!(
+        control.post("/messages", forbidden).await,
+        (409, json!({ "error": "CHAT_WRITE_FORBIDDEN" }))
+    );
     assert_eq!(control.post("/random-ids/forget", json!({})).await.0, 200);
     assert_eq!(
         control

@@ -3,7 +3,7 @@
 use grammers_tl_types::{self as tl, Deserializable, Identifiable, Serializable, functions as f};
 
 use super::{
-    client::{sandbox, send_code, within},
+    client::{Client, new_key, sandbox, send_code, within},
     raw::RawClient,
 };
 use crate::sandbox::{
@@ -140,6 +140,29 @@ async fn what_is_nested_without_end_is_refused() {
         let error = tl::enums::RpcError::from_bytes(&client.result_of(id).await).expect("an error");
         assert!(matches!(error, tl::enums::RpcError::Error(error) if error.error_message == "INPUT_FETCH_ERROR"));
     }
+}
+
+#[tokio::test]
+async fn a_peer_is_taken_for_the_user_or_channel_it_is() {
+    let sandbox = sandbox().await;
+    let key = new_key(&sandbox).await;
+    Client::connect(sandbox.addr(), &key)
+        .await
+        .sign_in("+9996620001")
+        .await
+        .expect("signs in");
+    let mut client = RawClient::with_key(&sandbox, &key).await;
+    let request = f::users::GetUsers {
+        id: vec![tl::enums::InputUser::UserSelf],
+    }
+    .to_bytes();
+    let as_user = tl::types::InputUserSelf::CONSTRUCTOR_ID.to_le_bytes();
+    let as_peer = tl::types::InputPeerSelf::CONSTRUCTOR_ID.to_le_bytes();
+    let with_peer = [request.strip_suffix(&as_user).expect("it ends with the user"), &as_peer].concat();
+    let (proper, lenient) = (client.call(request).await, client.call(with_peer).await);
+    let proper = client.result_of(proper).await;
+    assert_eq!(proper, client.result_of(lenient).await);
+    Vec::<tl::enums::User>::from_bytes(&proper).expect("it is the list of users");
 }
 
 #[tokio::test]

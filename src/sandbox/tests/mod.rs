@@ -4,6 +4,7 @@ mod client;
 mod connections;
 mod control;
 mod faults;
+mod hostile_server;
 mod malformed;
 mod messages;
 mod pool;
