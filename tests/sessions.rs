@@ -137,7 +137,7 @@ fn holder_settings(worker: WorkerId, telegram: TelegramConfig) -> HolderSettings
             peer_cache: 100,
         },
         telegram,
-        worker_fresh: Duration::from_secs(60),
+        worker_fresh: Duration::from_mins(1),
     }
 }
 
@@ -151,7 +151,7 @@ fn telegram_config(server: SocketAddr, key_file: PathBuf) -> TelegramConfig {
         server: Some(ServerConfig { address, key_file }),
         call_deadline: Duration::from_secs(3),
         wait_in_place: Duration::from_secs(1),
-        random_id_memory: Duration::from_secs(300),
+        random_id_memory: Duration::from_mins(5),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddrV4,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -106,6 +106,12 @@ impl Holder {
     pub fn held(&self) -> Vec<Arc<HeldSession>> {
         let held = self.terms().into_iter().filter_map(|term| term.session());
         held.filter(|session| session.takes_jobs()).collect()
+    }
+
+    /// The session under that lease, also while it is to be given up: what was claimed on it may still run.
+    pub fn session(&self, id: SessionId, fence: i64) -> Option<Arc<HeldSession>> {
+        let term = self.lock().get(&id).cloned()?;
+        term.session().filter(|session| session.fence == fence)
     }
 
     /// Changes whenever [`Holder::held`] or the closed actions of a session would answer something else.
@@ -314,15 +320,5 @@ impl std::fmt::Debug for Holder {
         f.debug_struct("Holder")
             .field("worker", &self.settings.worker)
             .finish_non_exhaustive()
-    }
-}
-
-impl Drop for Holder {
-    /// Without a shutdown: whatever is still open is cut off, and its lease runs out by itself.
-    fn drop(&mut self) {
-        for session in self.terms().into_iter().filter_map(|term| term.session()) {
-            session.connection.cut_off();
-            session.leaving.store(true, Ordering::Release);
-        }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     store::sessions::{self, NewSession, SessionState, StateChange},
 };
 
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 async fn database_with(count: usize) -> TestDatabase {
     let database = TestDatabase::new().await;
