@@ -21,7 +21,7 @@ use wireroom::{
     config::{Secret, ServerConfig, SessionsConfig, TelegramConfig},
     ids::{JobId, SessionId, WorkerId},
     sandbox::{Effect, Fault, Revocation, Sandbox, SandboxConfig, SandboxHandle},
-    sessions::{HeldSession, Holder, HolderError, HolderSettings, ImportAccount, Imported, import},
+    sessions::{HeldSession, Holder, HolderError, HolderSettings, ImportAccount, ImportError, Imported, import},
     telegram::port::{AttemptHooks, CallGuard, GuardError, JobTelegram},
     vault::Vault,
 };
@@ -30,6 +30,10 @@ use wireroom_jobs::{
     ports::{ChatType, Clock, Decision, Draft, Invite, Joined, Telegram, TextFormat},
 };
 
+use crate::support::proxy::TcpProxy;
+
+/// The second factor of the world's accounts that have one.
+const PASSWORD: &str = "sandbox";
 const INVITES: [&str; 5] = [
     wireroom::sandbox::world::links::PRIVATE_GROUP,
     wireroom::sandbox::world::links::APPROVAL_GROUP,
@@ -133,7 +137,7 @@ fn holder_settings(worker: WorkerId, telegram: TelegramConfig) -> HolderSettings
             peer_cache: 100,
         },
         telegram,
-        worker_fresh: Duration::from_secs(60),
+        worker_fresh: Duration::from_mins(1),
     }
 }
 
@@ -147,7 +151,7 @@ fn telegram_config(server: SocketAddr, key_file: PathBuf) -> TelegramConfig {
         server: Some(ServerConfig { address, key_file }),
         call_deadline: Duration::from_secs(3),
         wait_in_place: Duration::from_secs(1),
-        random_id_memory: Duration::from_secs(300),
+        random_id_memory: Duration::from_mins(5),
     }
 }
 
@@ -606,7 +610,149 @@ async fn a_lost_lease_closes_the_connection_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_join_request_and_an_invite_say_what_they_are() {
+async fn cut_off_from_postgres_the_connection_is_closed_before_the_lease_ends() {
+    let world = World::with_accounts(1).await;
+    let proxy = TcpProxy::to_url(world.database.url()).await;
+    let pool = PgPool::connect(&proxy.rewrite(world.database.url())).await.unwrap();
+    let holder = world.holder_of(WorkerId::generate(), pool);
+    let session = held(&holder, 1).await.remove(0);
+    proxy.blackhole();
+    timeout(BOUND, session.lost.cancelled()).await.unwrap();
+    until("closed", async || {
+        world.sandbox.controls().connections().is_empty().then_some(())
+    })
+    .await;
+    let held = "SELECT count(*) FROM session_leases WHERE owner IS NOT NULL AND expires_at > wireroom_now()";
+    assert_eq!(
+        world.count(held).await,
+        1,
+        "the lease had not ended when the connection was closed"
+    );
+    let (telegram, _) = port(&session);
+    let refused = telegram.resolve_username("anybody").await.unwrap_err();
+    assert_eq!(
+        (refused.code.as_str(), refused.decision),
+        ("lease_lost", Decision::Session)
+    );
+    proxy.resume();
+    // It takes the session again by itself, under a new fence.
+    let again = until("held again", async || holder.held().into_iter().next()).await;
+    assert!(again.fence > session.fence);
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn updates_are_read_and_their_place_is_stored() {
+    let world = World::with_accounts(1).await;
+    let holder = world.holder();
+    let session = held(&holder, 1).await.remove(0);
+    let (telegram, _) = port(&session);
+    let name = public_group(&world, 1000);
+    let chat = telegram.resolve_username(&name).await.unwrap();
+    telegram.join_chat(&chat).await.unwrap();
+    let post = |text: &str| {
+        world.sandbox.controls().with_world(|sandbox| {
+            let group = sandbox.find_peer(&name).expect("it exists");
+            let accounts = sandbox.accounts();
+            let writers = accounts.iter().filter(|row| row.id != world.imported[0].account_id);
+            let ids: Vec<_> = writers.map(|row| row.id).collect();
+            let posted = ids.into_iter().any(|id| sandbox.post_as(id, group, text).is_ok());
+            assert!(posted, "somebody else may write there");
+        });
+    };
+    let pts = async || {
+        let sql = "SELECT max(pts) FROM session_update_states WHERE box <> 0";
+        sqlx::query_scalar::<_, Option<i32>>(sql)
+            .fetch_one(world.database.pool())
+            .await
+            .unwrap()
+    };
+    post("first");
+    let before = until("stored", pts).await;
+    holder.shutdown(BOUND).await;
+    post("while nobody is there");
+    let holder = world.holder();
+    held(&holder, 1).await;
+    until("caught up", async || pts().await.filter(|pts| *pts > before)).await;
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_second_factor_is_asked_for() {
+    let mut world = World::with_accounts(0).await;
+    let accounts = world.sandbox.controls().with_world(|world| world.accounts());
+    let row = accounts
+        .into_iter()
+        .find(|row| row.has_password)
+        .expect("an account with a password");
+    let account = |password: Option<&str>| ImportAccount {
+        label: "two factors".to_owned(),
+        pool: "second".to_owned(),
+        phone: Secret::new(row.phone.clone()),
+        code: Secret::new(world.sandbox.login_code()),
+        password: password.map(Secret::new),
+    };
+    let attempt =
+        async |account: &ImportAccount| import(world.database.pool(), &world.vault, &world.telegram, account).await;
+    assert!(matches!(
+        attempt(&account(None)).await,
+        Err(ImportError::PasswordNeeded)
+    ));
+    assert!(matches!(
+        attempt(&account(Some("wrong"))).await,
+        Err(ImportError::Password)
+    ));
+    let mut wrong_code = account(Some(PASSWORD));
+    wrong_code.code = Secret::new("00000");
+    assert!(matches!(attempt(&wrong_code).await, Err(ImportError::Code)));
+    assert_eq!(
+        world.count("SELECT count(*) FROM sessions").await,
+        0,
+        "nothing is left of a failed login"
+    );
+    let imported = attempt(&account(Some(PASSWORD))).await.unwrap();
+    assert_eq!(imported.account_id, row.id);
+    assert_eq!(
+        world.sandbox.controls().connections().len(),
+        0,
+        "closed before it is ready"
+    );
+    world.imported.push(imported);
+    let holder = world.holder();
+    assert_eq!(held(&holder, 1).await[0].pool, "second");
+    let again = attempt(&account(Some(PASSWORD))).await;
+    assert!(matches!(again, Err(ImportError::InUse { .. })), "{again:?}");
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_join_request_waits_for_an_admin() {
+    let world = World::with_accounts(1).await;
+    let holder = world.holder();
+    let session = held(&holder, 1).await.remove(0);
+    let (telegram, _) = port(&session);
+    let link = wireroom::sandbox::world::links::APPROVAL_GROUP;
+    let Invite::Preview { request_needed, .. } = telegram.check_invite(link).await.unwrap() else {
+        panic!("not a member before");
+    };
+    assert!(request_needed);
+    assert_eq!(telegram.join_by_invite(link).await.unwrap(), Joined::ApprovalPending);
+    let plain = wireroom::sandbox::world::links::PRIVATE_GROUP;
+    let Joined::Joined(chat) = telegram.join_by_invite(plain).await.unwrap() else {
+        panic!("nobody has to approve");
+    };
+    assert!(chat.member);
+    assert_eq!(telegram.join_by_invite(plain).await.unwrap(), Joined::AlreadyMember);
+    assert!(matches!(telegram.check_invite(plain).await.unwrap(), Invite::Member(known) if known.id == chat.id));
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn names_and_links_say_what_they_are() {
     let world = World::with_accounts(1).await;
     let holder = world.holder();
     let session = held(&holder, 1).await.remove(0);
