@@ -1,22 +1,44 @@
 //! The only place with SQL. Functions that write take a `&mut PgConnection` and the caller commits once, so that an
 //! enqueue joins its caller's transaction.
 
+pub mod api_keys;
 pub mod attempt_data;
+pub mod audit;
+pub mod chat_reads;
 pub mod chats;
+pub mod claims;
+pub mod completions;
 pub mod effects;
+pub mod finished;
 pub mod floods;
 pub mod gates;
+pub mod health;
+pub mod job_reads;
 pub mod job_store;
+pub mod jobs;
 pub mod leases;
+pub mod master_keys;
+pub mod member_reads;
+pub mod notifications;
+pub mod partitions;
 pub mod peers;
+pub mod rescue;
+pub mod sandbox_sessions;
 pub mod scans;
+pub mod schema;
+pub mod server;
+pub mod session_reads;
 pub mod sessions;
 pub mod update_states;
 pub mod vault_keys;
+pub mod worker_reads;
+pub mod workers;
 
+pub use sqlx::{PgConnection, PgPool};
 use sqlx::{
-    PgPool,
+    Postgres,
     migrate::Migrator,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -49,6 +71,47 @@ pub enum StoreError {
     Decode { operation: &'static str, detail: String },
 }
 
+impl StoreError {
+    /// The database cannot be reached or takes no statements now: the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Query { source, .. } => is_unavailable(source),
+            Self::Rows { .. } | Self::Fenced { .. } | Self::Decode { .. } => false,
+        }
+    }
+
+    /// Whether the database understood the statement and refuses its values, so that they will be refused again.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Query {
+            source: sqlx::Error::Database(error),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        // Class 22: data exception; 23: integrity constraint violation; 54: program limit exceeded.
+        error
+            .code()
+            .is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
+    }
+}
+
+fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // Connection trouble, too little of something, and an operator's intervention: a shutdown, a start-up.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
+        _ => false,
+    }
+}
+
 /// `.map_err(failed("claim"))?` on a statement's result.
 pub fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     move |source| StoreError::Query { operation, source }
@@ -61,4 +124,9 @@ pub fn pool(config: &DatabaseConfig) -> Result<PgPool, sqlx::Error> {
         .max_connections(config.max_connections)
         .acquire_timeout(config.acquire_timeout)
         .connect_lazy_with(options.application_name("wireroom")))
+}
+
+/// A connection of the pool for the statement `operation`.
+pub async fn connection(pool: &PgPool, operation: &'static str) -> Result<PoolConnection<Postgres>, StoreError> {
+    pool.acquire().await.map_err(failed(operation))
 }

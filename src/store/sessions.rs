@@ -182,7 +182,7 @@ pub async fn insert_ready(connection: &mut PgConnection, session: &NewSession) -
     Ok(())
 }
 
-async fn insert_dc(connection: &mut PgConnection, session: SessionId, dc: &DcRow) -> Result<(), StoreError> {
+pub(super) async fn insert_dc(connection: &mut PgConnection, session: SessionId, dc: &DcRow) -> Result<(), StoreError> {
     sqlx::query!(
         "-- insert_session_dc
         INSERT INTO session_dcs (session_id, dc_id, ipv4, ipv6, auth_key_sealed, sealed_with)
