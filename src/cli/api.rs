@@ -51,7 +51,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             }
         }
     };
-    process::ended(supervise(&shutdown, process::bounds(&config.queue), &mut signals, work).await)?;
+    process::ended(supervise(&shutdown, process::bounds(&config.queue), &mut signals, Box::pin(work)).await)?;
     Ok(ExitCode::SUCCESS)
 }
 

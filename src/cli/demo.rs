@@ -12,7 +12,7 @@ use wireroom_jobs::JobKind;
 use crate::config::Secret;
 
 /// How long one job may take over the sandbox.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 /// How often a job is looked at: its life is what the demo shows, so it does not wait for the end alone.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -84,7 +84,7 @@ impl Demo {
                 "{:>7} {:<8} {what}",
                 format!("{} ms", begun.elapsed().as_millis()),
                 kind.as_str()
-            )
+            );
         };
         let mut job = self.create(kind).await?;
         let id = text(&job, "id").to_owned();

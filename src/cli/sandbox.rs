@@ -54,7 +54,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
     let shutdown = Shutdown::new();
     let work = serve(&args, &shutdown);
-    process::ended(supervise(&shutdown, BOUNDS, &mut signals, work).await)?;
+    process::ended(supervise(&shutdown, BOUNDS, &mut signals, Box::pin(work)).await)?;
     Ok(ExitCode::SUCCESS)
 }
 

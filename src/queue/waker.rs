@@ -168,6 +168,11 @@ pub struct FinishedWatch {
 }
 
 impl FinishedWatch {
+    /// The jobs of the next announcement; none when announcements were missed: read the state of all one waits for then.
+    pub async fn next(&mut self) -> Arc<[JobId]> {
+        self.finished.recv().await.unwrap_or_default()
+    }
+
     /// Resolves when `id` was announced, or when announcements were missed: read the job's state then.
     pub async fn finished(&mut self, id: JobId) {
         while let Ok(ids) = self.finished.recv().await {

@@ -47,8 +47,9 @@ Examples:
 
 It keeps its database, keys and .wireroom/dev.env (for scripts) in .wireroom/ of the working directory. With DATABASE_URL
 set, that database is used instead of a private one.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
-    /// Where the API listens [default: WIREROOM_API_LISTEN, 127.0.0.1:8080].
+    /// Where the API listens [default: `WIREROOM_API_LISTEN`, 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Let --listen name an address that other machines can reach. They get in with the key that is printed.
@@ -74,7 +75,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
     let shutdown = Shutdown::new();
     let work = live(&args, source, begun, &shutdown);
-    process::ended(supervise(&shutdown, bounds, &mut signals, work).await)?;
+    process::ended(supervise(&shutdown, bounds, &mut signals, Box::pin(work)).await)?;
     Ok(ExitCode::SUCCESS)
 }
 
