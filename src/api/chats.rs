@@ -59,7 +59,12 @@ impl ChatsApi {
     /// Look at a chat
     ///
     /// Shows a chat that some session has met. Scope: viewer.
-    #[oai(path = "/v1/chats/:id", method = "get", operation_id = "get_chat", tag = "Tag::Chats")]
+    #[oai(
+        path = "/v1/chats/:id",
+        method = "get",
+        operation_id = "get_chat",
+        tag = "Tag::Chats"
+    )]
     async fn get(
         &self,
         _caller: Allowed<Viewer>,

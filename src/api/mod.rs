@@ -15,28 +15,21 @@ mod sessions;
 mod shell;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod typed;
 mod wait;
 mod workers;
 
 use std::{io, sync::Arc, time::Duration};
 
-use poem::{
-    Endpoint, EndpointExt, Request, Response, Route, Server,
-    listener::TcpAcceptor,
-};
+use poem::{Endpoint, EndpointExt, Request, Response, Route, Server, listener::TcpAcceptor};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use wireroom_jobs::ports::Clock;
 
-pub use self::document::document;
-use self::{
-    auth::Authenticator,
-    problem::Problem,
-    routes::Routes,
-    shell::Shell,
-    wait::Waiters,
-};
+pub use self::document::{document, document_text};
+use self::{auth::Authenticator, problem::Problem, routes::Routes, shell::Shell, wait::Waiters};
 use crate::{config::Config, ids::JobId, store::PgPool};
 
 /// How long a connection may be silent: longer than the longest wait, so that only dead ones are closed.
@@ -107,8 +100,8 @@ pub async fn serve(deps: ApiDeps, listener: TcpListener, shutdown: CancellationT
 fn app(state: Arc<State>) -> impl Endpoint<Output = Response> {
     let service = document::service();
     let routes = Route::new()
-        .at("/docs", docs::page(&service))
-        .at("/openapi.json", docs::endpoint())
+        .at("/docs", poem::get(docs::page(&service)))
+        .at("/openapi.json", poem::get(docs::endpoint()))
         .nest("/", service);
     Shell::new(routes.map_to_response(), state)
 }

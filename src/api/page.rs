@@ -77,7 +77,11 @@ pub fn limit(given: Option<&str>) -> Result<u16, Problem> {
         .ok()
         .filter(|limit| (1..=MAX_LIMIT).contains(limit))
         .ok_or_else(|| {
-            Problem::new(Code::InvalidParameter, format!("limit takes a number from 1 to {MAX_LIMIT}.")).field("limit")
+            Problem::new(
+                Code::InvalidParameter,
+                format!("limit takes a number from 1 to {MAX_LIMIT}."),
+            )
+            .field("limit")
         })
 }
 
@@ -106,7 +110,10 @@ mod tests {
         assert_eq!(limit(None).expect("the default"), DEFAULT_LIMIT);
         assert_eq!(limit(Some("1000")).expect("the most"), MAX_LIMIT);
         for wrong in ["0", "1001", "-1", "many", ""] {
-            assert_eq!(limit(Some(wrong)).expect_err("out of bounds").code(), Code::InvalidParameter);
+            assert_eq!(
+                limit(Some(wrong)).expect_err("out of bounds").code(),
+                Code::InvalidParameter
+            );
         }
     }
 }

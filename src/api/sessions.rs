@@ -137,7 +137,12 @@ impl SessionsApi {
     /// List sessions
     ///
     /// Lists sessions by id: who holds them, how they are, and what they may not do for now. Scope: viewer.
-    #[oai(path = "/v1/sessions", method = "get", operation_id = "list_sessions", tag = "Tag::Sessions")]
+    #[oai(
+        path = "/v1/sessions",
+        method = "get",
+        operation_id = "list_sessions",
+        tag = "Tag::Sessions"
+    )]
     #[expect(clippy::too_many_arguments, reason = "one per filter")]
     async fn list(
         &self,
@@ -172,7 +177,12 @@ impl SessionsApi {
     /// Look at a session
     ///
     /// Shows one session. Scope: viewer.
-    #[oai(path = "/v1/sessions/:id", method = "get", operation_id = "get_session", tag = "Tag::Sessions")]
+    #[oai(
+        path = "/v1/sessions/:id",
+        method = "get",
+        operation_id = "get_session",
+        tag = "Tag::Sessions"
+    )]
     async fn get(
         &self,
         _caller: Allowed<Viewer>,

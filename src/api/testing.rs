@@ -7,10 +7,10 @@ use std::sync::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use poem::{
+    EndpointExt, Response,
     endpoint::BoxEndpoint,
     http::{HeaderMap, Method, StatusCode},
     test::{TestClient, TestRequestBuilder},
-    EndpointExt, Response,
 };
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -18,8 +18,8 @@ use wireroom_jobs::ports::Clock;
 
 use super::{ApiDeps, JobSignals, State, app};
 use crate::{
-    cluster::testing::TestDatabase,
     clock::SystemClock,
+    cluster::testing::TestDatabase,
     config::{Config, Source},
     ids::{JobId, SessionId},
     store::{
@@ -56,7 +56,10 @@ impl JobSignals for Signals {
     }
 
     fn cancelled(&self, job: JobId) {
-        self.cancelled.lock().expect("no test panics with the list in hand").push(job);
+        self.cancelled
+            .lock()
+            .expect("no test panics with the list in hand")
+            .push(job);
     }
 }
 
@@ -73,7 +76,9 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().expect("a header of text"))
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("a header of text"))
     }
 
     /// Checks that this is a problem of that code, whole and well-formed, and gives its body.
@@ -86,7 +91,10 @@ impl Answer {
         assert_eq!(body["type"], format!("urn:wireroom:problem:{code}"));
         assert_eq!(body["request_id"], self.header("x-request-id"));
         for field in ["title", "detail", "instance"] {
-            assert!(body[field].as_str().is_some_and(|text| !text.is_empty()), "{field} of {body}");
+            assert!(
+                body[field].as_str().is_some_and(|text| !text.is_empty()),
+                "{field} of {body}"
+            );
         }
         body
     }
@@ -100,6 +108,8 @@ pub struct TestApi {
     /// A key with the scope operator.
     pub key: String,
     client: TestClient<BoxEndpoint<'static, Response>>,
+    state: Arc<State>,
+    deps: ApiDeps,
     _shutdown: DropGuard,
 }
 
@@ -121,22 +131,38 @@ impl TestApi {
         change(&mut config);
         let clock = Arc::new(TestClock(Mutex::new(TimeDelta::zero())));
         let signals = Arc::new(Signals::default());
-        let state = State::new(ApiDeps {
+        let deps = ApiDeps {
             pool: database.pool().clone(),
             config,
             signals: Arc::clone(&signals) as Arc<dyn JobSignals>,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
-        });
+        };
+        let state = State::new(deps.clone());
         let shutdown = CancellationToken::new();
         tokio::spawn(Arc::clone(&state.waiters).run(database.pool().clone(), shutdown.clone()));
         Self {
-            client: TestClient::new(app(state).boxed()),
+            client: TestClient::new(app(Arc::clone(&state)).boxed()),
+            state,
+            deps,
             database,
             clock,
             signals,
             key,
             _shutdown: shutdown.drop_guard(),
         }
+    }
+
+    pub fn deps(&self) -> ApiDeps {
+        self.deps.clone()
+    }
+
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state)
+    }
+
+    /// Runs a statement of the test's own.
+    pub async fn execute(&self, statement: &'static str) {
+        sqlx::query(statement).execute(self.pool()).await.expect("a statement");
     }
 
     pub fn pool(&self) -> &PgPool {
@@ -150,7 +176,8 @@ impl TestApi {
 
     /// A request with the operator's key.
     pub fn request(&self, method: Method, path: &str) -> TestRequestBuilder<'_, BoxEndpoint<'static, Response>> {
-        self.bare(method, path).header("Authorization", format!("Bearer {}", self.key))
+        self.bare(method, path)
+            .header("Authorization", format!("Bearer {}", self.key))
     }
 
     /// A request without a key.
@@ -187,6 +214,28 @@ impl TestApi {
     }
 }
 
+/// An API whose database does not answer.
+pub fn over_nothing() -> BoxEndpoint<'static, Response> {
+    app(detached()).boxed()
+}
+
+/// The state of an API whose database does not answer.
+pub fn detached() -> Arc<State> {
+    // Port 1 of the own machine takes no connection.
+    let url = "postgres://nobody@127.0.0.1:1/nothing";
+    let config = Config::from_source(Source::from_values([
+        ("DATABASE_URL".to_owned(), url.to_owned()),
+        ("WIREROOM_DATABASE_ACQUIRE_SECONDS".to_owned(), "0.2".to_owned()),
+    ]))
+    .expect("a configuration");
+    State::new(ApiDeps {
+        pool: crate::store::pool(&config.database).expect("a pool"),
+        config,
+        signals: Arc::new(Signals::default()),
+        clock: Arc::new(SystemClock),
+    })
+}
+
 pub async fn send(request: TestRequestBuilder<'_, BoxEndpoint<'static, Response>>) -> Answer {
     let response = request.send().await.0;
     let (status, headers) = (response.status(), response.headers().clone());
@@ -197,6 +246,8 @@ pub async fn send(request: TestRequestBuilder<'_, BoxEndpoint<'static, Response>
 async fn create_key(pool: &PgPool, scope: Scope) -> String {
     let key = KeyMaterial::generate().expect("randomness");
     let mut conn = pool.acquire().await.expect("a connection");
-    api_keys::create(&mut conn, &key, "test", scope, "cli").await.expect("a key");
+    api_keys::create(&mut conn, &key, "test", scope, "cli")
+        .await
+        .expect("a key");
     key.text().expose().to_owned()
 }

@@ -66,7 +66,12 @@ impl WorkersApi {
     /// List workers
     ///
     /// Lists starts of worker processes, the latest first. Scope: viewer.
-    #[oai(path = "/v1/workers", method = "get", operation_id = "list_workers", tag = "Tag::Workers")]
+    #[oai(
+        path = "/v1/workers",
+        method = "get",
+        operation_id = "list_workers",
+        tag = "Tag::Workers"
+    )]
     async fn list(
         &self,
         _caller: Allowed<Viewer>,

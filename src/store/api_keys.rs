@@ -100,11 +100,13 @@ impl KeyMaterial {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// A key that is not revoked, as authentication needs it.
@@ -263,7 +265,14 @@ mod tests {
         let key = KeyMaterial::generate().expect("randomness");
         let text = key.text().expose();
         assert!(KeyMaterial::parse(text).is_some());
-        for wrong in ["", "wr_", "wr__", &text[1..], &text[..text.len() - 1], &text.to_uppercase()] {
+        for wrong in [
+            "",
+            "wr_",
+            "wr__",
+            &text[1..],
+            &text[..text.len() - 1],
+            &text.to_uppercase(),
+        ] {
             assert!(KeyMaterial::parse(wrong).is_none(), "{wrong}");
         }
     }
@@ -274,7 +283,9 @@ mod tests {
         let pool = database.pool();
         let key = KeyMaterial::generate().expect("randomness");
         let mut conn = pool.acquire().await.expect("connection");
-        create(&mut conn, &key, "one", Scope::Operator, "cli").await.expect("create");
+        create(&mut conn, &key, "one", Scope::Operator, "cli")
+            .await
+            .expect("create");
 
         let stored = find(pool, key.id()).await.expect("find").expect("there");
         assert_eq!(stored.scope, Scope::Operator);
@@ -282,8 +293,14 @@ mod tests {
         assert!(!KeyMaterial::generate().expect("randomness").matches(&stored));
 
         assert_eq!(revoke(&mut conn, key.id(), "cli").await.expect("revoke"), Revoked::Now);
-        assert_eq!(revoke(&mut conn, key.id(), "cli").await.expect("revoke"), Revoked::Before);
-        assert_eq!(revoke(&mut conn, "none", "cli").await.expect("revoke"), Revoked::Unknown);
+        assert_eq!(
+            revoke(&mut conn, key.id(), "cli").await.expect("revoke"),
+            Revoked::Before
+        );
+        assert_eq!(
+            revoke(&mut conn, "none", "cli").await.expect("revoke"),
+            Revoked::Unknown
+        );
         assert!(find(pool, key.id()).await.expect("find").is_none());
         assert!(list(pool).await.expect("list")[0].revoked_at.is_some());
 

@@ -9,11 +9,17 @@ use super::{MIGRATOR, StoreError, failed};
 pub enum SchemaState {
     Current,
     /// Migrations of this version are missing.
-    Behind { missing: usize },
+    Behind {
+        missing: usize,
+    },
     /// A migration that this version does not know was applied.
-    Ahead { version: i64 },
+    Ahead {
+        version: i64,
+    },
     /// A migration was applied in another wording.
-    Different { version: i64 },
+    Different {
+        version: i64,
+    },
 }
 
 /// Compares the applied migrations with the ones compiled in.

@@ -252,7 +252,11 @@ pub async fn cancel(conn: &mut PgConnection, id: JobId) -> Result<Cancelled, Sto
             .fetch_one(&mut *conn)
             .await
             .map_err(failed("cancel"))?;
-            Ok(if finished { Cancelled::Finished } else { Cancelled::Unknown })
+            Ok(if finished {
+                Cancelled::Finished
+            } else {
+                Cancelled::Unknown
+            })
         }
     }
 }

@@ -33,12 +33,7 @@ pub async fn scan_exists(pool: &PgPool, job: JobId) -> Result<bool, StoreError> 
 }
 
 /// The people with a user id past `after`, by user id.
-pub async fn page(
-    pool: &PgPool,
-    job: JobId,
-    after: Option<i64>,
-    limit: i64,
-) -> Result<Vec<MemberRecord>, StoreError> {
+pub async fn page(pool: &PgPool, job: JobId, after: Option<i64>, limit: i64) -> Result<Vec<MemberRecord>, StoreError> {
     sqlx::query_as!(
         MemberRecord,
         "-- member_page

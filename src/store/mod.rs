@@ -17,11 +17,11 @@ pub mod scans;
 pub mod session_reads;
 pub mod worker_reads;
 
+pub use sqlx::{PgConnection, PgPool};
 use sqlx::{
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-pub use sqlx::{PgConnection, PgPool};
 
 use crate::config::DatabaseConfig;
 

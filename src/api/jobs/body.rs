@@ -72,7 +72,10 @@ pub struct NewJobBody {
     deadline: Option<String>,
     /// Words to find the job by, of `a-z 0-9 _ . : -`. They are shown in lists: put nothing private in them.
     #[serde(default)]
-    #[schemars(length(max = 20), inner(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9_.:-]+$")))]
+    #[schemars(
+        length(max = 20),
+        inner(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9_.:-]+$"))
+    )]
     tags: Option<Vec<String>>,
 }
 
@@ -169,7 +172,12 @@ fn time(field: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Proble
     text.map(|text| {
         DateTime::parse_from_rfc3339(text)
             .map(|time| time.to_utc())
-            .map_err(|_| invalid(field, "must be a time with its offset (RFC 3339), such as 2030-01-31T12:00:00Z."))
+            .map_err(|_| {
+                invalid(
+                    field,
+                    "must be a time with its offset (RFC 3339), such as 2030-01-31T12:00:00Z.",
+                )
+            })
     })
     .transpose()
 }

@@ -45,7 +45,12 @@ impl CancelApi {
     ///
     /// Cancels a waiting job at once, and asks a running one to stop. A job that was cancelled already is answered as it
     /// is; one that has ended otherwise is refused (409, `job_finished`). Scope: operator.
-    #[oai(path = "/v1/jobs/:id/cancel", method = "post", operation_id = "cancel_job", tag = "Tag::Jobs")]
+    #[oai(
+        path = "/v1/jobs/:id/cancel",
+        method = "post",
+        operation_id = "cancel_job",
+        tag = "Tag::Jobs"
+    )]
     async fn cancel(
         &self,
         caller: Allowed<Operator>,

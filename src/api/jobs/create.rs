@@ -116,7 +116,11 @@ impl CreateApi {
                 location,
                 applied.unwrap_or_default(),
             ),
-            None => Created::Accepted(Json(Typed(current(state, stored, wait.is_some()).await)), location, applied),
+            None => Created::Accepted(
+                Json(Typed(current(state, stored, wait.is_some()).await)),
+                location,
+                applied,
+            ),
         })
     }
 }
@@ -171,9 +175,13 @@ async fn store(
     seat: Option<(Seat, Duration)>,
 ) -> Result<(JobRecord, Option<(Waiting, Duration)>), Problem> {
     let mut transaction = state.pool.begin().await.map_err(failed("begin_create_job"))?;
-    jobs::enqueue(&mut transaction, std::slice::from_ref(job), state.config.queue.ageing_step)
-        .await
-        .map_err(refused)?;
+    jobs::enqueue(
+        &mut transaction,
+        std::slice::from_ref(job),
+        state.config.queue.ageing_step,
+    )
+    .await
+    .map_err(refused)?;
     let entry = audit::Entry {
         actor: &caller.actor(),
         action: "job.created",

@@ -18,7 +18,11 @@ pub struct FieldError {
 impl FieldError {
     /// `value`, at `path`, must be an object.
     pub fn not_an_object(path: &str, value: &Value) -> Self {
-        Self::new(Code::WrongType, path, format!("must be an object, not {}.", type_of(value)))
+        Self::new(
+            Code::WrongType,
+            path,
+            format!("must be an object, not {}.", type_of(value)),
+        )
     }
 
     fn new(code: Code, field: impl Into<String>, detail: impl Into<String>) -> Self {
@@ -53,7 +57,9 @@ pub fn field_error(prefix: &str, path: &Path, message: &str, root: &Value) -> Fi
         let detail = format!("has a value that is not known; {}.", known(message));
         return FieldError::new(Code::InvalidValue, field, detail);
     }
-    let expected = message.rsplit_once(", expected ").map(|(_, expected)| type_name(expected));
+    let expected = message
+        .rsplit_once(", expected ")
+        .map(|(_, expected)| type_name(expected));
     match expected {
         Some(expected) if message.starts_with("invalid type: ") => {
             let is = at(root, path).map_or("what it is", type_of);

@@ -102,7 +102,8 @@ fn time(parameter: &'static str, text: Option<&str>) -> Result<Option<DateTime<U
         DateTime::parse_from_rfc3339(text)
             .map(|time| time.to_utc())
             .map_err(|_| {
-                let detail = format!("{parameter} takes a time with its offset (RFC 3339); in a URL, + is written %2B.");
+                let detail =
+                    format!("{parameter} takes a time with its offset (RFC 3339); in a URL, + is written %2B.");
                 Problem::new(Code::InvalidParameter, detail).field(parameter)
             })
     })

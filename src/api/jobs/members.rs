@@ -120,7 +120,10 @@ impl ApiResponse for Members {
                         <poem_openapi::payload::Json<Typed<Page<MemberView>>> as Payload>::schema_ref(),
                     ),
                     content("text/csv", text()),
-                    content(NDJSON, <poem_openapi::payload::Json<Typed<MemberView>> as Payload>::schema_ref()),
+                    content(
+                        NDJSON,
+                        <poem_openapi::payload::Json<Typed<MemberView>> as Payload>::schema_ref(),
+                    ),
                 ],
                 headers: vec![],
             }],
@@ -142,7 +145,12 @@ impl MembersApi {
     /// Answers a page as JSON, or all members as CSV or NDJSON (by `Accept`, or by `format`), streamed whatever their
     /// number. In CSV, a cell that a spreadsheet would take for a formula begins with an apostrophe. A later scan changes
     /// nothing here. Scope: viewer.
-    #[oai(path = "/v1/jobs/:id/members", method = "get", operation_id = "list_members", tag = "Tag::Jobs")]
+    #[oai(
+        path = "/v1/jobs/:id/members",
+        method = "get",
+        operation_id = "list_members",
+        tag = "Tag::Jobs"
+    )]
     #[expect(clippy::too_many_arguments, reason = "one per part of the request")]
     async fn members(
         &self,
@@ -229,7 +237,11 @@ async fn json_page(pool: &PgPool, job: JobId, after: Option<i64>, limit: u16) ->
 fn csv(pool: PgPool, job: JobId) -> Response {
     let header = write_csv(|writer| writer.write_record(CSV_HEADER));
     let rows = chunks(pool, job).and_then(|members| async move {
-        write_csv(|writer| members.iter().try_for_each(|member| writer.write_record(csv_cells(member))))
+        write_csv(|writer| {
+            members
+                .iter()
+                .try_for_each(|member| writer.write_record(csv_cells(member)))
+        })
     });
     let whole = stream::once(async { header }).chain(rows);
     download(CSV, "csv", job, Body::from_bytes_stream(whole))
@@ -311,3 +323,7 @@ fn safe_cell(text: &str) -> String {
         text.to_owned()
     }
 }
+
+#[cfg(test)]
+#[path = "members_tests.rs"]
+mod tests;

@@ -60,7 +60,12 @@ impl WhyApi {
     /// Explain a job
     ///
     /// Says why a job is not running, and when it will. Scope: viewer.
-    #[oai(path = "/v1/jobs/:id/why", method = "get", operation_id = "explain_job", tag = "Tag::Jobs")]
+    #[oai(
+        path = "/v1/jobs/:id/why",
+        method = "get",
+        operation_id = "explain_job",
+        tag = "Tag::Jobs"
+    )]
     async fn why(
         &self,
         _caller: Allowed<Viewer>,
@@ -167,7 +172,12 @@ fn wait(code: &str, message: String) -> Option<WaitView> {
 }
 
 fn nothing_in_the_way(job: &JobRecord) -> WaitView {
-    let error = |key: &str| job.error.as_ref().and_then(|error| error.get(key)).and_then(Value::as_str);
+    let error = |key: &str| {
+        job.error
+            .as_ref()
+            .and_then(|error| error.get(key))
+            .and_then(Value::as_str)
+    };
     let (code, message) = match job.state {
         JobState::Scheduled => ("scheduled", "The job is not due yet.".to_owned()),
         JobState::Queued => (
