@@ -1,4 +1,4 @@
-//! The OpenAPI document: poem-openapi's operations with schemars' schemas. The args of a job are a union by `kind`, made of
+//! The `OpenAPI` document: poem-openapi's operations with schemars' schemas. The args of a job are a union by `kind`, made of
 //! the structs in `jobs`: the same that are parsed.
 
 use poem_openapi::{OpenApi, OpenApiService, Tags};
@@ -98,17 +98,14 @@ fn merge(into: &mut Value, other: Value) {
 }
 
 fn description() -> String {
-    let codes: String = Code::ALL
+    let codes: Vec<String> = Code::ALL
         .iter()
         .map(|code| {
-            format!(
-                "| `{}` | {} | {} |\n",
-                code.as_str(),
-                code.status().as_u16(),
-                code.title()
-            )
+            let status = code.status().as_u16();
+            format!("| `{}` | {status} | {} |", code.as_str(), code.title())
         })
         .collect();
+    let codes = codes.join("\n");
     format!(
         "Runs Telegram work: post a job, and read its result.\n\n\
          Every `/v1` route needs a key: `Authorization: Bearer wr_<id>_<secret>`. Every response carries `X-Request-Id`; a \
@@ -118,7 +115,7 @@ fn description() -> String {
     )
 }
 
-/// The OpenAPI document, the same at every call: what `/openapi.json` answers and `wireroom openapi` prints.
+/// The `OpenAPI` document, the same at every call: what `/openapi.json` answers and `wireroom openapi` prints.
 pub fn document() -> Value {
     let mut document = Value::Null;
     for resource in resource_documents() {

@@ -23,7 +23,7 @@ struct Route {
 pub struct Routes(Vec<Route>);
 
 impl Routes {
-    /// The routes of an OpenAPI document.
+    /// The routes of an `OpenAPI` document.
     pub fn of(document: &Value) -> Self {
         let described = document["paths"]
             .as_object()

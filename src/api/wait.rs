@@ -33,7 +33,7 @@ const POLL_PER_WAITER: Duration = Duration::from_micros(250);
 const MAX_POLL: Duration = Duration::from_millis(250);
 
 /// How often those who have stopped waiting are forgotten in the database.
-const SWEEP: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_mins(1);
 
 /// How long to wait before the listener is tried again.
 const LISTENER_RETRY: Duration = Duration::from_secs(1);

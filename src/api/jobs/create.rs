@@ -79,7 +79,6 @@ impl CreateApi {
     /// like is refused (409, `session_not_ready`); one for a pool without a ready session is taken, waits, and says so in
     /// `wait_reason`. Scope: operator.
     #[oai(path = "/v1/jobs", method = "post", operation_id = "create_job", tag = "Tag::Jobs")]
-    #[expect(clippy::too_many_arguments, reason = "one per part of the request")]
     async fn create(
         &self,
         caller: Allowed<Operator>,
