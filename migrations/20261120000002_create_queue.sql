@@ -30,6 +30,9 @@ CREATE TABLE jobs (
     cancel_requested_at timestamptz,
     -- How many workers died under this job.
     crashes smallint NOT NULL DEFAULT 0,
+    -- A worker died while it held the job: until an attempt ends cleanly it runs alone among such jobs, and its start is
+    -- stored before its function is called, so that a job that kills its worker is told from its neighbours.
+    suspect boolean NOT NULL DEFAULT false,
     progress jsonb,
     checkpoint jsonb,
     last_error jsonb,
@@ -137,6 +140,40 @@ BEGIN
     RETURN made;
 END $$;
 SELECT ensure_day_partitions(7);
+
+-- The day partitions of days that ended before `keep` days ago, with their parent when they are still attached.
+CREATE FUNCTION expired_day_partitions(keep integer) RETURNS TABLE (child text, parent text) LANGUAGE sql STABLE AS $$
+    SELECT c.relname::text, p.relname::text
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = current_schema()
+    LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+    LEFT JOIN pg_class p ON p.oid = i.inhparent
+    WHERE c.relkind = 'r' AND c.relname ~ '^(finished_jobs|job_attempts)_[0-9]{8}$'
+        AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep
+    ORDER BY 1
+$$;
+
+-- Detaches one expired partition, or drops one that a former call detached: two short transactions, so that no query waits
+-- for the removal of a large file. Postgres refuses DETACH CONCURRENTLY beside a DEFAULT partition, so the lock on the
+-- parent is a full one: it is taken only when it is to be had at once. Returns the partition's name, or nothing.
+CREATE FUNCTION retire_day_partition(keep integer) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    expired record;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('wireroom.ensure_day_partitions')) THEN
+        RETURN NULL;
+    END IF;
+    SET LOCAL lock_timeout = '200ms';
+    SELECT * INTO expired FROM expired_day_partitions(keep) ORDER BY parent NULLS FIRST, child LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    ELSIF expired.parent IS NULL THEN
+        EXECUTE format('DROP TABLE %I', expired.child);
+    ELSE
+        EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', expired.parent, expired.child);
+    END IF;
+    RETURN expired.child;
+END $$;
 
 CREATE VIEW all_jobs AS
 SELECT id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, wait_reason, attempt, max_attempts,

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod ids;
+pub mod queue;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod store;

@@ -3,4 +3,9 @@
 
 mod support;
 
+mod bad_input;
+mod crashes;
+mod kinds;
+mod queue;
 mod smoke;
+mod telethon;

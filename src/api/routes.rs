@@ -74,7 +74,7 @@ impl Routes {
             return Ok(());
         };
         let mut seen: Vec<String> = Vec::new();
-        for (name, _) in form_urlencoded::parse(query.as_bytes()) {
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if !operation.query.iter().any(|known| *known == name) {
                 let known = match operation.query.as_slice() {
                     [] => "there are none".to_owned(),
@@ -85,6 +85,11 @@ impl Routes {
             }
             if seen.iter().any(|other| *other == name) {
                 let detail = "A query parameter may be given once.";
+                return Err(Problem::new(Code::InvalidParameter, detail).field(name));
+            }
+            if value.contains('\0') {
+                // Postgres has no text with it.
+                let detail = "A query parameter may not contain NUL.";
                 return Err(Problem::new(Code::InvalidParameter, detail).field(name));
             }
             seen.push(name.into_owned());

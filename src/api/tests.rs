@@ -138,6 +138,7 @@ async fn parameters_are_checked_by_name_and_by_value() {
         ("/v1/jobs?stat=queued", "unknown_parameter", "stat"),
         ("/v1/workers?pool=x", "unknown_parameter", "pool"),
         ("/v1/jobs?state=queued&state=running", "invalid_parameter", "state"),
+        ("/v1/jobs?pool=%00", "invalid_parameter", "pool"),
         ("/v1/jobs?state=asleep", "invalid_parameter", "state"),
         ("/v1/jobs?kind=walk", "invalid_parameter", "kind"),
         ("/v1/jobs?since=yesterday", "invalid_parameter", "since"),

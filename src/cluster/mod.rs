@@ -19,6 +19,7 @@ mod guard;
 mod home;
 mod locate;
 mod owner;
+mod password;
 mod server;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

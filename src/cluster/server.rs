@@ -8,15 +8,13 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::guard::{self, Until};
 use super::home::{Home, remove_file, remove_tree};
 use super::locate::Programs;
-use super::{ClusterError, POLL};
+use super::{ClusterError, POLL, password};
 
 /// The role that owns everything in a private cluster.
 pub(super) const ROLE: &str = "wireroom";
@@ -53,10 +51,10 @@ pub(super) async fn init(home: &Home, programs: &Programs, durable: bool) -> Res
     let draft = home.dir().join("data.new");
     remove_tree(&draft)?;
     home.make_private(&draft)?;
-    let password = random_password()?;
+    let password = password::random()?;
     let password_file = home.run().join("password");
     remove_file(&password_file)?;
-    write_for_server(home, &password_file, &password)?;
+    write_for_server(home, &password_file, &password::verifier(&password)?)?;
 
     let mut command = home.owner().command(programs.initdb());
     command.args([
@@ -85,13 +83,6 @@ pub(super) async fn init(home: &Home, programs: &Programs, durable: bool) -> Res
     home.store_password(&password)?;
     remove_tree(&home.data())?;
     fs::rename(&draft, home.data()).map_err(ClusterError::file("rename", &draft))
-}
-
-/// A password of 192 random bits, of characters that need no escape in a URL.
-fn random_password() -> Result<String, ClusterError> {
-    let mut bytes = [0_u8; 24];
-    getrandom::fill(&mut bytes).map_err(ClusterError::NoRandomness)?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// Writes a file that only the server's user can read, in its directory.
@@ -367,17 +358,6 @@ mod tests {
         assert_ne!(free_port(Some(port)).expect("another"), port);
         drop(taken);
         assert_eq!(free_port(Some(port)).expect("free again"), port);
-    }
-
-    #[test]
-    fn passwords_differ_and_need_no_escape() {
-        let one = random_password().expect("random");
-        assert_ne!(one, random_password().expect("random"));
-        assert!(
-            one.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'),
-            "{one}"
-        );
-        assert_eq!(one.len(), 32);
     }
 
     #[test]

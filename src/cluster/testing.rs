@@ -18,7 +18,6 @@ use std::time::Duration;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use sha2::{Digest, Sha256};
-use sqlx::migrate::Migrator;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::OnceCell;
@@ -29,9 +28,7 @@ use super::guard::Until;
 use super::home::{self, Home};
 use super::server::{self, Launch, Lifeline};
 use super::{ClusterError, POLL, find_programs, url};
-
-/// What every test database starts from.
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+use crate::store::MIGRATOR;
 
 /// Part of the template's name: raise it when a template is made in another way.
 const TEMPLATE_FORMAT: u8 = 1;
@@ -61,7 +58,7 @@ const SETTINGS: [(&str, &str); 8] = [
 ];
 
 /// The cluster, as this process is attached to it.
-struct Shared {
+pub(super) struct Shared {
     password: String,
     port: u16,
     template: String,
@@ -69,11 +66,18 @@ struct Shared {
     _lifeline: File,
 }
 
+impl Shared {
+    /// The URL of a database in it, with the password.
+    pub(super) fn url(&self, database: &str) -> String {
+        url(&self.password, self.port, database)
+    }
+}
+
 static SHARED: OnceCell<Shared> = OnceCell::const_new();
 
 /// Why there is no database for a test.
 #[derive(Debug, thiserror::Error)]
-enum TestingError {
+pub(super) enum TestingError {
     #[error("the shared test cluster")]
     Cluster(#[from] ClusterError),
     #[error("the lifeline of the shared test cluster")]
@@ -112,9 +116,11 @@ impl TestDatabase {
     }
 
     async fn create() -> Result<Self, TestingError> {
-        let shared = SHARED.get_or_try_init(attach).await?;
+        let shared = SHARED
+            .get_or_try_init(|| attach(target_directory().join("test-cluster")))
+            .await?;
         let name = format!("test_{}_{}", std::process::id(), Uuid::new_v4().simple());
-        let maintenance_url = url(&shared.password, shared.port, "postgres");
+        let maintenance_url = shared.url("postgres");
         let clone = async {
             let mut connection = connect(&maintenance_url).await?;
             // As fast as WAL_LOG here, and it leaves the shared buffers to the tests.
@@ -127,7 +133,7 @@ impl TestDatabase {
             connection.close().await
         };
         bounded(clone).await?;
-        let url = url(&shared.password, shared.port, &name);
+        let url = shared.url(&name);
         let pool = PgPoolOptions::new()
             .max_connections(POOL_SIZE)
             .acquire_timeout(Duration::from_secs(30))
@@ -183,10 +189,10 @@ impl Drop for TestDatabase {
     }
 }
 
-/// Joins the shared cluster, or starts it, and sees to the template.
-async fn attach() -> Result<Shared, TestingError> {
+/// Joins the shared cluster in `dir`, or starts it, and sees to the template.
+pub(super) async fn attach(dir: PathBuf) -> Result<Shared, TestingError> {
     let attach = async {
-        let home = Home::prepare(&target_directory().join("test-cluster"))?;
+        let home = Home::prepare(&dir)?;
         // One process at a time, so nobody joins a cluster that is not ready, and one makes the template.
         let _turn = home.turn().await?;
         let fifo = home.run().join("lifeline");
@@ -300,21 +306,21 @@ fn announce(mut hold: &File) -> std::io::Result<()> {
     hold.write_all(b"here\n")
 }
 
-/// Sweeps what dead processes left, when the server was just `started`, and makes the template if it is missing.
+/// Sweeps what earlier runs left, when the server was just `started`, and makes the template if it is missing.
+///
+/// A template of an earlier run goes too, even one of the same migrations: these make partitions for the days to come,
+/// and it may be weeks old.
 async fn prepare_databases(password: &str, port: u16, template: &str, started: bool) -> Result<(), TestingError> {
     let mut connection = bounded(connect(&url(password, port, "postgres"))).await?;
-    let names: Vec<String> = sqlx::query_scalar(
+    let mut names: Vec<String> = sqlx::query_scalar(
         "-- test_databases\nSELECT datname FROM pg_database WHERE datname ~ '^(test|template|building)_'",
     )
     .fetch_all(&mut connection)
     .await?;
     if started {
-        for name in names.iter().filter(|name| *name != template) {
-            bounded(run(
-                &mut connection,
-                format!("DROP DATABASE {} WITH (FORCE)", quoted(name)),
-            ))
-            .await?;
+        for name in names.drain(..) {
+            let statement = format!("DROP DATABASE {} WITH (FORCE)", quoted(&name));
+            bounded(run(&mut connection, statement)).await?;
         }
     }
     if !names.iter().any(|name| name == template) {

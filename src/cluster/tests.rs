@@ -322,3 +322,39 @@ async fn ctrl_c_in_the_terminal_reaches_the_process_and_not_its_server() {
     kill(elsewhere.pid(), Signal::SIGTERM).expect("our child");
     gone(&place.path().join("cluster")).await;
 }
+
+/// A process that shares a cluster and never ends by itself.
+#[tokio::test]
+#[ignore = "run by other tests, as a process of its own"]
+async fn sharing() {
+    let place = std::env::var_os("CLUSTER_TEST_PLACE").expect("run by another test");
+    let shared = testing::attach(Path::new(&place).join("cluster"))
+        .await
+        .expect("attached");
+    println!("url {}", shared.url("postgres"));
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_shared_server_lives_as_long_as_any_of_its_processes_and_no_longer() {
+    let place = place();
+    let mut starter = Elsewhere::start("sharing", place.path());
+    let url = starter.said("url ");
+    let mut joiner = Elsewhere::start("sharing", place.path());
+    assert_eq!(joiner.said("url "), url, "the two do not share");
+    kill(starter.pid(), Signal::SIGKILL).expect("our child");
+    starter.process.wait().expect("ended");
+
+    let mut late = Elsewhere::start("sharing", place.path());
+    assert_eq!(
+        late.said("url "),
+        url,
+        "the server ended with the process that started it"
+    );
+    for last in [&mut joiner, &mut late] {
+        kill(last.pid(), Signal::SIGKILL).expect("our child");
+        last.process.wait().expect("ended");
+    }
+    gone(&place.path().join("cluster")).await;
+    ask(&url, "SELECT 1::bigint").await.expect_err("nothing listens");
+}

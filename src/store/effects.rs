@@ -94,7 +94,13 @@ pub async fn sent(
             changed: done.rows_affected(),
             expected: 1,
         }),
-        Err(error) if error.as_database_error().is_some_and(|e| e.is_unique_violation()) => Ok(false),
+        Err(error)
+            if error
+                .as_database_error()
+                .is_some_and(sqlx::error::DatabaseError::is_unique_violation) =>
+        {
+            Ok(false)
+        }
         Err(error) => Err(failed("effect_sent")(error)),
     }
 }

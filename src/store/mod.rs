@@ -6,20 +6,27 @@ pub mod attempt_data;
 pub mod audit;
 pub mod chat_reads;
 pub mod chats;
+pub mod claims;
+pub mod completions;
 pub mod effects;
-pub mod finished;
 pub mod health;
 pub mod job_reads;
 pub mod job_store;
 pub mod jobs;
 pub mod member_reads;
+pub mod notifications;
+pub mod partitions;
+pub mod rescue;
 pub mod scans;
 pub mod session_reads;
 pub mod worker_reads;
+pub mod workers;
 
 pub use sqlx::{PgConnection, PgPool};
 use sqlx::{
+    Postgres,
     migrate::Migrator,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -60,6 +67,21 @@ impl StoreError {
             Self::Rows { .. } | Self::Fenced { .. } | Self::Decode { .. } => false,
         }
     }
+
+    /// Whether the database understood the statement and refuses its values, so that they will be refused again.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Query {
+            source: sqlx::Error::Database(error),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        // Class 22: data exception; 23: integrity constraint violation; 54: program limit exceeded.
+        error
+            .code()
+            .is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
+    }
 }
 
 fn is_unavailable(error: &sqlx::Error) -> bool {
@@ -90,4 +112,9 @@ pub fn pool(config: &DatabaseConfig) -> Result<PgPool, sqlx::Error> {
         .max_connections(config.max_connections)
         .acquire_timeout(config.acquire_timeout)
         .connect_lazy_with(options.application_name("wireroom")))
+}
+
+/// A connection of the pool for the statement `operation`.
+pub async fn connection(pool: &PgPool, operation: &'static str) -> Result<PoolConnection<Postgres>, StoreError> {
+    pool.acquire().await.map_err(failed(operation))
 }

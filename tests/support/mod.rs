@@ -3,4 +3,5 @@
 
 pub mod process;
 pub mod proxy;
+pub mod stack;
 pub mod wait;

@@ -1,13 +1,14 @@
 //! A whole Wireroom: a database of the test's own, a sandbox in this process, the API and workers as real processes.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs::Permissions, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use tempfile::TempDir;
 use wireroom::{
-    cluster::testing::TestDatabase,
-    sandbox::{Sandbox, SandboxConfig, SandboxHandle},
+    cluster::{Cluster, ClusterConfig, testing::TestDatabase},
+    sandbox::{Fault, Sandbox, SandboxConfig, SandboxHandle, call::UserId, world::PeerKey},
     vault::Vault,
 };
 
@@ -16,7 +17,7 @@ use super::{process::Process, wait::eventually};
 /// How long a process may take to come up, on a machine with other tests on it.
 pub const START_BOUND: Duration = Duration::from_secs(30);
 /// How long a job over the sandbox may take.
-pub const JOB_BOUND: Duration = Duration::from_secs(60);
+pub const JOB_BOUND: Duration = Duration::from_mins(1);
 
 /// What a test wants to be different.
 pub struct Options {
@@ -25,24 +26,96 @@ pub struct Options {
     pub sandbox: SandboxConfig,
     /// More variables, for the API and the workers.
     pub variables: Vec<(&'static str, String)>,
+    /// A Postgres server for this test alone.
+    pub own_server: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { accounts: vec!["alice"], sandbox: SandboxConfig::default(), variables: Vec::new() }
+        Self {
+            accounts: vec!["alice"],
+            sandbox: SandboxConfig::default(),
+            variables: Vec::new(),
+            own_server: false,
+        }
+    }
+}
+
+/// Where the test's rows are.
+pub struct Database {
+    url: String,
+    pool: PgPool,
+    /// Keeps it there.
+    owner: Owner,
+}
+
+enum Owner {
+    /// A database of the shared cluster.
+    Shared(#[expect(dead_code, reason = "dropped with the test, which drops the database")] TestDatabase),
+    /// A server of the test's own, durable, which it may restart.
+    Own(
+        Cluster,
+        #[expect(dead_code, reason = "holds the server's files")] TempDir,
+    ),
+}
+
+impl Database {
+    async fn shared() -> Self {
+        let database = TestDatabase::new().await;
+        Self {
+            url: database.url().to_owned(),
+            pool: database.pool().clone(),
+            owner: Owner::Shared(database),
+        }
+    }
+
+    async fn own() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        // As root the server runs as another user, who must be able to pass through.
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).expect("ours");
+        let config = ClusterConfig {
+            dir: dir.path().join("postgres"),
+            fresh: false,
+            download: false,
+            settings: vec![],
+        };
+        let cluster = Cluster::start(config).await.expect("the cluster starts");
+        let url = cluster.ensure_database("wireroom").await.expect("a database");
+        let pool = PgPool::connect(&url).await.expect("connected");
+        wireroom::store::MIGRATOR.run(&pool).await.expect("migrated");
+        Self {
+            url,
+            pool,
+            owner: Owner::Own(cluster, dir),
+        }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Stops the server as a crash does and starts it again. For a server of the test's own.
+    pub async fn crash(&mut self) {
+        let Owner::Own(cluster, _) = &mut self.owner else {
+            panic!("the shared cluster serves other tests")
+        };
+        cluster.crash().await.expect("it starts again");
     }
 }
 
 /// The running parts. Workers are started by the test.
 pub struct Stack {
-    pub database: TestDatabase,
+    pub database: Database,
     pub sandbox: SandboxHandle,
     pub api: Process,
     pub api_addr: SocketAddr,
     pub key: String,
     variables: Vec<(String, String)>,
     client: Client,
-    control: String,
     /// Holds the sandbox's public key for as long as processes read it.
     _files: TempDir,
 }
@@ -54,7 +127,11 @@ impl Stack {
     }
 
     pub async fn with(options: Options) -> Self {
-        let database = TestDatabase::new().await;
+        let database = if options.own_server {
+            Database::own().await
+        } else {
+            Database::shared().await
+        };
         let sandbox = Sandbox::start(options.sandbox).await.expect("the sandbox starts");
         let files = tempfile::tempdir().expect("a temporary directory");
         let key_file: PathBuf = files.path().join("sandbox.pem");
@@ -66,8 +143,16 @@ impl Stack {
         let key = create_key(&variables).await;
         let mut api = spawn(&["api"], &variables);
         let api_addr = listening(&mut api).await;
-        let control = format!("http://{}", sandbox.control_addr());
-        Self { database, sandbox, api, api_addr, key, variables, client: Client::new(), control, _files: files }
+        Self {
+            database,
+            sandbox,
+            api,
+            api_addr,
+            key,
+            variables,
+            client: Client::new(),
+            _files: files,
+        }
     }
 
     /// Starts a worker and waits until it is ready.
@@ -92,7 +177,9 @@ impl Stack {
 
     /// A request to the API with the operator's key.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("http://{}{path}", self.api_addr)).bearer_auth(&self.key)
+        self.client
+            .request(method, format!("http://{}{path}", self.api_addr))
+            .bearer_auth(&self.key)
     }
 
     pub async fn get(&self, path: &str) -> Value {
@@ -107,7 +194,12 @@ impl Stack {
     }
 
     pub async fn post_job(&self, body: Value) -> String {
-        let response = self.request(Method::POST, "/v1/jobs").json(&body).send().await.expect("answered");
+        let response = self
+            .request(Method::POST, "/v1/jobs")
+            .json(&body)
+            .send()
+            .await
+            .expect("answered");
         let status = response.status();
         let job: Value = response.json().await.expect("JSON");
         assert_eq!(status, StatusCode::ACCEPTED, "{job}");
@@ -122,14 +214,19 @@ impl Stack {
     pub async fn job_when(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         eventually(JOB_BOUND, async || {
             let job = self.job(id).await;
-            if wanted(&job) { Ok(job) } else { Err(format!("not {what}: {job}")) }
+            if wanted(&job) {
+                Ok(job)
+            } else {
+                Err(format!("not {what}: {job}"))
+            }
         })
         .await
     }
 
     /// Waits for the final result.
     pub async fn finished(&self, id: &str) -> Value {
-        self.job_when(id, "finished", |job| job["finished_at"].is_string()).await
+        self.job_when(id, "finished", |job| job["finished_at"].is_string())
+            .await
     }
 
     /// Posts a job and waits for its final result.
@@ -152,49 +249,61 @@ impl Stack {
         job["error"]["code"].as_str().expect("a code").to_owned()
     }
 
-    /// The sandbox's control interface.
-    pub async fn control(&self, method: Method, path: &str, body: Option<Value>) -> Value {
-        let mut request = self.client.request(method, format!("{}{path}", self.control));
-        if let Some(body) = &body {
-            request = request.json(body);
-        }
-        let response = request.send().await.expect("answered");
-        let status = response.status();
-        let text = response.text().await.expect("text");
-        assert!(status.is_success(), "{path}: {status} {text}");
-        serde_json::from_str(&text).unwrap_or(Value::Null)
-    }
-
     /// Scripts a fault.
-    pub async fn fault(&self, fault: Value) {
-        self.control(Method::POST, "/faults", Some(fault)).await;
+    pub fn fault(&self, fault: Fault) {
+        self.sandbox.controls().add_fault(fault);
     }
 
-    /// The messages of a chat, as the sandbox has them.
-    pub async fn messages(&self, chat: &str) -> Vec<Value> {
-        let answer = self.control(Method::GET, &format!("/chats/{chat}/messages"), None).await;
-        let list = answer.as_array().or_else(|| answer["messages"].as_array());
-        list.unwrap_or_else(|| panic!("no messages in {answer}")).clone()
+    /// The id of a chat of the sandbox, by username or title.
+    pub fn chat(&self, name: &str) -> PeerKey {
+        let found = self.sandbox.controls().with_world(|world| world.find_peer(name));
+        found.unwrap_or_else(|| panic!("the sandbox has no chat {name}"))
+    }
+
+    /// The id of an account of the sandbox.
+    pub fn account(&self, username: &str) -> UserId {
+        match self.chat(username) {
+            PeerKey::User(id) => id,
+            other => panic!("{username} is no account but {other:?}"),
+        }
     }
 
     /// How many messages of `chat` say exactly this.
-    pub async fn count_messages(&self, chat: &str, text: &str) -> usize {
-        self.messages(chat).await.iter().filter(|message| message["text"] == text).count()
+    pub fn count_messages(&self, chat: &str, text: &str) -> usize {
+        let chat = self.chat(chat);
+        let messages = self.sandbox.controls().with_world(|world| world.messages_of(chat));
+        messages.iter().filter(|message| message.text == text).count()
+    }
+
+    /// How often `method` was called, by anyone.
+    pub fn calls(&self, method: &str) -> u64 {
+        self.sandbox
+            .controls()
+            .calls()
+            .by_method
+            .get(method)
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// A figure from the database.
+    pub async fn figure(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query)
+            .fetch_one(self.database.pool())
+            .await
+            .expect("answered")
     }
 
     /// The end of a test: no key was used from two places, no job is left running.
     pub async fn finish(self) {
         assert_eq!(self.sandbox.incidents(), [], "a key was used from two places");
-        let running: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = 'running'")
-            .fetch_one(self.database.pool())
-            .await
-            .expect("answered");
+        let running = self.figure("SELECT count(*) FROM jobs WHERE state = 'running'").await;
         assert_eq!(running, 0, "jobs are left running");
     }
 }
 
 fn variables(
-    database: &TestDatabase,
+    database: &Database,
     sandbox: &SandboxHandle,
     key_file: &std::path::Path,
     extra: &[(&'static str, String)],
@@ -204,7 +313,10 @@ fn variables(
         ("DATABASE_URL".to_owned(), database.url().to_owned()),
         ("WIREROOM_MASTER_KEYS".to_owned(), master),
         ("WIREROOM_TELEGRAM_SERVER".to_owned(), sandbox.addr().to_string()),
-        ("WIREROOM_TELEGRAM_SERVER_KEY".to_owned(), key_file.display().to_string()),
+        (
+            "WIREROOM_TELEGRAM_SERVER_KEY".to_owned(),
+            key_file.display().to_string(),
+        ),
         ("WIREROOM_API_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ("WIREROOM_LOG_FORMAT".to_owned(), "text".to_owned()),
         // Short, so that a test that kills a worker does not take long.
@@ -221,7 +333,10 @@ fn variables(
 }
 
 fn spawn(arguments: &[&str], variables: &[(String, String)]) -> Process {
-    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let variables: Vec<(&str, &str)> = variables
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
     Process::wireroom(arguments, &variables)
 }
 
@@ -243,6 +358,9 @@ async fn create_key(variables: &[(String, String)]) -> String {
 async fn listening(api: &mut Process) -> SocketAddr {
     let line = api.wait_for_line("http://127.0.0.1:", START_BOUND).await;
     let (_, rest) = line.split_once("http://").expect("waited for");
-    let address: String = rest.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect();
+    let address: String = rest
+        .chars()
+        .take_while(|c| c.is_ascii_digit() || ".:".contains(*c))
+        .collect();
     address.parse().unwrap_or_else(|_| panic!("no address in {line}"))
 }

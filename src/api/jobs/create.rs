@@ -23,7 +23,7 @@ use crate::{
     },
     ids::{JobId, SessionId},
     store::{
-        audit, failed, finished,
+        audit, failed,
         job_reads::{self, JobRecord},
         jobs::{self, EnqueueError, NewJob},
         session_reads,
@@ -102,7 +102,7 @@ impl CreateApi {
             .map(|wait| state.waiters.seat().map(|seat| (seat, wait)))
             .transpose()?;
         let (stored, waiting) = store(state, &caller.0, context, &job, seat).await?;
-        state.signals.enqueued();
+        state.signals.enqueued(std::slice::from_ref(&job));
         let finished = match waiting {
             Some((waiting, wait)) => waiting.result(wait).await,
             None => None,
@@ -189,9 +189,6 @@ async fn store(
         details: json!({ "kind": job.kind.as_str(), "pool": job.pool, "session": job.session }),
     };
     audit::record(&mut transaction, entry).await?;
-    if let Some((_, wait)) = &seat {
-        finished::expect(&mut transaction, job.id, *wait).await?;
-    }
     let stored = job_reads::get(&mut *transaction, job.id)
         .await?
         .ok_or_else(|| Problem::internal("the job that was just stored is not there"))?;

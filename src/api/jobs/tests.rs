@@ -10,7 +10,6 @@ use wireroom_jobs::ports::Clock as _;
 use crate::{
     api::testing::{TestApi, send},
     ids::{JobId, SessionId},
-    store::finished,
 };
 
 fn join() -> Value {
@@ -25,21 +24,6 @@ fn with(field: &str, value: Value) -> Value {
 
 fn id_of(job: &Value) -> JobId {
     job["id"].as_str().expect("an id").parse().expect("a UUID")
-}
-
-/// Moves a job to the finished ones, as a worker would.
-async fn finish(api: &TestApi, id: JobId) {
-    let statement = "WITH gone AS (DELETE FROM jobs WHERE id = $1 RETURNING *)
-        INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, attempt, max_attempts,
-            fence, finished_at, result, tags, created_by, created_at)
-        SELECT id, kind, args, 'succeeded', lane, pool, session_id, priority, run_at, 1, max_attempts, fence,
-            wireroom_now(), '{\"status\": \"joined\"}', tags, created_by, created_at FROM gone";
-    let moved = sqlx::query(statement)
-        .bind(id.0)
-        .execute(api.pool())
-        .await
-        .expect("finished");
-    assert_eq!(moved.rows_affected(), 1);
 }
 
 async fn wait_for_job(api: &TestApi) -> JobId {
@@ -243,6 +227,13 @@ async fn a_body_that_cannot_be_read_says_where() {
             "text",
         ),
         (
+            publish(json!({ "chat": "@reading_club", "text": "a\u{0}b" })),
+            "invalid_value",
+            "args.text",
+            "NUL",
+        ),
+        (with("tags", json!(["a", "\u{0}"])), "invalid_value", "tags[1]", "NUL"),
+        (
             publish(json!({ "chat": "@reading_club", "text": "x".repeat(4097) })),
             "invalid_value",
             "args.text",
@@ -429,7 +420,7 @@ async fn a_wait_ends_with_the_finished_job() {
         .body_json(&join());
     let worker = async {
         let id = wait_for_job(&api).await;
-        finish(&api, id).await;
+        api.finish(id).await;
         // Nobody announces: polling finds it.
         id
     };
@@ -440,35 +431,6 @@ async fn a_wait_ends_with_the_finished_job() {
     let job = answer.json();
     assert_eq!(job["state"], "succeeded");
     assert_eq!(job["result"], json!({ "status": "joined" }));
-}
-
-#[tokio::test]
-async fn an_announcement_reaches_those_who_wait_and_leaves_nothing_behind() {
-    let api = TestApi::new().await;
-    let mut listener = finished::FinishedListener::listen(api.pool()).await.expect("listening");
-    let request = api
-        .request(Method::POST, "/v1/jobs")
-        .header("Prefer", "wait=30")
-        .body_json(&join());
-    let worker = async {
-        let id = wait_for_job(&api).await;
-        assert_eq!(api.count("job_waiters").await, 1);
-        let other = JobId::generate();
-        let mut conn = api.pool().acquire().await.expect("a connection");
-        finish(&api, id).await;
-        finished::announce(&mut conn, &[other, id]).await.expect("announced");
-        let heard = tokio::time::timeout(Duration::from_secs(10), listener.next())
-            .await
-            .expect("in time");
-        assert_eq!(
-            heard.expect("an announcement"),
-            [id.0],
-            "of those only that are waited for"
-        );
-    };
-    let (answer, ()) = tokio::join!(send(request), worker);
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(api.count("job_waiters").await, 0);
 }
 
 #[tokio::test]
@@ -503,7 +465,7 @@ async fn waiters_are_bounded_and_whoever_is_refused_leaves_no_job() {
         refused.problem("too_many_waiters");
         assert_eq!(refused.header("retry-after"), "1");
         assert_eq!(api.count("jobs").await, 1);
-        finish(&api, id).await;
+        api.finish(id).await;
     };
     let (first, ()) = tokio::join!(send(waits()), others);
     assert_eq!(first.status, StatusCode::OK);
@@ -536,7 +498,7 @@ async fn waiters_hold_no_connection() {
             .await
             .expect("ids");
         for id in ids {
-            finish(&api, JobId(id)).await;
+            api.finish(JobId(id)).await;
         }
     };
     let (answers, ()) = tokio::join!(futures::future::join_all(waits), worker);
@@ -550,7 +512,7 @@ async fn a_page_is_stable_while_jobs_come_in() {
     for _ in 0..7 {
         made.push(id_of(&api.post_job(&join()).await.json()));
     }
-    finish(&api, made[2]).await;
+    api.finish(made[2]).await;
     let mut seen = Vec::new();
     let mut path = "/v1/jobs?limit=3".to_owned();
     loop {
@@ -575,7 +537,7 @@ async fn lists_are_filtered_and_leave_the_text_of_messages_out() {
     });
     let published = id_of(&api.post_job(&publish).await.json());
     let joined = id_of(&api.post_job(&join()).await.json());
-    finish(&api, joined).await;
+    api.finish(joined).await;
 
     let list = async |query: String| {
         let answer = api.get(&format!("/v1/jobs{query}")).await;
@@ -630,7 +592,7 @@ async fn a_waiting_job_is_cancelled_at_once_and_a_running_one_is_asked() {
     );
 
     let ended = id_of(&api.post_job(&join()).await.json());
-    finish(&api, ended).await;
+    api.finish(ended).await;
     cancel(ended).await.problem("job_finished");
     cancel(JobId::generate()).await.problem("job_not_found");
     let audited: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_log WHERE action = 'job.cancelled'")

@@ -1,0 +1,193 @@
+//! Stores the ends of attempts, many in one statement. While one batch is being stored the next one gathers, so a lone end
+//! never waits and a flood of them costs few statements. What cannot be stored because the database is away is kept and
+//! tried again; meanwhile nothing is claimed, so that is bounded by the slots.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::{
+    endings::{self, Ending},
+    outage::Outage,
+    waker::Waker,
+};
+use crate::{
+    ids::JobId,
+    store::{self, PgPool, StoreError, completions},
+};
+
+/// Most ends of one statement.
+const BATCH: usize = 1000;
+
+/// An end and the session's token, which is held until the end is stored.
+pub struct Ended {
+    pub ending: Ending,
+    pub in_use: Option<TaskTrackerToken>,
+}
+
+/// Where ends are handed in.
+#[derive(Clone)]
+pub struct Endings {
+    queue: mpsc::UnboundedSender<Ended>,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: AtomicUsize,
+    stored: Notify,
+}
+
+impl Endings {
+    pub fn push(&self, ended: Ended) {
+        self.state.waiting.fetch_add(1, Ordering::AcqRel);
+        // The batcher goes last; an end that comes even later is rescued by another worker.
+        let _ = self.queue.send(ended);
+    }
+
+    /// Ends that are not stored yet.
+    pub fn waiting(&self) -> usize {
+        self.state.waiting.load(Ordering::Acquire)
+    }
+
+    /// Resolves when every end that was handed in is stored.
+    pub async fn all_stored(&self) {
+        loop {
+            let stored = self.state.stored.notified();
+            tokio::pin!(stored);
+            stored.as_mut().enable();
+            if self.waiting() == 0 {
+                return;
+            }
+            stored.await;
+        }
+    }
+}
+
+/// The task that stores.
+pub struct Batcher {
+    pool: PgPool,
+    waker: Waker,
+    outage: Outage,
+    ageing_step: Duration,
+    queue: mpsc::UnboundedReceiver<Ended>,
+    state: Arc<State>,
+}
+
+impl Batcher {
+    pub fn new(pool: PgPool, waker: Waker, ageing_step: Duration) -> (Endings, Self) {
+        let (sender, queue) = mpsc::unbounded_channel();
+        let state = Arc::new(State::default());
+        let endings = Endings {
+            queue: sender,
+            state: state.clone(),
+        };
+        let batcher = Self {
+            pool,
+            outage: waker.outage(),
+            waker,
+            ageing_step,
+            queue,
+            state,
+        };
+        (endings, batcher)
+    }
+
+    /// Runs until every [`Endings`] is gone.
+    pub async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while self.queue.recv_many(&mut batch, BATCH).await > 0 {
+            let count = batch.len();
+            let (endings, tokens): (Vec<Ending>, Vec<_>) =
+                batch.drain(..).map(|ended| (ended.ending, ended.in_use)).unzip();
+            self.store(endings).await;
+            drop(tokens);
+            self.state.waiting.fetch_sub(count, Ordering::AcqRel);
+            self.state.stored.notify_waiters();
+        }
+    }
+
+    async fn store(&self, endings: Vec<Ending>) {
+        let mut failures = 0;
+        loop {
+            match self.try_store(&endings).await {
+                Ok(()) => {
+                    self.outage.worked();
+                    return;
+                }
+                Err(error) if refused(&error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the database refuses the end of an attempt"
+                    );
+                    return self.store_one_by_one(endings).await;
+                }
+                Err(error) => {
+                    self.outage.failed(&error, failures).await;
+                    failures += 1;
+                }
+            }
+        }
+    }
+
+    /// Finds the end that spoils the batch, and fails its job instead.
+    async fn store_one_by_one(&self, endings: Vec<Ending>) {
+        for ending in endings {
+            let mut ending = ending;
+            let mut failures = 0;
+            while let Err(error) = self.try_store(std::slice::from_ref(&ending)).await {
+                if refused(&error) {
+                    ending = endings::not_storable(&ending);
+                }
+                self.outage.failed(&error, failures).await;
+                failures += 1;
+            }
+        }
+    }
+
+    async fn try_store(&self, endings: &[Ending]) -> Result<(), StoreError> {
+        let (mut finished, mut returned) = (Vec::new(), Vec::new());
+        for ending in endings {
+            match ending {
+                Ending::Finish(end) => finished.push(end.clone()),
+                Ending::Back(end) => returned.push(end.clone()),
+            }
+        }
+        let mut conn = store::connection(&self.pool, "finish").await?;
+        let mut stored = Vec::new();
+        if !finished.is_empty() {
+            stored = completions::finish(&mut conn, &finished).await?;
+            self.waker.finished(&stored);
+        }
+        if !returned.is_empty() {
+            let back = completions::go_back(&mut conn, &returned, self.ageing_step).await?;
+            // A cancelled one among them has finished.
+            self.waker.finished(&back);
+            self.waker.scheduled();
+            stored.extend(back);
+        }
+        if stored.len() < endings.len() {
+            report_stale(endings, &stored);
+        }
+        Ok(())
+    }
+}
+
+/// A late end changes nothing: the job was rescued, or its end is stored already and only the answer was lost.
+fn report_stale(endings: &[Ending], stored: &[JobId]) {
+    for ending in endings.iter().filter(|ending| !stored.contains(&ending.id())) {
+        tracing::debug!(job.id = %ending.id(), "the end of an attempt came too late and changed nothing");
+    }
+}
+
+/// The database understood and said no: the same values will be refused again.
+fn refused(error: &StoreError) -> bool {
+    error.is_refusal()
+}

@@ -1,0 +1,228 @@
+//! The one loop per process that promotes and claims. Admission is its alone: slots, lanes and gates are looked at here,
+//! and what comes out of it may run at once.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use wireroom_jobs::{Lane, Outcome};
+
+use super::{
+    backend::Dispatched,
+    backoff::Random,
+    batcher::{Ended, Endings},
+    endings::{self, AttemptFacts},
+    flights::Flights,
+    outage::Outage,
+    plan::{self, Room},
+    ports::{HeldSession, Sessions},
+    waker::Waker,
+};
+use crate::{
+    config::QueueConfig,
+    ids::WorkerId,
+    store::{
+        self, PgPool, StoreError,
+        claims::{self, ClaimedJob, Promotion},
+    },
+};
+
+/// Most jobs of one promotion.
+const PROMOTE_BATCH: i64 = 1000;
+
+/// Everything the loop needs.
+pub struct Dispatcher {
+    pub pool: PgPool,
+    pub config: QueueConfig,
+    pub worker: WorkerId,
+    pub sessions: Arc<dyn Sessions>,
+    pub flights: Arc<Flights>,
+    pub endings: Endings,
+    pub jobs: mpsc::UnboundedSender<Dispatched>,
+    pub waker: Waker,
+    pub outage: Outage,
+    pub random: Arc<dyn Random>,
+    /// Set when a claim's answer was lost: jobs may be ours without our knowing.
+    pub in_doubt: Arc<AtomicBool>,
+    /// Nothing is claimed once this is cancelled.
+    pub stop: CancellationToken,
+}
+
+/// What the loop knows from one round to the next.
+struct Memory {
+    held: Vec<Arc<HeldSession>>,
+    lanes: Vec<Lane>,
+    first: usize,
+    /// When the next scheduled job is due, counted from the moment it was learnt.
+    next_due: Option<tokio::time::Instant>,
+    promote: bool,
+    /// A slot that comes free may find a ready job.
+    hungry: bool,
+    failures: u32,
+}
+
+impl Dispatcher {
+    /// Runs until `stop`. Dropping the dispatcher ends the stream of claimed jobs.
+    pub async fn run(self) {
+        let mut changed = self.sessions.changed();
+        let mut memory = Memory {
+            held: self.held(),
+            lanes: plan::lanes(),
+            first: 0,
+            next_due: None,
+            promote: true,
+            hungry: false,
+            failures: 0,
+        };
+        while !self.stop.is_cancelled() {
+            match self.round(&mut memory).await {
+                Ok(()) => {
+                    memory.failures = 0;
+                    self.outage.worked();
+                }
+                Err(error) => {
+                    self.in_doubt.store(true, Ordering::Release);
+                    memory.promote = true;
+                    tokio::select! {
+                        () = self.outage.failed(&error, memory.failures) => {}
+                        () = self.stop.cancelled() => {}
+                    }
+                    memory.failures += 1;
+                    continue;
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = self.waker.woken() => {}
+                () = self.flights.slot_freed(), if memory.hungry => {}
+                Ok(()) = changed.changed() => memory.held = self.held(),
+                () = until(memory.next_due) => memory.promote = true,
+                () = tokio::time::sleep(self.config.poll) => {
+                    memory.promote = true;
+                    memory.held = self.held();
+                }
+            }
+            memory.promote |= self.waker.take_scheduled();
+        }
+    }
+
+    fn held(&self) -> Vec<Arc<HeldSession>> {
+        self.sessions.held().into_iter().map(Arc::new).collect()
+    }
+
+    async fn round(&self, memory: &mut Memory) -> Result<(), StoreError> {
+        if memory.promote {
+            let promotion = self.promote().await?;
+            memory.promote = promotion.next_in == Some(Duration::ZERO);
+            memory.next_due = promotion.next_in.map(|next_in| tokio::time::Instant::now() + next_in);
+            if promotion.promoted > 0 {
+                // The sessions of these jobs may be held elsewhere.
+                self.waker.ready();
+            }
+        }
+        memory.hungry = false;
+        let mut turn = 0;
+        // Claims stop while ends cannot be stored: what is in memory stays bounded.
+        let most_unstored = usize::try_from(self.config.claim_batch).unwrap_or(0).saturating_mul(4);
+        while !self.stop.is_cancelled() {
+            if self.endings.waiting() > most_unstored {
+                memory.hungry = true;
+                return Ok(());
+            }
+            let Some(more) = self.claim(memory, turn).await? else {
+                break;
+            };
+            if !more {
+                break;
+            }
+            turn += 1;
+        }
+        memory.first = memory.first.wrapping_add(1);
+        Ok(())
+    }
+
+    async fn promote(&self) -> Result<Promotion, StoreError> {
+        let mut conn = store::connection(&self.pool, "promote").await?;
+        claims::promote(&mut conn, PROMOTE_BATCH).await
+    }
+
+    /// Claims for one turn; tells whether there are more turns, or `None` when nobody has room in this one.
+    async fn claim(&self, memory: &mut Memory, turn: usize) -> Result<Option<bool>, StoreError> {
+        let room = Room {
+            worker: self.worker,
+            held: &memory.held,
+            first: memory.first,
+            batch: self.config.claim_batch,
+            take_suspect: !self.flights.has_suspect(),
+        };
+        let taken = |session, lane| self.flights.taken(session, lane);
+        let Some(plan) = plan::plan(&room, &memory.lanes, turn, taken) else {
+            memory.hungry |= !memory.held.is_empty();
+            return Ok(None);
+        };
+        memory.hungry |= plan.left_out || !room.take_suspect;
+        if !plan.request.members.is_empty() {
+            let mut conn = store::connection(&self.pool, "claim").await?;
+            let claimed = claims::claim(&mut conn, &plan.request).await?;
+            drop(conn);
+            // A full claim may have left jobs behind; so may one that took only the first of several suspects.
+            memory.hungry |= !claimed.is_empty();
+            self.dispatch(claimed, &memory.held);
+        }
+        Ok(Some(plan.more_turns))
+    }
+
+    fn dispatch(&self, claimed: Vec<ClaimedJob>, held: &[Arc<HeldSession>]) {
+        for job in claimed {
+            let session = held.iter().find(|session| session.id == job.session);
+            match session {
+                Some(session) if !self.stop.is_cancelled() => self.launch(job, session),
+                _ => self.give_back(&job),
+            }
+        }
+    }
+
+    fn launch(&self, job: ClaimedJob, session: &Arc<HeldSession>) {
+        let cancellation = session.lost.child_token();
+        self.flights.begin(&job, cancellation.clone());
+        let key = (job.id, job.fence);
+        let dispatched = Dispatched {
+            in_use: session.in_use.token(),
+            session: session.clone(),
+            cancellation,
+            job,
+        };
+        if let Err(mpsc::error::SendError(dispatched)) = self.jobs.send(dispatched) {
+            self.flights.end(key);
+            self.give_back(&dispatched.job);
+        }
+    }
+
+    /// A job that came after the stop goes back at once, its attempt refunded.
+    fn give_back(&self, job: &ClaimedJob) {
+        let facts = AttemptFacts {
+            id: job.id,
+            fence: job.fence,
+            kind: job.kind,
+            attempt: job.attempt,
+            max_attempts: job.max_attempts,
+        };
+        self.endings.push(Ended {
+            ending: endings::of(facts, Outcome::Cancelled, self.random.as_ref()),
+            in_use: None,
+        });
+    }
+}
+
+async fn until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

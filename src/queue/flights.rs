@@ -1,0 +1,183 @@
+//! The attempts this process has in its hands, and the slots they take.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use wireroom_jobs::Lane;
+
+use crate::{
+    ids::{JobId, SessionId},
+    store::claims::ClaimedJob,
+};
+
+/// An attempt: a job may be here twice, once under a fence that is over.
+pub type AttemptKey = (JobId, i64);
+
+struct Flight {
+    session: SessionId,
+    lane: Lane,
+    suspect: bool,
+    cancellation: CancellationToken,
+}
+
+#[derive(Default)]
+struct Inner {
+    attempts: HashMap<AttemptKey, Flight>,
+    /// By session: slots taken per lane, in the order of [`Lane::ALL`].
+    taken: HashMap<SessionId, [i32; 3]>,
+    suspects: usize,
+    /// Started, and not yet written to the job's row.
+    started: Vec<AttemptKey>,
+}
+
+/// All attempts of one process.
+#[derive(Default)]
+pub struct Flights {
+    inner: Mutex<Inner>,
+    freed: Notify,
+    ended: Notify,
+    start_seen: Notify,
+}
+
+impl Flights {
+    /// Takes a slot for a claimed job.
+    pub fn begin(&self, job: &ClaimedJob, cancellation: CancellationToken) {
+        let mut inner = self.lock();
+        inner.taken.entry(job.session).or_default()[lane_index(job.lane)] += 1;
+        inner.suspects += usize::from(job.suspect);
+        let flight = Flight {
+            session: job.session,
+            lane: job.lane,
+            suspect: job.suspect,
+            cancellation,
+        };
+        inner.attempts.insert((job.id, job.fence), flight);
+    }
+
+    /// The attempt's function is about to be called.
+    pub fn started(&self, key: AttemptKey) {
+        let mut inner = self.lock();
+        inner.started.push(key);
+        let first = inner.started.len() == 1;
+        drop(inner);
+        if first {
+            self.start_seen.notify_one();
+        }
+    }
+
+    /// Gives the attempt's slot back.
+    pub fn end(&self, key: AttemptKey) {
+        let mut inner = self.lock();
+        let Some(flight) = inner.attempts.remove(&key) else {
+            return;
+        };
+        inner.suspects -= usize::from(flight.suspect);
+        if let Some(taken) = inner.taken.get_mut(&flight.session) {
+            taken[lane_index(flight.lane)] -= 1;
+            if taken.iter().all(|count| *count == 0) {
+                inner.taken.remove(&flight.session);
+            }
+        }
+        drop(inner);
+        self.freed.notify_one();
+        self.ended.notify_waiters();
+    }
+
+    /// Resolves when a slot came free since the last time.
+    pub async fn slot_freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// Waits for starts, gives them `delay` to end by themselves, and returns those that have not.
+    pub async fn starts_to_store(&self, delay: Duration) -> Vec<AttemptKey> {
+        self.start_seen.notified().await;
+        tokio::time::sleep(delay).await;
+        let mut inner = self.lock();
+        let started = std::mem::take(&mut inner.started);
+        started
+            .into_iter()
+            .filter(|key| inner.attempts.contains_key(key))
+            .collect()
+    }
+
+    /// Puts starts back that could not be stored.
+    pub fn starts_not_stored(&self, keys: Vec<AttemptKey>) {
+        self.lock().started.extend(keys);
+        self.start_seen.notify_one();
+    }
+
+    /// Slots taken of a session.
+    pub fn taken(&self, session: SessionId, lane: Lane) -> i32 {
+        let inner = self.lock();
+        inner.taken.get(&session).map_or(0, |taken| taken[lane_index(lane)])
+    }
+
+    /// Whether a job runs that an earlier worker died under.
+    pub fn has_suspect(&self) -> bool {
+        self.lock().suspects > 0
+    }
+
+    pub fn len(&self) -> usize {
+        self.lock().attempts.len()
+    }
+
+    pub fn keys(&self) -> Vec<AttemptKey> {
+        self.lock().attempts.keys().copied().collect()
+    }
+
+    /// Asks one attempt to stop.
+    pub fn cancel(&self, key: AttemptKey) {
+        if let Some(flight) = self.lock().attempts.get(&key) {
+            flight.cancellation.cancel();
+        }
+    }
+
+    /// Asks every attempt of a job to stop.
+    pub fn cancel_job(&self, id: JobId) {
+        self.cancel_where(|key, _| key.0 == id);
+    }
+
+    /// Asks all attempts to stop, or those of one lane.
+    pub fn cancel_all(&self, only: Option<Lane>) {
+        self.cancel_where(|_, flight| only.is_none_or(|lane| flight.lane == lane));
+    }
+
+    /// Resolves when no attempt is left.
+    pub async fn none_left(&self) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.len() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn cancel_where(&self, chosen: impl Fn(&AttemptKey, &Flight) -> bool) {
+        for (key, flight) in &self.lock().attempts {
+            if chosen(key, flight) {
+                flight.cancellation.cancel();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing that panics runs under the lock, and counts are never left half changed.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::Interactive => 0,
+        Lane::Bulk => 1,
+        Lane::Watch => 2,
+    }
+}

@@ -1,0 +1,238 @@
+//! The layers and the service that an attempt passes through.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use apalis::prelude::Task;
+use apalis_core::error::BoxDynError;
+use futures::future::BoxFuture;
+use tower::{Layer, Service};
+use wireroom_jobs::{JobError, Lane, Outcome};
+
+use super::{
+    backend::Dispatched,
+    backoff::Random,
+    batcher::{Ended, Endings},
+    endings::{self, AttemptFacts},
+    flights::Flights,
+    outage::Outage,
+    ports::{Attempt, Runner},
+};
+use crate::store::{self, PgPool, claims};
+
+/// A function panicked. The panic's own message stays out: it may hold content.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the function panicked")]
+pub struct FunctionPanicked;
+
+/// Makes [`Conclude`].
+#[derive(Clone)]
+pub struct ConcludeLayer {
+    pub endings: Endings,
+    pub flights: Arc<Flights>,
+    pub random: Arc<dyn Random>,
+}
+
+impl<S> Layer<S> for ConcludeLayer {
+    type Service = Conclude<S>;
+
+    fn layer(&self, inner: S) -> Conclude<S> {
+        Conclude {
+            inner,
+            parts: self.clone(),
+        }
+    }
+}
+
+/// Turns whatever the inner service answered into the end of the attempt, and answers `Ok`: an attempt that went wrong is
+/// the job's affair, not the worker's.
+pub struct Conclude<S> {
+    inner: S,
+    parts: ConcludeLayer,
+}
+
+impl<S> Service<Task<Dispatched>> for Conclude<S>
+where
+    S: Service<Task<Dispatched>, Response = Outcome, Error = BoxDynError>,
+    S::Future: Send + 'static,
+{
+    type Response = ();
+    type Error = BoxDynError;
+    type Future = BoxFuture<'static, Result<(), BoxDynError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxDynError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, task: Task<Dispatched>) -> Self::Future {
+        let job = &task.args.job;
+        let facts = AttemptFacts {
+            id: job.id,
+            fence: job.fence,
+            kind: job.kind,
+            attempt: job.attempt,
+            max_attempts: job.max_attempts,
+        };
+        let in_use = task.args.in_use.clone();
+        let parts = self.parts.clone();
+        let attempt = self.inner.call(task);
+        Box::pin(async move {
+            let outcome = attempt.await.unwrap_or_else(|error| {
+                let panicked = error.downcast_ref::<FunctionPanicked>().is_some();
+                let code = if panicked { "panicked" } else { "internal" };
+                tracing::error!(job.id = %facts.id, job.kind = facts.kind.as_str(), fence = facts.fence, code,
+                    "an attempt ended in a fault of ours");
+                Outcome::Retry(JobError::transient(
+                    code,
+                    "The function failed in a way it must not: a fault of Wireroom's.",
+                ))
+            });
+            log_outcome(facts, &outcome);
+            let ending = endings::of(facts, outcome, parts.random.as_ref());
+            parts.endings.push(Ended {
+                ending,
+                in_use: Some(in_use),
+            });
+            parts.flights.end((facts.id, facts.fence));
+            Ok(())
+        })
+    }
+}
+
+fn log_outcome(facts: AttemptFacts, outcome: &Outcome) {
+    let (outcome, code) = match outcome {
+        Outcome::Done(_) => ("done", ""),
+        Outcome::Snooze { reason, .. } => ("snooze", reason.code.as_str()),
+        Outcome::Retry(error) => ("retry", error.code.as_str()),
+        Outcome::Discard(error) => ("discard", error.code.as_str()),
+        Outcome::Cancelled => ("cancelled", ""),
+    };
+    tracing::debug!(job.id = %facts.id, job.kind = facts.kind.as_str(), job.attempt = facts.attempt, fence = facts.fence,
+        outcome, code, "an attempt ended");
+}
+
+/// Makes [`AttemptTimeout`].
+#[derive(Debug, Clone, Copy)]
+pub struct AttemptTimeoutLayer;
+
+impl<S> Layer<S> for AttemptTimeoutLayer {
+    type Service = AttemptTimeout<S>;
+
+    fn layer(&self, inner: S) -> AttemptTimeout<S> {
+        AttemptTimeout { inner }
+    }
+}
+
+/// Ends an attempt that takes longer than its kind allows. `watch` jobs may take for ever.
+pub struct AttemptTimeout<S> {
+    inner: S,
+}
+
+impl<S> Service<Task<Dispatched>> for AttemptTimeout<S>
+where
+    S: Service<Task<Dispatched>, Response = Outcome>,
+    S::Future: Send + 'static,
+{
+    type Response = Outcome;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Outcome, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, task: Task<Dispatched>) -> Self::Future {
+        let job = &task.args.job;
+        if job.lane == Lane::Watch {
+            return Box::pin(self.inner.call(task));
+        }
+        let limit = job.kind.attempt_timeout();
+        let attempt = self.inner.call(task);
+        Box::pin(async move {
+            tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {
+                Ok(Outcome::Retry(JobError::transient(
+                    "attempt_timeout",
+                    format!("The attempt took longer than {} s.", limit.as_secs()),
+                )))
+            })
+        })
+    }
+}
+
+/// The innermost service: notes the start and calls the function.
+#[derive(Clone)]
+pub struct Route {
+    pub pool: PgPool,
+    pub runner: Arc<dyn Runner>,
+    pub flights: Arc<Flights>,
+    pub outage: Outage,
+    /// How long a function that was asked to stop has for it.
+    pub grace: Duration,
+}
+
+impl Service<Task<Dispatched>> for Route {
+    type Response = Outcome;
+    type Error = BoxDynError;
+    type Future = BoxFuture<'static, Result<Outcome, BoxDynError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxDynError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, task: Task<Dispatched>) -> Self::Future {
+        let route = self.clone();
+        Box::pin(async move { Ok(route.attempt(task.args).await) })
+    }
+}
+
+impl Route {
+    async fn attempt(self, dispatched: Dispatched) -> Outcome {
+        let Dispatched {
+            job,
+            session,
+            cancellation,
+            ..
+        } = dispatched;
+        if cancellation.is_cancelled() {
+            return Outcome::Cancelled;
+        }
+        if job.suspect {
+            if !self.store_start(&job).await {
+                return Outcome::Cancelled;
+            }
+        } else {
+            self.flights.started((job.id, job.fence));
+        }
+        let stopped = cancellation.clone();
+        let attempt = self.runner.run(Attempt {
+            job,
+            session,
+            cancellation,
+        });
+        tokio::select! {
+            outcome = attempt => outcome,
+            () = async { stopped.cancelled().await; tokio::time::sleep(self.grace).await } => {
+                tracing::warn!("the function did not stop when it was asked to, and was dropped");
+                Outcome::Cancelled
+            }
+        }
+    }
+
+    /// Whether the start is stored: the job killed a worker once, and if it does again it must be known that it ran.
+    async fn store_start(&self, job: &claims::ClaimedJob) -> bool {
+        let stored = async {
+            let mut conn = store::connection(&self.pool, "start").await?;
+            claims::start(&mut conn, &[(job.id, job.fence)]).await
+        };
+        match stored.await {
+            Ok(current) => !current.is_empty(),
+            Err(error) => {
+                self.outage.failed(&error, 0).await;
+                false
+            }
+        }
+    }
+}

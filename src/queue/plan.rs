@@ -1,0 +1,244 @@
+//! What to ask for in a claim: which sessions have room, grouped so that one statement serves them all.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use wireroom_jobs::{Action, JobKind, Lane};
+
+use super::ports::HeldSession;
+use crate::{
+    ids::{SessionId, WorkerId},
+    store::claims::{ClaimRequest, Group, Member},
+};
+
+/// A worker's wish list for one claim.
+pub struct Plan {
+    pub request: ClaimRequest,
+    /// Sessions of the same pool whose open kinds differ compete for the same jobs and take turns: there are more.
+    pub more_turns: bool,
+    /// Something that was left out (a session without room, or past the batch) may have ready jobs too.
+    pub left_out: bool,
+}
+
+/// The facts a plan is made from.
+pub struct Room<'a> {
+    pub worker: WorkerId,
+    pub held: &'a [Arc<HeldSession>],
+    /// Which session is asked for first; it moves, so that equally free sessions share their pool's jobs.
+    pub first: usize,
+    /// Most slots of one claim.
+    pub batch: i32,
+    pub take_suspect: bool,
+}
+
+/// The lanes that some kind uses.
+pub fn lanes() -> Vec<Lane> {
+    let used = |lane: &Lane| JobKind::ALL.iter().any(|kind| kind.lane() == *lane);
+    Lane::ALL.into_iter().filter(used).collect()
+}
+
+/// Plans the claim of one turn; `None` when no session of that turn has room. `taken` tells how many slots of a session
+/// are in use.
+pub fn plan(room: &Room<'_>, lanes: &[Lane], turn: usize, taken: impl Fn(SessionId, Lane) -> i32) -> Option<Plan> {
+    let mut planner = Planner::default();
+    let order = (0..room.held.len()).map(|n| &room.held[(room.first + n) % room.held.len()]);
+    for session in order {
+        for &lane in lanes {
+            let free = session.slots.of(lane) - taken(session.id, lane);
+            planner.offer(session, lane, free, turn, room.batch);
+        }
+    }
+    if planner.members.is_empty() && !planner.more_turns {
+        return None;
+    }
+    Some(Plan {
+        request: ClaimRequest {
+            worker: room.worker,
+            members: planner.members,
+            groups: planner.groups.into_iter().map(|variant| variant.group).collect(),
+            take_suspect: room.take_suspect,
+        },
+        more_turns: planner.more_turns,
+        left_out: planner.left_out,
+    })
+}
+
+struct Variant {
+    group: Group,
+    closed: BTreeSet<Action>,
+}
+
+#[derive(Default)]
+struct Planner<'a> {
+    members: Vec<Member>,
+    groups: Vec<Variant>,
+    /// (pool, lane) and the closed sets met so far, in order: the n-th gets the n-th turn.
+    variants: Vec<(&'a str, Lane, Vec<&'a BTreeSet<Action>>)>,
+    asked: i32,
+    more_turns: bool,
+    left_out: bool,
+}
+
+impl<'a> Planner<'a> {
+    fn offer(&mut self, session: &'a HeldSession, lane: Lane, free: i32, turn: usize, batch: i32) {
+        if session.slots.of(lane) <= 0 || session.lost.is_cancelled() {
+            return;
+        }
+        // Before anything else, so that a session without room does not shift the turns of the others.
+        let of_turn = self.turn_of(session, lane);
+        if of_turn != turn {
+            self.more_turns |= of_turn > turn;
+            return;
+        }
+        if free <= 0 || self.asked >= batch {
+            self.left_out = true;
+            return;
+        }
+        let Some(group) = self.group_of(session, lane) else {
+            return;
+        };
+        let free = free.min(batch - self.asked);
+        self.asked += free;
+        self.members.push(Member {
+            session: session.id,
+            fence: session.fence,
+            free,
+            group,
+        });
+    }
+
+    fn turn_of(&mut self, session: &'a HeldSession, lane: Lane) -> usize {
+        let known = self
+            .variants
+            .iter()
+            .position(|(pool, of_lane, _)| *pool == session.pool && *of_lane == lane);
+        let index = known.unwrap_or_else(|| {
+            self.variants.push((&session.pool, lane, Vec::new()));
+            self.variants.len() - 1
+        });
+        let closed_sets = &mut self.variants[index].2;
+        closed_sets
+            .iter()
+            .position(|closed| **closed == session.closed)
+            .unwrap_or_else(|| {
+                closed_sets.push(&session.closed);
+                closed_sets.len() - 1
+            })
+    }
+
+    /// The session's group in this claim, made when it is the first of it; `None` when every kind is closed to it.
+    fn group_of(&mut self, session: &HeldSession, lane: Lane) -> Option<usize> {
+        let known = self.groups.iter().position(|variant| {
+            variant.group.lane == lane && variant.group.pool == session.pool && variant.closed == session.closed
+        });
+        if known.is_some() {
+            return known;
+        }
+        let open_kinds = open_kinds(session, lane);
+        if open_kinds.as_ref().is_some_and(Vec::is_empty) {
+            return None;
+        }
+        self.groups.push(Variant {
+            group: Group {
+                pool: session.pool.clone(),
+                lane,
+                open_kinds,
+            },
+            closed: session.closed.clone(),
+        });
+        Some(self.groups.len() - 1)
+    }
+}
+
+/// The kinds of a lane that no closed gate of the session keeps back; `None` when that is all of them.
+fn open_kinds(session: &HeldSession, lane: Lane) -> Option<Vec<JobKind>> {
+    let of_lane = || JobKind::ALL.into_iter().filter(move |kind| kind.lane() == lane);
+    let open: Vec<JobKind> = of_lane()
+        .filter(|kind| !session.closed.contains(&kind.action()))
+        .collect();
+    (open.len() < of_lane().count()).then_some(open)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+    use super::*;
+    use crate::queue::ports::Slots;
+
+    fn session(pool: &str, bulk: i32, closed: &[Action]) -> Arc<HeldSession> {
+        Arc::new(HeldSession {
+            id: SessionId::generate(),
+            pool: pool.to_owned(),
+            fence: 1,
+            slots: Slots {
+                bulk,
+                ..Slots::default()
+            },
+            closed: closed.iter().copied().collect(),
+            lost: CancellationToken::new(),
+            in_use: TaskTracker::new(),
+        })
+    }
+
+    fn room(held: &[Arc<HeldSession>], batch: i32) -> Room<'_> {
+        Room {
+            worker: WorkerId::generate(),
+            held,
+            first: 0,
+            batch,
+            take_suspect: true,
+        }
+    }
+
+    fn asked(plan: &Plan) -> i32 {
+        plan.request.members.iter().map(|member| member.free).sum()
+    }
+
+    #[test]
+    fn sessions_of_one_pool_share_a_group_and_the_batch_bounds_them() {
+        let held = [session("a", 3, &[]), session("a", 3, &[]), session("b", 3, &[])];
+        let plan = plan(&room(&held, 7), &lanes(), 0, |_, _| 1).expect("there is room");
+        assert_eq!(plan.request.groups.len(), 2);
+        let free: Vec<i32> = plan.request.members.iter().map(|member| member.free).collect();
+        assert_eq!((free, plan.left_out), (vec![2, 2, 2], false));
+        let plan = super::plan(&room(&held, 3), &lanes(), 0, |_, _| 1).expect("there is room");
+        assert_eq!((asked(&plan), plan.left_out), (3, true));
+    }
+
+    #[test]
+    fn a_session_with_a_closed_gate_gets_its_open_kinds_in_a_turn_of_its_own() {
+        let held = [session("a", 1, &[]), session("a", 1, &[Action::Send])];
+        let first = plan(&room(&held, 10), &lanes(), 0, |_, _| 0).expect("there is room");
+        assert_eq!(first.request.members.len(), 1);
+        assert!(first.more_turns && first.request.groups[0].open_kinds.is_none());
+        let second = plan(&room(&held, 10), &lanes(), 1, |_, _| 0).expect("there is room");
+        assert_eq!(second.request.members[0].session, held[1].id);
+        assert_eq!(
+            second.request.groups[0].open_kinds.as_deref(),
+            Some([JobKind::Join, JobKind::Scan].as_slice())
+        );
+        assert!(!second.more_turns);
+    }
+
+    #[test]
+    fn nothing_is_asked_for_lost_full_or_closed_sessions() {
+        let lost = session("a", 1, &[]);
+        lost.lost.cancel();
+        let closed = session("a", 1, &[Action::Join, Action::Send, Action::Read]);
+        assert!(plan(&room(&[lost, closed], 10), &lanes(), 0, |_, _| 0).is_none_or(|plan| asked(&plan) == 0));
+        let full = [session("a", 1, &[])];
+        assert!(plan(&room(&full, 10), &lanes(), 0, |_, _| 1).is_none());
+        assert!(plan(&room(&[], 10), &lanes(), 0, |_, _| 0).is_none());
+    }
+
+    #[test]
+    fn the_first_session_moves() {
+        let held = [session("a", 1, &[]), session("a", 1, &[])];
+        let moved = Room {
+            first: 3,
+            ..room(&held, 10)
+        };
+        let plan = plan(&moved, &lanes(), 0, |_, _| 0).expect("there is room");
+        assert_eq!(plan.request.members[0].session, held[1].id);
+    }
+}

@@ -1,0 +1,227 @@
+//! The loops beside the dispatcher: heartbeats, starts, cancels, rescue, and the housekeeping of finished work. Each takes
+//! its rows with SKIP LOCKED, so any number of processes may run them, and none of them leads.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{broadcast::error::RecvError, watch};
+
+use super::{flights::Flights, outage::Outage, waker::Waker};
+use crate::{
+    config::QueueConfig,
+    store::{
+        self, PgPool, StoreError, claims, completions, partitions,
+        rescue::{self, RescueLimits},
+        workers::{self, WorkerFacts, WorkerState},
+    },
+};
+
+/// An attempt that ends sooner needs no write for its start.
+const START_DELAY: Duration = Duration::from_millis(20);
+/// Workers that may die under one job.
+const MOST_CRASHES: i16 = 3;
+/// Most rows of one housekeeping statement.
+const BATCH: i64 = 500;
+/// Day partitions that exist ahead.
+pub const DAYS_AHEAD: i32 = 7;
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
+
+/// What the loops share.
+#[derive(Clone)]
+pub struct Upkeep {
+    pub pool: PgPool,
+    pub config: QueueConfig,
+    pub worker: Arc<WorkerFacts>,
+    pub state: watch::Receiver<WorkerState>,
+    pub flights: Arc<Flights>,
+    pub waker: Waker,
+    pub outage: Outage,
+    pub in_doubt: Arc<AtomicBool>,
+}
+
+impl Upkeep {
+    /// Beats, and stops the attempts that a beat says are not wanted any more.
+    pub async fn heartbeats(mut self) {
+        let mut failures = 0;
+        loop {
+            match self.beat().await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    self.outage.failed(&error, failures).await;
+                    failures += 1;
+                    continue;
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.config.heartbeat) => {}
+                changed = self.state.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One beat with the state of the moment.
+    pub async fn beat(&mut self) -> Result<(), StoreError> {
+        let state = *self.state.borrow_and_update();
+        let running = self.flights.keys();
+        let mut conn = store::connection(&self.pool, "beat").await?;
+        let unwanted = workers::beat(&mut conn, &self.worker, state, &running).await?;
+        drop(conn);
+        self.outage.worked();
+        for attempt in unwanted {
+            if attempt.lost {
+                tracing::debug!(job.id = %attempt.id, fence = attempt.fence, "the job is not this attempt's any more");
+            }
+            self.flights.cancel((attempt.id, attempt.fence));
+        }
+        Ok(())
+    }
+
+    /// Writes the starts of attempts that did not end at once.
+    pub async fn starts(self) {
+        loop {
+            let started = self.flights.starts_to_store(START_DELAY).await;
+            if started.is_empty() {
+                continue;
+            }
+            let stored = async {
+                let mut conn = store::connection(&self.pool, "start").await?;
+                claims::start(&mut conn, &started).await
+            };
+            if let Err(error) = stored.await {
+                self.flights.starts_not_stored(started);
+                self.outage.failed(&error, 0).await;
+            }
+        }
+    }
+
+    /// Stops attempts whose job is being cancelled, as soon as it is announced; the beat finds what is not.
+    pub async fn cancels(self) {
+        let mut cancels = self.waker.cancels();
+        loop {
+            match cancels.recv().await {
+                Ok(id) => self.flights.cancel_job(id),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Takes orphans back, and fails what is past its deadline or bound to a lost session.
+    pub async fn rescues(self) {
+        let mut failures = 0;
+        loop {
+            match self.rescue().await {
+                Ok(full) => {
+                    failures = 0;
+                    if full {
+                        continue;
+                    }
+                }
+                Err(error) => {
+                    self.outage.failed(&error, failures).await;
+                    failures += 1;
+                    continue;
+                }
+            }
+            tokio::time::sleep(self.config.heartbeat).await;
+        }
+    }
+
+    /// One pass; tells whether a batch was full, so that there may be more.
+    pub async fn rescue(&self) -> Result<bool, StoreError> {
+        let limits = RescueLimits {
+            worker_dead: self.config.worker_dead,
+            crashes: MOST_CRASHES,
+            batch: BATCH,
+        };
+        let mut conn = store::connection(&self.pool, "rescue_orphans").await?;
+        let mut orphans = rescue::rescue_orphans(&mut conn, limits).await?;
+        if self.in_doubt.load(Ordering::Acquire) {
+            let known = self.flights.keys();
+            let (returned, in_doubt) =
+                rescue::return_unknown(&mut conn, self.worker.id, &known, self.config.worker_dead).await?;
+            self.in_doubt.store(in_doubt, Ordering::Release);
+            orphans.extend(returned);
+        }
+        for orphan in &orphans {
+            tracing::warn!(
+                job.id = %orphan.id,
+                worker.id = orphan.worker.map(tracing::field::display),
+                session.id = orphan.session.map(tracing::field::display),
+                became = orphan.became,
+                "took a job back from a worker that lost it"
+            );
+        }
+        let late = completions::fail_past_deadline(&mut conn, BATCH).await?;
+        let lost = rescue::fail_jobs_of_lost_sessions(&mut conn, BATCH).await?;
+        drop(conn);
+        if !orphans.is_empty() {
+            self.waker.ready();
+        }
+        let ended: Vec<_> = orphans.iter().map(|orphan| orphan.id).collect();
+        for ids in [&ended, &late, &lost] {
+            self.waker.finished(ids);
+        }
+        let batch = usize::try_from(BATCH).unwrap_or(usize::MAX);
+        Ok([ended.len(), late.len(), lost.len()]
+            .into_iter()
+            .any(|count| count >= batch))
+    }
+
+    /// Partitions ahead, and the removal of what is kept long enough. Begins with a pause: the first partitions are made
+    /// before the process is ready.
+    pub async fn housekeeping(self) {
+        let mut failures = 0;
+        loop {
+            let pause = if failures == 0 {
+                HOUSEKEEPING_EVERY
+            } else {
+                Duration::from_secs(30)
+            };
+            tokio::time::sleep(pause).await;
+            match self.keep_house().await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "housekeeping failed; trying again soon"
+                    );
+                    failures += 1;
+                }
+            }
+        }
+    }
+
+    /// One pass.
+    pub async fn keep_house(&self) -> Result<(), StoreError> {
+        let keep = self.config.retention_days;
+        let mut conn = store::connection(&self.pool, "ensure_ahead").await?;
+        partitions::ensure_ahead(&mut conn, DAYS_AHEAD).await?;
+        if partitions::in_default(&mut conn).await? {
+            tracing::error!(
+                "finished jobs lie in the DEFAULT partition: a day's partition was missing when they ended"
+            );
+        }
+        for (kind, jobs) in claims::unknown_kinds(&mut conn).await? {
+            tracing::warn!(
+                job.kind = kind,
+                jobs,
+                "ready jobs of a kind that this version does not know wait for a newer worker"
+            );
+        }
+        while partitions::expire_rows(&mut conn, keep, BATCH).await? > 0 {}
+        while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {
+            tracing::info!(partition, "retired a day of finished work");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,325 @@
+//! Waking: the dispatcher of this process directly, those of the others by one coalesced NOTIFY, sent by a task of its own
+//! outside of any transaction. The same channel carries cancels, and, while somebody waits for a job to finish, the ids of
+//! finished jobs. A notification that is lost is found by polling: it makes things faster, never possible.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+use super::{backoff::SystemRandom, outage::Outage};
+use crate::{
+    ids::JobId,
+    store::{
+        self, PgPool, StoreError,
+        jobs::NewJob,
+        notifications::{self, Listener},
+    },
+};
+
+/// The shortest time between two NOTIFY statements.
+const COALESCE: Duration = Duration::from_millis(3);
+/// How often a process says that somebody in it waits for finished jobs.
+const WAITING_EVERY: Duration = Duration::from_secs(1);
+/// For how many of those the others believe it.
+const WAITING_FOR: u8 = 3;
+
+/// The process's bell; clones are the same bell. The last one dropped ends its tasks.
+#[derive(Clone)]
+pub struct Waker {
+    bell: Arc<Bell>,
+    _tasks: Arc<DropGuard>,
+}
+
+struct Bell {
+    origin: Uuid,
+    ready: Notify,
+    scheduled: AtomicBool,
+    cancelled: broadcast::Sender<JobId>,
+    finished: broadcast::Sender<Arc<[JobId]>>,
+    waiters: AtomicUsize,
+    /// Counts down each second since another process last said that somebody waits there.
+    others_wait: AtomicU8,
+    outbox: Mutex<Outbox>,
+    posted: Notify,
+    outage: Outage,
+}
+
+#[derive(Default)]
+struct Outbox {
+    ready: bool,
+    scheduled: bool,
+    waiting: bool,
+    cancelled: Vec<JobId>,
+    finished: Vec<JobId>,
+}
+
+impl Waker {
+    /// Starts the process's one listener and its sender. One per process.
+    pub fn start(pool: PgPool) -> Self {
+        let bell = Arc::new(Bell {
+            origin: Uuid::new_v4(),
+            ready: Notify::new(),
+            scheduled: AtomicBool::new(false),
+            cancelled: broadcast::channel(1024).0,
+            finished: broadcast::channel(4096).0,
+            waiters: AtomicUsize::new(0),
+            others_wait: AtomicU8::new(0),
+            outbox: Mutex::default(),
+            posted: Notify::new(),
+            outage: Outage::new(Arc::new(SystemRandom)),
+        });
+        let stop = CancellationToken::new();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(send(bell.clone(), pool.clone())));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(listen(bell.clone(), pool)));
+        Self {
+            bell,
+            _tasks: Arc::new(stop.drop_guard()),
+        }
+    }
+
+    /// Call it after the commit of an enqueue.
+    pub fn enqueued(&self, jobs: &[NewJob]) {
+        let scheduled = jobs.iter().any(|job| job.run_at.is_some());
+        if scheduled {
+            self.scheduled();
+        }
+        if jobs.iter().any(|job| job.run_at.is_none()) {
+            self.ready();
+        }
+    }
+
+    /// There are jobs that may be claimed.
+    pub fn ready(&self) {
+        self.bell.ready.notify_one();
+        self.bell.post(|outbox| outbox.ready = true);
+    }
+
+    /// There are jobs with a time ahead.
+    pub fn scheduled(&self) {
+        self.bell.scheduled.store(true, Ordering::Release);
+        self.bell.ready.notify_one();
+        self.bell.post(|outbox| outbox.scheduled = true);
+    }
+
+    /// Call it after the commit of a cancel that answered `Requested`.
+    pub fn cancelled(&self, id: JobId) {
+        // Nobody listens in a process without a worker.
+        let _ = self.bell.cancelled.send(id);
+        self.bell.post(|outbox| outbox.cancelled.push(id));
+    }
+
+    /// Jobs have finished; tells those who wait, here and elsewhere, if there are any.
+    pub fn finished(&self, ids: &[JobId]) {
+        if ids.is_empty() {
+            return;
+        }
+        if self.bell.waiters.load(Ordering::Relaxed) > 0 {
+            let _ = self.bell.finished.send(ids.into());
+        }
+        if self.bell.others_wait.load(Ordering::Relaxed) > 0 {
+            self.bell.post(|outbox| outbox.finished.extend_from_slice(ids));
+        }
+    }
+
+    /// Begins to hear of finished jobs. Begin before the job's state is read, and read it each second all the same.
+    pub fn watch_finished(&self) -> FinishedWatch {
+        let finished = self.bell.finished.subscribe();
+        if self.bell.waiters.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.bell.post(|outbox| outbox.waiting = true);
+        }
+        FinishedWatch {
+            bell: self.bell.clone(),
+            finished,
+        }
+    }
+
+    /// Resolves when this process was woken since the last time.
+    pub(super) async fn woken(&self) {
+        self.bell.ready.notified().await;
+    }
+
+    /// Whether jobs with a time ahead were announced since the last time.
+    pub(super) fn take_scheduled(&self) -> bool {
+        self.bell.scheduled.swap(false, Ordering::AcqRel)
+    }
+
+    /// The process's one knowledge of whether the database answers.
+    pub(super) fn outage(&self) -> Outage {
+        self.bell.outage.clone()
+    }
+
+    pub(super) fn cancels(&self) -> broadcast::Receiver<JobId> {
+        self.bell.cancelled.subscribe()
+    }
+}
+
+/// Hears of finished jobs for as long as it lives.
+pub struct FinishedWatch {
+    bell: Arc<Bell>,
+    finished: broadcast::Receiver<Arc<[JobId]>>,
+}
+
+impl FinishedWatch {
+    /// The jobs of the next announcement; none when announcements were missed: read the jobs' states then.
+    pub async fn next(&mut self) -> Vec<JobId> {
+        match self.finished.recv().await {
+            Ok(ids) => ids.to_vec(),
+            Err(broadcast::error::RecvError::Lagged(_)) => Vec::new(),
+            // The bell holds the sender, and this watch the bell.
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+
+    /// Resolves when `id` was announced, or when announcements were missed: read the job's state then.
+    pub async fn finished(&mut self, id: JobId) {
+        while let Ok(ids) = self.finished.recv().await {
+            if ids.contains(&id) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for FinishedWatch {
+    fn drop(&mut self) {
+        self.bell.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Bell {
+    fn post(&self, put: impl FnOnce(&mut Outbox)) {
+        put(&mut self.outbox.lock().unwrap_or_else(PoisonError::into_inner));
+        self.posted.notify_one();
+    }
+
+    fn take_payloads(&self) -> Vec<String> {
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *outbox).payloads(self.origin)
+    }
+
+    /// Acts on another process's payload; one that cannot be read comes from a newer version and is left alone.
+    fn heard(&self, payload: &str) {
+        let mut words = payload.split_ascii_whitespace();
+        if words
+            .next()
+            .is_none_or(|origin| origin == self.origin.simple().to_string())
+        {
+            return;
+        }
+        let topic = words.next().unwrap_or_default();
+        let ids = words.filter_map(|id| id.parse().ok());
+        match topic {
+            "ready" => self.ready.notify_one(),
+            "scheduled" => {
+                self.scheduled.store(true, Ordering::Release);
+                self.ready.notify_one();
+            }
+            "waiting" => self.others_wait.store(WAITING_FOR, Ordering::Relaxed),
+            "cancelled" => ids.for_each(|id| {
+                let _ = self.cancelled.send(id);
+            }),
+            "finished" => {
+                let _ = self.finished.send(ids.collect());
+            }
+            _ => {}
+        }
+    }
+
+    /// Whatever was missed is looked for.
+    fn missed(&self) {
+        self.scheduled.store(true, Ordering::Release);
+        self.ready.notify_one();
+    }
+}
+
+impl Outbox {
+    fn payloads(self, origin: Uuid) -> Vec<String> {
+        let origin = origin.simple();
+        let flags = [
+            ("ready", self.ready && !self.scheduled),
+            ("scheduled", self.scheduled),
+            ("waiting", self.waiting),
+        ];
+        let mut payloads: Vec<String> = flags
+            .into_iter()
+            .filter(|(_, set)| *set)
+            .map(|(topic, _)| format!("{origin} {topic}"))
+            .collect();
+        for (topic, ids) in [("cancelled", self.cancelled), ("finished", self.finished)] {
+            // A UUID and its space take 37 bytes; the origin and the topic less than 60.
+            for chunk in ids.chunks((notifications::PAYLOAD - 60) / 37) {
+                let ids: Vec<String> = chunk.iter().map(ToString::to_string).collect();
+                payloads.push(format!("{origin} {topic} {}", ids.join(" ")));
+            }
+        }
+        payloads
+    }
+}
+
+/// Sends what was posted, at most once per [`COALESCE`]. What cannot be sent is dropped: polling finds it.
+async fn send(bell: Arc<Bell>, pool: PgPool) {
+    let mut second = tokio::time::interval(WAITING_EVERY);
+    loop {
+        tokio::select! {
+            () = bell.posted.notified() => {}
+            _ = second.tick() => {
+                let _ = bell.others_wait.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+                if bell.waiters.load(Ordering::Relaxed) == 0 {
+                    continue;
+                }
+                bell.post(|outbox| outbox.waiting = true);
+            }
+        }
+        let payloads = bell.take_payloads();
+        if payloads.is_empty() {
+            continue;
+        }
+        if let Err(error) = send_now(&pool, &payloads).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a notification was not sent");
+        }
+        tokio::time::sleep(COALESCE).await;
+    }
+}
+
+async fn send_now(pool: &PgPool, payloads: &[String]) -> Result<(), StoreError> {
+    let mut conn = store::connection(pool, "notify").await?;
+    notifications::notify(&mut conn, payloads).await
+}
+
+async fn listen(bell: Arc<Bell>, pool: PgPool) {
+    let mut failures = 0;
+    loop {
+        match listen_until_failure(&bell, &pool, &mut failures).await {
+            Ok(never) => match never {},
+            Err(error) => {
+                bell.outage.failed(&error, failures).await;
+                failures += 1;
+            }
+        }
+    }
+}
+
+async fn listen_until_failure(
+    bell: &Bell,
+    pool: &PgPool,
+    failures: &mut u32,
+) -> Result<std::convert::Infallible, StoreError> {
+    let mut listener = Listener::connect(pool).await?;
+    bell.outage.worked();
+    *failures = 0;
+    bell.missed();
+    loop {
+        match listener.next().await? {
+            Some(payload) => bell.heard(&payload),
+            None => bell.missed(),
+        }
+    }
+}

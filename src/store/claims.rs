@@ -1,0 +1,336 @@
+//! How a job gets to a worker: promotion of the due, the claim and its start.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+use wireroom_jobs::{JobKind, Lane};
+
+use super::{StoreError, failed};
+use crate::ids::{JobId, SessionId, WorkerId};
+
+/// What [`promote`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promotion {
+    /// Jobs that became `queued`.
+    pub promoted: i64,
+    /// How long until the next scheduled job is due; zero when one was due but left for the next batch.
+    pub next_in: Option<Duration>,
+}
+
+/// Moves due jobs from `scheduled` to `queued`, at most `limit`, and tells when the next one is due. Jobs that another
+/// process promotes at the same moment are left to it.
+pub async fn promote(conn: &mut PgConnection, limit: i64) -> Result<Promotion, StoreError> {
+    let row = sqlx::query!(
+        r#"-- promote
+        WITH due AS MATERIALIZED (
+            SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= (SELECT wireroom_now())
+            ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED
+        ), promoted AS (
+            UPDATE jobs j SET state = 'queued', wait_reason = NULL FROM due WHERE j.id = due.id RETURNING 1
+        )
+        SELECT (SELECT count(*) FROM promoted) AS "promoted!",
+            (SELECT count(*) FROM due) = $1 AS "more!",
+            (SELECT (extract(epoch FROM run_at - wireroom_now()) * 1000000)::bigint FROM jobs
+                WHERE state = 'scheduled' AND run_at > (SELECT wireroom_now()) ORDER BY run_at LIMIT 1) AS next_in"#,
+        limit
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("promote"))?;
+    let next_in = if row.more { Some(0) } else { row.next_in };
+    Ok(Promotion {
+        promoted: row.promoted,
+        next_in: next_in.map(|micros| Duration::from_micros(micros.try_into().unwrap_or(0))),
+    })
+}
+
+/// A held session with room in one lane.
+#[derive(Debug, Clone)]
+pub struct Member {
+    pub session: SessionId,
+    /// The fence of its lease.
+    pub fence: i64,
+    /// Free slots, at least 1.
+    pub free: i32,
+    /// The index of its group in the request.
+    pub group: usize,
+}
+
+/// Sessions of one pool with the same open kinds, for one lane.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub pool: String,
+    pub lane: Lane,
+    /// The kinds that may be claimed one by one because a gate is closed; `None` when all are open.
+    pub open_kinds: Option<Vec<JobKind>>,
+}
+
+/// What a worker asks for.
+#[derive(Debug, Clone)]
+pub struct ClaimRequest {
+    pub worker: WorkerId,
+    /// The order decides which of equally free sessions gets a pooled job.
+    pub members: Vec<Member>,
+    /// At most one per (pool, lane), since two would compete for the same jobs within the statement.
+    pub groups: Vec<Group>,
+    /// Whether one job may be taken that an earlier worker died under.
+    pub take_suspect: bool,
+}
+
+/// A job that is this worker's now.
+#[derive(Debug, Clone)]
+pub struct ClaimedJob {
+    pub id: JobId,
+    pub kind: JobKind,
+    pub args: Value,
+    pub lane: Lane,
+    pub pool: String,
+    pub session: SessionId,
+    /// The fence of the session's lease at the claim.
+    pub session_fence: i64,
+    /// From 1.
+    pub attempt: i32,
+    pub max_attempts: i32,
+    /// Every later write of this attempt names it.
+    pub fence: i64,
+    pub created_at: DateTime<Utc>,
+    pub deadline: Option<DateTime<Utc>>,
+    /// A worker died while it held this job.
+    pub suspect: bool,
+}
+
+/// Claims ready jobs for all of a worker's sessions, each at most its free slots: its own jobs and its pool's, by rank
+/// and id. A session whose lease is not this worker's any more, or has expired, gets none. Kinds that this version does
+/// not know are left alone.
+pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Vec<ClaimedJob>, StoreError> {
+    let members = MemberColumns::of(&request.members);
+    let groups = GroupColumns::of(&request.groups);
+    let known: Vec<&str> = JobKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    let rows = sqlx::query!(
+        r#"-- claim
+        WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t),
+        members AS MATERIALIZED (
+            SELECT m.session_id, m.fence, m.free, m.grp, m.nth
+            FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[]) WITH ORDINALITY
+                AS m (session_id, fence, free, grp, nth)
+            JOIN session_leases l ON l.session_id = m.session_id
+            WHERE l.owner = $5 AND l.fence = m.fence AND l.expires_at > (SELECT t FROM clock)
+        ), groups AS MATERIALIZED (
+            SELECT g.grp, g.pool, g.lane, g.by_kind, f.free
+            FROM unnest($6::int[], $7::text[], $8::text[], $9::bool[]) AS g (grp, pool, lane, by_kind)
+            JOIN (SELECT grp, sum(free) AS free FROM members GROUP BY grp) f ON f.grp = g.grp
+        ), kinds AS MATERIALIZED (
+            SELECT k.grp, k.kind FROM unnest($10::int[], $11::text[]) AS k (grp, kind)
+        ), candidates AS MATERIALIZED (
+            SELECT m.grp, m.session_id, c.id, c.rank, c.suspect
+            FROM members m JOIN groups g ON g.grp = m.grp AND NOT g.by_kind CROSS JOIN LATERAL (
+                SELECT j.id, j.rank, j.suspect FROM jobs j
+                WHERE j.state = 'queued' AND j.session_id = m.session_id AND j.lane = g.lane AND j.kind = ANY ($12)
+                    AND ($13 OR NOT j.suspect) AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
+                ORDER BY j.rank, j.id LIMIT m.free FOR UPDATE SKIP LOCKED
+            ) c
+            UNION ALL
+            SELECT g.grp, NULL, c.id, c.rank, c.suspect
+            FROM groups g CROSS JOIN LATERAL (
+                SELECT j.id, j.rank, j.suspect FROM jobs j
+                WHERE j.state = 'queued' AND j.session_id IS NULL AND j.pool = g.pool AND j.lane = g.lane
+                    AND j.kind = ANY ($12) AND ($13 OR NOT j.suspect)
+                    AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
+                ORDER BY j.rank, j.id LIMIT g.free FOR UPDATE SKIP LOCKED
+            ) c
+            WHERE NOT g.by_kind
+            UNION ALL
+            SELECT m.grp, m.session_id, c.id, c.rank, c.suspect
+            FROM members m JOIN groups g ON g.grp = m.grp AND g.by_kind CROSS JOIN LATERAL (
+                SELECT e.id, e.rank, e.suspect FROM kinds k CROSS JOIN LATERAL (
+                    SELECT j.id, j.rank, j.suspect FROM jobs j
+                    WHERE j.state = 'queued' AND j.session_id = m.session_id AND j.lane = g.lane AND j.kind = k.kind
+                        AND ($13 OR NOT j.suspect) AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
+                    ORDER BY j.rank, j.id LIMIT m.free FOR UPDATE SKIP LOCKED
+                ) e
+                WHERE k.grp = m.grp ORDER BY e.rank, e.id LIMIT m.free
+            ) c
+            UNION ALL
+            SELECT g.grp, NULL, c.id, c.rank, c.suspect
+            FROM groups g JOIN kinds k ON k.grp = g.grp CROSS JOIN LATERAL (
+                SELECT j.id, j.rank, j.suspect FROM jobs j
+                WHERE j.state = 'queued' AND j.session_id IS NULL AND j.pool = g.pool AND j.lane = g.lane
+                    AND j.kind = k.kind AND ($13 OR NOT j.suspect)
+                    AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
+                ORDER BY j.rank, j.id LIMIT g.free FOR UPDATE SKIP LOCKED
+            ) c
+            WHERE g.by_kind
+        ), chosen AS MATERIALIZED (
+            SELECT o.grp, o.session_id, o.id, o.rank FROM (
+                SELECT c.*, row_number() OVER (PARTITION BY c.grp ORDER BY c.rank, c.id) AS place,
+                    CASE WHEN c.suspect THEN row_number() OVER (PARTITION BY c.suspect ORDER BY c.rank, c.id) END AS suspects
+                FROM candidates c
+            ) o JOIN groups g ON g.grp = o.grp
+            WHERE o.place <= g.free AND coalesce(o.suspects, 1) = 1
+        ), pooled AS MATERIALIZED (
+            SELECT grp, id, row_number() OVER (PARTITION BY grp ORDER BY rank, id) AS place
+            FROM chosen WHERE session_id IS NULL
+        ), slots AS (
+            SELECT m.grp, m.session_id, m.fence, row_number() OVER (PARTITION BY m.grp ORDER BY slot, m.nth) AS place
+            FROM members m
+            LEFT JOIN (SELECT grp, session_id, count(*)::int AS own FROM chosen WHERE session_id IS NOT NULL GROUP BY 1, 2) t
+                ON t.grp = m.grp AND t.session_id = m.session_id
+            CROSS JOIN LATERAL generate_series(coalesce(t.own, 0) + 1,
+                least(m.free, coalesce(t.own, 0) + (SELECT count(*) FROM pooled))) AS slot
+        ), assigned AS MATERIALIZED (
+            SELECT c.id, m.session_id, m.fence FROM chosen c
+            JOIN members m ON m.grp = c.grp AND m.session_id = c.session_id
+            UNION ALL
+            SELECT p.id, s.session_id, s.fence FROM pooled p JOIN slots s ON s.grp = p.grp AND s.place = p.place
+        )
+        UPDATE jobs j SET state = 'running', worker_id = $5, session_id = a.session_id, session_fence = a.fence,
+            fence = j.fence + 1, attempt = j.attempt + 1, claimed_at = (SELECT t FROM clock), started_at = NULL,
+            wait_reason = NULL
+        FROM assigned a WHERE j.id = a.id
+        RETURNING j.id, j.kind, j.args, j.lane, j.pool, j.session_id AS "session_id!", j.session_fence AS "session_fence!",
+            j.attempt, j.max_attempts, j.fence, j.created_at, j.deadline, j.suspect, j.rank"#,
+        &members.sessions,
+        &members.fences,
+        &members.free,
+        &members.groups,
+        request.worker.0,
+        &groups.indexes,
+        &groups.pools as &[&str],
+        &groups.lanes as &[&str],
+        &groups.by_kind,
+        &groups.kind_groups,
+        &groups.kinds as &[&str],
+        &known as &[&str],
+        request.take_suspect,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("claim"))?;
+    let mut claimed: Vec<(i64, ClaimedJob)> = rows
+        .into_iter()
+        .map(|row| {
+            let job = ClaimedJob {
+                id: JobId(row.id),
+                kind: known_kind(&row.kind)?,
+                args: row.args,
+                lane: known_lane(&row.lane)?,
+                pool: row.pool,
+                session: SessionId(row.session_id),
+                session_fence: row.session_fence,
+                attempt: row.attempt,
+                max_attempts: row.max_attempts,
+                fence: row.fence,
+                created_at: row.created_at,
+                deadline: row.deadline,
+                suspect: row.suspect,
+            };
+            Ok((row.rank, job))
+        })
+        .collect::<Result<_, StoreError>>()?;
+    // RETURNING follows the join's order, not the jobs'.
+    claimed.sort_by_key(|(rank, job)| (*rank, job.id));
+    Ok(claimed.into_iter().map(|(_, job)| job).collect())
+}
+
+fn known_kind(name: &str) -> Result<JobKind, StoreError> {
+    JobKind::parse(name).ok_or_else(|| StoreError::Decode {
+        operation: "claim",
+        detail: format!("kind `{name}`"),
+    })
+}
+
+fn known_lane(name: &str) -> Result<Lane, StoreError> {
+    Lane::ALL
+        .into_iter()
+        .find(|lane| lane.as_str() == name)
+        .ok_or_else(|| StoreError::Decode {
+            operation: "claim",
+            detail: format!("lane `{name}`"),
+        })
+}
+
+struct MemberColumns {
+    sessions: Vec<Uuid>,
+    fences: Vec<i64>,
+    free: Vec<i32>,
+    groups: Vec<i32>,
+}
+
+impl MemberColumns {
+    fn of(members: &[Member]) -> Self {
+        Self {
+            sessions: members.iter().map(|member| member.session.0).collect(),
+            fences: members.iter().map(|member| member.fence).collect(),
+            free: members.iter().map(|member| member.free).collect(),
+            groups: members.iter().map(|member| group_number(member.group)).collect(),
+        }
+    }
+}
+
+struct GroupColumns<'a> {
+    indexes: Vec<i32>,
+    pools: Vec<&'a str>,
+    lanes: Vec<&'a str>,
+    by_kind: Vec<bool>,
+    kind_groups: Vec<i32>,
+    kinds: Vec<&'a str>,
+}
+
+impl<'a> GroupColumns<'a> {
+    fn of(groups: &'a [Group]) -> Self {
+        let kinds = || {
+            groups.iter().enumerate().flat_map(|(index, group)| {
+                let kinds = group.open_kinds.as_deref().unwrap_or_default();
+                kinds.iter().map(move |kind| (group_number(index), kind.as_str()))
+            })
+        };
+        Self {
+            indexes: (0..groups.len()).map(group_number).collect(),
+            pools: groups.iter().map(|group| group.pool.as_str()).collect(),
+            lanes: groups.iter().map(|group| group.lane.as_str()).collect(),
+            by_kind: groups.iter().map(|group| group.open_kinds.is_some()).collect(),
+            kind_groups: kinds().map(|(group, _)| group).collect(),
+            kinds: kinds().map(|(_, kind)| kind).collect(),
+        }
+    }
+}
+
+fn group_number(index: usize) -> i32 {
+    i32::try_from(index).expect("a claim has far fewer groups than i32 counts")
+}
+
+/// Stores that attempts have started; returns those that are still current.
+pub async fn start(conn: &mut PgConnection, attempts: &[(JobId, i64)]) -> Result<Vec<JobId>, StoreError> {
+    let ids: Vec<Uuid> = attempts.iter().map(|(id, _)| id.0).collect();
+    let fences: Vec<i64> = attempts.iter().map(|(_, fence)| *fence).collect();
+    let started = sqlx::query_scalar!(
+        "-- start
+        UPDATE jobs j SET started_at = coalesce(j.started_at, wireroom_now())
+        FROM unnest($1::uuid[], $2::bigint[]) AS s (id, fence)
+        WHERE j.id = s.id AND j.fence = s.fence AND j.state = 'running'
+        RETURNING j.id",
+        &ids,
+        &fences
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("start"))?;
+    Ok(started.into_iter().map(JobId).collect())
+}
+
+/// Ready jobs of kinds that this version does not know, by kind: they wait for a worker that does.
+pub async fn unknown_kinds(conn: &mut PgConnection) -> Result<Vec<(String, i64)>, StoreError> {
+    let known: Vec<&str> = JobKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    let rows = sqlx::query!(
+        r#"-- unknown_kinds
+        SELECT kind, count(*) AS "jobs!" FROM jobs WHERE state = 'queued' AND kind <> ALL ($1) GROUP BY kind ORDER BY kind"#,
+        &known as &[&str]
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("unknown_kinds"))?;
+    Ok(rows.into_iter().map(|row| (row.kind, row.jobs)).collect())
+}

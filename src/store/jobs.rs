@@ -1,0 +1,296 @@
+//! Jobs as clients make and cancel them. What a job becomes afterwards is in `claims`, `completions` and `rescue`.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgConnection;
+use wireroom_jobs::JobKind;
+
+use super::{StoreError, failed};
+use crate::ids::{JobId, SessionId};
+
+/// A job about to be stored.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    pub id: JobId,
+    pub kind: JobKind,
+    pub args: Value,
+    /// The pool; `None` is the session's own pool, or `default` without a session.
+    pub pool: Option<String>,
+    /// The session the job is pinned to.
+    pub session: Option<SessionId>,
+    /// From -100 to 100; a step puts the job earlier by the configured ageing step.
+    pub priority: i16,
+    /// When it is due; `None` is at once.
+    pub run_at: Option<DateTime<Utc>>,
+    /// From 1 to 100.
+    pub max_attempts: i32,
+    /// The job fails when it has not been started until then.
+    pub deadline: Option<DateTime<Utc>>,
+    pub tags: Vec<String>,
+    /// `key:<id>` of the client.
+    pub created_by: Option<String>,
+}
+
+impl NewJob {
+    /// A job of the default pool, due at once, with the kind's own number of attempts.
+    pub fn new(kind: JobKind, args: Value) -> Self {
+        Self {
+            id: JobId::generate(),
+            kind,
+            args,
+            pool: None,
+            session: None,
+            priority: 0,
+            run_at: None,
+            max_attempts: kind.default_max_attempts(),
+            deadline: None,
+            tags: Vec::new(),
+            created_by: None,
+        }
+    }
+}
+
+/// Why jobs were not stored. None of the call's jobs was.
+#[derive(Debug, thiserror::Error)]
+pub enum EnqueueError {
+    #[error("there is no pool `{pool}`")]
+    PoolUnknown { index: usize, pool: String },
+    #[error("there is no session {session}")]
+    SessionUnknown { index: usize, session: SessionId },
+    #[error("session {session} is in pool `{is_in}`, not in `{pool}`")]
+    SessionElsewhere {
+        index: usize,
+        session: SessionId,
+        pool: String,
+        is_in: String,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl EnqueueError {
+    /// The field of the request that is wrong, and the index of its job in the call.
+    pub fn field(&self) -> Option<(&'static str, usize)> {
+        match self {
+            Self::PoolUnknown { index, .. } => Some(("pool", *index)),
+            Self::SessionUnknown { index, .. } | Self::SessionElsewhere { index, .. } => Some(("session", *index)),
+            Self::Store(_) => None,
+        }
+    }
+}
+
+/// Stores jobs in the caller's transaction, all or none, and returns their ids in order. Nobody is woken: after the
+/// commit, call `queue::Waker::enqueued`. `ageing_step` is the configured one, the same in every process.
+pub async fn enqueue(
+    conn: &mut PgConnection,
+    jobs: &[NewJob],
+    ageing_step: Duration,
+) -> Result<Vec<JobId>, EnqueueError> {
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let columns = Columns::of(jobs);
+    let stored = sqlx::query!(
+        r#"-- enqueue
+        WITH input AS MATERIALIZED (
+            SELECT n.*, coalesce(n.pool, s.pool, 'default') AS in_pool,
+                p.name IS NOT NULL AND (n.session_id IS NULL OR s.id IS NOT NULL) AS valid
+            FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::text[], $5::text[], $6::uuid[], $7::smallint[],
+                $8::timestamptz[], $9::int[], $10::timestamptz[], $11::jsonb[], $12::text[])
+                AS n (id, kind, args, lane, pool, session_id, priority, run_at, max_attempts, deadline, tags, created_by)
+            LEFT JOIN sessions s ON s.id = n.session_id AND s.pool = coalesce(n.pool, s.pool)
+            LEFT JOIN pools p ON p.name = coalesce(n.pool, s.pool, 'default')
+        ), clock AS MATERIALIZED (SELECT wireroom_now() AS t)
+        INSERT INTO jobs (id, kind, args, state, lane, pool, session_id, session_bound, priority, rank, run_at,
+            deadline, max_attempts, tags, created_by, created_at)
+        SELECT i.id, i.kind, i.args, CASE WHEN i.run_at > c.t THEN 'scheduled' ELSE 'queued' END, i.lane, i.in_pool,
+            i.session_id, i.session_id IS NOT NULL, i.priority,
+            (extract(epoch FROM coalesce(i.run_at, c.t)) * 1000000)::bigint - i.priority * $13::bigint,
+            coalesce(i.run_at, c.t), i.deadline, i.max_attempts,
+            CASE WHEN i.tags = '[]' THEN '{}' ELSE ARRAY(SELECT jsonb_array_elements_text(i.tags)) END, i.created_by, c.t
+        FROM input i CROSS JOIN clock c
+        WHERE NOT EXISTS (SELECT FROM input WHERE NOT valid)"#,
+        &columns.ids,
+        &columns.kinds as &[&str],
+        &columns.args,
+        &columns.lanes as &[&str],
+        &columns.pools as &[Option<&str>],
+        &columns.sessions as &[Option<uuid::Uuid>],
+        &columns.priorities,
+        &columns.run_at as &[Option<DateTime<Utc>>],
+        &columns.max_attempts,
+        &columns.deadlines as &[Option<DateTime<Utc>>],
+        &columns.tags,
+        &columns.created_by as &[Option<&str>],
+        micros(ageing_step),
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(failed("enqueue"))?
+    .rows_affected();
+    if stored == jobs.len() as u64 {
+        return Ok(jobs.iter().map(|job| job.id).collect());
+    }
+    Err(why_refused(conn, jobs, stored).await?)
+}
+
+/// The columns of a batch, as `unnest` wants them.
+struct Columns<'a> {
+    ids: Vec<uuid::Uuid>,
+    kinds: Vec<&'a str>,
+    args: Vec<Value>,
+    lanes: Vec<&'a str>,
+    pools: Vec<Option<&'a str>>,
+    sessions: Vec<Option<uuid::Uuid>>,
+    priorities: Vec<i16>,
+    run_at: Vec<Option<DateTime<Utc>>>,
+    max_attempts: Vec<i32>,
+    deadlines: Vec<Option<DateTime<Utc>>>,
+    tags: Vec<Value>,
+    created_by: Vec<Option<&'a str>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(jobs: &'a [NewJob]) -> Self {
+        Self {
+            ids: jobs.iter().map(|job| job.id.0).collect(),
+            kinds: jobs.iter().map(|job| job.kind.as_str()).collect(),
+            args: jobs.iter().map(|job| job.args.clone()).collect(),
+            lanes: jobs.iter().map(|job| job.kind.lane().as_str()).collect(),
+            pools: jobs.iter().map(|job| job.pool.as_deref()).collect(),
+            sessions: jobs.iter().map(|job| job.session.map(|id| id.0)).collect(),
+            priorities: jobs.iter().map(|job| job.priority).collect(),
+            run_at: jobs.iter().map(|job| job.run_at).collect(),
+            max_attempts: jobs.iter().map(|job| job.max_attempts).collect(),
+            deadlines: jobs.iter().map(|job| job.deadline).collect(),
+            tags: jobs.iter().map(|job| Value::from(job.tags.as_slice())).collect(),
+            created_by: jobs.iter().map(|job| job.created_by.as_deref()).collect(),
+        }
+    }
+}
+
+/// Which job of a refused batch names a pool or a session that is not there.
+async fn why_refused(conn: &mut PgConnection, jobs: &[NewJob], stored: u64) -> Result<EnqueueError, StoreError> {
+    for (index, job) in jobs.iter().enumerate() {
+        let facts = sqlx::query!(
+            r#"-- why_refused
+            SELECT (SELECT pool FROM sessions WHERE id = $1) AS session_pool,
+                EXISTS (SELECT FROM pools WHERE name = coalesce($2, 'default')) AS "pool_exists!""#,
+            job.session.map(|id| id.0),
+            job.pool,
+        )
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(failed("why_refused"))?;
+        match (job.session, facts.session_pool, &job.pool) {
+            (Some(session), None, _) => return Ok(EnqueueError::SessionUnknown { index, session }),
+            (_, _, Some(pool)) if !facts.pool_exists => {
+                return Ok(EnqueueError::PoolUnknown {
+                    index,
+                    pool: pool.clone(),
+                });
+            }
+            (Some(session), Some(is_in), Some(pool)) if is_in != *pool => {
+                return Ok(EnqueueError::SessionElsewhere {
+                    index,
+                    session,
+                    pool: pool.clone(),
+                    is_in,
+                });
+            }
+            (None, _, None) if !facts.pool_exists => {
+                return Ok(EnqueueError::PoolUnknown {
+                    index,
+                    pool: "default".to_owned(),
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(EnqueueError::Store(StoreError::Rows {
+        operation: "enqueue",
+        changed: stored,
+        expected: jobs.len() as u64,
+    }))
+}
+
+/// What a request to cancel a job did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The job waited and is `cancelled` now.
+    AtOnce,
+    /// The job runs: after the commit call `queue::Waker::cancelled`, and it is `cancelled` when its function stops.
+    /// When its function succeeds first, it is `succeeded`.
+    Requested,
+    /// It had finished before.
+    Finished,
+    /// There is no such job.
+    Unknown,
+}
+
+/// Cancels a job in the caller's transaction.
+pub async fn cancel(conn: &mut PgConnection, id: JobId) -> Result<Cancelled, StoreError> {
+    let state = sqlx::query_scalar!(
+        "-- cancel: lock
+        SELECT state FROM jobs WHERE id = $1 FOR UPDATE",
+        id.0
+    )
+    .fetch_optional(&mut *conn)
+    .await
+    .map_err(failed("cancel"))?;
+    match state.as_deref() {
+        Some("running") => request_cancel(conn, id).await.map(|()| Cancelled::Requested),
+        Some(_) => cancel_waiting(conn, id).await.map(|()| Cancelled::AtOnce),
+        None => {
+            let finished = sqlx::query_scalar!(
+                r#"-- cancel: finished
+                SELECT EXISTS (SELECT FROM finished_jobs WHERE id = $1) AS "finished!""#,
+                id.0
+            )
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(failed("cancel"))?;
+            Ok(if finished {
+                Cancelled::Finished
+            } else {
+                Cancelled::Unknown
+            })
+        }
+    }
+}
+
+async fn request_cancel(conn: &mut PgConnection, id: JobId) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- request_cancel
+        UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, wireroom_now()) WHERE id = $1",
+        id.0
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("request_cancel"))?;
+    Ok(())
+}
+
+async fn cancel_waiting(conn: &mut PgConnection, id: JobId) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- cancel_waiting
+        WITH gone AS (DELETE FROM jobs WHERE id = $1 AND state <> 'running' RETURNING *)
+        INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
+            max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
+        SELECT id, kind, args, 'cancelled', lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
+            fence, worker_id, started_at, wireroom_now(), progress, last_error, tags, created_by, created_at
+        FROM gone",
+        id.0
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("cancel_waiting"))?;
+    Ok(())
+}
+
+/// Microseconds for a statement; a time too long for them is as good as for ever.
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,194 @@
+//! What happens to jobs whose worker or session is gone.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+use wireroom_jobs::JobError;
+
+use super::{StoreError, completions::error_value, failed, jobs::micros};
+use crate::ids::{JobId, SessionId, WorkerId};
+
+/// A job that was taken from a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    pub id: JobId,
+    pub worker: Option<WorkerId>,
+    pub session: Option<SessionId>,
+    /// `queued` again, `failed`, or `cancelled` when that had been asked for.
+    pub became: String,
+}
+
+/// The limits of a rescue.
+#[derive(Debug, Clone, Copy)]
+pub struct RescueLimits {
+    /// Silence after which a worker is dead.
+    pub worker_dead: Duration,
+    /// How many workers may die under one job.
+    pub crashes: i16,
+    /// Most jobs of one call.
+    pub batch: i64,
+}
+
+/// Takes back running jobs whose worker stopped beating (or is gone, or says that it stopped) or whose session's lease
+/// is another one than they were claimed under; never before the lease they were claimed under has expired.
+///
+/// An attempt that had not started, or whose worker still lives, is refunded. One that had started under a worker that
+/// died counts, and counts as a crash; when attempts or crashes are spent the job ends `failed` with `worker_crashed`.
+/// A job keeps its session when it is bound to it.
+pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Result<Vec<Orphan>, StoreError> {
+    let error = error_value(&JobError::transient(
+        "worker_crashed",
+        "The worker died while it ran this job, and no attempt is left.",
+    ));
+    let rows = sqlx::query!(
+        r#"-- rescue_orphans
+        WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t),
+        orphans AS MATERIALIZED (
+            SELECT j.id, j.attempt, j.max_attempts, j.fence, j.worker_id, j.session_id, j.started_at, j.crashes,
+                j.cancel_requested_at IS NOT NULL AS cancelled,
+                (w.id IS NULL OR w.state = 'stopped' OR w.heartbeat_at < c.t - $1::bigint * interval '1 microsecond') AS dead
+            FROM clock c CROSS JOIN jobs j
+            LEFT JOIN workers w ON w.id = j.worker_id
+            LEFT JOIN session_leases l ON l.session_id = j.session_id
+            WHERE j.state = 'running'
+                AND (w.id IS NULL OR w.state = 'stopped' OR w.heartbeat_at < c.t - $1::bigint * interval '1 microsecond'
+                    OR l.fence IS DISTINCT FROM j.session_fence)
+                AND (l.fence IS DISTINCT FROM j.session_fence OR l.owner IS NULL OR l.expires_at <= c.t)
+            ORDER BY j.claimed_at LIMIT $3 FOR UPDATE OF j SKIP LOCKED
+        ), judged AS MATERIALIZED (
+            SELECT o.*, o.dead AND o.started_at IS NOT NULL AS crashed,
+                CASE WHEN o.cancelled THEN 'cancelled'
+                    WHEN o.dead AND o.started_at IS NOT NULL AND (o.attempt >= o.max_attempts OR o.crashes + 1 >= $2)
+                    THEN 'failed' ELSE 'queued' END AS becomes
+            FROM orphans o
+        ), returned AS (
+            UPDATE jobs j SET state = 'queued', attempt = j.attempt - (NOT o.crashed)::int,
+                crashes = j.crashes + o.crashed::int, suspect = j.suspect OR o.dead,
+                session_id = CASE WHEN j.session_bound THEN j.session_id END, session_fence = NULL, worker_id = NULL,
+                claimed_at = NULL, started_at = NULL
+            FROM judged o WHERE j.id = o.id AND o.becomes = 'queued'
+        ), noted AS (
+            INSERT INTO job_attempts (job_id, attempt, fence, worker_id, session_id, started_at, ended_at, outcome)
+            SELECT id, attempt, fence, worker_id, session_id, started_at, (SELECT t FROM clock), 'orphaned'
+            FROM judged WHERE becomes = 'queued'
+        ), gone AS (
+            DELETE FROM jobs j USING judged o WHERE j.id = o.id AND o.becomes <> 'queued' RETURNING j.*, o.becomes
+        ), moved AS (
+            INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
+                max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
+            SELECT id, kind, args, becomes, lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
+                fence, worker_id, started_at, (SELECT t FROM clock), progress,
+                CASE WHEN becomes = 'failed' THEN $4::jsonb ELSE last_error END, tags, created_by, created_at
+            FROM gone
+        )
+        SELECT id, worker_id, session_id, becomes AS "becomes!" FROM judged"#,
+        micros(limits.worker_dead),
+        i32::from(limits.crashes),
+        limits.batch,
+        error,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("rescue_orphans"))?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Orphan {
+            id: JobId(row.id),
+            worker: row.worker_id.map(WorkerId),
+            session: row.session_id.map(SessionId),
+            became: row.becomes,
+        })
+        .collect())
+}
+
+/// Returns running jobs of a live worker that it does not know of, because the answer to its claim was lost; their attempt
+/// is refunded. Only claims older than `age` are looked at, so that one still on its way is not. Tells also whether
+/// younger ones are left in doubt.
+pub async fn return_unknown(
+    conn: &mut PgConnection,
+    worker: WorkerId,
+    known: &[(JobId, i64)],
+    age: Duration,
+) -> Result<(Vec<Orphan>, bool), StoreError> {
+    let ids: Vec<Uuid> = known.iter().map(|(id, _)| id.0).collect();
+    let fences: Vec<i64> = known.iter().map(|(_, fence)| *fence).collect();
+    let rows = sqlx::query!(
+        r#"-- return_unknown
+        WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t),
+        unknown AS MATERIALIZED (
+            SELECT j.id, j.attempt, j.fence, j.worker_id, j.session_id, j.started_at,
+                j.claimed_at < c.t - $4::bigint * interval '1 microsecond' AS old
+            FROM clock c CROSS JOIN jobs j
+            WHERE j.worker_id = $1 AND j.state = 'running'
+                AND NOT EXISTS (SELECT FROM unnest($2::uuid[], $3::bigint[]) AS k (id, fence)
+                    WHERE k.id = j.id AND k.fence = j.fence)
+            FOR UPDATE OF j
+        ), returned AS (
+            UPDATE jobs j SET state = 'queued', attempt = j.attempt - 1,
+                session_id = CASE WHEN j.session_bound THEN j.session_id END, session_fence = NULL, worker_id = NULL,
+                claimed_at = NULL, started_at = NULL
+            FROM unknown o WHERE j.id = o.id AND o.old
+        ), noted AS (
+            INSERT INTO job_attempts (job_id, attempt, fence, worker_id, session_id, started_at, ended_at, outcome)
+            SELECT id, attempt, fence, worker_id, session_id, started_at, (SELECT t FROM clock), 'orphaned'
+            FROM unknown WHERE old
+        )
+        SELECT id, session_id, old AS "old!" FROM unknown"#,
+        worker.0,
+        &ids,
+        &fences,
+        micros(age),
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("return_unknown"))?;
+    let in_doubt = rows.iter().any(|row| !row.old);
+    let returned = rows.into_iter().filter(|row| row.old).map(|row| Orphan {
+        id: JobId(row.id),
+        worker: Some(worker),
+        session: row.session_id.map(SessionId),
+        became: "queued".to_owned(),
+    });
+    Ok((returned.collect(), in_doubt))
+}
+
+/// Fails waiting jobs that are bound to a session that will not come back (logged out, banned, frozen or deleted), at most
+/// `limit`: with `outcome_unknown` when something was being sent whose end nobody saw, otherwise with `session_lost`.
+pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> Result<Vec<JobId>, StoreError> {
+    let lost = error_value(&JobError::permanent(
+        "session_lost",
+        "The session this job is bound to is logged out, banned, frozen or deleted. Enqueue the job again on another one.",
+    ));
+    let unknown = error_value(&JobError::permanent(
+        "outcome_unknown",
+        "The session was lost while a message was being sent. Look in the chat before you enqueue the job again.",
+    ));
+    let moved = sqlx::query_scalar!(
+        r#"-- fail_jobs_of_lost_sessions
+        WITH lost AS MATERIALIZED (
+            SELECT j.id FROM jobs j LEFT JOIN sessions s ON s.id = j.session_id
+            WHERE j.session_id IS NOT NULL AND j.state <> 'running' AND j.session_bound
+                AND (s.id IS NULL OR s.state IN ('logged_out', 'banned', 'frozen'))
+            LIMIT $1 FOR UPDATE OF j SKIP LOCKED
+        ), gone AS (
+            DELETE FROM jobs j USING lost WHERE j.id = lost.id RETURNING j.*
+        )
+        INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
+            max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
+        SELECT id, kind, args, 'failed', lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts, fence,
+            worker_id, started_at, (SELECT wireroom_now()), progress,
+            CASE WHEN EXISTS (SELECT FROM job_effects e WHERE e.job_id = gone.id AND e.attempted_at IS NOT NULL
+                AND e.message_id IS NULL) THEN $3::jsonb ELSE $2::jsonb END,
+            tags, created_by, created_at
+        FROM gone
+        RETURNING id"#,
+        limit,
+        lost,
+        unknown,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("fail_jobs_of_lost_sessions"))?;
+    Ok(moved.into_iter().map(JobId).collect())
+}

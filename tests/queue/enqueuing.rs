@@ -1,0 +1,222 @@
+//! Jobs come in: in the caller's transaction, in order, never early, and found without any notification.
+
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use wireroom::{
+    clock::SystemClock,
+    ids::{JobId, SessionId},
+    queue::Waker,
+    store::{
+        claims::promote,
+        jobs::{EnqueueError, NewJob, enqueue},
+    },
+};
+use wireroom_jobs::{Outcome, ports::Clock};
+
+use super::bed::{AGEING, BOUND, Bed, function, job};
+use crate::support::wait::eventually;
+
+fn now() -> chrono::DateTime<Utc> {
+    SystemClock.now()
+}
+
+#[tokio::test]
+async fn a_rolled_back_transaction_leaves_no_job() {
+    let bed = Bed::new().await;
+    let mut transaction = bed.pool().begin().await.unwrap();
+    let ids = enqueue(&mut transaction, &[job()], AGEING).await.unwrap();
+    transaction.rollback().await.unwrap();
+    assert_eq!(bed.seen(ids[0]).await, None);
+    let mut transaction = bed.pool().begin().await.unwrap();
+    let ids = enqueue(&mut transaction, &[job()], AGEING).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(bed.job(ids[0]).await.state, "queued");
+}
+
+#[tokio::test]
+async fn a_batch_with_one_wrong_job_stores_none_and_names_the_field() {
+    let bed = Bed::new().await;
+    let elsewhere = bed.session("other").await;
+    let cases: [(NewJob, &str); 3] = [
+        (
+            NewJob {
+                pool: Some("nowhere".into()),
+                ..job()
+            },
+            "pool",
+        ),
+        (
+            NewJob {
+                session: Some(SessionId::generate()),
+                ..job()
+            },
+            "session",
+        ),
+        (
+            NewJob {
+                session: Some(elsewhere),
+                pool: Some("default".into()),
+                ..job()
+            },
+            "session",
+        ),
+    ];
+    for (wrong, field) in cases {
+        let mut conn = bed.pool().acquire().await.unwrap();
+        let error = enqueue(&mut conn, &[job(), wrong], AGEING).await.unwrap_err();
+        assert_eq!(error.field(), Some((field, 1)), "{error}");
+        assert!(!matches!(error, EnqueueError::Store(_)));
+    }
+    assert_eq!(bed.count("SELECT count(*) FROM jobs").await, 0);
+    let id = bed
+        .enqueue_one(NewJob {
+            session: Some(elsewhere),
+            tags: vec!["a\"b".into(), "c".into()],
+            ..job()
+        })
+        .await;
+    let (pool, tags): (String, Vec<String>) = sqlx::query_as("SELECT pool, tags FROM jobs WHERE id = $1")
+        .bind(id.0)
+        .fetch_one(bed.pool())
+        .await
+        .unwrap();
+    assert_eq!(
+        (pool.as_str(), tags),
+        ("other", vec!["a\"b".to_owned(), "c".to_owned()])
+    );
+}
+
+#[tokio::test]
+async fn priority_then_age_then_id_and_priority_ages() {
+    let bed = Bed::new().await;
+    let (worker, session, fence) = bed.worker_with_session().await;
+    let at = |seconds: i64| Some(now() - TimeDelta::seconds(seconds));
+    let run_at = at(10);
+    let mut twins = [job(), job()].map(|job| NewJob { run_at, ..job });
+    twins.sort_by_key(|job| job.id);
+    let older = NewJob {
+        run_at: at(30),
+        ..job()
+    };
+    let preferred = NewJob {
+        run_at: at(5),
+        priority: 1,
+        ..job()
+    };
+    // Two steps of priority are 120 seconds: this one has waited longer than that.
+    let patient = NewJob {
+        run_at: at(300),
+        priority: -2,
+        ..job()
+    };
+    let expected: Vec<JobId> = [&patient, &preferred, &older, &twins[0], &twins[1]]
+        .map(|job| job.id)
+        .to_vec();
+    let [first, second] = twins;
+    bed.enqueue(&[second, older, first, patient, preferred]).await;
+    let claimed = bed.claim(worker, session, fence, "default", 10).await;
+    assert_eq!(claimed.iter().map(|job| job.id).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_future_job_is_never_early() {
+    let bed = Bed::new().await;
+    let (worker, session, fence) = bed.worker_with_session().await;
+    let id = bed
+        .enqueue_one(NewJob {
+            run_at: Some(now() + TimeDelta::hours(1)),
+            ..job()
+        })
+        .await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    let early = promote(&mut conn, 10).await.unwrap();
+    assert_eq!(early.promoted, 0);
+    let next_in = early.next_in.expect("one is ahead");
+    assert!(
+        next_in > Duration::from_secs(3590) && next_in <= Duration::from_secs(3600),
+        "{next_in:?}"
+    );
+    assert!(bed.claim(worker, session, fence, "default", 1).await.is_empty());
+    assert_eq!(bed.job(id).await.state, "scheduled");
+    bed.move_clock(3601).await;
+    let due = promote(&mut conn, 10).await.unwrap();
+    assert_eq!((due.promoted, due.next_in), (1, None));
+    assert_eq!(bed.job(id).await.state, "queued");
+}
+
+#[tokio::test]
+async fn a_full_promotion_says_that_more_are_due() {
+    let bed = Bed::new().await;
+    let later = Some(now() + TimeDelta::hours(1));
+    bed.enqueue(&[job(), job(), job()].map(|job| NewJob { run_at: later, ..job }))
+        .await;
+    bed.move_clock(3700).await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    let first = promote(&mut conn, 2).await.unwrap();
+    assert_eq!((first.promoted, first.next_in), (2, Some(Duration::ZERO)));
+    assert_eq!(promote(&mut conn, 2).await.unwrap().promoted, 1);
+}
+
+#[tokio::test]
+async fn the_dispatcher_promotes_at_the_next_due_time() {
+    let bed = Bed::new().await;
+    let running = bed.start(1, function(|_| async { Outcome::Done(1.into()) })).await;
+    let jobs = [NewJob {
+        run_at: Some(now() + TimeDelta::milliseconds(700)),
+        ..job()
+    }];
+    let id = bed.enqueue(&jobs).await[0];
+    running.waker.enqueued(&jobs);
+    bed.until_state(id, "succeeded").await;
+    assert_eq!(
+        bed.count("SELECT count(*) FROM finished_jobs WHERE started_at < run_at")
+            .await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_lost_notification_is_found_by_polling() {
+    let bed = Bed::new().await;
+    let _running = bed.start(1, function(|_| async { Outcome::Done(1.into()) })).await;
+    let id = bed.enqueue_one(job()).await;
+    bed.until_state(id, "succeeded").await;
+}
+
+#[tokio::test]
+async fn another_process_is_woken_and_tells_when_the_job_has_finished() {
+    let bed = Bed::new().await;
+    let session = bed.session("default").await;
+    let slow_poll = wireroom::config::QueueConfig {
+        poll: Duration::from_secs(60),
+        ..super::bed::config()
+    };
+    let runner = function(|_| async { Outcome::Done(1.into()) });
+    let _running = bed.start_on(session, 1, runner, slow_poll).await;
+    // A second bell, as an API process has one.
+    let api = Waker::start(bed.pool().clone());
+    let mut finished = api.watch_finished();
+    let woken = async {
+        loop {
+            let id = bed.enqueue_one(job()).await;
+            api.enqueued(&[job()]);
+            // The other bell may not have begun to listen yet.
+            if tokio::time::timeout(Duration::from_secs(1), finished.finished(id))
+                .await
+                .is_ok()
+            {
+                return id;
+            }
+        }
+    };
+    let id = tokio::time::timeout(BOUND, woken)
+        .await
+        .expect("an announcement arrives");
+    assert_eq!(bed.job(id).await.state, "succeeded");
+    eventually(BOUND, || async {
+        let left = bed.count("SELECT count(*) FROM jobs").await;
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+}

@@ -1,0 +1,118 @@
+//! Partitions, retention, and what a beat says.
+
+use wireroom::{
+    ids::JobId,
+    store::{
+        partitions::{ensure_ahead, expire_rows, in_default, retire_one},
+        workers::{WorkerState, beat},
+    },
+};
+
+use super::bed::{Bed, facts, job};
+
+#[tokio::test]
+async fn partitions_exist_ahead_and_are_made_once() {
+    let bed = Bed::new().await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    ensure_ahead(&mut conn, 7).await.unwrap();
+    assert_eq!(ensure_ahead(&mut conn, 7).await.unwrap(), 0);
+    assert_eq!(ensure_ahead(&mut conn, 9).await.unwrap(), 4);
+    assert!(!in_default(&mut conn).await.unwrap());
+}
+
+#[tokio::test]
+async fn old_days_are_detached_then_dropped_and_young_ones_stay() {
+    let bed = Bed::new().await;
+    bed.run(
+        "CREATE TABLE finished_jobs_20200101 PARTITION OF finished_jobs FOR VALUES FROM ('2020-01-01Z') TO ('2020-01-02Z');
+         CREATE TABLE job_attempts_20200101 PARTITION OF job_attempts FOR VALUES FROM ('2020-01-01Z') TO ('2020-01-02Z')",
+    )
+    .await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    let mut retired = Vec::new();
+    while let Some(name) = retire_one(&mut conn, 30).await.unwrap() {
+        retired.push(name);
+        assert!(retired.len() < 20, "it comes to an end: {retired:?}");
+    }
+    retired.sort();
+    assert_eq!(
+        retired,
+        [
+            "finished_jobs_20200101",
+            "finished_jobs_20200101",
+            "job_attempts_20200101",
+            "job_attempts_20200101"
+        ]
+    );
+    let left = "SELECT count(*) FROM pg_class WHERE relname ~ '^finished_jobs_[0-9]{8}$'";
+    assert!(bed.count(left).await >= 8);
+}
+
+#[tokio::test]
+async fn old_rows_go_in_batches_and_live_effects_stay() {
+    let bed = Bed::new().await;
+    let live = bed.enqueue_one(job()).await;
+    let session = bed.session("default").await;
+    for (id, random) in [(live, 1_i64), (JobId::generate(), 2), (JobId::generate(), 3)] {
+        sqlx::query(
+            "INSERT INTO job_effects (job_id, chat_id, session_id, random_id, prepared_at)
+             VALUES ($1, 5, $2, $3, wireroom_now() - interval '40 days')",
+        )
+        .bind(id.0)
+        .bind(session.0)
+        .bind(random)
+        .execute(bed.pool())
+        .await
+        .unwrap();
+    }
+    bed.run(
+        "INSERT INTO events (at, type, subject, data) SELECT wireroom_now() - interval '40 days', 'x', 'x', '{}'
+         FROM generate_series(1, 3);
+         INSERT INTO events (type, subject, data) VALUES ('x', 'x', '{}')",
+    )
+    .await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    assert_eq!(expire_rows(&mut conn, 30, 2).await.unwrap(), 4);
+    while expire_rows(&mut conn, 30, 2).await.unwrap() > 0 {}
+    assert_eq!(bed.count("SELECT count(*) FROM events").await, 1);
+    assert_eq!(bed.count("SELECT count(*) FROM job_effects").await, 1);
+}
+
+#[tokio::test]
+async fn a_beat_tells_what_was_lost_and_what_is_to_be_cancelled() {
+    let bed = Bed::new().await;
+    let (worker, session, fence) = bed.worker_with_session().await;
+    bed.enqueue(&[job(), job(), job()]).await;
+    let claimed = bed.claim(worker, session, fence, "default", 3).await;
+    let running: Vec<(JobId, i64)> = claimed.iter().map(|job| (job.id, job.fence)).collect();
+    let mut conn = bed.pool().acquire().await.unwrap();
+    let mut facts = facts();
+    facts.id = worker;
+    assert!(
+        beat(&mut conn, &facts, WorkerState::Running, &running)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    sqlx::query("UPDATE jobs SET cancel_requested_at = wireroom_now() WHERE id = $1")
+        .bind(running[0].0.0)
+        .execute(bed.pool())
+        .await
+        .unwrap();
+    sqlx::query("UPDATE jobs SET fence = fence + 1 WHERE id = $1")
+        .bind(running[1].0.0)
+        .execute(bed.pool())
+        .await
+        .unwrap();
+    bed.run("DELETE FROM workers").await;
+    let unwanted = beat(&mut conn, &facts, WorkerState::Draining, &running).await.unwrap();
+    let mut said: Vec<_> = unwanted.iter().map(|attempt| (attempt.id, attempt.lost)).collect();
+    said.sort();
+    let mut expected = [(running[0].0, false), (running[1].0, true)];
+    expected.sort();
+    assert_eq!(said, expected);
+    assert_eq!(
+        bed.count("SELECT count(*) FROM workers WHERE state = 'draining'").await,
+        1
+    );
+}
