@@ -12,7 +12,7 @@ use crate::sandbox::world::people::{Name, Nature, Person};
 const FIRST_ACCOUNT: UserId = 7_000_000_001;
 const FIRST_EXTRA: UserId = 7_100_000_001;
 /// How many people of the crowd each account has among its contacts.
-const CONTACTS: usize = 25;
+const CONTACTS: usize = 40;
 
 /// (username, first name, last name); the phone is +999 66 2 and the number, from 0001.
 const ACCOUNTS: [(&str, &str, &str); 12] = [
@@ -54,6 +54,24 @@ pub(super) fn found_accounts(world: &mut World) {
     }
 }
 
+/// Makes one more account, named by its number, without chats, contacts or a password.
+pub(in crate::sandbox::world) fn found_spare_account(world: &mut World) -> UserId {
+    let number = world.accounts.len() + 1;
+    let id = world.accounts.keys().next_back().map_or(FIRST_ACCOUNT, |last| last + 1);
+    settle(
+        world,
+        id,
+        &format!("sailor{number}"),
+        "Sailor",
+        &number.to_string(),
+        Nature::Ordinary,
+    );
+    world
+        .accounts
+        .insert(id, Account::new(id, format!("999662{number:04}"), None));
+    id
+}
+
 /// Makes the people of [`EXTRAS`], and returns their ids in that order.
 pub(super) fn found_extras(world: &mut World) -> Vec<UserId> {
     let mut ids = Vec::new();
@@ -91,8 +109,11 @@ pub(super) fn found_contacts(world: &mut World, crowd: &[UserId]) {
         let friend = social[(index + 1) % social.len()];
         let before = social[(index + social.len() - 1) % social.len()];
         let mut contacts = vec![friend, before];
-        // From the front of the crowd, so that some are in every large group.
-        contacts.extend((0..CONTACTS).map(|_| crowd[world.rng.random_range(0..1000)]));
+        for number in 0..CONTACTS {
+            // From the front of the crowd, which is in every large group, and from what lists of the largest show.
+            let part = if number % 2 == 0 { 0..1000 } else { 2500..11_500 };
+            contacts.push(crowd[world.rng.random_range(part)]);
+        }
         if let Some(account) = world.accounts.get_mut(id) {
             account.contacts.extend(contacts);
         }
