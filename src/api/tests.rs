@@ -1,6 +1,11 @@
 //! What every request passes through: keys, errors, ids, headers. The errors of one resource are tested beside it.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use poem::{
@@ -419,4 +424,58 @@ async fn over_a_socket_a_shutdown_ends_waits_and_connections() {
         exchange(address, &api.key, "GET /healthz", "").await.is_err(),
         "no connection is taken any more"
     );
+}
+
+/// Where a test's log goes.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("the log").extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_a_line_for_each_request_and_no_secret() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let api = TestApi::new().await;
+    let text = "the-parcel-is-under-the-bridge";
+    let body = json!({ "kind": "publish", "args": { "chat": "@reading_club", "text": text } });
+    assert_eq!(api.post_job(&body).await.status, StatusCode::ACCEPTED);
+    let wrong = json!({ "kind": "publish", "args": { "chat": "@reading_club", "text": [text] } });
+    api.post_job(&wrong).await.problem("wrong_type");
+    api.get("/v1/jobs?tag=a-tag-to-search-by").await;
+    api.execute("ALTER TABLE jobs RENAME TO elsewhere").await;
+    api.post_job(&body).await.problem("internal");
+
+    let log = String::from_utf8(log.0.lock().expect("the log").clone()).expect("text");
+    let lines = |what: &str| {
+        log.lines()
+            .filter(|line| line.contains(what) && line.contains("wireroom::api"))
+            .count()
+    };
+    assert_eq!(lines(" request "), 4, "{log}");
+    assert_eq!(lines("a request failed"), 1, "logged once:\n{log}");
+    assert!(log.contains("/v1/jobs") && log.contains("caller=\"key:"), "{log}");
+    let key = KeyMaterial::parse(&api.key).expect("a key");
+    let secret = key.text().expose().rsplit('_').next().expect("a secret");
+    for hidden in [secret, text, "a-tag-to-search-by"] {
+        let leaks: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains(hidden) && !line.contains("sqlx"))
+            .collect();
+        assert!(leaks.is_empty(), "{leaks:?}");
+    }
 }

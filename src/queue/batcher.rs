@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     ids::JobId,
-    store::{self, PgPool, StoreError, completions},
+    store::{
+        PgPool, StoreError, completions,
+        line::{Line, bounded},
+    },
 };
 
 /// Most ends of one statement.
@@ -73,7 +76,7 @@ impl Endings {
 
 /// The task that stores.
 pub struct Batcher {
-    pool: PgPool,
+    line: Line,
     waker: Waker,
     outage: Outage,
     ageing_step: Duration,
@@ -90,7 +93,7 @@ impl Batcher {
             state: state.clone(),
         };
         let batcher = Self {
-            pool,
+            line: Line::new(pool),
             outage: waker.outage(),
             waker,
             ageing_step,
@@ -114,7 +117,7 @@ impl Batcher {
         }
     }
 
-    async fn store(&self, endings: Vec<Ending>) {
+    async fn store(&mut self, endings: Vec<Ending>) {
         let mut failures = 0;
         loop {
             match self.try_store(&endings).await {
@@ -130,6 +133,7 @@ impl Batcher {
                     return self.store_one_by_one(endings).await;
                 }
                 Err(error) => {
+                    self.line.hang_up();
                     self.outage.failed(&error, failures).await;
                     failures += 1;
                 }
@@ -138,13 +142,15 @@ impl Batcher {
     }
 
     /// Finds the end that spoils the batch, and fails its job instead.
-    async fn store_one_by_one(&self, endings: Vec<Ending>) {
+    async fn store_one_by_one(&mut self, endings: Vec<Ending>) {
         for ending in endings {
             let mut ending = ending;
             let mut failures = 0;
             while let Err(error) = self.try_store(std::slice::from_ref(&ending)).await {
                 if refused(&error) {
                     ending = endings::not_storable(&ending);
+                } else {
+                    self.line.hang_up();
                 }
                 self.outage.failed(&error, failures).await;
                 failures += 1;
@@ -152,7 +158,7 @@ impl Batcher {
         }
     }
 
-    async fn try_store(&self, endings: &[Ending]) -> Result<(), StoreError> {
+    async fn try_store(&mut self, endings: &[Ending]) -> Result<(), StoreError> {
         let (mut finished, mut returned) = (Vec::new(), Vec::new());
         for ending in endings {
             match ending {
@@ -160,14 +166,21 @@ impl Batcher {
                 Ending::Back(end) => returned.push(end.clone()),
             }
         }
-        let mut conn = store::connection(&self.pool, "finish").await?;
         let mut stored = Vec::new();
         if !finished.is_empty() {
-            stored = completions::finish(&mut conn, &finished).await?;
+            stored = bounded(
+                "finish",
+                completions::finish(self.line.open("finish").await?, &finished),
+            )
+            .await?;
             self.waker.finished(&stored);
         }
         if !returned.is_empty() {
-            let back = completions::go_back(&mut conn, &returned, self.ageing_step).await?;
+            let back = bounded(
+                "go_back",
+                completions::go_back(self.line.open("go_back").await?, &returned, self.ageing_step),
+            )
+            .await?;
             // A cancelled one among them has finished.
             self.waker.finished(&back);
             self.waker.scheduled();

@@ -2,6 +2,7 @@
 //! and what comes out of it may run at once.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,10 +27,11 @@ use super::{
 };
 use crate::{
     config::QueueConfig,
-    ids::WorkerId,
+    ids::{SessionId, WorkerId},
     store::{
-        self, PgPool, StoreError,
+        StoreError,
         claims::{self, ClaimedJob, Promotion},
+        line::{Line, bounded},
     },
 };
 
@@ -38,7 +40,7 @@ const PROMOTE_BATCH: i64 = 1000;
 
 /// Everything the loop needs.
 pub struct Dispatcher {
-    pub pool: PgPool,
+    pub line: Line,
     pub config: QueueConfig,
     pub worker: WorkerId,
     pub sessions: Arc<dyn Sessions>,
@@ -69,7 +71,7 @@ struct Memory {
 
 impl Dispatcher {
     /// Runs until `stop`. Dropping the dispatcher ends the stream of claimed jobs.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut changed = self.sessions.changed();
         let mut memory = Memory {
             held: self.held(),
@@ -87,6 +89,7 @@ impl Dispatcher {
                     self.outage.worked();
                 }
                 Err(error) => {
+                    self.line.hang_up();
                     self.in_doubt.store(true, Ordering::Release);
                     memory.promote = true;
                     tokio::select! {
@@ -116,7 +119,7 @@ impl Dispatcher {
         self.sessions.held().into_iter().map(Arc::new).collect()
     }
 
-    async fn round(&self, memory: &mut Memory) -> Result<(), StoreError> {
+    async fn round(&mut self, memory: &mut Memory) -> Result<(), StoreError> {
         if memory.promote {
             let promotion = self.promote().await?;
             memory.promote = promotion.next_in == Some(Duration::ZERO);
@@ -147,13 +150,16 @@ impl Dispatcher {
         Ok(())
     }
 
-    async fn promote(&self) -> Result<Promotion, StoreError> {
-        let mut conn = store::connection(&self.pool, "promote").await?;
-        claims::promote(&mut conn, PROMOTE_BATCH).await
+    async fn promote(&mut self) -> Result<Promotion, StoreError> {
+        bounded(
+            "promote",
+            claims::promote(self.line.open("promote").await?, PROMOTE_BATCH),
+        )
+        .await
     }
 
     /// Claims for one turn; tells whether there are more turns, or `None` when nobody has room in this one.
-    async fn claim(&self, memory: &mut Memory, turn: usize) -> Result<Option<bool>, StoreError> {
+    async fn claim(&mut self, memory: &mut Memory, turn: usize) -> Result<Option<bool>, StoreError> {
         let room = Room {
             worker: self.worker,
             held: &memory.held,
@@ -168,20 +174,20 @@ impl Dispatcher {
         };
         memory.hungry |= plan.left_out || !room.take_suspect;
         if !plan.request.members.is_empty() {
-            let mut conn = store::connection(&self.pool, "claim").await?;
-            let claimed = claims::claim(&mut conn, &plan.request).await?;
-            drop(conn);
+            let claimed = bounded("claim", claims::claim(self.line.open("claim").await?, &plan.request)).await?;
             // A full claim may have left jobs behind; so may one that took only the first of several suspects.
             memory.hungry |= !claimed.is_empty();
-            self.dispatch(claimed, &memory.held);
+            if !claimed.is_empty() {
+                self.dispatch(claimed, &memory.held);
+            }
         }
         Ok(Some(plan.more_turns))
     }
 
     fn dispatch(&self, claimed: Vec<ClaimedJob>, held: &[Arc<HeldSession>]) {
+        let sessions: HashMap<SessionId, &Arc<HeldSession>> = held.iter().map(|held| (held.id, held)).collect();
         for job in claimed {
-            let session = held.iter().find(|session| session.id == job.session);
-            match session {
+            match sessions.get(&job.session) {
                 Some(session) if !self.stop.is_cancelled() => self.launch(job, session),
                 _ => self.give_back(&job),
             }

@@ -21,7 +21,10 @@ use super::{
     outage::Outage,
     ports::{Attempt, Runner},
 };
-use crate::store::{self, PgPool, claims};
+use crate::store::{
+    PgPool, claims,
+    line::{Line, bounded},
+};
 
 /// A function panicked. The panic's own message stays out: it may hold content.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -223,13 +226,13 @@ impl Route {
 
     /// Whether the start is stored: the job killed a worker once, and if it does again it must be known that it ran.
     async fn store_start(&self, job: &claims::ClaimedJob) -> bool {
-        let stored = async {
-            let mut conn = store::connection(&self.pool, "start").await?;
-            claims::start(&mut conn, &[(job.id, job.fence)]).await
-        };
+        let mut line = Line::new(self.pool.clone());
+        let attempt = [(job.id, job.fence)];
+        let stored = async { bounded("start", claims::start(line.open("start").await?, &attempt)).await };
         match stored.await {
             Ok(current) => !current.is_empty(),
             Err(error) => {
+                line.hang_up();
                 self.outage.failed(&error, 0).await;
                 false
             }

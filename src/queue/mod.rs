@@ -40,7 +40,9 @@ use self::{
 use crate::{
     config::QueueConfig,
     store::{
-        self, PgPool, StoreError, partitions,
+        self, PgPool, StoreError,
+        line::{Line, queue_pool},
+        partitions,
         workers::{WorkerFacts, WorkerState},
     },
 };
@@ -65,14 +67,15 @@ impl Queue {
     /// Makes the partitions and the worker's row, then starts the loops. Fails when the database does not answer: a
     /// process that is not ready claims nothing.
     pub async fn start(deps: QueueDeps) -> Result<QueueHandle, StoreError> {
-        let mut conn = store::connection(&deps.pool, "ensure_ahead").await?;
+        let pool = queue_pool(&deps.pool);
+        let mut conn = store::connection(&pool, "ensure_ahead").await?;
         partitions::ensure_ahead(&mut conn, DAYS_AHEAD).await?;
         drop(conn);
         let (state, state_seen) = watch::channel(WorkerState::Running);
         let flights = Arc::new(Flights::default());
         let in_doubt = Arc::new(AtomicBool::new(false));
         let mut upkeep = Upkeep {
-            pool: deps.pool.clone(),
+            pool: pool.clone(),
             config: deps.config.clone(),
             worker: Arc::new(deps.worker.clone()),
             state: state_seen,
@@ -93,7 +96,7 @@ impl Queue {
         spawn(Box::pin(upkeep.clone().cancels()));
         spawn(Box::pin(upkeep.clone().rescues()));
         spawn(Box::pin(upkeep.clone().housekeeping()));
-        let (endings, batcher) = Batcher::new(deps.pool.clone(), deps.waker.clone(), deps.config.ageing_step);
+        let (endings, batcher) = Batcher::new(pool.clone(), deps.waker.clone(), deps.config.ageing_step);
         spawn(Box::pin(batcher.run()));
 
         let (jobs, claimed) = tokio::sync::mpsc::unbounded_channel();
@@ -103,7 +106,7 @@ impl Queue {
             random: deps.random.clone(),
         };
         let route = Route {
-            pool: deps.pool.clone(),
+            pool: pool.clone(),
             runner: deps.runner,
             flights: flights.clone(),
             outage: deps.waker.outage(),
@@ -119,7 +122,7 @@ impl Queue {
             }
         });
         let dispatcher = Dispatcher {
-            pool: deps.pool,
+            line: Line::new(pool.clone()),
             config: deps.config.clone(),
             worker: deps.worker.id,
             sessions: deps.sessions,
@@ -143,7 +146,8 @@ impl Queue {
             endings,
             upkeep,
             apalis,
-            _loops: loops.drop_guard(),
+            pool,
+            loops: loops.drop_guard(),
         })
     }
 }
@@ -158,7 +162,8 @@ pub struct QueueHandle {
     endings: Endings,
     upkeep: Upkeep,
     apalis: JoinHandle<()>,
-    _loops: DropGuard,
+    pool: PgPool,
+    loops: DropGuard,
 }
 
 impl QueueHandle {
@@ -213,5 +218,8 @@ impl QueueHandle {
                 "the worker's row could not be marked as stopped"
             );
         }
+        // The loops let go of their connections first.
+        drop(self.loops);
+        let _ = tokio::time::timeout(hard, self.pool.close()).await;
     }
 }

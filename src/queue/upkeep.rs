@@ -15,7 +15,9 @@ use super::{flights::Flights, outage::Outage, waker::Waker};
 use crate::{
     config::QueueConfig,
     store::{
-        self, PgPool, StoreError, claims, completions, partitions,
+        self, PgPool, StoreError, claims, completions,
+        line::{Line, bounded},
+        partitions,
         rescue::{self, RescueLimits},
         workers::{self, WorkerFacts, WorkerState},
     },
@@ -29,7 +31,7 @@ const MOST_CRASHES: i16 = 3;
 const BATCH: i64 = 500;
 /// Day partitions that exist ahead.
 pub const DAYS_AHEAD: i32 = 7;
-const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
+const HOUSEKEEPING_EVERY: Duration = Duration::from_hours(1);
 
 /// What the loops share.
 #[derive(Clone)]
@@ -72,9 +74,16 @@ impl Upkeep {
     pub async fn beat(&mut self) -> Result<(), StoreError> {
         let state = *self.state.borrow_and_update();
         let running = self.flights.keys();
-        let mut conn = store::connection(&self.pool, "beat").await?;
-        let unwanted = workers::beat(&mut conn, &self.worker, state, &running).await?;
-        drop(conn);
+        let mut line = Line::new(self.pool.clone());
+        let beat = async {
+            bounded(
+                "beat",
+                workers::beat(line.open("beat").await?, &self.worker, state, &running),
+            )
+            .await
+        };
+        let unwanted = beat.await.inspect_err(|_| line.hang_up())?;
+        drop(line);
         self.outage.worked();
         for attempt in unwanted {
             if attempt.lost {
@@ -87,16 +96,15 @@ impl Upkeep {
 
     /// Writes the starts of attempts that did not end at once.
     pub async fn starts(self) {
+        let mut line = Line::new(self.pool.clone());
         loop {
             let started = self.flights.starts_to_store(START_DELAY).await;
             if started.is_empty() {
                 continue;
             }
-            let stored = async {
-                let mut conn = store::connection(&self.pool, "start").await?;
-                claims::start(&mut conn, &started).await
-            };
+            let stored = async { bounded("start", claims::start(line.open("start").await?, &started)).await };
             if let Err(error) = stored.await {
+                line.hang_up();
                 self.flights.starts_not_stored(started);
                 self.outage.failed(&error, 0).await;
             }
@@ -137,18 +145,23 @@ impl Upkeep {
     }
 
     /// One pass; tells whether a batch was full, so that there may be more.
-    pub async fn rescue(&self) -> Result<bool, StoreError> {
+    async fn rescue(&self) -> Result<bool, StoreError> {
+        let mut line = Line::new(self.pool.clone());
+        self.rescue_over(&mut line).await.inspect_err(|_| line.hang_up())
+    }
+
+    async fn rescue_over(&self, line: &mut Line) -> Result<bool, StoreError> {
         let limits = RescueLimits {
             worker_dead: self.config.worker_dead,
             crashes: MOST_CRASHES,
             batch: BATCH,
         };
-        let mut conn = store::connection(&self.pool, "rescue_orphans").await?;
-        let mut orphans = rescue::rescue_orphans(&mut conn, limits).await?;
+        let conn = line.open("rescue_orphans").await?;
+        let mut orphans = bounded("rescue_orphans", rescue::rescue_orphans(conn, limits)).await?;
         if self.in_doubt.load(Ordering::Acquire) {
             let known = self.flights.keys();
-            let (returned, in_doubt) =
-                rescue::return_unknown(&mut conn, self.worker.id, &known, self.config.worker_dead).await?;
+            let unknown = rescue::return_unknown(conn, self.worker.id, &known, self.config.worker_dead);
+            let (returned, in_doubt) = bounded("return_unknown", unknown).await?;
             self.in_doubt.store(in_doubt, Ordering::Release);
             orphans.extend(returned);
         }
@@ -161,9 +174,12 @@ impl Upkeep {
                 "took a job back from a worker that lost it"
             );
         }
-        let late = completions::fail_past_deadline(&mut conn, BATCH).await?;
-        let lost = rescue::fail_jobs_of_lost_sessions(&mut conn, BATCH).await?;
-        drop(conn);
+        let late = bounded("fail_past_deadline", completions::fail_past_deadline(conn, BATCH)).await?;
+        let lost = bounded(
+            "fail_jobs_of_lost_sessions",
+            rescue::fail_jobs_of_lost_sessions(conn, BATCH),
+        )
+        .await?;
         if !orphans.is_empty() {
             self.waker.ready();
         }
@@ -201,8 +217,7 @@ impl Upkeep {
         }
     }
 
-    /// One pass.
-    pub async fn keep_house(&self) -> Result<(), StoreError> {
+    async fn keep_house(&self) -> Result<(), StoreError> {
         let keep = self.config.retention_days;
         let mut conn = store::connection(&self.pool, "ensure_ahead").await?;
         partitions::ensure_ahead(&mut conn, DAYS_AHEAD).await?;

@@ -168,14 +168,9 @@ pub struct FinishedWatch {
 }
 
 impl FinishedWatch {
-    /// The jobs of the next announcement; none when announcements were missed: read the jobs' states then.
-    pub async fn next(&mut self) -> Vec<JobId> {
-        match self.finished.recv().await {
-            Ok(ids) => ids.to_vec(),
-            Err(broadcast::error::RecvError::Lagged(_)) => Vec::new(),
-            // The bell holds the sender, and this watch the bell.
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
+    /// The jobs of the next announcement; none when announcements were missed: read the state of all one waits for then.
+    pub async fn next(&mut self) -> Arc<[JobId]> {
+        self.finished.recv().await.unwrap_or_default()
     }
 
     /// Resolves when `id` was announced, or when announcements were missed: read the job's state then.

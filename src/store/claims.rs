@@ -105,6 +105,7 @@ pub struct ClaimedJob {
 /// Claims ready jobs for all of a worker's sessions, each at most its free slots: its own jobs and its pool's, by rank
 /// and id. A session whose lease is not this worker's any more, or has expired, gets none. Kinds that this version does
 /// not know are left alone.
+#[expect(clippy::too_many_lines, reason = "one statement, whose parts make no sense apart")]
 pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Vec<ClaimedJob>, StoreError> {
     let members = MemberColumns::of(&request.members);
     let groups = GroupColumns::of(&request.groups);
@@ -125,7 +126,7 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
         ), kinds AS MATERIALIZED (
             SELECT k.grp, k.kind FROM unnest($10::int[], $11::text[]) AS k (grp, kind)
         ), candidates AS MATERIALIZED (
-            SELECT m.grp, m.session_id, c.id, c.rank, c.suspect
+            SELECT m.grp, m.session_id, m.fence, c.id, c.rank, c.suspect
             FROM members m JOIN groups g ON g.grp = m.grp AND NOT g.by_kind CROSS JOIN LATERAL (
                 SELECT j.id, j.rank, j.suspect FROM jobs j
                 WHERE j.state = 'queued' AND j.session_id = m.session_id AND j.lane = g.lane AND j.kind = ANY ($12)
@@ -133,7 +134,7 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
                 ORDER BY j.rank, j.id LIMIT m.free FOR UPDATE SKIP LOCKED
             ) c
             UNION ALL
-            SELECT g.grp, NULL, c.id, c.rank, c.suspect
+            SELECT g.grp, NULL, NULL, c.id, c.rank, c.suspect
             FROM groups g CROSS JOIN LATERAL (
                 SELECT j.id, j.rank, j.suspect FROM jobs j
                 WHERE j.state = 'queued' AND j.session_id IS NULL AND j.pool = g.pool AND j.lane = g.lane
@@ -143,28 +144,28 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
             ) c
             WHERE NOT g.by_kind
             UNION ALL
-            SELECT m.grp, m.session_id, c.id, c.rank, c.suspect
+            SELECT m.grp, m.session_id, m.fence, c.id, c.rank, c.suspect
             FROM members m JOIN groups g ON g.grp = m.grp AND g.by_kind CROSS JOIN LATERAL (
                 SELECT e.id, e.rank, e.suspect FROM kinds k CROSS JOIN LATERAL (
                     SELECT j.id, j.rank, j.suspect FROM jobs j
-                    WHERE j.state = 'queued' AND j.session_id = m.session_id AND j.lane = g.lane AND j.kind = k.kind
-                        AND ($13 OR NOT j.suspect) AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
+                    WHERE j.state = 'queued' AND j.session_id = m.session_id
+                        AND j.lane || '/' || j.kind = g.lane || '/' || k.kind AND ($13 OR NOT j.suspect) AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                     ORDER BY j.rank, j.id LIMIT m.free FOR UPDATE SKIP LOCKED
                 ) e
                 WHERE k.grp = m.grp ORDER BY e.rank, e.id LIMIT m.free
             ) c
             UNION ALL
-            SELECT g.grp, NULL, c.id, c.rank, c.suspect
+            SELECT g.grp, NULL, NULL, c.id, c.rank, c.suspect
             FROM groups g JOIN kinds k ON k.grp = g.grp CROSS JOIN LATERAL (
                 SELECT j.id, j.rank, j.suspect FROM jobs j
-                WHERE j.state = 'queued' AND j.session_id IS NULL AND j.pool = g.pool AND j.lane = g.lane
-                    AND j.kind = k.kind AND ($13 OR NOT j.suspect)
+                WHERE j.state = 'queued' AND j.session_id IS NULL AND j.pool = g.pool
+                    AND j.lane || '/' || j.kind = g.lane || '/' || k.kind AND ($13 OR NOT j.suspect)
                     AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                 ORDER BY j.rank, j.id LIMIT g.free FOR UPDATE SKIP LOCKED
             ) c
             WHERE g.by_kind
         ), chosen AS MATERIALIZED (
-            SELECT o.grp, o.session_id, o.id, o.rank FROM (
+            SELECT o.grp, o.session_id, o.fence, o.id, o.rank FROM (
                 SELECT c.*, row_number() OVER (PARTITION BY c.grp ORDER BY c.rank, c.id) AS place,
                     CASE WHEN c.suspect THEN row_number() OVER (PARTITION BY c.suspect ORDER BY c.rank, c.id) END AS suspects
                 FROM candidates c
@@ -173,18 +174,25 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
         ), pooled AS MATERIALIZED (
             SELECT grp, id, row_number() OVER (PARTITION BY grp ORDER BY rank, id) AS place
             FROM chosen WHERE session_id IS NULL
-        ), slots AS (
-            SELECT m.grp, m.session_id, m.fence, row_number() OVER (PARTITION BY m.grp ORDER BY slot, m.nth) AS place
-            FROM members m
-            LEFT JOIN (SELECT grp, session_id, count(*)::int AS own FROM chosen WHERE session_id IS NOT NULL GROUP BY 1, 2) t
-                ON t.grp = m.grp AND t.session_id = m.session_id
-            CROSS JOIN LATERAL generate_series(coalesce(t.own, 0) + 1,
-                least(m.free, coalesce(t.own, 0) + (SELECT count(*) FROM pooled))) AS slot
+        ), room AS (
+            SELECT grp, session_id, max(fence) AS fence, max(nth) AS nth, max(free) AS free, sum(own)::int AS own
+            FROM (
+                SELECT grp, session_id, fence, nth, free, 0 AS own FROM members
+                UNION ALL
+                SELECT grp, session_id, NULL, NULL, NULL, 1 FROM chosen WHERE session_id IS NOT NULL
+            ) r
+            WHERE EXISTS (SELECT FROM pooled) GROUP BY grp, session_id
+        ), slots AS MATERIALIZED (
+            -- Arrays, because a join over thousands of slots that the planner takes for ten would be quadratic.
+            SELECT r.grp, array_agg(r.session_id ORDER BY n, r.nth) AS sessions, array_agg(r.fence ORDER BY n, r.nth) AS fences
+            FROM room r CROSS JOIN LATERAL generate_series(r.own + 1,
+                least(r.free, r.own + (SELECT count(*) FROM pooled))) AS n
+            GROUP BY r.grp
         ), assigned AS MATERIALIZED (
-            SELECT c.id, m.session_id, m.fence FROM chosen c
-            JOIN members m ON m.grp = c.grp AND m.session_id = c.session_id
+            SELECT id, session_id, fence FROM chosen WHERE session_id IS NOT NULL
             UNION ALL
-            SELECT p.id, s.session_id, s.fence FROM pooled p JOIN slots s ON s.grp = p.grp AND s.place = p.place
+            SELECT p.id, s.sessions[p.place], s.fences[p.place] FROM pooled p JOIN slots s ON s.grp = p.grp
+            WHERE s.sessions[p.place] IS NOT NULL
         )
         UPDATE jobs j SET state = 'running', worker_id = $5, session_id = a.session_id, session_fence = a.fence,
             fence = j.fence + 1, attempt = j.attempt + 1, claimed_at = (SELECT t FROM clock), started_at = NULL,

@@ -36,7 +36,9 @@ pub const AGEING: Duration = Duration::from_secs(60);
 
 /// A database and what is put into it.
 pub struct Bed {
-    pub db: TestDatabase,
+    pool: PgPool,
+    /// Dropped with the bed; `None` when the database is somebody else's.
+    _database: Option<TestDatabase>,
 }
 
 /// A job as any reader sees it.
@@ -70,13 +72,20 @@ impl Seen {
 
 impl Bed {
     pub async fn new() -> Self {
+        let database = TestDatabase::new().await;
         Self {
-            db: TestDatabase::new().await,
+            pool: database.pool().clone(),
+            _database: Some(database),
         }
     }
 
+    /// A bed in a migrated database of the caller's.
+    pub fn over(pool: PgPool) -> Self {
+        Self { pool, _database: None }
+    }
+
     pub fn pool(&self) -> &PgPool {
-        self.db.pool()
+        &self.pool
     }
 
     pub async fn run(&self, sql: &'static str) {
@@ -244,6 +253,11 @@ pub fn facts() -> WorkerFacts {
 /// A job with args that nobody reads.
 pub fn job() -> NewJob {
     NewJob::new(JobKind::Join, json!({}))
+}
+
+/// So many of them.
+pub fn jobs(count: usize) -> Vec<NewJob> {
+    std::iter::repeat_with(job).take(count).collect()
 }
 
 pub fn config() -> QueueConfig {

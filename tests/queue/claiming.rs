@@ -13,7 +13,7 @@ use wireroom::{
 };
 use wireroom_jobs::{Action, JobKind, Outcome};
 
-use super::bed::{Bed, Counter, bulk, function, held, job};
+use super::bed::{Bed, Counter, bulk, function, held, job, jobs};
 use crate::support::wait::eventually;
 
 fn ids(claimed: &[ClaimedJob]) -> BTreeSet<JobId> {
@@ -142,7 +142,7 @@ async fn no_session_gets_more_than_its_free_slots() {
         }))
         .await;
     }
-    bed.enqueue(&[0; 9].map(|_| job())).await;
+    bed.enqueue(&jobs(9)).await;
     let request = ClaimRequest {
         worker,
         members: members.clone(),
@@ -259,7 +259,7 @@ async fn a_job_past_its_deadline_is_not_claimed() {
 async fn of_suspects_one_is_taken_at_a_time() {
     let bed = Bed::new().await;
     let (worker, session, fence) = bed.worker_with_session().await;
-    bed.enqueue(&[0; 3].map(|_| job())).await;
+    bed.enqueue(&jobs(3)).await;
     bed.run("UPDATE jobs SET suspect = true").await;
     let fresh = bed.enqueue_one(job()).await;
     let claimed = bed.claim(worker, session, fence, "default", 10).await;
@@ -288,7 +288,7 @@ async fn two_dispatchers_never_run_one_job_twice() {
     let _first = bed.start(7, runner()).await;
     let _second = bed.start(7, runner()).await;
     for _ in 0..10 {
-        bed.enqueue(&[0; 100].map(|_| job())).await;
+        bed.enqueue(&jobs(100)).await;
     }
     eventually(super::bed::BOUND, || async {
         let left = bed.count("SELECT count(*) FROM jobs").await;

@@ -1,11 +1,22 @@
 //! Shutdown, lost sessions, and Postgres that goes away.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::PermissionsExt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use wireroom::{config::QueueConfig, queue::Attempt, store::jobs::NewJob};
+use wireroom::{
+    cluster::{Cluster, ClusterConfig},
+    config::QueueConfig,
+    ids::JobId,
+    queue::Attempt,
+    store::{MIGRATOR, jobs::NewJob},
+};
 use wireroom_jobs::Outcome;
 
-use super::bed::{BOUND, Bed, Counter, config, function, job, waits_for_cancel};
+use super::bed::{BOUND, Bed, Counter, config, function, job, jobs, waits_for_cancel};
 use crate::support::wait::eventually;
 
 fn impatient() -> QueueConfig {
@@ -121,8 +132,7 @@ async fn a_lost_session_stops_its_jobs_and_hands_them_over() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_when_postgres_goes_away_under_load() {
-    use wireroom::cluster::Cluster;
+async fn nothing_is_lost_when_connections_are_cut_under_load() {
     let bed = Bed::new().await;
     let runs = Counter::default();
     let counted = runs.clone();
@@ -131,9 +141,8 @@ async fn nothing_is_lost_when_postgres_goes_away_under_load() {
         async { Outcome::Done(1.into()) }
     });
     let _running = bed.start(20, runner).await;
-    let _ = std::any::type_name::<(Cluster, PathBuf)>();
     for _ in 0..20 {
-        bed.enqueue(&[0; 100].map(|_| job())).await;
+        bed.enqueue(&jobs(100)).await;
         // Every connection of this database is cut, the listener's and those in the middle of a statement included.
         bed.run(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -151,4 +160,58 @@ async fn nothing_is_lost_when_postgres_goes_away_under_load() {
             .await,
         2000
     );
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_postgres_restarts_and_crashes_under_load() {
+    let place = tempfile::tempdir().unwrap();
+    // The server's user may be another one.
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut cluster = Cluster::start(ClusterConfig {
+        dir: place.path().join("cluster"),
+        ..ClusterConfig::default()
+    })
+    .await
+    .expect("a cluster");
+    let url = cluster.ensure_database("queue").await.expect("a database");
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    MIGRATOR.run(&pool).await.unwrap();
+    let bed = Bed::over(pool);
+    let runs: Arc<Mutex<BTreeMap<JobId, i32>>> = Arc::default();
+    let counted = Arc::clone(&runs);
+    let runner = function(move |attempt: Attempt| {
+        *counted.lock().unwrap().entry(attempt.job.id).or_default() += 1;
+        async {
+            // Long enough for some jobs to be in the middle when the server goes.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            Outcome::Done(1.into())
+        }
+    });
+    let _running = bed.start(50, runner).await;
+    for abruptly in [false, true] {
+        bed.enqueue(&jobs(3000)).await;
+        eventually(BOUND, || async {
+            let done = runs.lock().unwrap().len();
+            if done % 3000 > 200 { Ok(()) } else { Err(done) }
+        })
+        .await;
+        cluster.halt(abruptly).await.expect("it stops");
+        cluster.start_again().await.expect("it starts");
+        eventually(Duration::from_secs(60), || async {
+            let left = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM jobs")
+                .fetch_one(bed.pool())
+                .await;
+            match left {
+                Ok(0) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+    assert_eq!(
+        bed.count("SELECT count(*) FROM finished_jobs WHERE state = 'succeeded'")
+            .await,
+        6000
+    );
+    assert_eq!(runs.lock().unwrap().len(), 6000);
 }

@@ -1,0 +1,71 @@
+//! A connection that a loop keeps for itself: the hot statements of the queue pay no acquire, no ping, and wait for nobody.
+
+use std::{io, time::Duration};
+
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions};
+
+use super::{StoreError, connection as connect};
+
+/// Connections of [`queue_pool`]: one for claims, one for ends, and the others for what runs beside them.
+const QUEUE_CONNECTIONS: u32 = 6;
+
+/// How long a statement of the queue may take before its connection counts as dead.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A pool for the queue's loops, to the same database as `pool`. Its connections never scan a table for the few rows they
+/// want: a plan that was cached while a table was small would, and be used until the next ANALYZE.
+pub fn queue_pool(pool: &PgPool) -> PgPool {
+    let options = pool
+        .connect_options()
+        .as_ref()
+        .clone()
+        .options([("enable_seqscan", "off"), ("jit", "off")]);
+    PgPoolOptions::new()
+        .max_connections(QUEUE_CONNECTIONS)
+        .acquire_timeout(pool.options().get_acquire_timeout())
+        .connect_lazy_with(options)
+}
+
+/// One kept connection, made again after a failure.
+#[derive(Debug)]
+pub struct Line {
+    pool: PgPool,
+    connection: Option<PoolConnection<Postgres>>,
+}
+
+impl Line {
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool, connection: None }
+    }
+
+    /// The connection, made when there is none; `operation` is what it is wanted for.
+    pub async fn open(&mut self, operation: &'static str) -> Result<&mut PgConnection, StoreError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.pool, operation).await?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Gives the connection up after a failure.
+    pub fn hang_up(&mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            connection.close_on_drop();
+        }
+    }
+}
+
+/// `statement` within a time that a live database needs a fraction of: a connection that died without a word hangs for
+/// ever. After an error, hang up.
+pub async fn bounded<T>(
+    operation: &'static str,
+    statement: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let timed_out = |_| StoreError::Query {
+        operation,
+        source: sqlx::Error::Io(io::Error::from(io::ErrorKind::TimedOut)),
+    };
+    tokio::time::timeout(STATEMENT_LIMIT, statement)
+        .await
+        .unwrap_or_else(|elapsed| Err(timed_out(elapsed)))
+}
