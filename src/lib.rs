@@ -5,13 +5,18 @@
 //! `tests/architecture.rs` checks it.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod ids;
+pub mod lifecycle;
 pub mod queue;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod sessions;
 pub mod store;
 pub mod telegram;
+pub mod telemetry;
+pub mod tls;
 pub mod vault;

@@ -46,6 +46,7 @@ pub use self::{
     faults::{Effect, Fault, ListedFault},
     key_watch::{ConnectionId, Incident, KeyUse, Misuse},
     server_key::ServerKeyError,
+    services::auth::LOGIN_CODE,
     stats::{Calls, Counts},
 };
 

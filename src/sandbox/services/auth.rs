@@ -19,7 +19,7 @@ use crate::sandbox::{
 };
 
 /// The code of every account: the number of the data centre five times, as on Telegram's test servers.
-pub(in crate::sandbox) const LOGIN_CODE: &str = "22222";
+pub const LOGIN_CODE: &str = "22222";
 /// Seconds for which a code can be used.
 const CODE_LIFETIME: i32 = 300;
 /// How many codes and challenges are kept; the oldest make room.

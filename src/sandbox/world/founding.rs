@@ -26,6 +26,8 @@ mod places;
 
 use super::World;
 
+pub use cast::{KnownAccount, known_accounts};
+
 /// All that was there at the start happened before 2025-11-01 00:00 UTC.
 pub(super) const EVE: i32 = 1_761_955_200;
 pub(super) const HOUR: i32 = 3600;

@@ -44,13 +44,38 @@ const EXTRAS: [(&str, &str, &str, Nature); 7] = [
     ("quiz_bot", "Quiz Bot", "", Nature::Bot),
 ];
 
+/// How to sign in as one of the accounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownAccount {
+    pub username: &'static str,
+    /// Digits only.
+    pub phone: String,
+    pub password: Option<&'static str>,
+}
+
+/// The accounts that every world has, whatever its seed.
+pub fn known_accounts() -> Vec<KnownAccount> {
+    ACCOUNTS
+        .iter()
+        .zip(1..)
+        .map(|((username, ..), number)| KnownAccount {
+            username,
+            phone: phone(number),
+            password: (*username == WITH_PASSWORD.0).then_some(WITH_PASSWORD.1),
+        })
+        .collect()
+}
+
+fn phone(number: usize) -> String {
+    format!("999662{number:04}")
+}
+
 /// Makes the accounts.
 pub(super) fn found_accounts(world: &mut World) {
     for (index, (id, (username, first, last))) in (FIRST_ACCOUNT..).zip(ACCOUNTS).enumerate() {
         settle(world, id, username, first, last, Nature::Ordinary);
         let password = (username == WITH_PASSWORD.0).then(|| WITH_PASSWORD.1.to_owned());
-        let phone = format!("999662{:04}", index + 1);
-        world.accounts.insert(id, Account::new(id, phone, password));
+        world.accounts.insert(id, Account::new(id, phone(index + 1), password));
     }
 }
 
@@ -124,4 +149,22 @@ pub(super) fn found_contacts(world: &mut World, crowd: &[UserId]) {
 pub(super) fn account(username: &str) -> UserId {
     let at = ACCOUNTS.iter().position(|(name, ..)| *name == username);
     (FIRST_ACCOUNT..).nth(at.unwrap_or(0)).unwrap_or(FIRST_ACCOUNT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_known_accounts_are_the_worlds() {
+        let world = World::new(1);
+        let rows = world.accounts();
+        let known = known_accounts();
+        assert_eq!(known.len(), rows.len());
+        for (known, row) in known.iter().zip(rows) {
+            assert_eq!(row.username.as_deref(), Some(known.username));
+            assert_eq!(row.phone, known.phone);
+            assert_eq!(world.password_of(row.id), known.password);
+        }
+    }
 }
