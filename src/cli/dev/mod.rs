@@ -228,7 +228,7 @@ fn configure(mut source: Source, home: &Home, database: &Database, sandbox: &San
         "WIREROOM_TELEGRAM_SERVER_KEY",
         home.sandbox_public_key().display().to_string(),
     );
-    Ok(Config::from_source(&mut source)?)
+    Ok(Config::read(&mut source)?)
 }
 
 /// The key of the last start while it is valid, or a new one.
