@@ -127,6 +127,7 @@ impl Stack {
     }
 
     pub async fn with(options: Options) -> Self {
+        wireroom::tls::install();
         let database = if options.own_server {
             Database::own().await
         } else {
