@@ -9,7 +9,6 @@ pub mod chats;
 pub mod claims;
 pub mod completions;
 pub mod effects;
-pub mod finished;
 pub mod floods;
 pub mod gates;
 pub mod health;
