@@ -97,6 +97,21 @@ async fn a_function_that_does_not_stop_is_dropped_and_handed_back() {
 }
 
 #[tokio::test]
+async fn an_idle_queue_stops_at_once() {
+    let bed = Bed::new().await;
+    let session = bed.session("default").await;
+    let patient = QueueConfig {
+        shutdown_soft: Duration::from_hours(1),
+        shutdown_hard: Duration::from_hours(1),
+        ..config()
+    };
+    let running = bed.start_on(session, 1, waits_for_cancel(), patient).await;
+    tokio::time::timeout(BOUND, running.handle.shutdown())
+        .await
+        .expect("the shutdown ends");
+}
+
+#[tokio::test]
 async fn a_second_signal_does_not_wait_for_short_jobs() {
     let bed = Bed::new().await;
     let session = bed.session("default").await;
