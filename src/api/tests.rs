@@ -454,12 +454,19 @@ async fn the_log_has_a_line_for_each_request_and_no_secret() {
     let api = TestApi::new().await;
     let text = "the-parcel-is-under-the-bridge";
     let body = json!({ "kind": "publish", "args": { "chat": "@reading_club", "text": text } });
-    assert_eq!(api.post_job(&body).await.status, StatusCode::ACCEPTED);
     let wrong = json!({ "kind": "publish", "args": { "chat": "@reading_club", "text": [text] } });
-    api.post_job(&wrong).await.problem("wrong_type");
-    api.get("/v1/jobs?tag=a-tag-to-search-by").await;
-    api.execute("ALTER TABLE jobs RENAME TO elsewhere").await;
-    api.post_job(&body).await.problem("internal");
+    for _ in 0..2 {
+        // Another test may have come first to a log statement while it had no log: after the first round all have been
+        // met, and are asked again whether somebody listens.
+        tracing::callsite::rebuild_interest_cache();
+        log.0.lock().expect("the log").clear();
+        assert_eq!(api.post_job(&body).await.status, StatusCode::ACCEPTED);
+        api.post_job(&wrong).await.problem("wrong_type");
+        api.get("/v1/jobs?tag=a-tag-to-search-by").await;
+        api.execute("ALTER TABLE jobs RENAME TO elsewhere").await;
+        api.post_job(&body).await.problem("internal");
+        api.execute("ALTER TABLE elsewhere RENAME TO jobs").await;
+    }
 
     let log = String::from_utf8(log.0.lock().expect("the log").clone()).expect("text");
     let lines = |what: &str| log.lines().filter(|line| line.contains(what)).count();

@@ -3,6 +3,7 @@
 mod holding;
 mod login;
 mod losses;
+mod pause;
 mod port;
 
 use std::{

@@ -9,160 +9,13 @@ use crate::{
     ids::SessionId,
 };
 
-#[tokio::test]
-async fn a_body_that_cannot_be_read_says_where() {
+/// A body, and of its problem: the code, the field, and words of the detail.
+type Case = (Value, &'static str, &'static str, &'static str);
+
+async fn check(cases: Vec<Case>) {
     let api = TestApi::new().await;
-    let publish = |args: Value| json!({ "kind": "publish", "args": args });
-    let cases: Vec<(Value, &str, &str, &str)> = vec![
-        (json!([]), "wrong_type", "", "object"),
-        (json!("join"), "wrong_type", "", "object"),
-        (json!(null), "wrong_type", "", "object"),
-        (json!({}), "missing_field", "kind", "missing"),
-        (json!({ "kind": "join" }), "missing_field", "args", "missing"),
-        (
-            json!({ "kind": "join", "args": {} }),
-            "missing_field",
-            "args.chat",
-            "missing",
-        ),
-        (json!({ "kind": "join", "args": null }), "wrong_type", "args", "object"),
-        (
-            json!({ "kind": "join", "args": ["@reading_club"] }),
-            "wrong_type",
-            "args",
-            "object",
-        ),
-        (
-            json!({ "kind": "join", "args": { "chatt": "@x" } }),
-            "unknown_field",
-            "args.chatt",
-            "known are chat",
-        ),
-        (
-            json!({ "kind": "join", "args": { "chat": 7 } }),
-            "wrong_type",
-            "args.chat",
-            "must be a string, not an integer",
-        ),
-        (
-            json!({ "kind": "join", "args": { "chat": "" } }),
-            "invalid_value",
-            "args.chat",
-            "chat",
-        ),
-        (
-            json!({ "kind": "walk", "args": {} }),
-            "unknown_kind",
-            "kind",
-            "join, scan, publish",
-        ),
-        (json!({ "kind": 1, "args": {} }), "wrong_type", "kind", "a string"),
-        (with("prio", json!(1)), "unknown_field", "prio", "priority"),
-        (
-            with("priority", json!("high")),
-            "wrong_type",
-            "priority",
-            "an integer, not a string",
-        ),
-        (with("priority", json!(1.5)), "wrong_type", "priority", "an integer"),
-        (with("priority", json!(101)), "invalid_value", "priority", "-100 to 100"),
-        (
-            with("priority", json!(u64::MAX)),
-            "invalid_value",
-            "priority",
-            "an integer",
-        ),
-        (
-            with("max_attempts", json!(0)),
-            "invalid_value",
-            "max_attempts",
-            "1 to 100",
-        ),
-        (
-            with("max_attempts", json!(101)),
-            "invalid_value",
-            "max_attempts",
-            "1 to 100",
-        ),
-        (with("run_at", json!("tomorrow")), "invalid_value", "run_at", "RFC 3339"),
-        (
-            with("run_at", json!("2999-01-01T00:00:00Z")),
-            "invalid_value",
-            "run_at",
-            "366 days",
-        ),
-        (
-            with("run_at", json!("2030-01-01T00:00:00")),
-            "invalid_value",
-            "run_at",
-            "offset",
-        ),
-        (
-            with("deadline", json!("2001-01-01T00:00:00Z")),
-            "invalid_value",
-            "deadline",
-            "in the future",
-        ),
-        (with("tags", json!("a")), "wrong_type", "tags", "an array"),
-        (with("tags", json!(["ok", "Not"])), "invalid_value", "tags[1]", "a-z"),
-        (with("tags", json!(["ok", 1])), "wrong_type", "tags[1]", "a string"),
-        (
-            with("tags", json!(vec!["a"; 21])),
-            "invalid_value",
-            "tags",
-            "at most 20",
-        ),
-        (with("tags", json!(["x".repeat(65)])), "invalid_value", "tags[0]", "64"),
-        (with("pool", json!("nowhere")), "unknown_pool", "pool", "pool"),
-        (with("pool", json!("")), "invalid_value", "pool", "name"),
-        (with("pool", json!(1)), "wrong_type", "pool", "a string"),
-        (
-            with("session", json!("nobody")),
-            "unknown_session",
-            "session",
-            "session",
-        ),
-        (
-            with("session", json!(SessionId::generate())),
-            "unknown_session",
-            "session",
-            "session",
-        ),
-        (
-            publish(json!({ "chat": "@x", "text": 5 })),
-            "wrong_type",
-            "args.text",
-            "a string",
-        ),
-        (
-            publish(json!({ "chat": "@reading_club", "text": "x", "format": "rtf" })),
-            "invalid_value",
-            "args.format",
-            "plain, markdown, html",
-        ),
-        (
-            publish(json!({ "chat": "@reading_club", "text": "" })),
-            "invalid_value",
-            "args.text",
-            "text",
-        ),
-        (
-            publish(json!({ "chat": "@reading_club", "text": "a\u{0}b" })),
-            "invalid_value",
-            "args.text",
-            "NUL",
-        ),
-        (with("tags", json!(["a", "\u{0}"])), "invalid_value", "tags[1]", "NUL"),
-        (
-            publish(json!({ "chat": "@reading_club", "text": "x".repeat(4097) })),
-            "invalid_value",
-            "args.text",
-            "text",
-        ),
-    ];
     for (body, code, field, says) in cases {
-        let answer = api.post_job(&body).await;
-        let problem = answer.problem(code);
+        let problem = api.post_job(&body).await.problem(code);
         assert_eq!(
             problem["field"].as_str().unwrap_or_default(),
             field,
@@ -173,6 +26,113 @@ async fn a_body_that_cannot_be_read_says_where() {
     }
     assert_eq!(api.count("jobs").await, 0);
     assert_eq!(api.count("audit_log").await, 1, "of the key alone");
+}
+
+#[tokio::test]
+async fn a_body_of_the_wrong_shape_is_refused() {
+    let kind = |kind: Value| json!({ "kind": kind, "args": {} });
+    check(vec![
+        (json!([]), "wrong_type", "", "object"),
+        (json!("join"), "wrong_type", "", "object"),
+        (json!(null), "wrong_type", "", "object"),
+        (json!({}), "missing_field", "kind", "missing"),
+        (json!({ "kind": "join" }), "missing_field", "args", "missing"),
+        (kind(json!("walk")), "unknown_kind", "kind", "join, scan, publish"),
+        (kind(json!(1)), "wrong_type", "kind", "a string"),
+        (with("prio", json!(1)), "unknown_field", "prio", "priority"),
+        (with("args", json!(null)), "wrong_type", "args", "object"),
+        (with("args", json!(["@reading_club"])), "wrong_type", "args", "object"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn args_are_refused_by_the_path_of_the_field() {
+    let join = |args: Value| with("args", args);
+    let publish = |field: &str, value: Value| {
+        let mut args = json!({ "chat": "@reading_club", "text": "x" });
+        args[field] = value;
+        json!({ "kind": "publish", "args": args })
+    };
+    let scan = |field: &str, value: Value| {
+        let mut args = json!({ "chat": "@reading_club", "purpose": "research" });
+        args[field] = value;
+        json!({ "kind": "scan", "args": args })
+    };
+    let (wrong, invalid) = ("wrong_type", "invalid_value");
+    check(vec![
+        (join(json!({})), "missing_field", "args.chat", "missing"),
+        (
+            join(json!({ "chatt": "@x" })),
+            "unknown_field",
+            "args.chatt",
+            "known are chat",
+        ),
+        (
+            join(json!({ "chat": 7 })),
+            wrong,
+            "args.chat",
+            "must be a string, not an integer",
+        ),
+        (join(json!({ "chat": "" })), invalid, "args.chat", "chat"),
+        (join(json!({ "chat": "no name" })), invalid, "args.chat", "chat"),
+        (publish("text", json!(5)), wrong, "args.text", "a string"),
+        (publish("text", json!("")), invalid, "args.text", "text"),
+        (publish("text", json!("a\u{0}b")), invalid, "args.text", "NUL"),
+        (publish("text", json!("x".repeat(4097))), invalid, "args.text", "text"),
+        (
+            publish("format", json!("rtf")),
+            invalid,
+            "args.format",
+            "plain, markdown, html",
+        ),
+        (publish("silent", json!("yes")), wrong, "args.silent", "a boolean"),
+        (scan("purpose", json!("")), invalid, "args.purpose", "purpose"),
+        (
+            scan("retention_days", json!(0)),
+            invalid,
+            "args.retention_days",
+            "retention_days",
+        ),
+        (
+            scan("retention_days", json!(1e3)),
+            wrong,
+            "args.retention_days",
+            "an integer",
+        ),
+        (scan("limit", json!(0)), invalid, "args.limit", "limit"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn options_out_of_bounds_are_refused() {
+    let (wrong, invalid) = ("wrong_type", "invalid_value");
+    let option = |field: &'static str, value: Value, code, says| (with(field, value), code, field, says);
+    check(vec![
+        option("priority", json!("high"), wrong, "an integer, not a string"),
+        option("priority", json!(1.5), wrong, "an integer"),
+        option("priority", json!(101), invalid, "-100 to 100"),
+        option("priority", json!(u64::MAX), invalid, "an integer"),
+        option("max_attempts", json!(0), invalid, "1 to 100"),
+        option("max_attempts", json!(101), invalid, "1 to 100"),
+        option("run_at", json!("tomorrow"), invalid, "RFC 3339"),
+        option("run_at", json!("2999-01-01T00:00:00Z"), invalid, "366 days"),
+        option("run_at", json!("2030-01-01T00:00:00"), invalid, "offset"),
+        option("deadline", json!("2001-01-01T00:00:00Z"), invalid, "in the future"),
+        option("tags", json!("a"), wrong, "an array"),
+        option("tags", json!(vec!["a"; 21]), invalid, "at most 20"),
+        (with("tags", json!(["ok", 1])), wrong, "tags[1]", "a string"),
+        (with("tags", json!(["ok", "Not"])), invalid, "tags[1]", "a-z"),
+        (with("tags", json!(["x".repeat(65)])), invalid, "tags[0]", "64"),
+        (with("tags", json!(["a", "\u{0}"])), invalid, "tags[1]", "NUL"),
+        option("pool", json!("nowhere"), "unknown_pool", "pool"),
+        option("pool", json!(""), invalid, "name"),
+        option("pool", json!(1), wrong, "a string"),
+        option("session", json!("nobody"), "unknown_session", "session"),
+        option("session", json!(SessionId::generate()), "unknown_session", "session"),
+    ])
+    .await;
 }
 
 #[tokio::test]
