@@ -4,13 +4,19 @@
 //! jobs`. Siblings do not import each other; what they need of one another is a trait, wired in `cli`.
 //! `tests/architecture.rs` checks it.
 
+pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod ids;
+pub mod lifecycle;
 pub mod queue;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod sessions;
 pub mod store;
 pub mod telegram;
+pub mod telemetry;
+pub mod tls;
 pub mod vault;

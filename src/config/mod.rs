@@ -2,6 +2,7 @@
 //! `.env.example`; unknown `WIREROOM_*` variables and bad values are refused by name.
 
 mod api;
+mod client;
 mod database;
 mod queue;
 mod secret;
@@ -12,6 +13,7 @@ mod telemetry;
 mod vault;
 
 pub use api::ApiConfig;
+pub use client::ClientConfig;
 pub use database::DatabaseConfig;
 pub use queue::QueueConfig;
 pub use secret::Secret;
@@ -31,26 +33,31 @@ pub struct Config {
     pub telegram: TelegramConfig,
     pub vault: VaultConfig,
     pub telemetry: TelemetryConfig,
+    pub client: ClientConfig,
 }
 
 impl Config {
     /// Reads the process's environment over `.env` in the working directory.
     pub fn load() -> Result<Self, ConfigError> {
-        Self::from_source(Source::load()?)
+        Self::from_source(&mut Source::load()?)
     }
 
     /// Reads all sections, then refuses what no section asked for.
-    pub fn from_source(mut source: Source) -> Result<Self, ConfigError> {
+    pub fn from_source(source: &mut Source) -> Result<Self, ConfigError> {
         let config = Self {
-            database: DatabaseConfig::read(&mut source)?,
-            api: ApiConfig::read(&mut source)?,
-            queue: QueueConfig::read(&mut source)?,
-            sessions: SessionsConfig::read(&mut source)?,
-            telegram: TelegramConfig::read(&mut source)?,
-            vault: VaultConfig::read(&mut source)?,
-            telemetry: TelemetryConfig::read(&mut source)?,
+            database: DatabaseConfig::read(source)?,
+            api: ApiConfig::read(source)?,
+            queue: QueueConfig::read(source)?,
+            sessions: SessionsConfig::read(source)?,
+            telegram: TelegramConfig::read(source)?,
+            vault: VaultConfig::read(source)?,
+            telemetry: TelemetryConfig::read(source)?,
+            client: ClientConfig::read(source)?,
         };
         source.refuse_unknown()?;
         Ok(config)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ fn suggestion(nearest: Option<&str>) -> String {
 }
 
 /// Variables by name, and which of them a section has asked for.
-#[derive(Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Source {
     values: BTreeMap<String, String>,
     asked: BTreeSet<&'static str>,
@@ -65,6 +65,19 @@ impl Source {
         }
     }
 
+    /// Sets a variable that is not set, or is empty.
+    pub fn fill(&mut self, variable: &'static str, value: impl Into<String>) {
+        let slot = self.values.entry(variable.to_owned()).or_default();
+        if slot.trim().is_empty() {
+            *slot = value.into();
+        }
+    }
+
+    /// Sets a variable, whatever it was.
+    pub fn set(&mut self, variable: &'static str, value: impl Into<String>) {
+        self.values.insert(variable.to_owned(), value.into());
+    }
+
     /// The value when it is set and not empty.
     pub fn text(&mut self, variable: &'static str) -> Option<String> {
         self.asked.insert(variable);
@@ -95,7 +108,8 @@ impl Source {
         T::Err: Display,
     {
         let value = self.parsed(variable, default)?;
-        if value < min || value > max {
+        // Written this way round so that NaN is refused too.
+        if !(value >= min && value <= max) {
             return Err(invalid(variable, format!("must be from {min} to {max}")));
         }
         Ok(value)

@@ -20,14 +20,14 @@ use super::{
     random,
     server::Server,
     service_messages::{self, Handled},
-    transport::{PacketReader, PacketWriter, TransportError},
+    transport::{self, PacketReader, TransportError},
     writer,
 };
 
 /// The transport error for a key the server does not know.
 const KEY_NOT_FOUND: i32 = 404;
 /// How long the last words to a client may take.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Key id, message id and length of an unencrypted packet.
 const PLAIN_HEADER: usize = 8 + 8 + 4;
 
@@ -36,20 +36,17 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream) {
     // Only latency suffers without it.
     let _ = stream.set_nodelay(true);
     let socket = Arc::new(stream);
+    let (packets, outgoing_packets) = transport::halves(&socket);
     let (connection, queue) = server.connections.open(&server.stop);
     let _closing = Closing {
         server: &server,
         connection: &connection,
     };
-    let mut writing = pin!(writer::write(
-        PacketWriter::new(Arc::clone(&socket)),
-        &connection,
-        queue
-    ));
-    let reader = Reader {
+    let mut writing = pin!(writer::write(outgoing_packets, &connection, queue));
+    let mut reader = Reader {
         server: Arc::clone(&server),
         connection: Arc::clone(&connection),
-        packets: PacketReader::new(Arc::clone(&socket)),
+        packets,
         socket: Arc::clone(&socket),
         exchange: Exchange::default(),
         key: None,
@@ -62,7 +59,8 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream) {
             tracing::debug!(connection = connection.id, reason = %end, "connection ends");
             if let End::UnknownKey = end {
                 connection.send(Outgoing::Status(KEY_NOT_FOUND)).await;
-                let _ = timeout(FAREWELL, writing).await;
+                // Closing with bytes unread would reset the connection, and the client might never read the error.
+                let _ = timeout(FAREWELL, async { tokio::join!(writing, reader.discard_all()) }).await;
             }
         }
     }
@@ -113,11 +111,19 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(mut self) -> End {
+    async fn run(&mut self) -> End {
         loop {
             if let Err(end) = self.read_once().await {
                 return end;
             }
+        }
+    }
+
+    /// Reads to the end of the stream, heeding nothing.
+    async fn discard_all(&mut self) {
+        self.packets.discard();
+        while let Ok(true) = self.packets.fill().await {
+            self.packets.discard();
         }
     }
 
@@ -213,7 +219,7 @@ impl Reader {
             .and_then(|length| usize::try_from(length).ok());
         let body = length.and_then(|length| packet[PLAIN_HEADER..].get(..length));
         let body = body.ok_or(Malformed("length of an unencrypted message"))?;
-        match self.exchange.handle(body, &self.server.server_key)? {
+        match self.exchange.handle(body, &self.server.rsa_key)? {
             Progress::Nothing => {}
             Progress::Reply(reply) => self.connection.send(Outgoing::Plain(reply)).await,
             Progress::Done {

@@ -1,4 +1,18 @@
 //! The control interface: the sandbox's controls as JSON over HTTP, on a loopback port of its own.
+//!
+//! Bodies are JSON objects. `account` is an id, a phone number or a username; `chat` a username, a marked id or a title.
+//!
+//! - `GET /stats`; `GET /accounts`, `/chats`, `/links`, `/chats/{chat}/messages`: what there is, and what was asked for.
+//! - `GET /faults`, `POST /faults {method, account?, count?, effect: {type, ...}}`, `DELETE /faults`, `DELETE /faults/{id}`:
+//!   see [`Fault`] and [`Effect`]; without `count` a fault stays until it is cleared.
+//! - `GET /incidents`, `DELETE /incidents` (gives and forgets them); `GET /keys`: keys used from two places.
+//! - `GET /connections`, `POST /connections/drop {account?}`, `POST /connections/blackhole {account?}`.
+//! - `POST /keys/revoke {account, how: "sign_out" | "forget"}`; `POST /codes/expire {phone?}`.
+//! - `POST /messages {account, chat, text}`; `POST /joins/approve`, `/joins/decline`, `/bans {chat, account}`.
+//! - `POST /random-ids/forget {}`, `PUT /random-ids/window {seconds}`, `PUT /clock {offset_seconds}`.
+//!
+//! Answers are 200; 400 for a body that cannot be read, 404 for what does not exist, 409 with the API's error name where
+//! the world refuses.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -106,8 +120,8 @@ fn answered<T>(answer: Answer<T>) -> poem::Result<T> {
     answer.map_err(|error| refusal(StatusCode::CONFLICT, &error.name))
 }
 
-fn done() -> Reply<Value> {
-    Ok(Json(json!({})))
+fn done() -> Json<Value> {
+    Json(json!({}))
 }
 
 #[derive(Serialize)]
@@ -182,7 +196,7 @@ fn add_fault(Data(controls): Data<&Controls>, Json(new): Json<NewFault>) -> Repl
 }
 
 #[handler]
-fn clear_faults(Data(controls): Data<&Controls>) -> Reply<Value> {
+fn clear_faults(Data(controls): Data<&Controls>) -> Json<Value> {
     controls.clear_faults();
     done()
 }
@@ -190,7 +204,7 @@ fn clear_faults(Data(controls): Data<&Controls>) -> Reply<Value> {
 #[handler]
 fn remove_fault(Data(controls): Data<&Controls>, Path(id): Path<u64>) -> Reply<Value> {
     if controls.remove_fault(id) {
-        done()
+        Ok(done())
     } else {
         Err(refusal(StatusCode::NOT_FOUND, "there is no such fault"))
     }
@@ -255,7 +269,7 @@ struct ExpiredCodes {
 }
 
 #[handler]
-fn expire_codes(Data(controls): Data<&Controls>, Json(request): Json<ExpiredCodes>) -> Reply<Value> {
+fn expire_codes(Data(controls): Data<&Controls>, Json(request): Json<ExpiredCodes>) -> Json<Value> {
     controls.expire_codes(request.phone.as_deref());
     done()
 }
@@ -332,7 +346,7 @@ impl Membership {
             let chat = find_chat(world, &self.chat)?;
             answered(act(world, chat, account))
         })?;
-        done()
+        Ok(done())
     }
 }
 
@@ -352,7 +366,7 @@ fn ban(Data(controls): Data<&Controls>, Json(banned): Json<Membership>) -> Reply
 }
 
 #[handler]
-fn forget_random_ids(Data(controls): Data<&Controls>) -> Reply<Value> {
+fn forget_random_ids(Data(controls): Data<&Controls>) -> Json<Value> {
     controls.with_world(World::forget_random_ids);
     done()
 }
@@ -364,7 +378,7 @@ struct RandomIdWindow {
 }
 
 #[handler]
-fn set_random_id_window(Data(controls): Data<&Controls>, Json(window): Json<RandomIdWindow>) -> Reply<Value> {
+fn set_random_id_window(Data(controls): Data<&Controls>, Json(window): Json<RandomIdWindow>) -> Json<Value> {
     controls.with_world(|world| world.set_random_id_window(Duration::from_secs(window.seconds)));
     done()
 }
@@ -376,7 +390,7 @@ struct ClockOffset {
 }
 
 #[handler]
-fn set_clock(Data(controls): Data<&Controls>, Json(clock): Json<ClockOffset>) -> Reply<Value> {
+fn set_clock(Data(controls): Data<&Controls>, Json(clock): Json<ClockOffset>) -> Json<Value> {
     controls.with_world(|world| world.set_clock_offset(clock.offset_seconds));
     done()
 }

@@ -63,6 +63,7 @@ impl Controls {
     }
 
     /// Looks at the world or changes it, while no call runs. Updates that it causes are sent out.
+    /// `act` must not use the controls: it would wait for itself.
     pub fn with_world<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
         dispatcher::with_world(&self.server, act)
     }

@@ -1,4 +1,4 @@
-//! MTProto 2.0 encryption on the server's side, which grammers-crypto offers for the client's side only.
+//! `MTProto` 2.0 encryption on the server's side, which grammers-crypto offers for the client's side only.
 //!
 //! See <https://core.telegram.org/mtproto/description>.
 

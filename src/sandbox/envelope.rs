@@ -36,7 +36,7 @@ impl From<tl::deserialize::Error> for Malformed {
     }
 }
 
-/// One MTProto message.
+/// One `MTProto` message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Message {
     pub msg_id: i64,

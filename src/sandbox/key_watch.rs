@@ -113,42 +113,39 @@ impl KeyWatch {
                 incidents.push(incident);
             }
         };
-        match uses.iter().position(|watched| watched.seen.connection == connection) {
-            Some(at) => {
-                let seen = &mut uses[at].seen;
-                if seen.closed_ms.is_some() {
-                    return;
-                }
-                seen.last_ms = now;
-                seen.reads += 1;
-                for newer in &uses[at + 1..] {
-                    report(Misuse::Interleaved, connection, newer.seen.connection);
-                }
+        if let Some(at) = uses.iter().position(|watched| watched.seen.connection == connection) {
+            let seen = &mut uses[at].seen;
+            if seen.closed_ms.is_some() {
+                return;
             }
-            None => {
-                for older in uses.iter_mut().filter(|older| older.seen.closed_ms.is_none()) {
-                    if older.is_closed_by_peer() {
-                        older.seen.closed_ms = Some(now);
-                    } else {
-                        report(Misuse::OpenTwice, older.seen.connection, connection);
-                    }
-                }
-                if uses.len() == REMEMBERED_USES {
-                    uses.remove(0);
-                }
-                let seen = KeyUse {
-                    connection,
-                    first_ms: now,
-                    last_ms: now,
-                    reads: 1,
-                    closed_ms: None,
-                };
-                uses.push(Watched {
-                    seen,
-                    socket: Arc::downgrade(socket),
-                });
+            seen.last_ms = now;
+            seen.reads += 1;
+            for newer in &uses[at + 1..] {
+                report(Misuse::Interleaved, connection, newer.seen.connection);
+            }
+            return;
+        }
+        for older in uses.iter_mut().filter(|older| older.seen.closed_ms.is_none()) {
+            if older.is_closed_by_peer() {
+                older.seen.closed_ms = Some(now);
+            } else {
+                report(Misuse::OpenTwice, older.seen.connection, connection);
             }
         }
+        if uses.len() == REMEMBERED_USES {
+            uses.remove(0);
+        }
+        let seen = KeyUse {
+            connection,
+            first_ms: now,
+            last_ms: now,
+            reads: 1,
+            closed_ms: None,
+        };
+        uses.push(Watched {
+            seen,
+            socket: Arc::downgrade(socket),
+        });
     }
 
     /// Notes that a connection ended, from either side.

@@ -1,10 +1,10 @@
-//! An in-process MTProto server with made-up users and chats, for development, tests and the first run.
+//! An in-process `MTProto` server with made-up users and chats, for development, tests and the first run.
 //!
 //! The same client code runs against it and against Telegram; only the address and the server's RSA key differ. What it
 //! does not implement it refuses and counts. It watches that no auth key is used from two places.
 //!
-//! From the socket inwards: `transport` (packets), `connection` and `writer`, `handshake` and `encryption`, `envelope`
-//! (containers, compression, wrappers), `service_messages`, `dispatcher`, `services`, `world`.
+//! From the socket inwards: `transport` and `framing` (packets), `connection` and `writer`, `handshake` and
+//! `encryption`, `envelope` (containers, compression, wrappers), `service_messages`, `dispatcher`, `services`, `world`.
 
 mod auth_keys;
 pub mod call;
@@ -17,8 +17,11 @@ mod dispatcher;
 mod encryption;
 mod envelope;
 mod faults;
+mod framing;
 mod handshake;
 mod key_watch;
+mod leniency;
+mod nesting;
 mod random;
 mod salts;
 mod server;
@@ -43,6 +46,7 @@ pub use self::{
     faults::{Effect, Fault, ListedFault},
     key_watch::{ConnectionId, Incident, KeyUse, Misuse},
     server_key::ServerKeyError,
+    services::auth::LOGIN_CODE,
     stats::{Calls, Counts},
 };
 
@@ -99,7 +103,7 @@ impl Sandbox {
         let control_addr = local_addr(&control, config.control)?;
         let (key_file, seed) = (config.key_file.clone(), config.seed);
         // Both take up to seconds of arithmetic.
-        let (server_key, world) = tokio::task::spawn_blocking(move || {
+        let (rsa_key, world) = tokio::task::spawn_blocking(move || {
             let key = match key_file {
                 Some(path) => ServerKey::load_or_create(&path),
                 None => ServerKey::generate(),
@@ -110,7 +114,7 @@ impl Sandbox {
         })
         .await
         .map_err(|_| SandboxError::Crashed)?;
-        let server = Arc::new(Server::new(addr, server_key?, world, KeyWatch::new(Stopwatch::start())));
+        let server = Arc::new(Server::new(addr, rsa_key?, world, KeyWatch::new(Stopwatch::start())));
         server.tasks.spawn(accept(listener, Arc::clone(&server)));
         let serving = control::serve(control, Arc::clone(&server));
         server.tasks.spawn(async move {
@@ -176,7 +180,7 @@ impl SandboxHandle {
 
     /// The server's RSA key, as PKCS#1 in PEM.
     pub fn public_key_pem(&self) -> &str {
-        self.controls.server.server_key.public_pem()
+        self.controls.server.rsa_key.public_pem()
     }
 
     /// The code with which every account signs in.

@@ -17,7 +17,7 @@ pub(super) const DC_ID: i32 = 2;
 
 pub(super) struct Server {
     pub addr: SocketAddr,
-    pub server_key: ServerKey,
+    pub rsa_key: ServerKey,
     pub keys: AuthKeys,
     pub logins: Logins,
     pub faults: Faults,
@@ -30,10 +30,10 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub fn new(addr: SocketAddr, server_key: ServerKey, world: World, watch: KeyWatch) -> Self {
+    pub fn new(addr: SocketAddr, rsa_key: ServerKey, world: World, watch: KeyWatch) -> Self {
         Self {
             addr,
-            server_key,
+            rsa_key,
             keys: AuthKeys::default(),
             logins: Logins::default(),
             faults: Faults::default(),

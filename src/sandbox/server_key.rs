@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::telegram::handshake::fingerprint;
 
-/// The size MTProto prescribes.
+/// The size `MTProto` prescribes.
 const KEY_BITS: usize = 2048;
 
 /// What went wrong with the server's RSA key.

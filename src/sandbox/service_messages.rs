@@ -1,4 +1,4 @@
-//! MTProto's own messages: pings, salts, acknowledgements, sessions. See
+//! `MTProto`'s own messages: pings, salts, acknowledgements, sessions. See
 //! <https://core.telegram.org/mtproto/service_messages>.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ const AHEAD: i64 = 30;
 
 /// What became of a message.
 pub(super) enum Handled {
-    /// It is none of MTProto's own: a call.
+    /// It is none of `MTProto`'s own: a call.
     Not,
     Silently,
     Reply(MessageKind, Vec<u8>),
@@ -33,7 +33,7 @@ pub(super) enum Handled {
     ReplyAndStay(Vec<u8>, Duration),
 }
 
-/// Handles `message` when it is one of MTProto's own.
+/// Handles `message` when it is one of `MTProto`'s own.
 pub(super) fn handle(keys: &AuthKeys, from: &Recipient, message: &Message) -> Result<Handled, Malformed> {
     let mut cursor = Cursor::from_slice(&message.body);
     let cursor = &mut cursor;

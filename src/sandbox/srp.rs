@@ -118,11 +118,7 @@ fn multiplier() -> BigUint {
 }
 
 fn hash(parts: &[&[u8]]) -> [u8; 32] {
-    parts
-        .iter()
-        .fold(Sha256::new(), |hash, part| hash.chain_update(part))
-        .finalize()
-        .into()
+    parts.iter().fold(Sha256::new(), Sha256::chain_update).finalize().into()
 }
 
 fn salted(data: &[u8], salt: &[u8]) -> [u8; 32] {
@@ -152,10 +148,7 @@ fn pbkdf2(password: &[u8; 32], salt: &[u8]) -> [u8; 64] {
     };
     let (inner, outer) = (keyed(0x36), keyed(0x5c));
     let authenticate = |parts: &[&[u8]]| -> [u8; 64] {
-        let inside = parts
-            .iter()
-            .fold(inner.clone(), |hash, part| hash.chain_update(part))
-            .finalize();
+        let inside = parts.iter().fold(inner.clone(), Sha512::chain_update).finalize();
         outer.clone().chain_update(inside).finalize().into()
     };
     let mut round = authenticate(&[salt, &1_u32.to_be_bytes()]);

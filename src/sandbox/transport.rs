@@ -1,13 +1,14 @@
-//! The full transport over TCP: packets with a length, a counter and a checksum.
+//! Packets over TCP, in the framing that the client chose.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
 
-use grammers_crypto::DequeBuffer;
-use grammers_mtproto::transport::{self, Full, Transport as _};
+use grammers_mtproto::transport::Full;
 use tokio::net::TcpStream;
 
-/// The largest packet taken, as on Telegram's side, with room for the envelope.
-const PACKET_LIMIT: i32 = (1 << 20) + (64 << 10);
+use super::framing::{BadFrame, Framing};
 
 /// How much room a read finds at least.
 const READ_SIZE: usize = 4 << 10;
@@ -17,28 +18,36 @@ const READ_SIZE: usize = 4 << 10;
 pub(super) enum TransportError {
     #[error("the connection broke")]
     Io(#[from] io::Error),
-    #[error("a packet of {0} bytes")]
-    TooLarge(i32),
-    #[error("not a packet of the full transport")]
-    Packet(#[source] transport::Error),
+    #[error(transparent)]
+    Frame(#[from] BadFrame),
+}
+
+/// The two halves of a connection.
+pub(super) fn halves(stream: &Arc<TcpStream>) -> (PacketReader, PacketWriter) {
+    let framing = Arc::default();
+    let reader = PacketReader {
+        stream: Arc::clone(stream),
+        framing: Arc::clone(&framing),
+        full: Full::new(),
+        buffer: Vec::new(),
+    };
+    let writer = PacketWriter {
+        stream: Arc::clone(stream),
+        framing,
+        full: Full::new(),
+    };
+    (reader, writer)
 }
 
 /// The reading half.
 pub(super) struct PacketReader {
     stream: Arc<TcpStream>,
-    transport: Full,
+    framing: Arc<OnceLock<Framing>>,
+    full: Full,
     buffer: Vec<u8>,
 }
 
 impl PacketReader {
-    pub fn new(stream: Arc<TcpStream>) -> Self {
-        Self {
-            stream,
-            transport: Full::new(),
-            buffer: Vec::new(),
-        }
-    }
-
     /// Waits for bytes and takes them in. `false` at the end of the stream. Cancel safe.
     pub async fn fill(&mut self) -> io::Result<bool> {
         loop {
@@ -54,20 +63,14 @@ impl PacketReader {
 
     /// The next whole packet of what was taken in.
     pub fn next_packet(&mut self) -> Result<Option<Vec<u8>>, TransportError> {
-        if let Some(length) = self.buffer.first_chunk().copied().map(i32::from_le_bytes)
-            && length > PACKET_LIMIT
-        {
-            return Err(TransportError::TooLarge(length));
-        }
-        match self.transport.unpack(&mut self.buffer) {
-            Ok(found) => {
-                let packet = self.buffer[found.data_range].to_vec();
-                self.buffer.drain(..found.next_offset);
-                Ok(Some(packet))
-            }
-            Err(transport::Error::MissingBytes) => Ok(None),
-            Err(error) => Err(TransportError::Packet(error)),
-        }
+        let framing = match self.framing.get() {
+            Some(framing) => *framing,
+            None => match Framing::detect(&mut self.buffer) {
+                Some(framing) => *self.framing.get_or_init(|| framing),
+                None => return Ok(None),
+            },
+        };
+        Ok(framing.unpack(&mut self.full, &mut self.buffer)?)
     }
 
     /// Throws away what was taken in.
@@ -79,29 +82,26 @@ impl PacketReader {
 /// The writing half.
 pub(super) struct PacketWriter {
     stream: Arc<TcpStream>,
-    transport: Full,
+    framing: Arc<OnceLock<Framing>>,
+    full: Full,
 }
 
 impl PacketWriter {
-    pub fn new(stream: Arc<TcpStream>) -> Self {
-        Self {
-            stream,
-            transport: Full::new(),
-        }
-    }
-
-    /// Sends one packet. Its length must be a multiple of four, as every MTProto packet's is.
+    /// Sends one packet. Its length must be a multiple of four, as every `MTProto` packet's is.
     pub async fn send(&mut self, packet: &[u8]) -> io::Result<()> {
-        let mut buffer = DequeBuffer::with_capacity(packet.len() + 8, 8);
-        buffer.extend(packet);
-        self.transport.pack(&mut buffer);
-        self.write(buffer.as_ref()).await
+        let bytes = self.framing().pack(&mut self.full, packet);
+        self.write(&bytes).await
     }
 
-    /// Sends a transport error such as 404: its negative code, outside any packet. Three times, as Telegram does on
-    /// this transport: some clients read a length, a counter and a body before they look.
+    /// Sends a transport error such as 404.
     pub async fn send_status(&mut self, code: i32) -> io::Result<()> {
-        self.write(&(-code).to_le_bytes().repeat(3)).await
+        let bytes = self.framing().status(&mut self.full, code);
+        self.write(&bytes).await
+    }
+
+    /// Nothing is sent before the client has spoken, and so has chosen.
+    fn framing(&self) -> Framing {
+        self.framing.get().copied().unwrap_or(Framing::Full)
     }
 
     async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {

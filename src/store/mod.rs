@@ -1,18 +1,38 @@
 //! The only place with SQL. Functions that write take a `&mut PgConnection` and the caller commits once, so that an
 //! enqueue joins its caller's transaction.
 
+pub mod api_keys;
 pub mod attempt_data;
+pub mod audit;
+pub mod chat_reads;
 pub mod chats;
 pub mod claims;
 pub mod completions;
 pub mod effects;
+pub mod finished;
+pub mod floods;
+pub mod gates;
+pub mod health;
+pub mod job_reads;
 pub mod job_store;
 pub mod jobs;
+pub mod leases;
 pub mod line;
+pub mod master_keys;
+pub mod member_reads;
 pub mod notifications;
 pub mod partitions;
+pub mod peers;
 pub mod rescue;
+pub mod sandbox_sessions;
 pub mod scans;
+pub mod schema;
+pub mod server;
+pub mod session_reads;
+pub mod sessions;
+pub mod update_states;
+pub mod vault_keys;
+pub mod worker_reads;
 pub mod workers;
 
 pub use sqlx::{PgConnection, PgPool};
@@ -53,6 +73,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The database cannot be reached or takes no statements now: the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Query { source, .. } => is_unavailable(source),
+            Self::Rows { .. } | Self::Fenced { .. } | Self::Decode { .. } => false,
+        }
+    }
+
     /// Whether the database understood the statement and refuses its values, so that they will be refused again.
     pub fn is_refusal(&self) -> bool {
         let Self::Query {
@@ -66,6 +94,22 @@ impl StoreError {
         error
             .code()
             .is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
+    }
+}
+
+fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // Connection trouble, too little of something, and an operator's intervention: a shutdown, a start-up.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
+        _ => false,
     }
 }
 

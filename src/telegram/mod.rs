@@ -1,3 +1,12 @@
 //! The Telegram side of the runtime, on grammers.
 
+pub mod connection;
+pub mod errors;
+pub mod gates;
 pub mod handshake;
+mod peer_cache;
+pub mod port;
+pub mod relay;
+pub mod session_storage;
+pub mod trust;
+mod updates;

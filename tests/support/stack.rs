@@ -150,7 +150,7 @@ impl Stack {
             api_addr,
             key,
             variables,
-            client: Client::new(),
+            client: http_client(),
             _files: files,
         }
     }
@@ -330,6 +330,12 @@ fn variables(
         variables.push(((*name).to_owned(), value.clone()));
     }
     variables
+}
+
+/// A client; the first one of a process needs the source of cryptography to be there.
+pub fn http_client() -> Client {
+    wireroom::tls::install();
+    Client::new()
 }
 
 fn spawn(arguments: &[&str], variables: &[(String, String)]) -> Process {

@@ -19,7 +19,7 @@ use crate::sandbox::{
 };
 
 /// The code of every account: the number of the data centre five times, as on Telegram's test servers.
-pub(crate) const LOGIN_CODE: &str = "22222";
+pub const LOGIN_CODE: &str = "22222";
 /// Seconds for which a code can be used.
 const CODE_LIFETIME: i32 = 300;
 /// How many codes and challenges are kept; the oldest make room.
@@ -27,7 +27,7 @@ const MOST_PENDING: usize = 10_000;
 
 /// Sign-ins that have begun.
 #[derive(Default)]
-pub(crate) struct Logins(Mutex<Pending>);
+pub(in crate::sandbox) struct Logins(Mutex<Pending>);
 
 #[derive(Default)]
 struct Pending {
@@ -110,11 +110,11 @@ impl Pending {
 }
 
 /// The account a phone number signs in to, however it is written.
-pub(crate) fn account_of_phone(world: &World, phone: &str) -> Option<UserId> {
+pub(in crate::sandbox) fn account_of_phone(world: &World, phone: &str) -> Option<UserId> {
     world.account_by_phone(digits(phone)?)
 }
 
-pub(crate) fn send_code(
+pub(in crate::sandbox) fn send_code(
     server: &Server,
     _: &mut Call<'_>,
     request: tl::functions::auth::SendCode,
@@ -123,7 +123,7 @@ pub(crate) fn send_code(
     Ok(server.logins.lock().send_code(phone))
 }
 
-pub(crate) fn resend_code(
+pub(in crate::sandbox) fn resend_code(
     server: &Server,
     _: &mut Call<'_>,
     request: tl::functions::auth::ResendCode,
@@ -136,7 +136,11 @@ pub(crate) fn resend_code(
     Ok(pending.send_code(phone))
 }
 
-pub(crate) fn cancel_code(server: &Server, _: &mut Call<'_>, request: tl::functions::auth::CancelCode) -> Answer<bool> {
+pub(in crate::sandbox) fn cancel_code(
+    server: &Server,
+    _: &mut Call<'_>,
+    request: tl::functions::auth::CancelCode,
+) -> Answer<bool> {
     let phone = digits(&request.phone_number).ok_or_else(phone_invalid)?;
     let mut pending = server.logins.lock();
     if !pending.is_pending(phone, &request.phone_code_hash) {
@@ -146,7 +150,7 @@ pub(crate) fn cancel_code(server: &Server, _: &mut Call<'_>, request: tl::functi
     Ok(true)
 }
 
-pub(crate) fn sign_in(
+pub(in crate::sandbox) fn sign_in(
     server: &Server,
     call: &mut Call<'_>,
     request: tl::functions::auth::SignIn,
@@ -175,7 +179,7 @@ pub(crate) fn sign_in(
     Ok(signed_in(server, call, account))
 }
 
-pub(crate) fn get_password(
+pub(in crate::sandbox) fn get_password(
     server: &Server,
     call: &mut Call<'_>,
     _: tl::functions::account::GetPassword,
@@ -207,7 +211,7 @@ fn challenge_algorithm(pending: &mut Pending, account: UserId, password: &str) -
     pending.verifier(account, password).algorithm.to_tl()
 }
 
-pub(crate) fn check_password(
+pub(in crate::sandbox) fn check_password(
     server: &Server,
     call: &mut Call<'_>,
     request: tl::functions::auth::CheckPassword,
@@ -235,7 +239,7 @@ pub(crate) fn check_password(
     Ok(signed_in(server, call, account))
 }
 
-pub(crate) fn log_out(
+pub(in crate::sandbox) fn log_out(
     server: &Server,
     call: &mut Call<'_>,
     _: tl::functions::auth::LogOut,

@@ -1,5 +1,7 @@
 //! What clients ask about the server itself.
 
+#![expect(clippy::unnecessary_wraps, reason = "every service answers as one that can refuse")]
+
 use std::net::IpAddr;
 
 use grammers_tl_types as tl;
@@ -13,7 +15,7 @@ use crate::sandbox::{
 /// Seconds for which a client may keep the configuration.
 const CONFIG_LIFETIME: i32 = 3_600;
 
-pub(crate) fn get_config(
+pub(in crate::sandbox) fn get_config(
     server: &Server,
     _: &mut Call<'_>,
     _: tl::functions::help::GetConfig,
@@ -87,7 +89,7 @@ fn dc_option(server: &Server) -> tl::enums::DcOption {
     .into()
 }
 
-pub(crate) fn get_nearest_dc(
+pub(in crate::sandbox) fn get_nearest_dc(
     _: &Server,
     _: &mut Call<'_>,
     _: tl::functions::help::GetNearestDc,
@@ -100,7 +102,7 @@ pub(crate) fn get_nearest_dc(
     .into())
 }
 
-pub(crate) fn get_app_config(
+pub(in crate::sandbox) fn get_app_config(
     _: &Server,
     _: &mut Call<'_>,
     request: tl::functions::help::GetAppConfig,

@@ -12,12 +12,23 @@ use crate::{
 };
 
 /// How long anything may take before a test fails.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 pub(super) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, work)
         .await
         .expect("it happens within the bound")
+}
+
+/// Waits for a condition that nothing announces.
+pub(super) async fn until(mut holds: impl FnMut() -> bool) {
+    const INTERVAL: Duration = Duration::from_millis(2);
+    within(async {
+        while !holds() {
+            tokio::time::sleep(INTERVAL).await;
+        }
+    })
+    .await;
 }
 
 pub(super) async fn sandbox() -> SandboxHandle {

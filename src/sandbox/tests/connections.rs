@@ -70,13 +70,13 @@ async fn an_unknown_key_is_answered_by_404() {
         ..new_key(&sandbox).await
     };
     let mut client = Client::connect_silently(sandbox.addr(), &key).await;
-    assert_not_found(client.introduce(tl::LAYER).await);
+    assert_not_found(&client.introduce(tl::LAYER).await);
 }
 
-fn assert_not_found<T: std::fmt::Debug>(result: Result<T, InvocationError>) {
+fn assert_not_found<T: std::fmt::Debug>(result: &Result<T, InvocationError>) {
     let expected = transport::Error::BadStatus { status: 404 };
     assert!(
-        matches!(&result, Err(InvocationError::Transport(error)) if *error == expected),
+        matches!(result, Err(InvocationError::Transport(error)) if *error == expected),
         "{result:?}"
     );
 }
@@ -95,7 +95,7 @@ async fn a_key_is_revoked_in_both_ways() {
 
     client.sign_in(PHONE).await.expect("signs in again");
     assert_eq!(controls.revoke_keys(account, Revocation::Forget), 1);
-    assert_not_found(client.invoke(&f::help::GetConfig {}).await);
+    assert_not_found(&client.invoke(&f::help::GetConfig {}).await);
     assert_eq!(controls.revoke_keys(account, Revocation::Forget), 0);
 }
 

@@ -77,8 +77,8 @@ async fn faults_are_scripted_over_http() {
     let unknown = json!({ "method": "*", "account": "+9990000000", "effect": { "type": "drop" } });
     assert_eq!(control.post("/faults", unknown).await.0, 404);
     assert_eq!(control.post("/faults", json!({ "method": "*" })).await.0, 400);
-    let lost = json!({ "method": "messages.sendMessage", "effect": { "type": "lose_updates" } });
-    assert_eq!(control.post("/faults", lost).await.0, 400);
+    let updates_of_a_method = json!({ "method": "messages.sendMessage", "effect": { "type": "lose_updates" } });
+    assert_eq!(control.post("/faults", updates_of_a_method).await.0, 400);
     assert_eq!(control.delete("/faults").await.0, 200);
     assert_eq!(control.get("/faults").await, json!([]));
 }
@@ -140,6 +140,11 @@ async fn the_world_is_seen_and_moved_over_http() {
         .and_then(|inbox| inbox.last())
         .expect("there is a message");
     assert_eq!(newest["text"], "hello from outside");
+    let forbidden = json!({ "account": PHONE, "chat": "morning_news", "text": "let me in" });
+    assert_eq!(
+        control.post("/messages", forbidden).await,
+        (409, json!({ "error": "CHAT_WRITE_FORBIDDEN" }))
+    );
     assert_eq!(control.post("/random-ids/forget", json!({})).await.0, 200);
     assert_eq!(
         control

@@ -1,11 +1,11 @@
 //! Scripted faults, as a client meets them.
 
-use std::time::Duration;
+use std::fmt::Debug;
 
 use grammers_mtsender::InvocationError;
-use grammers_tl_types::functions as f;
+use grammers_tl_types::{RemoteCall, functions as f};
 
-use super::client::{Client, new_key, refused, sandbox, send_code};
+use super::client::{Client, new_key, sandbox, send_code, until};
 use crate::sandbox::{Effect, Fault, Revocation};
 
 const PHONE: &str = "+9996620001";
@@ -84,46 +84,56 @@ async fn a_connection_is_dropped_before_or_after_the_effect() {
     }
 }
 
+/// Invokes a call that must not be answered, until something else shows that it has come to its end.
+async fn unanswered<R: RemoteCall<Return: Debug>>(client: &mut Client, call: &R, shown: impl FnMut() -> bool) {
+    tokio::select! {
+        answer = client.invoke(call) => panic!("answered: {answer:?}"),
+        () = until(shown) => {}
+    }
+}
+
 #[tokio::test]
 async fn a_black_hole_answers_nothing_and_stays_open() {
-    const NO_ANSWER: Duration = Duration::from_millis(300);
     let sandbox = sandbox().await;
+    let controls = sandbox.controls();
     let mut client = Client::signed_in(&sandbox, PHONE).await;
-    sandbox
-        .controls()
-        .add_fault(Fault::once("auth.logOut", Effect::BlackholeAfter));
-    let silence = tokio::time::timeout(NO_ANSWER, client.invoke(&f::auth::LogOut {})).await;
-    assert!(silence.is_err(), "{silence:?}");
-    let silence = tokio::time::timeout(NO_ANSWER, client.invoke(&f::help::GetConfig {})).await;
-    assert!(silence.is_err(), "{silence:?}");
-    let open = sandbox.controls().connections();
-    assert!(
-        open.iter().any(|open| open.silent && open.account.is_none()),
-        "it ran and is open: {open:?}"
-    );
+    controls.add_fault(Fault::once("auth.logOut", Effect::BlackholeAfter));
+    let is_silent = || {
+        controls
+            .connections()
+            .iter()
+            .any(|open| open.silent && open.account.is_none())
+    };
+    unanswered(&mut client, &f::auth::LogOut {}, is_silent).await;
+
+    let reads = || controls.keys(None)[0].uses[0].reads;
+    let before = reads();
+    unanswered(&mut client, &f::help::GetConfig {}, || reads() > before).await;
     assert_eq!(
-        sandbox.controls().calls().by_method[GET_CONFIG],
+        controls.calls().by_method[GET_CONFIG],
         1,
         "the second call was not heeded"
     );
+    assert!(is_silent(), "it is open");
+    drop(client);
+    until(|| controls.connections().is_empty()).await;
 }
 
 #[tokio::test]
 async fn a_delayed_call_holds_nothing_else_up() {
     let sandbox = sandbox().await;
+    let controls = sandbox.controls();
     let mut client = Client::new(&sandbox).await;
-    sandbox
-        .controls()
-        .add_fault(Fault::once(GET_CONFIG, Effect::Delay { ms: 60_000 }));
-    let delayed = tokio::time::timeout(Duration::from_millis(50), client.invoke(&f::help::GetConfig {})).await;
-    assert!(delayed.is_err(), "{delayed:?}");
+    controls.add_fault(Fault::once(GET_CONFIG, Effect::Delay { ms: 60_000 }));
+    unanswered(&mut client, &f::help::GetConfig {}, || {
+        controls.calls().by_method[GET_CONFIG] == 2
+    })
+    .await;
     client
         .invoke(&f::Ping { ping_id: 3 })
         .await
         .expect("a ping is answered meanwhile");
-    sandbox
-        .controls()
-        .add_fault(Fault::once(GET_CONFIG, Effect::Delay { ms: 20 }));
+    controls.add_fault(Fault::once(GET_CONFIG, Effect::Delay { ms: 20 }));
     client
         .invoke(&f::help::GetConfig {})
         .await
@@ -133,11 +143,10 @@ async fn a_delayed_call_holds_nothing_else_up() {
 #[tokio::test]
 async fn an_answer_is_lost_and_the_next_is_not() {
     let sandbox = sandbox().await;
+    let controls = sandbox.controls();
+    let account = controls.account(PHONE);
     let mut client = Client::signed_in(&sandbox, PHONE).await;
-    sandbox
-        .controls()
-        .add_fault(Fault::once("auth.logOut", Effect::LoseAnswer));
-    let lost = tokio::time::timeout(Duration::from_millis(200), client.invoke(&f::auth::LogOut {})).await;
-    assert!(lost.is_err(), "{lost:?}");
-    assert_eq!(refused(client.invoke(&f::auth::LogOut {}).await).0, 401);
+    controls.add_fault(Fault::once("auth.logOut", Effect::LoseAnswer));
+    unanswered(&mut client, &f::auth::LogOut {}, || controls.keys(account).is_empty()).await;
+    assert_eq!(client.refusal(&f::auth::LogOut {}).await.0, 401);
 }

@@ -1,4 +1,4 @@
-//! Bytes that are no MTProto close their connection, and harm nothing else.
+//! Bytes that are no `MTProto` close their connection, and harm nothing else.
 
 use grammers_crypto::DequeBuffer;
 use grammers_mtproto::transport::{Full, Transport as _};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::World;
+use super::founding::cast;
 use super::hearing::Actor;
 use super::messages::{Content, Draft, Message};
 use super::peers::PeerKey;
@@ -61,6 +62,16 @@ impl World {
             has_password: account.password.is_some(),
         };
         self.accounts.values().map(row).collect()
+    }
+
+    /// Makes more accounts, `@sailor13` and so on, whose phones continue those of the first twelve: for tests that
+    /// need many sessions. Returns all new ones.
+    pub fn add_accounts(&mut self, count: usize) -> Vec<AccountRow> {
+        let new: Vec<UserId> = (0..count).map(|_| cast::found_spare_account(self)).collect();
+        self.accounts()
+            .into_iter()
+            .filter(|row| new.contains(&row.id))
+            .collect()
     }
 
     /// The groups and channels.

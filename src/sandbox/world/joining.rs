@@ -12,7 +12,7 @@ use super::hearing::{Actor, Named};
 use super::members::{Member, Role};
 use super::messages::Draft;
 use super::peers::PeerKey;
-use super::refusal::{bad, forbidden};
+use super::refusal::bad;
 use crate::sandbox::call::{Answer, UserId};
 
 /// How many channels and supergroups one account may be in.
@@ -289,7 +289,7 @@ impl World {
         };
         let may = user == by.account || group.members.is_admin(by.account) || member.inviter == by.account;
         if !may {
-            return Err(forbidden("CHAT_ADMIN_REQUIRED"));
+            return Err(bad("CHAT_ADMIN_REQUIRED"));
         }
         let action = tl::types::MessageActionChatDeleteUser { user_id: user };
         let readers: Vec<UserId> = group.members.oldest_first().map(|member| member.user).collect();
@@ -298,7 +298,7 @@ impl World {
         group.former.insert(user);
         group.version += 1;
         Ok(self
-            .post_copies(by, &readers, |_| PeerKey::Group(id), Draft::service(action))?
+            .post_copies(by, &readers, |_| PeerKey::Group(id), &Draft::service(action))?
             .event)
     }
 }

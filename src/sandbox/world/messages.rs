@@ -10,7 +10,8 @@ pub enum Content {
         text: String,
         entities: Vec<tl::enums::MessageEntity>,
     },
-    Service(tl::enums::MessageAction),
+    /// Boxed, because it is many times the size of a text.
+    Service(Box<tl::enums::MessageAction>),
 }
 
 impl Content {
@@ -67,7 +68,7 @@ impl Draft {
 
     pub fn service(action: impl Into<tl::enums::MessageAction>) -> Self {
         Self {
-            content: Content::Service(action.into()),
+            content: Content::Service(Box::new(action.into())),
             reply_to: None,
             silent: false,
             random_id: None,

@@ -37,6 +37,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 use super::call::{Push, UserId};
 
+pub use founding::{KnownAccount, known_accounts};
 pub use links::known_links;
 pub use peers::PeerKey;
 

@@ -46,13 +46,13 @@ impl World {
                     .oldest_first()
                     .map(|member| member.user)
                     .collect();
-                self.post_copies(by, &readers, |_| chat, draft)
+                self.post_copies(by, &readers, |_| chat, &draft)
             }
             PeerKey::User(id) => {
                 let sender = by.account;
                 let other = move |owner| PeerKey::User(if owner == sender { id } else { sender });
                 let readers = if id == sender { vec![sender] } else { vec![sender, id] };
-                self.post_copies(by, &readers, other, draft)
+                self.post_copies(by, &readers, other, &draft)
             }
         }
     }
@@ -83,7 +83,7 @@ impl World {
         by: Actor,
         readers: &[UserId],
         chat_of: impl Fn(UserId) -> PeerKey,
-        draft: Draft,
+        draft: &Draft,
     ) -> Answer<Posted> {
         let date = self.now();
         let origin = self.next_origin();

@@ -16,7 +16,7 @@ impl Default for RandomIds {
     /// Five minutes: Telegram does not say how long it remembers.
     fn default() -> Self {
         Self {
-            window: Duration::from_secs(300),
+            window: Duration::from_mins(5),
             seen: HashMap::new(),
             order: VecDeque::new(),
         }

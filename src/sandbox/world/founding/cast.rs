@@ -12,7 +12,7 @@ use crate::sandbox::world::people::{Name, Nature, Person};
 const FIRST_ACCOUNT: UserId = 7_000_000_001;
 const FIRST_EXTRA: UserId = 7_100_000_001;
 /// How many people of the crowd each account has among its contacts.
-const CONTACTS: usize = 25;
+const CONTACTS: usize = 40;
 
 /// (username, first name, last name); the phone is +999 66 2 and the number, from 0001.
 const ACCOUNTS: [(&str, &str, &str); 12] = [
@@ -44,14 +44,57 @@ const EXTRAS: [(&str, &str, &str, Nature); 7] = [
     ("quiz_bot", "Quiz Bot", "", Nature::Bot),
 ];
 
+/// How to sign in as one of the accounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownAccount {
+    pub username: &'static str,
+    /// Digits only.
+    pub phone: String,
+    pub password: Option<&'static str>,
+}
+
+/// The accounts that every world has, whatever its seed.
+pub fn known_accounts() -> Vec<KnownAccount> {
+    ACCOUNTS
+        .iter()
+        .zip(1..)
+        .map(|((username, ..), number)| KnownAccount {
+            username,
+            phone: phone(number),
+            password: (*username == WITH_PASSWORD.0).then_some(WITH_PASSWORD.1),
+        })
+        .collect()
+}
+
+fn phone(number: usize) -> String {
+    format!("999662{number:04}")
+}
+
 /// Makes the accounts.
 pub(super) fn found_accounts(world: &mut World) {
     for (index, (id, (username, first, last))) in (FIRST_ACCOUNT..).zip(ACCOUNTS).enumerate() {
         settle(world, id, username, first, last, Nature::Ordinary);
         let password = (username == WITH_PASSWORD.0).then(|| WITH_PASSWORD.1.to_owned());
-        let phone = format!("999662{:04}", index + 1);
-        world.accounts.insert(id, Account::new(id, phone, password));
+        world.accounts.insert(id, Account::new(id, phone(index + 1), password));
     }
+}
+
+/// Makes one more account, named by its number, without chats, contacts or a password.
+pub(in crate::sandbox::world) fn found_spare_account(world: &mut World) -> UserId {
+    let number = world.accounts.len() + 1;
+    let id = world.accounts.keys().next_back().map_or(FIRST_ACCOUNT, |last| last + 1);
+    settle(
+        world,
+        id,
+        &format!("sailor{number}"),
+        "Sailor",
+        &number.to_string(),
+        Nature::Ordinary,
+    );
+    world
+        .accounts
+        .insert(id, Account::new(id, format!("999662{number:04}"), None));
+    id
 }
 
 /// Makes the people of [`EXTRAS`], and returns their ids in that order.
@@ -91,8 +134,11 @@ pub(super) fn found_contacts(world: &mut World, crowd: &[UserId]) {
         let friend = social[(index + 1) % social.len()];
         let before = social[(index + social.len() - 1) % social.len()];
         let mut contacts = vec![friend, before];
-        // From the front of the crowd, so that some are in every large group.
-        contacts.extend((0..CONTACTS).map(|_| crowd[world.rng.random_range(0..1000)]));
+        for number in 0..CONTACTS {
+            // From the front of the crowd, which is in every large group, and from what lists of the largest show.
+            let part = if number % 2 == 0 { 0..1000 } else { 2500..11_500 };
+            contacts.push(crowd[world.rng.random_range(part)]);
+        }
         if let Some(account) = world.accounts.get_mut(id) {
             account.contacts.extend(contacts);
         }
@@ -103,4 +149,22 @@ pub(super) fn found_contacts(world: &mut World, crowd: &[UserId]) {
 pub(super) fn account(username: &str) -> UserId {
     let at = ACCOUNTS.iter().position(|(name, ..)| *name == username);
     (FIRST_ACCOUNT..).nth(at.unwrap_or(0)).unwrap_or(FIRST_ACCOUNT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_known_accounts_are_the_worlds() {
+        let world = World::new(1);
+        let rows = world.accounts();
+        let known = known_accounts();
+        assert_eq!(known.len(), rows.len());
+        for (known, row) in known.iter().zip(rows) {
+            assert_eq!(row.username.as_deref(), Some(known.username));
+            assert_eq!(row.phone, known.phone);
+            assert_eq!(world.password_of(row.id), known.password);
+        }
+    }
 }

@@ -34,24 +34,58 @@ struct Plan {
     messages: usize,
 }
 
-fn plans() -> Vec<Plan> {
-    let plan = |kind, title, username, about, size, messages| Plan {
+fn plan(
+    kind: ChannelKind,
+    (title, username): (&'static str, Option<&'static str>),
+    about: &'static str,
+    (size, messages): (usize, usize),
+) -> Plan {
+    let (settings, staff) = (Settings::default(), &["judy", "ivan"]);
+    Plan {
         kind,
         title,
         username,
         about,
-        settings: Settings::default(),
+        settings,
         size,
-        staff: &["judy", "ivan"],
+        staff,
         messages,
-    };
-    let with = |plan: Plan, settings| Plan { settings, ..plan };
-    let hidden = Settings {
-        hidden_members: true,
+    }
+}
+
+fn ordinary_plans() -> [Plan; 4] {
+    let (market, bazaar) = (Some("harbour_market"), Some("big_bazaar"));
+    [
+        plan(
+            Supergroup,
+            ("Harbour market", market),
+            "Buy and sell by the water.",
+            (1250, 420),
+        ),
+        plan(
+            Supergroup,
+            ("Big bazaar", bazaar),
+            "Everything, and more of it.",
+            (12_000, 250),
+        ),
+        plan(
+            Broadcast,
+            ("Morning news", Some("morning_news")),
+            "What the tide brought in.",
+            (3000, 300),
+        ),
+        plan(Supergroup, ("Harbour board", None), "By link only.", (240, 120)),
+    ]
+}
+
+fn special_plans() -> [Plan; 6] {
+    let with = |settings, plan: Plan| Plan { settings, ..plan };
+    let asks = || Settings {
+        join_request: true,
         ..Settings::default()
     };
-    let asks = Settings {
-        join_request: true,
+    let hidden = Settings {
+        hidden_members: true,
         ..Settings::default()
     };
     let read_only = Settings {
@@ -62,90 +96,58 @@ fn plans() -> Vec<Plan> {
         slow_mode: Some(30),
         ..Settings::default()
     };
-    vec![
-        plan(
-            Supergroup,
-            "Harbour market",
-            Some("harbour_market"),
-            "Buy and sell by the water.",
-            1250,
-            420,
-        ),
-        plan(
-            Supergroup,
-            "Big bazaar",
-            Some("big_bazaar"),
-            "Everything, and more of it.",
-            12_000,
-            250,
-        ),
-        plan(
-            Broadcast,
-            "Morning news",
-            Some("morning_news"),
-            "What the tide brought in.",
-            3000,
-            300,
-        ),
-        plan(Supergroup, "Harbour board", None, "By link only.", 240, 120),
+    let (quay, notices) = (Some("quiet_quay"), Some("harbour_notices"));
+    [
         with(
-            plan(Supergroup, "Lantern club", None, "Ask at the door.", 90, 60),
-            asks.clone(),
+            asks(),
+            plan(Supergroup, ("Lantern club", None), "Ask at the door.", (90, 60)),
         ),
         with(
-            plan(Broadcast, "Harbour insiders", None, "For those in the know.", 410, 75),
-            asks.clone(),
-        ),
-        with(
+            asks(),
             plan(
-                Supergroup,
-                "Quiet quay",
-                Some("quiet_quay"),
-                "Nobody sees who is here.",
-                600,
-                80,
+                Broadcast,
+                ("Harbour insiders", None),
+                "For those in the know.",
+                (410, 75),
             ),
+        ),
+        with(
             hidden,
+            plan(Supergroup, ("Quiet quay", quay), "Nobody sees who is here.", (600, 80)),
         ),
         with(
-            plan(
-                Supergroup,
-                "Harbour notices",
-                Some("harbour_notices"),
-                "Only admins write.",
-                310,
-                40,
-            ),
             read_only,
-        ),
-        with(
             plan(
                 Supergroup,
-                "Slow pier",
-                Some("slow_pier"),
-                "One message in half a minute.",
-                150,
-                50,
+                ("Harbour notices", notices),
+                "Only admins write.",
+                (310, 40),
             ),
+        ),
+        with(
             slow,
-        ),
-        with(
             plan(
                 Supergroup,
-                "Gatehouse",
-                Some("gatehouse"),
-                "Public, but ask first.",
-                75,
-                30,
+                ("Slow pier", Some("slow_pier")),
+                "One message in half a minute.",
+                (150, 50),
             ),
-            asks,
+        ),
+        with(
+            asks(),
+            plan(
+                Supergroup,
+                ("Gatehouse", Some("gatehouse")),
+                "Public, but ask first.",
+                (75, 30),
+            ),
         ),
     ]
 }
 
 /// Makes all chats and the links into them.
 pub(super) fn found_places(world: &mut World, extras: &[UserId], crowd: &[UserId]) {
-    for (id, plan) in (FIRST_CHANNEL..).zip(plans()) {
+    for (id, plan) in (FIRST_CHANNEL..).zip(ordinary_plans().into_iter().chain(special_plans())) {
         found_channel(world, id, &plan, extras, crowd);
     }
     found_links(world);

@@ -27,7 +27,7 @@ pub fn tl_message(viewer: UserId, message: &Message) -> tl::enums::Message {
             saved_peer_id: None,
             reply_to: message.reply_to.map(tl_reply_header),
             date: message.date,
-            action: action.clone(),
+            action: tl::enums::MessageAction::clone(action),
             reactions: None,
             ttl_period: None,
         }

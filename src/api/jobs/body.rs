@@ -1,0 +1,277 @@
+//! The body of `POST /v1/jobs`: one parser, serde with the path of the field, for the job's options and for its args.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use poem::{Request, RequestBody};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    error::ContentTypeError,
+    payload::{Json, Payload},
+    registry::{MetaMediaType, MetaRequest, Registry},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_path_to_error::{Deserializer, Track};
+use wireroom_jobs::{JobArgs, JobKind};
+
+use super::field_error::{FieldError, field_error};
+use crate::api::{
+    problem::{Code, Problem},
+    shell,
+    typed::Typed,
+};
+
+/// Most bytes of a body.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+/// How long a body may take to come in.
+const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(8);
+
+const MAX_TAGS: usize = 20;
+const MAX_TAG_LENGTH: usize = 64;
+
+/// How far ahead a job may be scheduled, in days.
+const MAX_DAYS_AHEAD: i64 = 366;
+
+/// The pool of a job whose client names neither a pool nor a session.
+pub const DEFAULT_POOL: &str = "default";
+
+/// A job to be run: its kind, what it needs to know, and when and where it may run.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "NewJob")]
+pub struct NewJobBody {
+    /// What to do.
+    #[schemars(example = &"join")]
+    kind: String,
+    /// What the kind needs to know.
+    args: Value,
+    /// Any ready session of this pool may run the job. Left out: the pool of `session`, or `default`.
+    #[serde(default)]
+    #[schemars(example = &"default", length(min = 1, max = 63))]
+    pool: Option<String>,
+    /// The id or the label of the one session that may run the job; null: any of the pool.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 100))]
+    session: Option<String>,
+    /// Higher runs earlier. Jobs age: a low priority is not starved.
+    #[serde(default)]
+    #[schemars(range(min = -100, max = 100), example = 0)]
+    priority: Option<i64>,
+    /// Not before this time (RFC 3339), at most 366 days ahead; null: at once.
+    #[serde(default)]
+    #[schemars(extend("format" = "date-time"))]
+    run_at: Option<String>,
+    /// How often the job is tried before it fails; null: as the kind says. Waiting for Telegram does not count.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 100))]
+    max_attempts: Option<i64>,
+    /// The job fails when it has not been started by this time (RFC 3339); null: never.
+    #[serde(default)]
+    #[schemars(extend("format" = "date-time"))]
+    deadline: Option<String>,
+    /// Words to find the job by, of `a-z 0-9 _ . : -`. They are shown in lists: put nothing private in them.
+    #[serde(default)]
+    #[schemars(
+        length(max = 20),
+        inner(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9_.:-]+$"))
+    )]
+    tags: Option<Vec<String>>,
+}
+
+/// A body that has been read and found good, as far as that goes without the database.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobRequest {
+    pub args: JobArgs,
+    pub pool: Option<String>,
+    /// An id or a label.
+    pub session: Option<String>,
+    pub priority: i16,
+    pub run_at: Option<DateTime<Utc>>,
+    pub max_attempts: i32,
+    pub deadline: Option<DateTime<Utc>>,
+    pub tags: Vec<String>,
+}
+
+impl JobRequest {
+    /// Reads a body at the time `now`.
+    pub fn parse(body: &[u8], now: DateTime<Utc>) -> Result<Self, Problem> {
+        let body: Value = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+        let envelope: NewJobBody = read(&body, "", |source| NewJobBody::deserialize(source))?;
+        let kind = JobKind::parse(&envelope.kind).ok_or_else(unknown_kind)?;
+        let args = read(&envelope.args, "args", |source| JobArgs::deserialize(kind, source))?;
+        args.job()
+            .validate()
+            .map_err(|error| invalid(error.field, error.message))?;
+        let run_at = time("run_at", envelope.run_at.as_deref())?;
+        if run_at.is_some_and(|run_at| run_at > now + TimeDelta::days(MAX_DAYS_AHEAD)) {
+            return Err(invalid("run_at", format!("at most {MAX_DAYS_AHEAD} days ahead")));
+        }
+        let deadline = time("deadline", envelope.deadline.as_deref())?;
+        check_deadline(deadline, run_at, now)?;
+        let max_attempts = within("max_attempts", envelope.max_attempts, 1, 100)?;
+        Ok(Self {
+            args,
+            pool: name("pool", envelope.pool)?,
+            session: name("session", envelope.session)?,
+            priority: within("priority", envelope.priority, -100, 100)?.unwrap_or(0),
+            run_at,
+            max_attempts: max_attempts.unwrap_or(kind.default_max_attempts()),
+            deadline,
+            tags: tags(envelope.tags.unwrap_or_default())?,
+        })
+    }
+}
+
+/// Deserializes `value`, and turns serde's error into a problem that names the field below `prefix`.
+fn read<'v, T>(
+    value: &'v Value,
+    prefix: &str,
+    deserialize: impl FnOnce(Deserializer<'_, '_, &'v Value>) -> Result<T, serde_json::Error>,
+) -> Result<T, Problem> {
+    // serde would take an array for a struct.
+    if !value.is_object() {
+        return Err(FieldError::not_an_object(prefix, value).into());
+    }
+    let mut track = Track::new();
+    deserialize(Deserializer::new(value, &mut track))
+        .map_err(|error| field_error(prefix, &track.path(), &error.to_string(), value).into())
+}
+
+/// Never quotes the body: it may hold the text of a message.
+fn not_json(error: &serde_json::Error) -> Problem {
+    let detail = format!(
+        "The body cannot be read as JSON: see line {}, column {}.",
+        error.line(),
+        error.column()
+    );
+    Problem::new(Code::InvalidJson, detail)
+}
+
+fn unknown_kind() -> Problem {
+    let kinds = JobKind::ALL.map(JobKind::as_str).join(", ");
+    Problem::new(Code::UnknownKind, format!("The kinds there are: {kinds}.")).field("kind")
+}
+
+fn invalid(field: impl Into<String>, message: impl Into<String>) -> Problem {
+    let (field, message) = (field.into(), message.into());
+    Problem::new(Code::InvalidValue, format!("{field}: {message}")).field(field)
+}
+
+fn within<T: TryFrom<i64>>(field: &str, value: Option<i64>, min: i64, max: i64) -> Result<Option<T>, Problem> {
+    let Some(value) = value else { return Ok(None) };
+    if !(min..=max).contains(&value) {
+        return Err(invalid(field, format!("must be from {min} to {max}.")));
+    }
+    T::try_from(value)
+        .map(Some)
+        .map_err(|_| invalid(field, format!("must be from {min} to {max}.")))
+}
+
+fn time(field: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
+    text.map(|text| {
+        DateTime::parse_from_rfc3339(text)
+            .map(|time| time.to_utc())
+            .map_err(|_| {
+                invalid(
+                    field,
+                    "must be a time with its offset (RFC 3339), such as 2030-01-31T12:00:00Z.",
+                )
+            })
+    })
+    .transpose()
+}
+
+fn check_deadline(
+    deadline: Option<DateTime<Utc>>,
+    run_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<(), Problem> {
+    match (deadline, run_at) {
+        (Some(deadline), _) if deadline <= now => Err(invalid("deadline", "must be in the future.")),
+        (Some(deadline), Some(run_at)) if deadline <= run_at => Err(invalid("deadline", "must be after run_at.")),
+        _ => Ok(()),
+    }
+}
+
+fn name(field: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+    match value {
+        Some(value) if value.is_empty() || value.len() > 400 || value.contains('\0') => {
+            Err(invalid(field, "must be a name or null."))
+        }
+        value => Ok(value),
+    }
+}
+
+fn tags(tags: Vec<String>) -> Result<Vec<String>, Problem> {
+    if tags.len() > MAX_TAGS {
+        return Err(invalid("tags", format!("at most {MAX_TAGS}.")));
+    }
+    let mut kept: Vec<String> = Vec::with_capacity(tags.len());
+    for (index, tag) in tags.into_iter().enumerate() {
+        let fits = (1..=MAX_TAG_LENGTH).contains(&tag.len())
+            && tag
+                .bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b':' | b'-'));
+        if !fits {
+            let message = format!("must be 1 to {MAX_TAG_LENGTH} characters of a-z 0-9 _ . : -");
+            return Err(invalid(format!("tags[{index}]"), message));
+        }
+        if !kept.contains(&tag) {
+            kept.push(tag);
+        }
+    }
+    Ok(kept)
+}
+
+/// The bytes of a body of the right media type and size; [`JobRequest::parse`] reads them.
+pub struct JobBody(pub Vec<u8>);
+
+impl<'a> ApiExtractor<'a> for JobBody {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        <Json<Typed<NewJobBody>> as Payload>::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        Some(MetaRequest {
+            description: None,
+            content: vec![MetaMediaType {
+                content_type: <Json<Typed<NewJobBody>> as Payload>::CONTENT_TYPE,
+                schema: <Json<Typed<NewJobBody>> as Payload>::schema_ref(),
+            }],
+            required: true,
+        })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _options: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        match request.content_type() {
+            Some(content_type) if <Json<Typed<NewJobBody>> as Payload>::check_content_type(content_type) => {}
+            Some(content_type) => {
+                return Err(ContentTypeError::NotSupported {
+                    content_type: content_type.to_owned(),
+                }
+                .into());
+            }
+            None => return Err(ContentTypeError::ExpectContentType.into()),
+        }
+        let reading = body.take()?.into_bytes_limit(MAX_BODY);
+        match tokio::time::timeout(BODY_TIMEOUT, reading).await {
+            Ok(Ok(bytes)) => Ok(Self(bytes.to_vec())),
+            Ok(Err(poem::error::ReadBodyError::PayloadTooLarge)) => Err(shell::too_large().into()),
+            Ok(Err(_)) => Err(Problem::new(Code::BadRequest, "The body broke off.").into()),
+            Err(_) => {
+                let detail = format!("A body must come in within {} s.", BODY_TIMEOUT.as_secs());
+                Err(Problem::new(Code::BodyTimeout, detail).into())
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What serde says of a wrong value, told again for the person who sent it: the field's path, what must be there, and
+//! never the value itself, which may be the text of a message.
+
+use serde_json::Value;
+use serde_path_to_error::{Path, Segment};
+
+use crate::api::problem::{Code, Problem};
+
+/// A wrong field.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FieldError {
+    code: Code,
+    /// Empty for the body as a whole.
+    field: String,
+    detail: String,
+}
+
+impl FieldError {
+    /// `value`, at `path`, must be an object.
+    pub fn not_an_object(path: &str, value: &Value) -> Self {
+        Self::new(
+            Code::WrongType,
+            path,
+            format!("must be an object, not {}.", type_of(value)),
+        )
+    }
+
+    fn new(code: Code, field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            field: field.into(),
+            detail: detail.into(),
+        }
+    }
+}
+
+impl From<FieldError> for Problem {
+    fn from(error: FieldError) -> Self {
+        if error.field.is_empty() {
+            return Self::new(error.code, format!("The body {}", error.detail));
+        }
+        Self::new(error.code, format!("{} {}", error.field, error.detail)).field(error.field)
+    }
+}
+
+/// The error behind serde's `message` at `path` in `root`, which itself is at `prefix` in the body.
+pub fn field_error(prefix: &str, path: &Path, message: &str, root: &Value) -> FieldError {
+    let field = joined(prefix, path);
+    if let Some(name) = between(message, "missing field `", "`") {
+        return FieldError::new(Code::MissingField, child(&field, name), "is missing.");
+    }
+    if message.starts_with("unknown field `") {
+        let detail = format!("is not a field; {}.", known(message));
+        return FieldError::new(Code::UnknownField, field, detail);
+    }
+    if message.starts_with("unknown variant `") {
+        let detail = format!("has a value that is not known; {}.", known(message));
+        return FieldError::new(Code::InvalidValue, field, detail);
+    }
+    let expected = message
+        .rsplit_once(", expected ")
+        .map(|(_, expected)| type_name(expected));
+    match expected {
+        Some(expected) if message.starts_with("invalid type: ") => {
+            let is = at(root, path).map_or("what it is", type_of);
+            FieldError::new(Code::WrongType, field, format!("must be {expected}, not {is}."))
+        }
+        Some(expected) => FieldError::new(Code::InvalidValue, field, format!("must be {expected} in its bounds.")),
+        None => FieldError::new(Code::InvalidValue, field, "has a value that cannot be used."),
+    }
+}
+
+fn joined(prefix: &str, path: &Path) -> String {
+    let path = path.to_string();
+    match (prefix, path.as_str()) {
+        (_, ".") => prefix.to_owned(),
+        ("", _) => path,
+        (_, index) if index.starts_with('[') => format!("{prefix}{index}"),
+        _ => format!("{prefix}.{path}"),
+    }
+}
+
+fn child(parent: &str, name: &str) -> String {
+    if parent.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{parent}.{name}")
+    }
+}
+
+fn between<'m>(message: &'m str, start: &str, end: &str) -> Option<&'m str> {
+    message.strip_prefix(start)?.split(end).next()
+}
+
+/// The names serde would have known: they are ours, so they hold no backtick, while the client's may.
+fn known(message: &str) -> String {
+    let list = message
+        .rsplit_once("`, expected ")
+        .map_or("", |(_, list)| list.trim_start_matches("one of "));
+    let names: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+    if names.is_empty() {
+        return "there are none".to_owned();
+    }
+    format!("known are {}", names.join(", "))
+}
+
+/// serde's word for a type, in JSON's.
+fn type_name(expected: &str) -> String {
+    match expected {
+        "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" | "usize" => "an integer".to_owned(),
+        "f32" | "f64" => "a number".to_owned(),
+        "a sequence" => "an array".to_owned(),
+        "a map" => "an object".to_owned(),
+        struct_name if struct_name.starts_with("struct ") => "an object".to_owned(),
+        other if other.starts_with("a ") || other.starts_with("an ") => other.to_owned(),
+        _ => "another type".to_owned(),
+    }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(number) if number.is_f64() => "a number with a fraction",
+        Value::Number(_) => "an integer",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn at<'v>(root: &'v Value, path: &Path) -> Option<&'v Value> {
+    path.iter().try_fold(root, |value, segment| match segment {
+        Segment::Seq { index } => value.get(*index),
+        Segment::Map { key } => value.get(key),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    })
+}

@@ -1,0 +1,105 @@
+//! The HTTP side: routes, keys, errors, the document. It holds no Telegram connection, so nothing on that side can take it
+//! down. One file per resource, with its errors and its tests.
+
+mod auth;
+mod chats;
+mod docs;
+mod document;
+mod health;
+mod jobs;
+mod page;
+mod prefer;
+mod problem;
+mod routes;
+mod sessions;
+mod shell;
+#[cfg(test)]
+mod testing;
+mod typed;
+mod wait;
+mod workers;
+
+use std::{io, sync::Arc, time::Duration};
+
+use poem::{Endpoint, EndpointExt, Request, Response, Route, Server, listener::TcpAcceptor};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use wireroom_jobs::ports::Clock;
+
+pub use self::document::document;
+use self::{auth::Authenticator, problem::Problem, routes::Routes, shell::Shell, wait::Waiters};
+use crate::{config::Config, ids::JobId, store::PgPool};
+
+/// How long a connection may be silent: longer than the longest wait, so that only dead ones are closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// What the API tells the queue after a commit. Neither call may block; both may be lost, since the queue polls too.
+pub trait JobSignals: Send + Sync {
+    /// A job was stored; `scheduled`: it has a time ahead.
+    fn enqueued(&self, scheduled: bool);
+    /// A running job is to stop.
+    fn cancelled(&self, job: JobId);
+}
+
+/// What the API stands on.
+#[derive(Clone)]
+pub struct ApiDeps {
+    pub pool: PgPool,
+    pub config: Config,
+    pub signals: Arc<dyn JobSignals>,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What handlers share.
+struct State {
+    pool: PgPool,
+    config: Config,
+    signals: Arc<dyn JobSignals>,
+    clock: Arc<dyn Clock>,
+    authenticator: Authenticator,
+    waiters: Arc<Waiters>,
+    routes: Routes,
+}
+
+impl State {
+    fn new(deps: ApiDeps) -> Arc<Self> {
+        Arc::new(Self {
+            authenticator: Authenticator::new(deps.pool.clone(), Arc::clone(&deps.clock)),
+            waiters: Waiters::new(deps.config.api.max_waiters),
+            routes: Routes::of(&document()),
+            pool: deps.pool,
+            config: deps.config,
+            signals: deps.signals,
+            clock: deps.clock,
+        })
+    }
+
+    fn of(request: &Request) -> Result<&Arc<Self>, Problem> {
+        request
+            .data::<Arc<Self>>()
+            .ok_or_else(|| Problem::internal("a request came past the shell"))
+    }
+}
+
+/// Serves the API on `listener` until `shutdown`; then no connection is taken, waits end with what is known, and requests
+/// in progress have `WIREROOM_SHUTDOWN_SOFT_SECONDS` to finish.
+pub async fn serve(deps: ApiDeps, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    let state = State::new(deps);
+    let grace = state.config.queue.shutdown_soft;
+    let waiters = tokio::spawn(Arc::clone(&state.waiters).run(state.pool.clone(), shutdown.clone()));
+    let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
+        .idle_timeout(IDLE_TIMEOUT)
+        .run_with_graceful_shutdown(app(state), shutdown.cancelled(), Some(grace))
+        .await;
+    waiters.abort();
+    served
+}
+
+fn app(state: Arc<State>) -> impl Endpoint<Output = Response> {
+    let service = document::service();
+    let routes = Route::new()
+        .at("/docs", docs::page(&service))
+        .at("/openapi.json", docs::endpoint())
+        .nest("/", service);
+    Shell::new(routes.map_to_response(), state)
+}

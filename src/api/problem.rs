@@ -1,0 +1,310 @@
+//! Every error the API answers: problem+json (RFC 9457) with a stable code. What went wrong inside is kept as the source,
+//! logged once by [`shell`](super::shell) and never sent.
+
+use std::{error::Error as StdError, fmt};
+
+use poem::{Response, error::ResponseError, http::StatusCode};
+use poem_openapi::{
+    ApiResponse,
+    registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
+};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::typed::Typed;
+use crate::store::StoreError;
+
+/// Seconds after which a client may try again when something is missing for the moment.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $status:ident, $title:literal;)+) => {
+        /// What went wrong, as a program reads it. Codes never change their meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+        #[serde(rename_all = "snake_case")]
+        #[schemars(rename = "ProblemCode")]
+        pub enum Code {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Code {
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The HTTP status that goes with the code.
+            pub const fn status(self) -> StatusCode {
+                match self {
+                    $(Self::$variant => StatusCode::$status,)+
+                }
+            }
+
+            /// A short summary, the same for every occurrence.
+            pub const fn title(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $title,)+
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not JSON, or not UTF-8.
+    InvalidJson = BAD_REQUEST, "The body is not JSON";
+    /// A parameter of the path, the query or a header has not the right form.
+    InvalidParameter = BAD_REQUEST, "A parameter is not valid";
+    /// The query names a parameter that the operation has not.
+    UnknownParameter = BAD_REQUEST, "The operation has no such parameter";
+    /// The cursor is not one that this list gave out.
+    InvalidCursor = BAD_REQUEST, "The cursor is not valid";
+    /// `Idempotency-Key` is not supported yet, and ignoring it could do something twice.
+    IdempotencyNotSupported = BAD_REQUEST, "Idempotency-Key is not supported yet";
+    /// The HTTP request itself cannot be used.
+    BadRequest = BAD_REQUEST, "The request cannot be used";
+    /// There is no key, or it is unknown or revoked.
+    Unauthorized = UNAUTHORIZED, "A valid API key is needed";
+    /// The key's scope does not allow this.
+    Forbidden = FORBIDDEN, "The key's scope does not allow this";
+    /// There is no such route.
+    RouteNotFound = NOT_FOUND, "There is no such route";
+    /// There is no such job, or its retention is over.
+    JobNotFound = NOT_FOUND, "There is no such job";
+    /// The job has no members to show: it is not a scan, has not begun, or its retention is over.
+    MembersNotFound = NOT_FOUND, "The job has no members to show";
+    /// There is no such session.
+    SessionNotFound = NOT_FOUND, "There is no such session";
+    /// No session has met such a chat.
+    ChatNotFound = NOT_FOUND, "No session has met such a chat";
+    /// The route does not have this method; `Allow` names those it has.
+    MethodNotAllowed = METHOD_NOT_ALLOWED, "The route does not have this method";
+    /// None of the media types in `Accept` can be made.
+    NotAcceptable = NOT_ACCEPTABLE, "No acceptable media type";
+    /// The body did not come in in time.
+    BodyTimeout = REQUEST_TIMEOUT, "The body did not come in in time";
+    /// The job is finished, so it cannot be cancelled.
+    JobFinished = CONFLICT, "The job is finished";
+    /// The named session cannot run jobs until a person has seen to it.
+    SessionNotReady = CONFLICT, "The session cannot run jobs";
+    /// The body is larger than 1 MiB.
+    BodyTooLarge = PAYLOAD_TOO_LARGE, "The body is too large";
+    /// The body's media type is not `application/json`.
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "The media type is not supported";
+    /// The body has a field that is not known there; `detail` lists those that are.
+    UnknownField = UNPROCESSABLE_ENTITY, "The body has an unknown field";
+    /// A field is missing.
+    MissingField = UNPROCESSABLE_ENTITY, "A field is missing";
+    /// A field's value has another JSON type than it must have.
+    WrongType = UNPROCESSABLE_ENTITY, "A field has the wrong type";
+    /// A field's value has the right type, but cannot be used.
+    InvalidValue = UNPROCESSABLE_ENTITY, "A field's value cannot be used";
+    /// There is no such kind of job; `detail` lists those there are.
+    UnknownKind = UNPROCESSABLE_ENTITY, "There is no such kind of job";
+    /// There is no such pool.
+    UnknownPool = UNPROCESSABLE_ENTITY, "There is no such pool";
+    /// There is no session of that id or label.
+    UnknownSession = UNPROCESSABLE_ENTITY, "There is no such session";
+    /// The session belongs to another pool than the one named.
+    SessionNotInPool = UNPROCESSABLE_ENTITY, "The session is not in the pool";
+    /// A fault of Wireroom's; the request id finds it in the log.
+    Internal = INTERNAL_SERVER_ERROR, "Something went wrong";
+    /// The database does not answer for the moment.
+    DatabaseUnavailable = SERVICE_UNAVAILABLE, "The database does not answer";
+    /// The request was not answered in time. What it asked for may have happened.
+    Timeout = SERVICE_UNAVAILABLE, "The request was not answered in time";
+    /// Too many requests wait for their results already.
+    TooManyWaiters = SERVICE_UNAVAILABLE, "Too many requests wait for results";
+    /// The process cannot serve yet, or not with this database; `part` names what fails.
+    NotReady = SERVICE_UNAVAILABLE, "Not ready";
+}
+
+impl Code {
+    /// The code's word, as it is sent.
+    pub fn as_str(self) -> String {
+        // A variant without fields serializes to its word.
+        serde_json::to_value(self)
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_owned))
+            .unwrap_or_default()
+    }
+}
+
+/// An error, as it is sent: RFC 9457.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub struct ProblemBody {
+    /// `urn:wireroom:problem:` and the code.
+    #[serde(rename = "type")]
+    #[schemars(example = &"urn:wireroom:problem:unknown_field")]
+    pub problem_type: String,
+    pub code: Code,
+    /// A short summary, the same for every occurrence of the code.
+    #[schemars(example = &"The body has an unknown field")]
+    pub title: String,
+    /// The HTTP status.
+    #[schemars(example = 422)]
+    pub status: u16,
+    /// What is wrong this time, and how to put it right.
+    #[schemars(example = &"args.chatt is not a field; known are chat.")]
+    pub detail: String,
+    /// The path of the request.
+    #[schemars(example = &"/v1/jobs")]
+    pub instance: String,
+    /// The request, as the log names it.
+    pub request_id: String,
+    /// The path of the field in the body, or the name of the parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"args.chatt")]
+    pub field: Option<String>,
+    /// The part that fails, of `not_ready`: `database` or `migrations`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<&'static str>,
+}
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub struct Problem {
+    code: Code,
+    detail: String,
+    field: Option<String>,
+    part: Option<&'static str>,
+    headers: Vec<(&'static str, String)>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Problem {
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let problem = Self {
+            code,
+            detail: detail.into(),
+            field: None,
+            part: None,
+            headers: Vec::new(),
+            source: None,
+        };
+        if code.status() == StatusCode::SERVICE_UNAVAILABLE {
+            return problem.header("Retry-After", RETRY_AFTER_SECONDS.to_string());
+        }
+        problem
+    }
+
+    /// A fault of ours: the source is logged, the client reads only that there is one.
+    pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(
+            Code::Internal,
+            "This is a fault of Wireroom's. The request id finds it in the log.",
+        )
+        .source(source)
+    }
+
+    /// Names the field or the parameter that is wrong.
+    #[must_use]
+    pub fn field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// Names the part that fails.
+    #[must_use]
+    pub fn part(mut self, part: &'static str) -> Self {
+        self.part = Some(part);
+        self
+    }
+
+    /// Adds a header to the response.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Keeps the cause for the log.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Whether the log must tell of it.
+    pub fn is_fault(&self) -> bool {
+        self.code.status().is_server_error() && self.source.is_some()
+    }
+
+    /// The response to the request of that path and id.
+    pub fn to_response(&self, path: &str, request_id: &str) -> Response {
+        let body = ProblemBody {
+            problem_type: format!("urn:wireroom:problem:{}", self.code.as_str()),
+            code: self.code,
+            title: self.code.title().to_owned(),
+            status: self.code.status().as_u16(),
+            detail: self.detail.clone(),
+            instance: path.to_owned(),
+            request_id: request_id.to_owned(),
+            field: self.field.clone(),
+            part: self.part,
+        };
+        let mut response = Response::builder()
+            .status(self.code.status())
+            .content_type("application/problem+json");
+        for (name, value) in &self.headers {
+            response = response.header(*name, value);
+        }
+        // A struct of strings and numbers always serializes.
+        response.body(serde_json::to_vec(&body).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code.title())
+    }
+}
+
+impl StdError for Problem {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status(&self) -> StatusCode {
+        self.code.status()
+    }
+
+    fn as_response(&self) -> Response {
+        self.to_response("", "")
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        if error.is_unavailable() {
+            let detail = "The database does not answer for the moment. Try again.";
+            return Self::new(Code::DatabaseUnavailable, detail).source(error);
+        }
+        Self::internal(error)
+    }
+}
+
+impl ApiResponse for Problem {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![MetaResponse {
+                description: "A problem (RFC 9457): `code` says which.",
+                status: None,
+                status_range: None,
+                content: vec![MetaMediaType {
+                    content_type: "application/problem+json",
+                    schema: <Typed<ProblemBody> as poem_openapi::types::Type>::schema_ref(),
+                }],
+                headers: vec![],
+            }],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        <Typed<ProblemBody> as poem_openapi::types::Type>::register(registry);
+    }
+}

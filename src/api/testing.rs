@@ -1,0 +1,213 @@
+//! The API over a database of one test, without a socket.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use poem::{
+    EndpointExt, Response,
+    endpoint::BoxEndpoint,
+    http::{HeaderMap, Method, StatusCode},
+    test::{TestClient, TestRequestBuilder},
+};
+use serde_json::Value;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use wireroom_jobs::ports::Clock;
+
+use super::{ApiDeps, JobSignals, State, app};
+use crate::{
+    clock::SystemClock,
+    cluster::testing::TestDatabase,
+    config::{Config, Source},
+    ids::{JobId, SessionId},
+    store::{
+        PgPool,
+        api_keys::{self, KeyMaterial, Scope},
+    },
+};
+
+/// A clock that a test can set forward.
+pub struct TestClock(Mutex<TimeDelta>);
+
+impl TestClock {
+    pub fn advance(&self, by: TimeDelta) {
+        *self.0.lock().expect("no test panics with the clock in hand") += by;
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> DateTime<Utc> {
+        SystemClock.now() + *self.0.lock().expect("no test panics with the clock in hand")
+    }
+}
+
+/// Counts what the queue would be told.
+#[derive(Default)]
+pub struct Signals {
+    pub enqueued: AtomicUsize,
+    pub cancelled: Mutex<Vec<JobId>>,
+}
+
+impl JobSignals for Signals {
+    fn enqueued(&self, _scheduled: bool) {
+        self.enqueued.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn cancelled(&self, job: JobId) {
+        self.cancelled
+            .lock()
+            .expect("no test panics with the list in hand")
+            .push(job);
+    }
+}
+
+/// A response, read whole.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {}", self.text))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("a header of text"))
+    }
+
+    /// Checks that this is a problem of that code, whole and well-formed, and gives its body.
+    #[track_caller]
+    pub fn problem(&self, code: &str) -> Value {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        let body = self.json();
+        assert_eq!(body["code"], code, "{body}");
+        assert_eq!(body["status"], self.status.as_u16());
+        assert_eq!(body["type"], format!("urn:wireroom:problem:{code}"));
+        assert_eq!(body["request_id"], self.header("x-request-id"));
+        for field in ["title", "detail", "instance"] {
+            assert!(
+                body[field].as_str().is_some_and(|text| !text.is_empty()),
+                "{field} of {body}"
+            );
+        }
+        body
+    }
+}
+
+/// The API over a fresh database.
+pub struct TestApi {
+    pub database: TestDatabase,
+    pub clock: Arc<TestClock>,
+    pub signals: Arc<Signals>,
+    /// A key with the scope operator.
+    pub key: String,
+    client: TestClient<BoxEndpoint<'static, Response>>,
+    _shutdown: DropGuard,
+}
+
+impl TestApi {
+    pub async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    /// With another configuration.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let database = TestDatabase::new().await;
+        let key = create_key(database.pool(), Scope::Operator).await;
+        Self::over(database, key, change)
+    }
+
+    fn over(database: TestDatabase, key: String, change: impl FnOnce(&mut Config)) -> Self {
+        let mut source = Source::from_values([("DATABASE_URL".to_owned(), database.url().to_owned())]);
+        let mut config = Config::from_source(&mut source).expect("a configuration");
+        change(&mut config);
+        let clock = Arc::new(TestClock(Mutex::new(TimeDelta::zero())));
+        let signals = Arc::new(Signals::default());
+        let state = State::new(ApiDeps {
+            pool: database.pool().clone(),
+            config,
+            signals: Arc::clone(&signals) as Arc<dyn JobSignals>,
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        });
+        let shutdown = CancellationToken::new();
+        tokio::spawn(Arc::clone(&state.waiters).run(database.pool().clone(), shutdown.clone()));
+        Self {
+            client: TestClient::new(app(state).boxed()),
+            database,
+            clock,
+            signals,
+            key,
+            _shutdown: shutdown.drop_guard(),
+        }
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        self.database.pool()
+    }
+
+    /// A key of that scope.
+    pub async fn key(&self, scope: Scope) -> String {
+        create_key(self.pool(), scope).await
+    }
+
+    /// A request with the operator's key.
+    pub fn request(&self, method: Method, path: &str) -> TestRequestBuilder<'_, BoxEndpoint<'static, Response>> {
+        self.bare(method, path)
+            .header("Authorization", format!("Bearer {}", self.key))
+    }
+
+    /// A request without a key.
+    pub fn bare(&self, method: Method, path: &str) -> TestRequestBuilder<'_, BoxEndpoint<'static, Response>> {
+        self.client.request(method, path)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post_job(&self, body: &Value) -> Answer {
+        send(self.request(Method::POST, "/v1/jobs").body_json(body)).await
+    }
+
+    /// A session in that state, of the pool `default`.
+    pub async fn session(&self, label: &str, state: &str) -> SessionId {
+        let id = SessionId::generate();
+        sqlx::query("INSERT INTO sessions (id, label, pool, state, state_reason, home_dc) VALUES ($1, $2, 'default', $3, 'as the test says', 2)")
+            .bind(id.0)
+            .bind(label)
+            .bind(state)
+            .execute(self.pool())
+            .await
+            .expect("a session");
+        id
+    }
+
+    pub async fn count(&self, table: &str) -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
+            .fetch_one(self.pool())
+            .await
+            .expect("a count")
+    }
+}
+
+pub async fn send(request: TestRequestBuilder<'_, BoxEndpoint<'static, Response>>) -> Answer {
+    let response = request.send().await.0;
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = response.into_body().into_string().await.expect("a body of text");
+    Answer { status, headers, text }
+}
+
+async fn create_key(pool: &PgPool, scope: Scope) -> String {
+    let key = KeyMaterial::generate().expect("randomness");
+    let mut conn = pool.acquire().await.expect("a connection");
+    api_keys::create(&mut conn, &key, "test", scope, "cli")
+        .await
+        .expect("a key");
+    key.text().expose().to_owned()
+}

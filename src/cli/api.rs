@@ -1,0 +1,93 @@
+//! `wireroom api`: the HTTP API as a role. It reads and writes the database, and holds no Telegram connection.
+
+use std::{io, net::SocketAddr, process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use super::process;
+use crate::{
+    api::{self, ApiDeps, JobSignals},
+    clock::SystemClock,
+    config::Config,
+    ids::JobId,
+    lifecycle::{Shutdown, Signals, supervise},
+    queue::Waker,
+    store::PgPool,
+};
+
+/// The API's word to the dispatchers: of this process at once, of the others by a notification.
+struct Bell(Waker);
+
+impl JobSignals for Bell {
+    fn enqueued(&self, scheduled: bool) {
+        if scheduled {
+            self.0.scheduled();
+        } else {
+            self.0.ready();
+        }
+    }
+
+    fn cancelled(&self, job: JobId) {
+        self.0.cancelled(job);
+    }
+}
+
+pub async fn run() -> anyhow::Result<ExitCode> {
+    let config = process::load()?;
+    let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
+    let shutdown = Shutdown::new();
+    let work = process::until_told(&shutdown, async {
+        let listener = listen(config.api.listen).await?;
+        let pool = process::connect(&config.database).await?;
+        Ok((listener, pool))
+    });
+    let work = async {
+        match work.await? {
+            None => Ok(()),
+            Some((listener, pool)) => {
+                let waker = Waker::start(pool.clone());
+                serve(&config, pool, waker, listener, &shutdown).await
+            }
+        }
+    };
+    process::ended(supervise(&shutdown, process::bounds(&config.queue), &mut signals, work).await)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Binds the API's address, or says what is in the way and what to do.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let context = match error.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "{address} is taken by another program: stop that one, or choose another address \
+                 (WIREROOM_API_LISTEN, or `dev --listen`)"
+            ),
+            _ => format!("cannot listen on {address} (WIREROOM_API_LISTEN, or `dev --listen`)"),
+        };
+        anyhow::Error::new(error).context(context)
+    })
+}
+
+/// Serves until the soft step, then lets requests in progress finish.
+pub async fn serve(
+    config: &Config,
+    pool: PgPool,
+    waker: Waker,
+    listener: TcpListener,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("the listener has no address")?;
+    let deps = ApiDeps {
+        pool,
+        config: config.clone(),
+        signals: Arc::new(Bell(waker)),
+        clock: Arc::new(SystemClock),
+    };
+    tracing::info!(url = %format_args!("http://{address}"), "the API is listening");
+    api::serve(deps, listener, shutdown.soft().clone())
+        .await
+        .context("serving HTTP failed")?;
+    tracing::info!("the API has stopped");
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! `dev --demo`: one job of each kind over the HTTP API, each one's life printed as it happens.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use wireroom_jobs::JobKind;
+
+use crate::config::Secret;
+
+/// How long one job may take over the sandbox.
+const BOUND: Duration = Duration::from_secs(60);
+/// How often a job is looked at: its life is what the demo shows, so it does not wait for the end alone.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Where and as whom the demo calls.
+pub struct Demo {
+    client: Client,
+    url: String,
+    key: Secret,
+    /// The session every job runs on, so that the one who writes is the one who joined.
+    session: String,
+    chat: &'static str,
+}
+
+impl Demo {
+    pub fn new(url: String, key: Secret, session: String, chat: &'static str) -> anyhow::Result<Self> {
+        let client = Client::builder()
+            .timeout(Duration::from_secs(15))
+            .build()
+            .context("cannot make an HTTP client")?;
+        Ok(Self {
+            client,
+            url,
+            key,
+            session,
+            chat,
+        })
+    }
+
+    /// Waits until the API says that it is ready.
+    pub async fn wait_until_ready(&self, bound: Duration) -> anyhow::Result<()> {
+        let url = format!("{}/readyz", self.url);
+        let ready = async {
+            loop {
+                match self.client.get(&url).send().await {
+                    Ok(answer) if answer.status().is_success() => return,
+                    _ => tokio::time::sleep(LOOK).await,
+                }
+            }
+        };
+        tokio::time::timeout(bound, ready)
+            .await
+            .with_context(|| format!("the API was not ready within {} s", bound.as_secs()))
+    }
+
+    /// Runs one job of each kind; fails with the reason of the first that does not succeed.
+    pub async fn run(&self) -> anyhow::Result<()> {
+        for kind in JobKind::ALL {
+            self.one(kind)
+                .await
+                .with_context(|| format!("the demo's {} job", kind.as_str()))?;
+        }
+        println!("Each kind did its work.");
+        Ok(())
+    }
+
+    /// The args a newcomer would write.
+    fn args(&self, kind: JobKind) -> Value {
+        match kind {
+            JobKind::Join => json!({ "chat": self.chat }),
+            JobKind::Publish => json!({ "chat": self.chat, "text": "Hello from Wireroom" }),
+            JobKind::Scan => json!({ "chat": self.chat, "purpose": "a first look at the demo's group" }),
+        }
+    }
+
+    async fn one(&self, kind: JobKind) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let say = |what: String| {
+            println!(
+                "{:>7} {:<8} {what}",
+                format!("{} ms", begun.elapsed().as_millis()),
+                kind.as_str()
+            )
+        };
+        let mut job = self.create(kind).await?;
+        let id = text(&job, "id").to_owned();
+        say(format!("accepted as {id}"));
+        let mut shown = String::new();
+        loop {
+            let line = life(&job);
+            if line != shown {
+                say(line.clone());
+                shown = line;
+            }
+            match text(&job, "state") {
+                "succeeded" => return Ok(()),
+                "failed" | "cancelled" => bail!("it ended {}: {}", text(&job, "state"), job["error"]),
+                _ if begun.elapsed() > BOUND => bail!("it did not end within {} s: {job}", BOUND.as_secs()),
+                _ => tokio::time::sleep(LOOK).await,
+            }
+            job = self.look(&id).await?;
+        }
+    }
+
+    async fn create(&self, kind: JobKind) -> anyhow::Result<Value> {
+        let body = json!({ "kind": kind.as_str(), "session": self.session, "args": self.args(kind) });
+        let request = self.client.post(format!("{}/v1/jobs", self.url)).json(&body);
+        self.send(request, StatusCode::ACCEPTED).await
+    }
+
+    async fn look(&self, id: &str) -> anyhow::Result<Value> {
+        self.send(self.client.get(format!("{}/v1/jobs/{id}", self.url)), StatusCode::OK)
+            .await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder, expected: StatusCode) -> anyhow::Result<Value> {
+        let answer = request
+            .bearer_auth(self.key.expose())
+            .send()
+            .await
+            .context("the API did not answer")?;
+        let status = answer.status();
+        let body: Value = answer.json().await.context("the API's answer is not JSON")?;
+        if status != expected {
+            bail!("the API answered {status}: {body}");
+        }
+        Ok(body)
+    }
+}
+
+fn text<'a>(job: &'a Value, field: &str) -> &'a str {
+    job[field].as_str().unwrap_or_default()
+}
+
+/// Where a job is in its life, in one line.
+fn life(job: &Value) -> String {
+    match text(job, "state") {
+        "queued" => "queued".into(),
+        "scheduled" => format!("waits: {}", text(&job["wait_reason"], "message")),
+        "running" => {
+            let claimed = format!("claimed by worker {}, attempt {}", text(job, "worker"), job["attempt"]);
+            match job["progress"]["done"].as_i64() {
+                Some(done) => format!("{claimed}: {done} done"),
+                None => claimed,
+            }
+        }
+        state => format!(
+            "{state}: {}",
+            if job["result"].is_null() {
+                &job["error"]
+            } else {
+                &job["result"]
+            }
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_is_told_from_the_job() {
+        assert_eq!(life(&json!({ "state": "queued" })), "queued");
+        assert_eq!(
+            life(&json!({ "state": "running", "worker": "w", "attempt": 1, "progress": { "done": 200 } })),
+            "claimed by worker w, attempt 1: 200 done"
+        );
+        assert_eq!(
+            life(&json!({ "state": "failed", "result": null, "error": { "code": "x" } })),
+            r#"failed: {"code":"x"}"#
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! `wireroom worker`: the queue, the sessions and the functions, which know nothing of each other, put together.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use tokio::sync::watch;
+use wireroom_jobs::{JobContext, Outcome, ports::Clock};
+
+use super::process;
+use crate::{
+    clock::SystemClock,
+    config::{Config, ConfigError},
+    ids::{SessionId, WorkerId},
+    lifecycle::{Shutdown, Signals, supervise},
+    queue::{self, Attempt, Queue, QueueDeps, QueueHandle, SystemRandom, Waker, decode_args},
+    sessions::{self, Holder, HolderSettings},
+    store::{
+        self, PgPool, StoreError,
+        attempt_data::{self, AttemptKey},
+        job_store::JobStore,
+        workers::WorkerFacts,
+    },
+    telegram::port::{AttemptHooks, CallGuard, GuardError},
+    vault::Vault,
+};
+
+pub async fn run() -> anyhow::Result<ExitCode> {
+    let config = process::load()?;
+    // Before the database is reached: what can be refused without it is refused at once.
+    vault(&config)?;
+    let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
+    let shutdown = Shutdown::new();
+    let work = async {
+        match process::until_told(&shutdown, process::connect(&config.database)).await? {
+            None => Ok(()),
+            Some(pool) => {
+                let waker = Waker::start(pool.clone());
+                serve(&config, pool, waker, &shutdown).await
+            }
+        }
+    };
+    process::ended(supervise(&shutdown, process::bounds(&config.queue), &mut signals, work).await)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The vault a worker needs; refuses its absence by the variable's name.
+pub fn vault(config: &Config) -> anyhow::Result<Vault> {
+    let keys = config.vault.master_keys.as_ref().ok_or(ConfigError::Missing {
+        variable: "WIREROOM_MASTER_KEYS",
+        needed_for: "the keys that seal sessions at rest, id:base64 of 32 bytes each",
+    })?;
+    Ok(Vault::parse(keys)?)
+}
+
+/// Runs jobs until the soft step; then short ones finish, the rest is handed back, and the leases are released last.
+pub async fn serve(config: &Config, pool: PgPool, waker: Waker, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let vault = vault(config)?;
+    sessions::verify_master_keys(&pool, &vault).await?;
+    let id = WorkerId::generate();
+    let (holder, queue) = start(config, &pool, waker, vault, id).await?;
+    tracing::info!(worker.id = %id, "worker is ready");
+    shutdown.soft().cancelled().await;
+    holder.stop_acquiring();
+    stop_queue(queue, shutdown).await;
+    holder.shutdown(config.queue.shutdown_hard).await;
+    tracing::info!(worker.id = %id, "the worker has stopped");
+    Ok(())
+}
+
+async fn start(
+    config: &Config,
+    pool: &PgPool,
+    waker: Waker,
+    vault: Vault,
+    id: WorkerId,
+) -> anyhow::Result<(Arc<Holder>, QueueHandle)> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let settings = HolderSettings {
+        worker: id,
+        sessions: config.sessions.clone(),
+        telegram: config.telegram.clone(),
+        worker_fresh: config.queue.worker_dead,
+    };
+    let holder = Holder::start(pool.clone(), vault, Arc::clone(&clock), settings)?;
+    let sessions = Arc::new(Held {
+        holder: Arc::clone(&holder),
+        clock: Arc::clone(&clock),
+    });
+    let runner = Arc::new(Functions {
+        holder: Arc::clone(&holder),
+        pool: pool.clone(),
+        clock,
+    });
+    let queue = Queue::start(QueueDeps {
+        pool: pool.clone(),
+        config: config.queue.clone(),
+        waker,
+        worker: facts(id),
+        sessions,
+        runner,
+        random: Arc::new(SystemRandom),
+    })
+    .await
+    .context("the queue did not start")?;
+    Ok((holder, queue))
+}
+
+/// The queue has the same two steps; ours tell it when the second signal comes.
+async fn stop_queue(queue: QueueHandle, shutdown: &Shutdown) {
+    let hurry = queue.hurry();
+    let hard = shutdown.hard().clone();
+    let hurrying = tokio::spawn(async move {
+        hard.cancelled().await;
+        hurry.cancel();
+    });
+    queue.shutdown().await;
+    hurrying.abort();
+}
+
+/// Who this start of this process is, for people; nothing goes by it but the id.
+fn facts(id: WorkerId) -> WorkerFacts {
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "unknown".into());
+    WorkerFacts {
+        id,
+        host,
+        pid: std::process::id().cast_signed(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// The sessions of this process, as the queue asks for them.
+struct Held {
+    holder: Arc<Holder>,
+    clock: Arc<dyn Clock>,
+}
+
+impl queue::Sessions for Held {
+    fn held(&self) -> Vec<queue::HeldSession> {
+        let now = self.clock.now();
+        let held = self.holder.held().into_iter();
+        held.map(|session| queue::HeldSession {
+            id: session.id,
+            pool: session.pool.clone(),
+            fence: session.fence,
+            slots: queue::Slots {
+                interactive: session.slots.interactive,
+                bulk: session.slots.bulk,
+                watch: session.slots.watch,
+            },
+            closed: session.closed_actions(now).into_iter().collect(),
+            lost: session.lost.clone(),
+            in_use: session.in_use.clone(),
+        })
+        .collect()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.holder.changed()
+    }
+}
+
+/// The functions, with the ports they run on.
+struct Functions {
+    holder: Arc<Holder>,
+    pool: PgPool,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl queue::Runner for Functions {
+    async fn run(&self, attempt: Attempt) -> Outcome {
+        let args = match decode_args(&attempt.job) {
+            Ok(args) => args,
+            Err(error) => return Outcome::Discard(error),
+        };
+        match self.context(attempt) {
+            Some(context) => args.job().run(&context).await,
+            // Given up between the claim and now: nothing was begun, another holder takes it.
+            None => Outcome::Cancelled,
+        }
+    }
+}
+
+impl Functions {
+    fn context(&self, attempt: Attempt) -> Option<JobContext> {
+        let job = attempt.job;
+        let session: SessionId = job.session;
+        let held = self.holder.session(session, job.session_fence)?;
+        let key = AttemptKey {
+            job: job.id,
+            fence: job.fence,
+        };
+        let guard = Binding {
+            pool: self.pool.clone(),
+            attempt: key,
+        };
+        let telegram = held.telegram_for(AttemptHooks {
+            job: job.id,
+            guard: Arc::new(guard),
+        });
+        Some(JobContext {
+            id: job.id.0,
+            attempt: job.attempt,
+            max_attempts: job.max_attempts,
+            created_at: job.created_at,
+            deadline: job.deadline,
+            cancellation: attempt.cancellation,
+            telegram: Arc::new(telegram),
+            store: Arc::new(JobStore::new(self.pool.clone(), key, session)),
+            clock: Arc::clone(&self.clock),
+        })
+    }
+}
+
+/// Ties a pooled job to its session before its first call.
+struct Binding {
+    pool: PgPool,
+    attempt: AttemptKey,
+}
+
+impl Binding {
+    async fn bind(&self) -> Result<(), StoreError> {
+        let mut conn = store::connection(&self.pool, "bind").await?;
+        attempt_data::bind_session(&mut conn, self.attempt).await
+    }
+}
+
+#[async_trait]
+impl CallGuard for Binding {
+    async fn before_first_call(&self) -> Result<(), GuardError> {
+        self.bind().await.map_err(|error| match error {
+            StoreError::Fenced { .. } => GuardError::Fenced,
+            other => GuardError::Failed(Box::new(other)),
+        })
+    }
+}

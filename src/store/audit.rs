@@ -1,0 +1,38 @@
+//! The audit log: one append-only row per change, in the transaction of the change.
+
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use super::{StoreError, failed};
+
+/// What a change leaves behind. Never holds a secret, a phone number or a message's text.
+#[derive(Debug, Clone)]
+pub struct Entry<'a> {
+    /// `key:<id>`, `cli` or `worker:<id>`.
+    pub actor: &'a str,
+    /// What was done: `job.created`, `job.cancelled`, `key.created`, `key.revoked`, …
+    pub action: &'a str,
+    /// What it was done to: `job:<id>`, `key:<id>`, …
+    pub subject: &'a str,
+    /// The HTTP request that asked for it.
+    pub request_id: Option<&'a str>,
+    /// A JSON object with the facts that the other fields do not hold.
+    pub details: Value,
+}
+
+/// Appends a row; the caller commits it together with the change.
+pub async fn record(conn: &mut PgConnection, entry: Entry<'_>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- record_audit
+        INSERT INTO audit_log (actor, action, subject, request_id, details) VALUES ($1, $2, $3, $4, $5)",
+        entry.actor,
+        entry.action,
+        entry.subject,
+        entry.request_id,
+        entry.details,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("record_audit"))?;
+    Ok(())
+}

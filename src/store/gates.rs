@@ -1,0 +1,86 @@
+//! Gates: a session may not do an action until a time, everywhere or in one chat. A gate is only ever extended.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use wireroom_jobs::Action;
+
+use super::{StoreError, failed, leases::interval};
+use crate::ids::SessionId;
+
+/// One closed gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gate {
+    pub action: Action,
+    /// The one chat it closes; `None` closes the action everywhere.
+    pub chat_id: Option<i64>,
+    pub reason: String,
+    pub opens_at: DateTime<Utc>,
+}
+
+/// Closes a gate for `wait` from now by the database's clock, unless it is closed for longer already; answers when it
+/// opens. Names no fence: that Telegram refused is a fact, whoever met it.
+pub async fn close(
+    connection: &mut PgConnection,
+    session: SessionId,
+    action: Action,
+    chat_id: Option<i64>,
+    reason: &str,
+    wait: Duration,
+) -> Result<DateTime<Utc>, StoreError> {
+    sqlx::query_scalar!(
+        "-- close_gate
+        INSERT INTO gates AS g (session_id, action, chat_id, reason, opens_at)
+        VALUES ($1, $2, $3, $4, wireroom_now() + $5::interval)
+        ON CONFLICT (session_id, action, chat_id) DO UPDATE
+        SET opens_at = GREATEST(g.opens_at, EXCLUDED.opens_at), closed_at = wireroom_now(),
+            reason = CASE WHEN EXCLUDED.opens_at > g.opens_at THEN EXCLUDED.reason ELSE g.reason END
+        RETURNING opens_at",
+        session.0,
+        action.as_str(),
+        chat_id.unwrap_or(0),
+        reason,
+        interval(wait),
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("close_gate"))
+}
+
+/// The gates of a session that are closed now; those that have opened are deleted.
+pub async fn closed(connection: &mut PgConnection, session: SessionId) -> Result<Vec<Gate>, StoreError> {
+    sqlx::query!(
+        "-- sweep_gates
+        DELETE FROM gates WHERE session_id = $1 AND opens_at <= wireroom_now()",
+        session.0
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(failed("sweep_gates"))?;
+    let rows = sqlx::query!(
+        "-- closed_gates
+        SELECT action, chat_id, reason, opens_at FROM gates WHERE session_id = $1 AND opens_at > wireroom_now()",
+        session.0,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("closed_gates"))?;
+    rows.into_iter()
+        .map(|row| {
+            let action = Action::ALL
+                .into_iter()
+                .find(|action| action.as_str() == row.action)
+                .ok_or_else(|| StoreError::Decode {
+                    operation: "closed_gates",
+                    detail: format!("action {}", row.action),
+                })?;
+            Ok(Gate {
+                action,
+                chat_id: (row.chat_id != 0).then_some(row.chat_id),
+                reason: row.reason,
+                opens_at: row.opens_at,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,306 @@
+//! Jobs as the API reads them: live and finished alike, and what a queued job waits for.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{PgExecutor, PgPool};
+use uuid::Uuid;
+
+use super::{StoreError, failed};
+use crate::ids::{JobId, SessionId, WorkerId};
+
+/// A job's state. Live jobs have one of the first three, finished jobs one of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobState {
+    Scheduled,
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl JobState {
+    pub const ALL: [Self; 6] = [
+        Self::Scheduled,
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+
+    pub const fn is_finished(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// A job, live or finished.
+#[derive(Debug, Clone)]
+pub struct JobRecord {
+    pub id: JobId,
+    /// May name a kind that only a newer version knows.
+    pub kind: String,
+    pub args: Value,
+    pub state: JobState,
+    pub lane: String,
+    pub pool: String,
+    pub session: Option<SessionId>,
+    pub priority: i16,
+    pub run_at: DateTime<Utc>,
+    pub deadline: Option<DateTime<Utc>>,
+    /// `{code, message}` of what made a scheduled job wait.
+    pub wait_reason: Option<Value>,
+    pub attempt: i32,
+    pub max_attempts: i32,
+    pub worker: Option<WorkerId>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<DateTime<Utc>>,
+    pub cancel_requested_at: Option<DateTime<Utc>>,
+    pub progress: Option<Value>,
+    pub result: Option<Value>,
+    /// `{code, message, retryable}`: of a finished job why it failed, of a live one how the last attempt ended.
+    pub error: Option<Value>,
+    pub tags: Vec<String>,
+    pub created_by: Option<String>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// Which jobs to list; `None` leaves a condition out.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter<'a> {
+    pub kind: Option<&'a str>,
+    pub state: Option<JobState>,
+    pub pool: Option<&'a str>,
+    pub session: Option<SessionId>,
+    pub tag: Option<&'a str>,
+    /// Created at or after.
+    pub since: Option<DateTime<Utc>>,
+    /// Created before.
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// Where a queued job can run, and what must be open for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The session of a job that stays with one; else any session of the pool.
+    pub session: Option<SessionId>,
+    pub pool: String,
+    /// The gate's action.
+    pub action: &'static str,
+}
+
+/// How things are at a [`Place`].
+#[derive(Debug, Clone)]
+pub struct PlaceFacts {
+    pub sessions: i64,
+    pub ready: i64,
+    /// Ready, and a worker holds its lease.
+    pub held: i64,
+    /// Held, and no gate of the action is closed.
+    pub open: i64,
+    /// When the first gate of a held session opens.
+    pub opens_at: Option<DateTime<Utc>>,
+    /// The reason of that gate.
+    pub gate_reason: Option<String>,
+    /// The state and its reason of the session, where the place is one session.
+    pub session_state: Option<String>,
+    pub session_state_reason: Option<String>,
+}
+
+struct Row {
+    id: JobId,
+    kind: String,
+    args: Value,
+    state: String,
+    lane: String,
+    pool: String,
+    session_id: Option<SessionId>,
+    priority: i16,
+    run_at: DateTime<Utc>,
+    deadline: Option<DateTime<Utc>>,
+    wait_reason: Option<Value>,
+    attempt: i32,
+    max_attempts: i32,
+    worker_id: Option<WorkerId>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    cancel_requested_at: Option<DateTime<Utc>>,
+    progress: Option<Value>,
+    result: Option<Value>,
+    error: Option<Value>,
+    tags: Vec<String>,
+    created_by: Option<String>,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for JobRecord {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let state = JobState::parse(&row.state).ok_or_else(|| StoreError::Decode {
+            operation: "read_job",
+            detail: format!("state {}", row.state),
+        })?;
+        Ok(Self {
+            id: row.id,
+            kind: row.kind,
+            args: row.args,
+            state,
+            lane: row.lane,
+            pool: row.pool,
+            session: row.session_id,
+            priority: row.priority,
+            run_at: row.run_at,
+            deadline: row.deadline,
+            wait_reason: row.wait_reason,
+            attempt: row.attempt,
+            max_attempts: row.max_attempts,
+            worker: row.worker_id,
+            started_at: row.started_at,
+            finished_at: row.finished_at,
+            cancel_requested_at: row.cancel_requested_at,
+            progress: row.progress,
+            result: row.result,
+            error: row.error,
+            tags: row.tags,
+            created_by: row.created_by,
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// Nothing can be finished before it was created: lets Postgres skip the older partitions. An hour is left for the
+/// difference between the clocks of the process that made the id and of the database.
+fn earliest_finish(id: Uuid) -> DateTime<Utc> {
+    id.get_timestamp()
+        .and_then(|timestamp| {
+            let (seconds, nanos) = timestamp.to_unix();
+            DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
+        })
+        .and_then(|made| made.checked_sub_signed(chrono::TimeDelta::hours(1)))
+        .unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+/// The job of that id.
+pub async fn get(executor: impl PgExecutor<'_>, id: JobId) -> Result<Option<JobRecord>, StoreError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"-- get_job
+        SELECT id AS "id!: JobId", kind AS "kind!", args AS "args!", state AS "state!", lane AS "lane!", pool AS "pool!",
+            session_id AS "session_id: SessionId", priority AS "priority!", run_at AS "run_at!", deadline, wait_reason,
+            attempt AS "attempt!", max_attempts AS "max_attempts!", worker_id AS "worker_id: WorkerId", started_at,
+            finished_at, cancel_requested_at, progress, result, error, tags AS "tags!", created_by,
+            created_at AS "created_at!"
+        FROM all_jobs WHERE id = $1 AND (finished_at IS NULL OR finished_at >= $2)"#,
+        id.0,
+        earliest_finish(id.0),
+    )
+    .fetch_optional(executor)
+    .await
+    .map_err(failed("get_job"))?;
+    row.map(JobRecord::try_from).transpose()
+}
+
+/// Those of the jobs that are finished.
+pub async fn finished(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<JobRecord>, StoreError> {
+    let earliest = ids.iter().copied().map(earliest_finish).min().unwrap_or_default();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"-- read_finished_jobs
+        SELECT id AS "id!: JobId", kind, args, state, lane, pool, session_id AS "session_id: SessionId", priority, run_at,
+            deadline, NULL::jsonb AS wait_reason, attempt, max_attempts, worker_id AS "worker_id: WorkerId", started_at,
+            finished_at AS "finished_at?", NULL::timestamptz AS cancel_requested_at, progress, result, error, tags,
+            created_by, created_at
+        FROM finished_jobs WHERE id = ANY ($1) AND finished_at >= $2"#,
+        ids,
+        earliest,
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(failed("read_finished_jobs"))?;
+    rows.into_iter().map(JobRecord::try_from).collect()
+}
+
+/// A page of jobs, the latest first, those before `before`. The text of messages is left out of `args`.
+pub async fn list(
+    pool: &PgPool,
+    filter: &JobFilter<'_>,
+    before: Option<JobId>,
+    limit: i64,
+) -> Result<Vec<JobRecord>, StoreError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"-- list_jobs
+        SELECT id AS "id!: JobId", kind AS "kind!", args - 'text' AS "args!", state AS "state!", lane AS "lane!",
+            pool AS "pool!", session_id AS "session_id: SessionId", priority AS "priority!", run_at AS "run_at!", deadline,
+            wait_reason, attempt AS "attempt!", max_attempts AS "max_attempts!", worker_id AS "worker_id: WorkerId",
+            started_at, finished_at, cancel_requested_at, progress, result, error, tags AS "tags!", created_by,
+            created_at AS "created_at!"
+        FROM all_jobs
+        WHERE ($1::uuid IS NULL OR id < $1) AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR state = $3)
+            AND ($4::text IS NULL OR pool = $4) AND ($5::uuid IS NULL OR session_id = $5)
+            AND ($6::text IS NULL OR $6 = ANY (tags)) AND ($7::timestamptz IS NULL OR created_at >= $7)
+            AND ($8::timestamptz IS NULL OR created_at < $8)
+        ORDER BY id DESC LIMIT $9"#,
+        before.map(|id| id.0),
+        filter.kind,
+        filter.state.map(JobState::as_str),
+        filter.pool,
+        filter.session.map(|id| id.0),
+        filter.tag,
+        filter.since,
+        filter.until,
+        limit,
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(failed("list_jobs"))?;
+    rows.into_iter().map(JobRecord::try_from).collect()
+}
+
+/// The facts of each place, in the order given.
+pub async fn place_facts(pool: &PgPool, places: &[Place]) -> Result<Vec<PlaceFacts>, StoreError> {
+    let sessions: Vec<Option<Uuid>> = places.iter().map(|place| place.session.map(|id| id.0)).collect();
+    let pools: Vec<String> = places.iter().map(|place| place.pool.clone()).collect();
+    let actions: Vec<String> = places.iter().map(|place| place.action.to_owned()).collect();
+    sqlx::query_as!(
+        PlaceFacts,
+        r#"-- place_facts
+        SELECT count(s.id) AS "sessions!",
+            count(s.id) FILTER (WHERE s.state = 'ready') AS "ready!",
+            count(s.id) FILTER (WHERE s.state = 'ready' AND l.session_id IS NOT NULL) AS "held!",
+            count(s.id) FILTER (WHERE s.state = 'ready' AND l.session_id IS NOT NULL AND g.opens_at IS NULL) AS "open!",
+            min(g.opens_at) FILTER (WHERE s.state = 'ready' AND l.session_id IS NOT NULL) AS opens_at,
+            (array_agg(g.reason ORDER BY g.opens_at) FILTER (WHERE s.state = 'ready' AND l.session_id IS NOT NULL))[1]
+                AS gate_reason,
+            min(s.state) FILTER (WHERE p.session_id IS NOT NULL) AS session_state,
+            min(s.state_reason) FILTER (WHERE p.session_id IS NOT NULL) AS session_state_reason
+        FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS p (session_id, pool, action, position)
+        LEFT JOIN sessions s ON s.id = p.session_id OR (p.session_id IS NULL AND s.pool = p.pool)
+        LEFT JOIN session_leases l ON l.session_id = s.id AND l.owner IS NOT NULL AND l.expires_at > wireroom_now()
+        LEFT JOIN gates g ON g.session_id = s.id AND g.action = p.action AND g.chat_id = 0
+            AND g.opens_at > wireroom_now()
+        GROUP BY p.position ORDER BY p.position"#,
+        &sessions as &[Option<Uuid>],
+        &pools,
+        &actions,
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(failed("place_facts"))
+}

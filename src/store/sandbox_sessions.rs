@@ -1,0 +1,70 @@
+//! Sessions of a sandbox whose world has ended: its auth keys are void, so whoever still has a lease on one can do nothing
+//! with it, and the accounts may be logged in again at once.
+
+use sqlx::PgConnection;
+
+use super::{StoreError, failed};
+
+/// Ends the leases of all sessions of a sandbox: those with every data centre on the loopback address, where no real
+/// account is. A worker that holds one notices at its next renewal. Returns how many there were.
+pub async fn end_leases(conn: &mut PgConnection) -> Result<u64, StoreError> {
+    let ended = sqlx::query!(
+        "-- end_sandbox_leases
+        UPDATE session_leases SET owner = NULL, fence = fence + 1, expires_at = '-infinity'
+        WHERE expires_at > wireroom_now() AND session_id IN (
+            SELECT session_id FROM session_dcs GROUP BY session_id HAVING bool_and(ipv4 LIKE '127.%'))"
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("end_sandbox_leases"))?;
+    Ok(ended.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster::testing::TestDatabase,
+        ids::SessionId,
+        store::sessions::{self, DcRow, NewSession},
+    };
+
+    fn session(label: &str, ipv4: &str) -> NewSession {
+        NewSession {
+            id: SessionId::generate(),
+            label: label.into(),
+            pool: "default".into(),
+            account_id: 7,
+            username: None,
+            is_bot: false,
+            home_dc: 2,
+            dcs: vec![DcRow {
+                dc_id: 2,
+                ipv4: ipv4.into(),
+                ipv6: "[::1]:1".into(),
+                auth_key: None,
+            }],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sandboxs_lease_ends_and_a_real_accounts_stays() {
+        let database = TestDatabase::new().await;
+        let mut conn = database.pool().acquire().await.unwrap();
+        for new in [session("made-up", "127.0.0.1:1"), session("real", "149.154.167.51:443")] {
+            sessions::insert_ready(&mut conn, &new).await.unwrap();
+        }
+        sqlx::query("UPDATE session_leases SET owner = gen_random_uuid(), expires_at = 'infinity'")
+            .execute(&mut *conn)
+            .await
+            .unwrap();
+        assert_eq!(end_leases(&mut conn).await.unwrap(), 1);
+        let held: Vec<String> = sqlx::query_scalar(
+            "SELECT label FROM sessions JOIN session_leases ON session_id = id WHERE expires_at > wireroom_now()",
+        )
+        .fetch_all(&mut *conn)
+        .await
+        .unwrap();
+        assert_eq!(held, ["real"]);
+    }
+}

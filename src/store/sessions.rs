@@ -1,0 +1,396 @@
+//! Sessions: their rows, where their data centres are, their sealed auth keys, and the changes of their state.
+
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::{StoreError, failed, leases, leases::LeaseKey};
+use crate::{
+    ids::{SessionId, WorkerId},
+    vault::Sealed,
+};
+
+/// A data centre of a session as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DcRow {
+    pub dc_id: i32,
+    /// Address and port.
+    pub ipv4: String,
+    pub ipv6: String,
+    pub auth_key: Option<Sealed>,
+}
+
+/// A session about to be stored.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    pub id: SessionId,
+    /// Unique; shown to people. Never a phone number.
+    pub label: String,
+    pub pool: String,
+    pub account_id: i64,
+    pub username: Option<String>,
+    pub is_bot: bool,
+    pub home_dc: i32,
+    pub dcs: Vec<DcRow>,
+}
+
+/// A session's states. Only `ready` and `limited` ones are ever connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionState {
+    New,
+    CodeNeeded,
+    PasswordNeeded,
+    Ready,
+    Limited,
+    LoggedOut,
+    Banned,
+    Frozen,
+    Quarantined,
+    Disabled,
+}
+
+impl SessionState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::CodeNeeded => "code_needed",
+            Self::PasswordNeeded => "password_needed",
+            Self::Ready => "ready",
+            Self::Limited => "limited",
+            Self::LoggedOut => "logged_out",
+            Self::Banned => "banned",
+            Self::Frozen => "frozen",
+            Self::Quarantined => "quarantined",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// Whether a worker may hold a lease on a session in this state.
+    pub const fn is_holdable(self) -> bool {
+        matches!(self, Self::Ready | Self::Limited)
+    }
+}
+
+/// A change of state that a holder reports, with why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateChange {
+    pub to: SessionState,
+    /// A stable word, such as Telegram's name of the error.
+    pub reason: String,
+    /// Written to the audit log as this action as well.
+    pub incident: Option<&'static str>,
+}
+
+/// Creates the pool unless it exists.
+pub async fn ensure_pool(connection: &mut PgConnection, name: &str) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- ensure_pool
+        INSERT INTO pools (name) VALUES ($1) ON CONFLICT DO NOTHING",
+        name
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("ensure_pool"))?;
+    Ok(())
+}
+
+/// What is stored under a label that somebody logs in to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// Nothing.
+    New,
+    /// A session nobody holds; it cannot be taken until the transaction ends.
+    Free { id: SessionId, account_id: Option<i64> },
+    /// A session that a worker holds.
+    Held,
+}
+
+/// Looks for the session of a label, and keeps workers from taking it until the transaction ends.
+pub async fn lock_for_login(connection: &mut PgConnection, label: &str) -> Result<Stored, StoreError> {
+    let row = sqlx::query!(
+        r#"-- lock_for_login
+        SELECT s.id AS "id: SessionId", s.account_id, l.expires_at > wireroom_now() AS "held!"
+        FROM sessions s JOIN session_leases l ON l.session_id = s.id
+        WHERE s.label = $1
+        FOR UPDATE OF s, l"#,
+        label
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("lock_for_login"))?;
+    Ok(match row {
+        None => Stored::New,
+        Some(row) if row.held => Stored::Held,
+        Some(row) => Stored::Free {
+            id: row.id,
+            account_id: row.account_id,
+        },
+    })
+}
+
+/// Gives a session a fresh login: new auth keys, and nothing left of what belonged to the old ones. The caller has
+/// locked it with [`lock_for_login`]. The fence moves on, so that a holder of before changes nothing.
+pub async fn login_again(connection: &mut PgConnection, session: &NewSession) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- login_again
+        WITH fenced AS (UPDATE session_leases SET fence = fence + 1 WHERE session_id = $1),
+            dcs AS (DELETE FROM session_dcs WHERE session_id = $1),
+            peers AS (DELETE FROM session_peers WHERE session_id = $1),
+            states AS (DELETE FROM session_update_states WHERE session_id = $1)
+        UPDATE sessions SET pool = $2, state = 'ready', state_reason = NULL, state_since = wireroom_now(),
+            account_id = $3, username = $4, is_bot = $5, home_dc = $6
+        WHERE id = $1",
+        session.id.0,
+        session.pool,
+        session.account_id,
+        session.username,
+        session.is_bot,
+        session.home_dc,
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(failed("login_again"))?;
+    for dc in &session.dcs {
+        insert_dc(connection, session.id, dc).await?;
+    }
+    Ok(())
+}
+
+/// Stores a session that is ready to be held, its data centres and its free lease.
+pub async fn insert_ready(connection: &mut PgConnection, session: &NewSession) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- insert_session
+        WITH new AS (
+            INSERT INTO sessions (id, label, pool, state, account_id, username, is_bot, home_dc)
+            VALUES ($1, $2, $3, 'ready', $4, $5, $6, $7)
+            RETURNING id
+        )
+        INSERT INTO session_leases (session_id) SELECT id FROM new",
+        session.id.0,
+        session.label,
+        session.pool,
+        session.account_id,
+        session.username,
+        session.is_bot,
+        session.home_dc,
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(failed("insert_session"))?;
+    for dc in &session.dcs {
+        insert_dc(connection, session.id, dc).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn insert_dc(connection: &mut PgConnection, session: SessionId, dc: &DcRow) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- insert_session_dc
+        INSERT INTO session_dcs (session_id, dc_id, ipv4, ipv6, auth_key_sealed, sealed_with)
+        VALUES ($1, $2, $3, $4, $5, $6)",
+        session.0,
+        dc.dc_id,
+        dc.ipv4,
+        dc.ipv6,
+        dc.auth_key.as_ref().map(|sealed| sealed.bytes.as_slice()),
+        dc.auth_key.as_ref().map(|sealed| sealed.key_id.as_str()),
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("insert_session_dc"))?;
+    Ok(())
+}
+
+/// The data centres of a session.
+pub async fn dcs(connection: &mut PgConnection, session: SessionId) -> Result<Vec<DcRow>, StoreError> {
+    let rows = sqlx::query!(
+        "-- session_dcs
+        SELECT dc_id, ipv4, ipv6, auth_key_sealed, sealed_with FROM session_dcs WHERE session_id = $1 ORDER BY dc_id",
+        session.0,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("session_dcs"))?;
+    Ok(rows
+        .into_iter()
+        .map(|row| DcRow {
+            dc_id: row.dc_id,
+            ipv4: row.ipv4,
+            ipv6: row.ipv6,
+            auth_key: row
+                .auth_key_sealed
+                .zip(row.sealed_with)
+                .map(|(bytes, key_id)| Sealed { key_id, bytes }),
+        })
+        .collect())
+}
+
+/// Stores a data centre under the lease: its addresses, and its auth key when it has none yet. An auth key that is
+/// there is never replaced, whatever `dc` says.
+pub async fn save_dc(connection: &mut PgConnection, lease: LeaseKey, dc: &DcRow) -> Result<(), StoreError> {
+    leases::hold(connection, lease, "save_session_dc").await?;
+    sqlx::query!(
+        "-- save_session_dc
+        INSERT INTO session_dcs AS d (session_id, dc_id, ipv4, ipv6, auth_key_sealed, sealed_with)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (session_id, dc_id) DO UPDATE
+        SET ipv4 = EXCLUDED.ipv4, ipv6 = EXCLUDED.ipv6,
+            auth_key_sealed = COALESCE(d.auth_key_sealed, EXCLUDED.auth_key_sealed),
+            sealed_with = COALESCE(d.sealed_with, EXCLUDED.sealed_with)",
+        lease.session.0,
+        dc.dc_id,
+        dc.ipv4,
+        dc.ipv6,
+        dc.auth_key.as_ref().map(|sealed| sealed.bytes.as_slice()),
+        dc.auth_key.as_ref().map(|sealed| sealed.key_id.as_str()),
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("save_session_dc"))?;
+    Ok(())
+}
+
+/// Stores the account's present username under the lease.
+pub async fn save_username(
+    connection: &mut PgConnection,
+    lease: LeaseKey,
+    username: Option<&str>,
+) -> Result<(), StoreError> {
+    leases::hold(connection, lease, "save_username").await?;
+    sqlx::query!(
+        "-- save_username
+        UPDATE sessions SET username = $2 WHERE id = $1 AND username IS DISTINCT FROM $2",
+        lease.session.0,
+        username,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("save_username"))?;
+    Ok(())
+}
+
+/// Changes a session's state under its lease, with the events and the audit row of it. Runs in the caller's
+/// transaction. `false`: it was in that state for that reason already, and nothing was written.
+pub async fn change_state(
+    connection: &mut PgConnection,
+    lease: LeaseKey,
+    change: &StateChange,
+) -> Result<bool, StoreError> {
+    leases::hold(connection, lease, "change_session_state").await?;
+    let Some(was) = sqlx::query_scalar!(
+        "-- lock_session_state
+        SELECT state FROM sessions
+        WHERE id = $1 AND (state, state_reason) IS DISTINCT FROM ($2, $3) FOR NO KEY UPDATE",
+        lease.session.0,
+        change.to.as_str(),
+        change.reason,
+    )
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(failed("lock_session_state"))?
+    else {
+        return Ok(false);
+    };
+    sqlx::query!(
+        "-- change_session_state
+        UPDATE sessions SET state = $2, state_reason = $3, state_since = wireroom_now() WHERE id = $1",
+        lease.session.0,
+        change.to.as_str(),
+        change.reason,
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(failed("change_session_state"))?;
+    let data = json!({
+        "session": lease.session, "from": was, "to": change.to.as_str(), "reason": change.reason,
+    });
+    emit(connection, "session.state_changed", lease.session, &data).await?;
+    if !change.to.is_holdable() {
+        emit(connection, "session.access_lost", lease.session, &data).await?;
+    }
+    if let Some(action) = change.incident {
+        audit(connection, lease.owner, action, lease.session, &data).await?;
+    }
+    Ok(true)
+}
+
+/// Notes that a session is not in a chat any more, and raises `session.access_lost` for it. `false`: it was not known to
+/// be in it, and nothing was written.
+pub async fn lose_chat(
+    connection: &mut PgConnection,
+    lease: LeaseKey,
+    chat_id: i64,
+    reason: &str,
+) -> Result<bool, StoreError> {
+    leases::hold(connection, lease, "lose_chat").await?;
+    let lost = sqlx::query!(
+        "-- lose_chat
+        UPDATE session_chats SET member = false, updated_at = wireroom_now()
+        WHERE session_id = $1 AND chat_id = $2 AND member",
+        lease.session.0,
+        chat_id,
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(failed("lose_chat"))?
+    .rows_affected()
+        == 1;
+    if lost {
+        let data = json!({ "session": lease.session, "chat": chat_id, "reason": reason });
+        emit(connection, "session.access_lost", lease.session, &data).await?;
+    }
+    Ok(lost)
+}
+
+async fn emit(
+    connection: &mut PgConnection,
+    event: &str,
+    session: SessionId,
+    data: &serde_json::Value,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- emit_session_event
+        INSERT INTO events (type, subject, data) VALUES ($1, $2, $3)",
+        event,
+        format!("session:{session}"),
+        data,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("emit_session_event"))?;
+    Ok(())
+}
+
+async fn audit(
+    connection: &mut PgConnection,
+    worker: WorkerId,
+    action: &str,
+    session: SessionId,
+    data: &serde_json::Value,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- audit_session_incident
+        INSERT INTO audit_log (actor, action, subject, details) VALUES ($1, $2, $3, $4)",
+        format!("worker:{worker}"),
+        action,
+        format!("session:{session}"),
+        data,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("audit_session_incident"))?;
+    Ok(())
+}
+
+/// Notes that a call came back lately for each of `sessions`.
+pub async fn touch_last_call(connection: &mut PgConnection, sessions: &[SessionId]) -> Result<(), StoreError> {
+    let ids: Vec<_> = sessions.iter().map(|session| session.0).collect();
+    sqlx::query!(
+        "-- touch_last_call
+        UPDATE sessions SET last_call_at = wireroom_now() WHERE id = ANY($1)",
+        &ids,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("touch_last_call"))?;
+    Ok(())
+}

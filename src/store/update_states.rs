@@ -1,0 +1,129 @@
+//! How far a session has got in each of its update sequences.
+
+use sqlx::PgConnection;
+
+use super::{StoreError, failed, leases, leases::LeaseKey};
+use crate::ids::SessionId;
+
+/// The account's own message box; any other box is a channel's id.
+pub const ACCOUNT_BOX: i64 = 0;
+
+/// One box as it is stored. What is `None` is left as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BoxState {
+    /// [`ACCOUNT_BOX`] or a channel's bare id.
+    pub update_box: i64,
+    pub pts: Option<i32>,
+    pub qts: Option<i32>,
+    pub date: Option<i32>,
+    pub seq: Option<i32>,
+}
+
+/// All boxes of a session.
+pub async fn load(connection: &mut PgConnection, session: SessionId) -> Result<Vec<BoxState>, StoreError> {
+    let rows = sqlx::query!(
+        "-- load_update_states
+        SELECT box, pts, qts, date, seq FROM session_update_states WHERE session_id = $1 ORDER BY box",
+        session.0,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("load_update_states"))?;
+    Ok(rows
+        .into_iter()
+        .map(|row| BoxState {
+            update_box: row.r#box,
+            pts: Some(row.pts),
+            qts: row.qts,
+            date: row.date,
+            seq: row.seq,
+        })
+        .collect())
+}
+
+/// Seeds boxes that are not known yet. A known one is left as it is: overwriting it would skip what was missed.
+pub async fn seed(connection: &mut PgConnection, lease: LeaseKey, boxes: &[BoxState]) -> Result<(), StoreError> {
+    leases::hold(connection, lease, "seed_update_states").await?;
+    let columns = Columns::of(boxes);
+    sqlx::query!(
+        "-- seed_update_states
+        INSERT INTO session_update_states (session_id, box, pts, qts, date, seq)
+        SELECT $1, k.box, COALESCE(k.pts, 0), k.qts, k.date, k.seq
+        FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[]) AS k (box, pts, qts, date, seq)
+        ON CONFLICT (session_id, box) DO NOTHING",
+        lease.session.0,
+        &columns.boxes,
+        &columns.pts as &[Option<i32>],
+        &columns.qts as &[Option<i32>],
+        &columns.date as &[Option<i32>],
+        &columns.seq as &[Option<i32>],
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("seed_update_states"))?;
+    Ok(())
+}
+
+/// Stores how far the session has got, in the transaction that stores the updates' own events. One row per box.
+pub async fn advance(connection: &mut PgConnection, lease: LeaseKey, boxes: &[BoxState]) -> Result<(), StoreError> {
+    leases::hold(connection, lease, "advance_update_states").await?;
+    let columns = Columns::of(boxes);
+    sqlx::query!(
+        "-- advance_update_states
+        INSERT INTO session_update_states AS s (session_id, box, pts, qts, date, seq)
+        SELECT $1, k.box, COALESCE(k.pts, 0), k.qts, k.date, k.seq
+        FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[]) AS k (box, pts, qts, date, seq)
+        ON CONFLICT (session_id, box) DO UPDATE
+        SET pts = CASE WHEN EXCLUDED.pts = 0 THEN s.pts ELSE EXCLUDED.pts END, qts = COALESCE(EXCLUDED.qts, s.qts),
+            date = COALESCE(EXCLUDED.date, s.date), seq = COALESCE(EXCLUDED.seq, s.seq)",
+        lease.session.0,
+        &columns.boxes,
+        &columns.pts as &[Option<i32>],
+        &columns.qts as &[Option<i32>],
+        &columns.date as &[Option<i32>],
+        &columns.seq as &[Option<i32>],
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("advance_update_states"))?;
+    Ok(())
+}
+
+/// Forgets how far the session has got, because Telegram does not know that place any more, and raises
+/// `session.updates_gap`: what came meanwhile has to be read from the histories.
+pub async fn forget(connection: &mut PgConnection, lease: LeaseKey, reason: &str) -> Result<(), StoreError> {
+    leases::hold(connection, lease, "forget_update_states").await?;
+    sqlx::query!(
+        "-- forget_update_states
+        WITH forgotten AS (DELETE FROM session_update_states WHERE session_id = $1)
+        INSERT INTO events (type, subject, data)
+        VALUES ('session.updates_gap', $2, jsonb_build_object('session', $1::uuid, 'reason', $3::text))",
+        lease.session.0,
+        format!("session:{}", lease.session),
+        reason,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("forget_update_states"))?;
+    Ok(())
+}
+
+struct Columns {
+    boxes: Vec<i64>,
+    pts: Vec<Option<i32>>,
+    qts: Vec<Option<i32>>,
+    date: Vec<Option<i32>>,
+    seq: Vec<Option<i32>>,
+}
+
+impl Columns {
+    fn of(boxes: &[BoxState]) -> Self {
+        Self {
+            boxes: boxes.iter().map(|state| state.update_box).collect(),
+            pts: boxes.iter().map(|state| state.pts).collect(),
+            qts: boxes.iter().map(|state| state.qts).collect(),
+            date: boxes.iter().map(|state| state.date).collect(),
+            seq: boxes.iter().map(|state| state.seq).collect(),
+        }
+    }
+}

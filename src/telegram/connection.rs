@@ -1,0 +1,466 @@
+//! One session's connection: grammers' sender pool behind the relay, a supervised runner, and a deadline on every call.
+//!
+//! The runner may panic (grammers asserts on unexpected answers); it is started again after a pause that grows, and the
+//! process goes on. A call that does not come back in time hangs up on the server: its outcome is unknown, and the next
+//! call dials anew. An answer that says the session is lost stops everything for good: nobody connects again.
+
+use std::{
+    num::NonZeroUsize,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::FutureExt;
+use grammers_mtproto::transport;
+use grammers_mtsender::{
+    ConnectionParams, InvocationError, NoRetries, RpcError, SenderPool, SenderPoolFatHandle, SenderPoolHandle,
+};
+use grammers_session::types::PeerInfo;
+use grammers_tl_types::{self as tl, Deserializable, RemoteCall};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{errors::Meaning, relay::Relay, session_storage::PgSession, trust::Trust, updates};
+use crate::store::{
+    floods::{self, Flood},
+    sessions::{SessionState, StateChange},
+};
+
+/// Updates that wait to be read. When more come they are dropped and fetched again as a difference.
+const UPDATES: usize = 10_000;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// A runner that lived this long had no trouble starting.
+const HEALTHY_AFTER: Duration = Duration::from_mins(1);
+/// How long learnt peers are gathered before they are stored.
+const FLUSH: Duration = Duration::from_secs(1);
+/// How long grammers' runner may take to end by itself.
+const RUNNER_END: Duration = Duration::from_secs(1);
+
+/// How a session is connected.
+#[derive(Debug, Clone)]
+pub struct ConnectionSettings {
+    pub api_id: i32,
+    /// Of one call, connecting included.
+    pub call_deadline: Duration,
+    /// How many sessions of this process catch up on missed updates at a time.
+    pub catch_up: Arc<Semaphore>,
+}
+
+/// Why a call gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("Telegram answered {}", .0.name)]
+    Rpc(RpcError),
+    #[error("Telegram did not answer in time")]
+    Deadline,
+    #[error("the connection to Telegram was lost")]
+    Disconnected(#[source] Option<InvocationError>),
+    #[error("Telegram's answer could not be read")]
+    Unreadable,
+    #[error("the lease of the session is not trusted any more")]
+    LeaseLost,
+    #[error("the session is lost: {0}")]
+    SessionLost(String),
+}
+
+/// The one connection of a held session.
+pub struct Connection {
+    storage: Arc<PgSession>,
+    trust: Arc<Trust>,
+    relay: Relay,
+    settings: ConnectionSettings,
+    /// The running pool; `None` while there is none.
+    link: watch::Sender<Option<SenderPoolHandle>>,
+    /// A cheap call came back since the runner started.
+    ready: watch::Sender<bool>,
+    incident: watch::Sender<Option<StateChange>>,
+    stop: CancellationToken,
+    called: AtomicBool,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("lease", &self.storage.lease())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Opens the relay and starts the supervised runner, which connects and keeps the updates flowing.
+    pub fn open(
+        storage: Arc<PgSession>,
+        trust: Arc<Trust>,
+        settings: ConnectionSettings,
+    ) -> std::io::Result<Arc<Self>> {
+        let relay = Relay::open(storage.home_address(), Arc::clone(&trust), settings.call_deadline)?;
+        storage.set_entrance(relay.entrance());
+        let connection = Arc::new(Self {
+            storage,
+            trust,
+            relay,
+            settings,
+            link: watch::Sender::new(None),
+            ready: watch::Sender::new(false),
+            incident: watch::Sender::new(None),
+            stop: CancellationToken::new(),
+            called: AtomicBool::new(false),
+            supervisor: Mutex::new(None),
+        });
+        let supervisor = tokio::spawn(Arc::clone(&connection).supervise());
+        *connection.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(supervisor);
+        Ok(connection)
+    }
+
+    pub fn storage(&self) -> &Arc<PgSession> {
+        &self.storage
+    }
+
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
+    }
+
+    /// Whether the session answers: a cheap call came back since the runner started.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// What happened to the session, once it is lost.
+    pub fn incident(&self) -> Option<StateChange> {
+        self.incident.borrow().clone()
+    }
+
+    /// Returns when the session is lost.
+    pub async fn lost(&self) -> StateChange {
+        let mut incident = self.incident.subscribe();
+        loop {
+            if let Some(change) = incident.borrow_and_update().clone() {
+                return change;
+            }
+            if incident.changed().await.is_err() {
+                // The sender is in `self`, so this does not happen.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Whether a call has come back since this was asked last.
+    pub fn take_called(&self) -> bool {
+        self.called.swap(false, Ordering::Relaxed)
+    }
+
+    /// Calls Telegram once, in the home data centre, within the deadline. No answer but [`CallError::Rpc`] and
+    /// [`CallError::LeaseLost`] says that nothing happened.
+    pub async fn call<R: RemoteCall>(&self, request: &R) -> Result<R::Return, CallError> {
+        if let Some(incident) = self.incident.borrow().as_ref() {
+            return Err(CallError::SessionLost(incident.reason.clone()));
+        }
+        if self.stop.is_cancelled() || !self.trust.holds() {
+            return Err(CallError::LeaseLost);
+        }
+        let Some(link) = self.link.borrow().clone() else {
+            return Err(CallError::Disconnected(None));
+        };
+        let dc = self.storage.home_dc();
+        let Ok(answer) = timeout(
+            self.settings.call_deadline,
+            link.raw_invoke_in_dc(dc, request.to_bytes()),
+        )
+        .await
+        else {
+            self.hang_up(&link);
+            return Err(CallError::Deadline);
+        };
+        let body = answer.map_err(|error| self.judge(error))?;
+        self.called.store(true, Ordering::Relaxed);
+        R::Return::from_bytes(&body).map_err(|_| CallError::Unreadable)
+    }
+
+    /// Drops the connection; the next call dials anew.
+    fn hang_up(&self, link: &SenderPoolHandle) {
+        tracing::warn!(session.id = %self.storage.lease().session, "no answer in time: hanging up");
+        self.relay.cut();
+        link.disconnect_from_dc(self.storage.home_dc());
+    }
+
+    /// Turns grammers' error into ours, and notices when it says that the session is lost.
+    pub(super) fn judge(&self, error: InvocationError) -> CallError {
+        if let Some(change) = self.incident_of(&error) {
+            let reason = change.reason.clone();
+            self.condemn(change);
+            return CallError::SessionLost(reason);
+        }
+        match error {
+            InvocationError::Rpc(error) => {
+                self.called.store(true, Ordering::Relaxed);
+                CallError::Rpc(error)
+            }
+            InvocationError::Deserialize(_) => CallError::Unreadable,
+            _ if !self.trust.holds() => CallError::LeaseLost,
+            other => CallError::Disconnected(Some(other)),
+        }
+    }
+
+    fn incident_of(&self, error: &InvocationError) -> Option<StateChange> {
+        let key_is_dead = self.storage.key_was_refused()
+            || matches!(
+                error,
+                // The session has a key, so an exchange for a new one only follows a -404; the exchange itself fails
+                // on a server whose RSA key grammers does not know.
+                InvocationError::Authentication(_)
+                    | InvocationError::Transport(transport::Error::BadStatus { status: 404 })
+            );
+        if key_is_dead {
+            return Some(StateChange {
+                to: SessionState::LoggedOut,
+                reason: "AUTH_KEY_UNKNOWN".to_owned(),
+                incident: None,
+            });
+        }
+        let InvocationError::Rpc(error) = error else {
+            return None;
+        };
+        let (to, incident) = match Meaning::of(error) {
+            Meaning::LoggedOut => (SessionState::LoggedOut, None),
+            Meaning::KeyDuplicated => (SessionState::LoggedOut, Some("session.auth_key_duplicated")),
+            Meaning::Banned => (SessionState::Banned, None),
+            Meaning::Frozen => (SessionState::Frozen, None),
+            _ => return None,
+        };
+        Some(StateChange {
+            to,
+            reason: error.name.clone(),
+            incident,
+        })
+    }
+
+    /// The session is lost: hang up for good, and let the holder write down why. The first reason stays.
+    fn condemn(&self, change: StateChange) {
+        tracing::error!(
+            session.id = %self.storage.lease().session, state = change.to.as_str(), reason = %change.reason,
+            "the session is lost"
+        );
+        self.relay.stop();
+        self.stop.cancel();
+        self.incident.send_if_modified(|incident| {
+            let first = incident.is_none();
+            if first {
+                *incident = Some(change);
+            }
+            first
+        });
+    }
+
+    /// Hangs up at once and for good, without waiting.
+    pub fn cut_off(&self) {
+        self.relay.stop();
+        self.stop.cancel();
+    }
+
+    /// Hangs up for good; returns when the socket is closed and the learnt peers are stored. After this, and only after
+    /// this, the lease may be released.
+    pub async fn close(&self) {
+        self.cut_off();
+        self.relay.close().await;
+        let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(supervisor) = supervisor {
+            // It only ends; it returns nothing to look at, and a panic in it was logged by the runtime's hook.
+            let _ = supervisor.await;
+        }
+        if self.trust.holds()
+            && let Err(error) = self.storage.flush().await
+        {
+            tracing::warn!(session.id = %self.storage.lease().session, %error, "learnt peers were not stored");
+        }
+    }
+
+    async fn supervise(self: Arc<Self>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let started = Instant::now();
+            self.run_once().await;
+            self.ready.send_replace(false);
+            self.link.send_replace(None);
+            self.relay.cut();
+            if started.elapsed() > HEALTHY_AFTER {
+                pause = FIRST_PAUSE;
+            }
+            tokio::select! {
+                () = self.stopped() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn stopped(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.trust.ended() => {}
+        }
+    }
+
+    /// One life of grammers' runner and of the update stream on it.
+    async fn run_once(&self) {
+        let pool = SenderPool::with_configuration(Arc::clone(&self.storage), self.settings.api_id, parameters());
+        let SenderPool {
+            runner,
+            handle,
+            updates,
+        } = pool;
+        let mut running = tokio::spawn(runner.run());
+        self.link.send_replace(Some(handle.thin.clone()));
+        let work = AssertUnwindSafe(async {
+            self.check().await;
+            tokio::select! {
+                () = self.flush_peers() => {}
+                () = updates::read(self, &handle, updates) => {}
+            }
+        });
+        tokio::select! {
+            () = self.stopped() => {}
+            ended = &mut running => {
+                if ended.is_err_and(|error| error.is_panic()) {
+                    tracing::error!(session.id = %self.storage.lease().session, "grammers' runner panicked");
+                }
+                return;
+            }
+            ended = work.catch_unwind() => {
+                if ended.is_err() {
+                    tracing::error!(session.id = %self.storage.lease().session, "the update stream panicked");
+                }
+            }
+        }
+        end_runner(&handle, running).await;
+    }
+
+    /// Asks who we are until the answer comes: only then is the session healthy, and the updates are worth reading.
+    async fn check(&self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.who_am_i().await {
+                Ok(()) => {
+                    self.ready.send_replace(true);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(session.id = %self.storage.lease().session, %error, "the session does not answer");
+                    if let CallError::Rpc(error) = &error {
+                        pause = pause.max(self.record_flood("users.getUsers", error).await);
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Records the flood that a call of no job met, and answers with how long to wait; nothing for any other error.
+    pub(super) async fn record_flood(&self, method: &str, error: &RpcError) -> Duration {
+        if Meaning::of(error) != Meaning::Flood {
+            return Duration::ZERO;
+        }
+        let seconds = error.value.unwrap_or(0);
+        let flood = Flood {
+            session: self.storage.lease().session,
+            job: None,
+            method,
+            error: &error.name,
+            seconds: i32::try_from(seconds).unwrap_or(i32::MAX),
+            waited_in_place: true,
+        };
+        let recorded = async {
+            let connection = self.storage.database().acquire().await;
+            let mut connection = connection.map_err(crate::store::failed("record_flood"))?;
+            floods::record(&mut connection, &flood).await
+        };
+        if let Err(error) = recorded.await {
+            tracing::error!(%error, seconds, "a flood was not recorded");
+        }
+        Duration::from_secs(seconds.into())
+    }
+
+    async fn who_am_i(&self) -> Result<(), CallError> {
+        let request = tl::functions::users::GetUsers {
+            id: vec![tl::enums::InputUser::UserSelf],
+        };
+        let users = self.call(&request).await?;
+        let myself = users.iter().find_map(|user| match user {
+            tl::enums::User::User(user) if user.is_self => Some(user),
+            _ => None,
+        });
+        match myself {
+            Some(user) if user.id == self.storage.account_id() => {
+                if let Err(error) = self.storage.save_username(user.username.as_deref()).await {
+                    tracing::warn!(session.id = %self.storage.lease().session, %error, "the username was not stored");
+                }
+                Ok(())
+            }
+            Some(_) => {
+                self.condemn(StateChange {
+                    to: SessionState::Quarantined,
+                    reason: "OTHER_ACCOUNT".to_owned(),
+                    incident: Some("session.other_account"),
+                });
+                Err(CallError::SessionLost("OTHER_ACCOUNT".to_owned()))
+            }
+            None => Err(CallError::Unreadable),
+        }
+    }
+
+    /// Stores learnt peers behind, a second after there are any.
+    async fn flush_peers(&self) {
+        loop {
+            self.storage.has_unsaved().await;
+            tokio::time::sleep(FLUSH).await;
+            if let Err(error) = self.storage.flush().await {
+                tracing::warn!(session.id = %self.storage.lease().session, %error, "learnt peers were not stored");
+            }
+        }
+    }
+
+    /// Remembers the peers of a response.
+    pub async fn learn(&self, users: &[tl::enums::User], chats: &[tl::enums::Chat]) {
+        let infos = users.iter().map(PeerInfo::from).chain(chats.iter().map(PeerInfo::from));
+        if let Err(error) = self.storage.learn(infos).await {
+            // They stay in memory and are written with the next batch.
+            tracing::warn!(session.id = %self.storage.lease().session, %error, "learnt peers were not stored");
+        }
+    }
+
+    pub(super) fn catch_up(&self) -> &Arc<Semaphore> {
+        &self.settings.catch_up
+    }
+}
+
+async fn end_runner(handle: &SenderPoolFatHandle, mut running: JoinHandle<()>) {
+    handle.quit();
+    if timeout(RUNNER_END, &mut running).await.is_err() {
+        // It waits for a connection that the relay has closed or will never make.
+        running.abort();
+        let _ = running.await;
+    }
+}
+
+fn parameters() -> ConnectionParams {
+    ConnectionParams {
+        app_version: env!("CARGO_PKG_VERSION").to_owned(),
+        device_model: "Wireroom".to_owned(),
+        retry_policy: Box::new(NoRetries),
+        updates_channel_capacity: NonZeroUsize::new(UPDATES).expect("it is not zero"),
+        ..ConnectionParams::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! The functions' Telegram port: one attempt of one job on one held session.
+//!
+//! Before each call it asks whether the lease is trusted and the action's gate open; a refusal costs no request. Before
+//! the attempt's first call it lets the queue bind the job to the session. Every flood is recorded; a short one is waited
+//! out in place, a longer one closes a gate. What the table in [`super::errors`] says of an error is done here.
+
+mod chats;
+mod failures;
+mod members;
+mod messages;
+mod text;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use grammers_session::types::{PeerId, PeerRef};
+use grammers_tl_types::{self as tl, Identifiable, RemoteCall};
+use sqlx::PgPool;
+use tokio::sync::OnceCell;
+use wireroom_jobs::{
+    Action,
+    ports::{
+        Chat, ChatDetails, Clock, Decision, Draft, Invite, Joined, MemberPage, SentMessage, Telegram, TelegramError,
+    },
+};
+
+use super::{
+    connection::{CallError, Connection},
+    errors::{KnownError, Meaning},
+    gates::Gates,
+};
+use crate::ids::JobId;
+
+/// Floods waited out in place by one call, before the gate closes.
+const WAITS_IN_PLACE: u32 = 3;
+
+/// Asked before the first Telegram call of an attempt.
+#[async_trait]
+pub trait CallGuard: Send + Sync {
+    /// Binds the job to its session, durably. The call is made only when this succeeds.
+    async fn before_first_call(&self) -> Result<(), GuardError>;
+}
+
+/// Why an attempt may not call Telegram.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    #[error("the attempt has lost its job")]
+    Fenced,
+    #[error("the job could not be bound to its session")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What the port needs to know of the attempt.
+#[derive(Clone)]
+pub struct AttemptHooks {
+    pub job: JobId,
+    pub guard: Arc<dyn CallGuard>,
+}
+
+/// What all attempts on one session share.
+#[derive(Clone)]
+pub struct PortSettings {
+    pub database: PgPool,
+    pub clock: Arc<dyn Clock>,
+    /// Floods up to this long are waited out in place.
+    pub wait_in_place: Duration,
+}
+
+/// Telegram, as one attempt of one job sees it.
+pub struct JobTelegram {
+    connection: Arc<Connection>,
+    gates: Arc<Gates>,
+    settings: PortSettings,
+    hooks: AttemptHooks,
+    bound: OnceCell<()>,
+}
+
+impl JobTelegram {
+    pub fn new(connection: Arc<Connection>, gates: Arc<Gates>, settings: PortSettings, hooks: AttemptHooks) -> Self {
+        Self {
+            connection,
+            gates,
+            settings,
+            hooks,
+            bound: OnceCell::new(),
+        }
+    }
+
+    /// One call: admitted, bound, made, and its failure turned into a decision. `chat_id` is what slow mode is about.
+    async fn call<R>(&self, action: Action, chat_id: Option<i64>, request: &R) -> Result<R::Return, TelegramError>
+    where
+        R: RemoteCall + Identifiable + Sync,
+    {
+        let mut waits = 0;
+        loop {
+            self.admit(action, chat_id)?;
+            self.bind().await?;
+            let error = match self.connection.call(request).await {
+                Ok(answer) => return Ok(answer),
+                Err(CallError::Rpc(error)) => error,
+                Err(other) => return Err(failures::without_answer(&other)),
+            };
+            let call = failures::Call {
+                action,
+                chat_id,
+                method: tl::name_for_id(R::CONSTRUCTOR_ID),
+            };
+            match self.on_refusal(call, &error, waits).await {
+                Some(error) => return Err(error),
+                None => waits += 1,
+            }
+        }
+    }
+
+    /// Refuses what would be refused, without a call.
+    fn admit(&self, action: Action, chat_id: Option<i64>) -> Result<(), TelegramError> {
+        if !self.connection.trust().holds() {
+            return Err(failures::without_answer(&CallError::LeaseLost));
+        }
+        if action == Action::Send && self.gates.is_limited() {
+            return Err(failures::limited());
+        }
+        let now = self.settings.clock.now();
+        if let Some(until) = self.gates.opens_at(action, None, now) {
+            return Err(failures::gated("flood", until));
+        }
+        match chat_id.and_then(|chat| self.gates.opens_at(action, Some(chat), now)) {
+            Some(until) => Err(failures::gated("slow_mode", until)),
+            None => Ok(()),
+        }
+    }
+
+    async fn bind(&self) -> Result<(), TelegramError> {
+        match self
+            .bound
+            .get_or_try_init(|| self.hooks.guard.before_first_call())
+            .await
+        {
+            Ok(()) => Ok(()),
+            Err(error) => Err(failures::not_bound(&error)),
+        }
+    }
+
+    /// One call about a chat. When Telegram does not know the chat by the reference this session has, it is resolved
+    /// again with this session, once.
+    async fn call_about<R>(
+        &self,
+        action: Action,
+        chat: &Chat,
+        request: impl Fn(PeerRef) -> R,
+    ) -> Result<R::Return, TelegramError>
+    where
+        R: RemoteCall + Identifiable + Sync,
+    {
+        let peer = self.reference(chat).await?;
+        let refused = match self.call(action, Some(chat.id), &request(peer)).await {
+            Err(error) if is_stale(&error) => error,
+            answer => return answer,
+        };
+        match self.resolve_again(chat).await? {
+            Some(fresh) if fresh != peer => self.call(action, Some(chat.id), &request(fresh)).await,
+            _ => Err(refused),
+        }
+    }
+
+    /// How this session refers to a chat; resolved by name when it has not met it.
+    async fn reference(&self, chat: &Chat) -> Result<PeerRef, TelegramError> {
+        if let Some(known) = self.known_reference(chat.id).await? {
+            return Ok(known);
+        }
+        self.resolve_again(chat).await?.ok_or_else(failures::not_met)
+    }
+
+    /// Asks Telegram for the reference of a public chat. `None` when it has no name, or the name is another's now.
+    async fn resolve_again(&self, chat: &Chat) -> Result<Option<PeerRef>, TelegramError> {
+        let Some(username) = &chat.username else {
+            return Ok(None);
+        };
+        let now_named = self.resolve(username).await?;
+        if now_named.id != chat.id {
+            return Ok(None);
+        }
+        self.known_reference(chat.id).await
+    }
+
+    async fn known_reference(&self, chat_id: i64) -> Result<Option<PeerRef>, TelegramError> {
+        let Some(id) = PeerId::from_bot_api_dialog_id(chat_id) else {
+            return Err(failures::not_met());
+        };
+        let storage = self.connection.storage();
+        let known = storage.find_peer(id).await.map_err(|error| failures::storage(&error))?;
+        Ok(known.and_then(|info| info.auth()).map(|auth| PeerRef { id, auth }))
+    }
+}
+
+fn is_stale(error: &TelegramError) -> bool {
+    KnownError::parse(&error.code).is_some_and(|known| known.meaning() == Meaning::StalePeer)
+}
+
+#[async_trait]
+impl Telegram for JobTelegram {
+    async fn resolve_username(&self, username: &str) -> Result<Chat, TelegramError> {
+        self.resolve(username).await
+    }
+
+    async fn chat_by_id(&self, id: i64) -> Result<Chat, TelegramError> {
+        self.find_chat(id).await
+    }
+
+    async fn chat_details(&self, chat: &Chat) -> Result<ChatDetails, TelegramError> {
+        self.details(chat).await
+    }
+
+    async fn check_invite(&self, hash: &str) -> Result<Invite, TelegramError> {
+        self.look_at_invite(hash).await
+    }
+
+    async fn join_chat(&self, chat: &Chat) -> Result<Joined, TelegramError> {
+        Box::pin(self.join(chat)).await
+    }
+
+    async fn join_by_invite(&self, hash: &str) -> Result<Joined, TelegramError> {
+        Box::pin(self.join_with(hash)).await
+    }
+
+    async fn members(&self, chat: &Chat, offset: i32, limit: i32) -> Result<MemberPage, TelegramError> {
+        self.page_of_members(chat, offset, limit).await
+    }
+
+    fn visible_length(&self, draft: &Draft) -> Result<usize, TelegramError> {
+        Ok(text::Parsed::of(draft).visible_length())
+    }
+
+    async fn send_message(&self, chat: &Chat, random_id: i64, draft: &Draft) -> Result<SentMessage, TelegramError> {
+        self.send(chat, random_id, draft).await
+    }
+
+    async fn own_messages_like(
+        &self,
+        chat: &Chat,
+        draft: &Draft,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<SentMessage>, TelegramError> {
+        self.own_like(chat, draft, since).await
+    }
+}
+
+/// An error of ours: `code` in snake case.
+fn own_error(code: &str, message: &str, decision: Decision) -> TelegramError {
+    TelegramError {
+        code: code.to_owned(),
+        message: message.to_owned(),
+        decision,
+    }
+}

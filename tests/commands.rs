@@ -1,0 +1,245 @@
+//! The commands, as a person or a supervisor meets them: what they refuse, what they leave behind, how they end.
+
+use std::{collections::HashMap, net::TcpListener, path::Path, time::Duration};
+
+use serde_json::Value;
+use wireroom::cluster::testing::TestDatabase;
+
+use crate::support::{process::Process, stack::http_client};
+
+const BOUND: Duration = Duration::from_secs(60);
+
+/// An empty database: [`TestDatabase`] is a migrated one, so its schema goes.
+async fn empty_database() -> TestDatabase {
+    let database = TestDatabase::new().await;
+    sqlx::raw_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        .execute(database.pool())
+        .await
+        .expect("emptied");
+    database
+}
+
+/// Runs a command to its end; whether it succeeded, and all it wrote.
+async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+    let mut process = Process::wireroom(arguments, variables);
+    let status = process.wait_for_end(BOUND).await;
+    (status.success(), process.output())
+}
+
+async fn refused(arguments: &[&str], variables: &[(&str, &str)], reason: &str) {
+    let (succeeded, output) = run(arguments, variables).await;
+    assert!(!succeeded, "{arguments:?} succeeded: {output}");
+    assert!(
+        output.contains(reason),
+        "{arguments:?} did not say {reason:?}: {output}"
+    );
+}
+
+#[tokio::test]
+async fn two_migrations_at_once_succeed_and_a_third_finds_nothing_to_do() {
+    let database = empty_database().await;
+    let variables = [("DATABASE_URL", database.url())];
+    let ((first, one), (second, other)) = tokio::join!(run(&["migrate"], &variables), run(&["migrate"], &variables));
+    assert!(first && second, "{one}{other}");
+    let (third, output) = run(&["migrate"], &variables).await;
+    assert!(third && output.contains("up to date"), "{output}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_migrated_is_refused_with_the_remedy() {
+    let database = empty_database().await;
+    for role in ["api", "keys list"] {
+        let arguments: Vec<&str> = role.split(' ').collect();
+        refused(
+            &arguments,
+            &[("DATABASE_URL", database.url())],
+            "run `wireroom migrate`",
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_schema_of_a_newer_version_is_refused_by_every_role() {
+    let database = TestDatabase::new().await;
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (99990101000000, 'of tomorrow', true, '', 0)",
+    )
+    .execute(database.pool())
+    .await
+    .expect("inserted");
+    let variables = [
+        ("DATABASE_URL", database.url()),
+        (
+            "WIREROOM_MASTER_KEYS",
+            "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        ),
+    ];
+    for role in ["migrate", "api", "worker"] {
+        refused(&[role], &variables, "newer Wireroom (migration 99990101000000").await;
+    }
+}
+
+#[tokio::test]
+async fn bad_configuration_is_refused_by_the_variables_name() {
+    let url = ("DATABASE_URL", "postgres://nobody@127.0.0.1:9/nothing");
+    for role in ["api", "worker", "migrate"] {
+        refused(
+            &[role],
+            &[url, ("WIREROOM_QUEUE_POL_SECONDS", "1")],
+            "WIREROOM_QUEUE_POL_SECONDS is not",
+        )
+        .await;
+        refused(&[role], &[url, ("WIREROOM_API_LISTEN", "here")], "WIREROOM_API_LISTEN").await;
+        refused(&[role], &[], "DATABASE_URL is not set").await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_without_master_keys_is_refused_by_name() {
+    let database = TestDatabase::new().await;
+    refused(
+        &["worker"],
+        &[("DATABASE_URL", database.url())],
+        "WIREROOM_MASTER_KEYS is not set",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_with_the_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let database = TestDatabase::new().await;
+    let variables = [("DATABASE_URL", database.url()), ("WIREROOM_API_LISTEN", &address)];
+    refused(&["api"], &variables, &address).await;
+    refused(&["dev", "--listen", &address], &[], "--listen").await;
+}
+
+#[tokio::test]
+async fn doctor_names_what_is_wrong_and_how_to_fix_it() {
+    let database = empty_database().await;
+    let variables = [("DATABASE_URL", database.url())];
+    refused(&["doctor"], &variables, "run `wireroom migrate`").await;
+    run(&["migrate"], &variables).await;
+    let (healthy, output) = run(&["doctor"], &variables).await;
+    assert!(healthy, "{output}");
+    refused(
+        &["doctor"],
+        &[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/nothing")],
+        "check DATABASE_URL",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_is_listed_without_its_secret_and_can_be_revoked() {
+    let database = TestDatabase::new().await;
+    let variables = [("DATABASE_URL", database.url())];
+    let (_, output) = run(&["keys", "create", "--label", "reports"], &variables).await;
+    let key = output.trim().to_owned();
+    let id = key.split('_').nth(1).expect("wr_<id>_<secret>").to_owned();
+    let (_, list) = run(&["keys", "list"], &variables).await;
+    assert!(
+        list.contains(&id) && list.contains("reports") && !list.contains(&key),
+        "{list}"
+    );
+    let (revoked, output) = run(&["keys", "revoke", &id], &variables).await;
+    assert!(revoked, "{output}");
+    refused(
+        &["keys", "revoke", "0000000000000000"],
+        &variables,
+        "no key with that id",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_document_is_the_committed_one() {
+    let (_, printed) = run(&["openapi"], &[]).await;
+    let committed = include_str!("../openapi/openapi.json");
+    assert_eq!(printed, committed, "run: cargo run -- openapi > openapi/openapi.json");
+    let document: Value = serde_json::from_str(&printed).expect("JSON");
+    assert!(document["paths"]["/v1/jobs"].is_object());
+}
+
+/// A `dev` in `dir` that is ready, on a free port, and what it wrote for scripts.
+async fn dev(dir: &Path) -> (Process, HashMap<String, String>) {
+    let script = "cd \"$0\" && exec \"$@\"";
+    let program = env!("CARGO_BIN_EXE_wireroom");
+    let place = dir.to_str().expect("a UTF-8 path");
+    let arguments = ["-c", script, place, program, "dev", "--listen", "127.0.0.1:0"];
+    let mut process = Process::start("/bin/sh", &arguments, &[]);
+    process.wait_for_line("Wireroom is ready", BOUND).await;
+    let env = std::fs::read_to_string(dir.join(".wireroom/dev.env")).expect("written");
+    let values = env
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    (process, values)
+}
+
+#[tokio::test]
+async fn dev_answers_ends_softly_and_leaves_no_server() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut process, env) = dev(dir.path()).await;
+    let sessions: Value = http_client()
+        .get(format!("{}/v1/sessions", env["WIREROOM_URL"]))
+        .bearer_auth(&env["WIREROOM_API_KEY"])
+        .send()
+        .await
+        .expect("answered")
+        .json()
+        .await
+        .expect("JSON");
+    assert!(sessions.to_string().contains("alice"), "{sessions}");
+    process.terminate();
+    let status = process.wait_for_end(BOUND).await;
+    assert_eq!(status.code(), Some(0), "{}", process.output());
+    let gone = sqlx::PgPool::connect(&env["DATABASE_URL"]).await;
+    assert!(gone.is_err(), "Postgres still answers");
+}
+
+#[tokio::test]
+async fn dev_keeps_its_key_and_its_sessions_over_a_kill() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut first, before) = dev(dir.path()).await;
+    let ids = session_ids(&before).await;
+    first.kill();
+    first.wait_for_end(BOUND).await;
+    let (mut second, after) = dev(dir.path()).await;
+    assert_eq!(before["WIREROOM_API_KEY"], after["WIREROOM_API_KEY"]);
+    assert_eq!(ids, session_ids(&after).await);
+    second.interrupt();
+    assert_eq!(second.wait_for_end(BOUND).await.code(), Some(0), "{}", second.output());
+}
+
+async fn session_ids(env: &HashMap<String, String>) -> Vec<String> {
+    let pool = sqlx::PgPool::connect(&env["DATABASE_URL"]).await.expect("connected");
+    sqlx::query_scalar("SELECT id::text FROM sessions ORDER BY label")
+        .fetch_all(&pool)
+        .await
+        .expect("answered")
+}
+
+#[tokio::test]
+async fn the_demo_runs_a_job_of_each_kind_and_ends() {
+    let (succeeded, output) = run(&["dev", "--demo", "--listen", "127.0.0.1:0"], &[]).await;
+    assert!(succeeded, "{output}");
+    for kind in ["join", "publish", "scan"] {
+        assert!(
+            output
+                .lines()
+                .any(|line| line.contains(kind) && line.contains("succeeded")),
+            "{kind}: {output}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn dev_listens_to_other_machines_only_when_told_twice() {
+    refused(&["dev", "--listen", "0.0.0.0:0"], &[], "--allow-remote").await;
+}
