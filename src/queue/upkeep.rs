@@ -14,8 +14,9 @@ use tokio::sync::{broadcast::error::RecvError, watch};
 use super::{flights::Flights, outage::Outage, waker::Waker};
 use crate::{
     config::QueueConfig,
+    ids::JobId,
     store::{
-        self, PgPool, StoreError, claims, completions,
+        self, PgPool, StoreError, claims, completions, finished,
         line::{Line, bounded},
         partitions,
         rescue::{self, RescueLimits},
@@ -184,12 +185,14 @@ impl Upkeep {
         if !orphans.is_empty() {
             self.waker.ready();
         }
-        let ended: Vec<_> = orphans.iter().map(|orphan| orphan.id).collect();
-        for ids in [&ended, &late, &lost] {
-            self.waker.finished(ids);
+        let ended = orphans.iter().filter(|orphan| orphan.became != "queued");
+        let ended: Vec<JobId> = ended.map(|orphan| orphan.id).collect();
+        let finished = [&ended[..], &late, &lost].concat();
+        if !finished.is_empty() {
+            bounded("announce_finished", finished::announce(conn, &finished)).await?;
         }
         let batch = usize::try_from(BATCH).unwrap_or(usize::MAX);
-        Ok([ended.len(), late.len(), lost.len()]
+        Ok([orphans.len(), late.len(), lost.len()]
             .into_iter()
             .any(|count| count >= batch))
     }
