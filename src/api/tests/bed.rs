@@ -21,7 +21,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use wireroom_jobs::{JobKind, ports::Clock};
 
-use super::{ApiDeps, FinishedJobs, JobSignals, State, app};
+use crate::api::{ApiDeps, FinishedJobs, JobSignals, State, app};
 use crate::{
     clock::SystemClock,
     cluster::testing::TestDatabase,
