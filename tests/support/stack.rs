@@ -147,7 +147,7 @@ impl Stack {
         Self {
             database,
             sandbox,
-            api,
+            _api: api,
             api_addr,
             key,
             variables,
