@@ -73,8 +73,13 @@ impl Backend for ClaimedJobs {
         })
     }
 
-    /// Nothing is held here: the dispatcher owns the claims, the batcher their ends.
-    fn poll_close(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
+    /// Nothing is held here: the dispatcher owns the claims, the batcher their ends. A worker whose stream has ended waits
+    /// for its stop all the same.
+    fn poll_close(&mut self, _: &mut Context<'_>, worker: &WorkerContext) -> Poll<Result<(), Infallible>> {
+        if !worker.is_shutting_down() {
+            // It fails for a worker that was never started only.
+            let _ = worker.stop();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -205,6 +205,8 @@ impl Dispatcher {
             job,
         };
         if let Err(mpsc::error::SendError(dispatched)) = self.jobs.send(dispatched) {
+            tracing::error!("nothing runs the claimed jobs any more; claiming stops");
+            self.stop.cancel();
             self.flights.end(key);
             self.give_back(&dispatched.job);
         }
@@ -220,7 +222,7 @@ impl Dispatcher {
             max_attempts: job.max_attempts,
         };
         self.endings.push(Ended {
-            ending: endings::of(facts, Outcome::Cancelled, self.random.as_ref()),
+            ending: endings::of(facts, Outcome::Cancelled, true, self.random.as_ref()),
             in_use: None,
         });
     }

@@ -1,5 +1,7 @@
 //! From an outcome to what is stored: the one place where it is decided whether a job is over.
 
+use std::time::Duration;
+
 use wireroom_jobs::{JobError, JobKind, Outcome, WaitReason};
 
 use super::backoff::{self, Random};
@@ -34,9 +36,12 @@ impl Ending {
     }
 }
 
-/// Decides. A failed attempt goes back while attempts are left; a function that stopped because it was asked to goes back
+/// A function that gives up without having been asked to would do so again at once.
+const UNASKED: Duration = Duration::from_secs(1);
+
+/// Decides. A failed attempt goes back while attempts are left; a function that stopped because it was `asked` to goes back
 /// at once (`go_back` ends it as cancelled when that was what had been asked).
-pub fn of(facts: AttemptFacts, outcome: Outcome, random: &dyn Random) -> Ending {
+pub fn of(facts: AttemptFacts, outcome: Outcome, asked: bool, random: &dyn Random) -> Ending {
     match outcome {
         Outcome::Done(result) => finish(facts, FinalState::Succeeded, Some(result), None),
         Outcome::Discard(error) => finish(facts, FinalState::Failed, None, Some(error)),
@@ -58,7 +63,8 @@ pub fn of(facts: AttemptFacts, outcome: Outcome, random: &dyn Random) -> Ending 
                 "handed_over",
                 "The worker gave the job back; another one goes on with it.",
             );
-            back(facts, BackAs::HandedOver, Due::Now, reason, None)
+            let due = if asked { Due::Now } else { Due::In(UNASKED) };
+            back(facts, BackAs::HandedOver, due, reason, None)
         }
     }
 }
@@ -133,14 +139,11 @@ mod tests {
     #[test]
     fn a_failed_attempt_goes_back_until_attempts_are_spent() {
         let error = JobError::transient("x", "x");
-        let Ending::Back(end) = of(facts(3), Outcome::Retry(error.clone()), &Half) else {
+        let Ending::Back(end) = of(facts(3), Outcome::Retry(error.clone()), false, &Half) else {
             panic!("attempt 3 of 4 is not the last");
         };
-        assert_eq!(
-            (end.back_as, end.due),
-            (BackAs::Retry, Due::In(std::time::Duration::from_secs(4)))
-        );
-        let Ending::Finish(end) = of(facts(4), Outcome::Retry(error.clone()), &Half) else {
+        assert_eq!((end.back_as, end.due), (BackAs::Retry, Due::In(Duration::from_secs(4))));
+        let Ending::Finish(end) = of(facts(4), Outcome::Retry(error.clone()), false, &Half) else {
             panic!("attempt 4 of 4 is the last");
         };
         assert_eq!((end.state, end.error), (FinalState::Failed, Some(error)));
@@ -155,10 +158,20 @@ mod tests {
                 reason: WaitReason::new("flood", "x"),
             },
         ] {
-            let Ending::Back(end) = of(facts(4), outcome, &Half) else {
+            let Ending::Back(end) = of(facts(4), outcome, true, &Half) else {
                 panic!("it goes back");
             };
             assert!(end.back_as.refunds());
+        }
+    }
+
+    #[test]
+    fn a_function_that_stops_unasked_waits_before_it_is_called_again() {
+        for (asked, expected) in [(true, Due::Now), (false, Due::In(UNASKED))] {
+            let Ending::Back(end) = of(facts(1), Outcome::Cancelled, asked, &Half) else {
+                panic!("it goes back");
+            };
+            assert_eq!((end.back_as, end.due), (BackAs::HandedOver, expected));
         }
     }
 }

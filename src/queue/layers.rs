@@ -80,6 +80,7 @@ where
             max_attempts: job.max_attempts,
         };
         let in_use = task.args.in_use.clone();
+        let cancellation = task.args.cancellation.clone();
         let parts = self.parts.clone();
         let attempt = self.inner.call(task);
         Box::pin(async move {
@@ -94,7 +95,7 @@ where
                 ))
             });
             log_outcome(facts, &outcome);
-            let ending = endings::of(facts, outcome, parts.random.as_ref());
+            let ending = endings::of(facts, outcome, cancellation.is_cancelled(), parts.random.as_ref());
             parts.endings.push(Ended {
                 ending,
                 in_use: Some(in_use),

@@ -95,6 +95,7 @@ impl Queue {
         spawn(Box::pin(upkeep.clone().starts()));
         spawn(Box::pin(upkeep.clone().cancels()));
         spawn(Box::pin(upkeep.clone().rescues()));
+        spawn(Box::pin(upkeep.clone().unknown_kinds()));
         spawn(Box::pin(upkeep.clone().housekeeping()));
         let (endings, batcher) = Batcher::new(pool.clone(), deps.waker.clone(), deps.config.ageing_step);
         spawn(Box::pin(batcher.run()));

@@ -85,3 +85,43 @@ pub fn decode_args(job: &ClaimedJob) -> Result<JobArgs, JobError> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use wireroom_jobs::JobKind;
+
+    use super::*;
+    use crate::ids::JobId;
+
+    fn claimed(args: Value) -> ClaimedJob {
+        ClaimedJob {
+            id: JobId::generate(),
+            kind: JobKind::Join,
+            args,
+            lane: Lane::Bulk,
+            pool: "default".to_owned(),
+            session: SessionId::generate(),
+            session_fence: 1,
+            attempt: 1,
+            max_attempts: 1,
+            fence: 1,
+            created_at: chrono::DateTime::UNIX_EPOCH,
+            deadline: None,
+            suspect: false,
+        }
+    }
+
+    #[test]
+    fn args_that_do_not_decode_fail_without_being_shown() {
+        assert!(decode_args(&claimed(json!({"chat": "@name"}))).is_ok());
+        let error = decode_args(&claimed(json!({"chat": ["secret"]}))).expect_err("a list is no chat");
+        assert_eq!((error.code.as_str(), error.retryable), ("args_invalid", false));
+        assert!(
+            error.message.contains("args.chat") && !error.message.contains("secret"),
+            "{error}"
+        );
+        let error = decode_args(&claimed(json!({"chat": "@name", "sms": "secret"}))).expect_err("one field too many");
+        assert!(!error.message.contains("secret"), "{error}");
+    }
+}

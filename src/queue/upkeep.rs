@@ -31,6 +31,7 @@ const MOST_CRASHES: i16 = 3;
 const BATCH: i64 = 500;
 /// Day partitions that exist ahead.
 pub const DAYS_AHEAD: i32 = 7;
+const LOOK_FOR_UNKNOWN_KINDS_EVERY: Duration = Duration::from_mins(1);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_hours(1);
 
 /// What the loops share.
@@ -193,6 +194,38 @@ impl Upkeep {
             .any(|count| count >= batch))
     }
 
+    /// Reports ready jobs of kinds that this version does not know, whenever their kinds change: they are left to a newer
+    /// worker, and if there is none, a person must know.
+    pub async fn unknown_kinds(self) {
+        let mut reported = Vec::new();
+        loop {
+            tokio::time::sleep(LOOK_FOR_UNKNOWN_KINDS_EVERY).await;
+            let mut line = Line::new(self.pool.clone());
+            let look = async {
+                bounded(
+                    "unknown_kinds",
+                    claims::unknown_kinds(line.open("unknown_kinds").await?),
+                )
+                .await
+            };
+            // A database that is away is reported by the others.
+            let Ok(unknown) = look.await.inspect_err(|_| line.hang_up()) else {
+                continue;
+            };
+            let kinds: Vec<String> = unknown.iter().map(|(kind, _)| kind.clone()).collect();
+            if kinds != reported {
+                for (kind, jobs) in unknown {
+                    tracing::warn!(
+                        job.kind = kind,
+                        jobs,
+                        "ready jobs of an unknown kind wait for a newer worker"
+                    );
+                }
+                reported = kinds;
+            }
+        }
+    }
+
     /// Partitions ahead, and the removal of what is kept long enough. Begins with a pause: the first partitions are made
     /// before the process is ready.
     pub async fn housekeeping(self) {
@@ -224,13 +257,6 @@ impl Upkeep {
         if partitions::in_default(&mut conn).await? {
             tracing::error!(
                 "finished jobs lie in the DEFAULT partition: a day's partition was missing when they ended"
-            );
-        }
-        for (kind, jobs) in claims::unknown_kinds(&mut conn).await? {
-            tracing::warn!(
-                job.kind = kind,
-                jobs,
-                "ready jobs of a kind that this version does not know wait for a newer worker"
             );
         }
         while partitions::expire_rows(&mut conn, keep, BATCH).await? > 0 {}

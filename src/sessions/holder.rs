@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddrV4,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -320,15 +320,5 @@ impl std::fmt::Debug for Holder {
         f.debug_struct("Holder")
             .field("worker", &self.settings.worker)
             .finish_non_exhaustive()
-    }
-}
-
-impl Drop for Holder {
-    /// Without a shutdown: whatever is still open is cut off, and its lease runs out by itself.
-    fn drop(&mut self) {
-        for session in self.terms().into_iter().filter_map(|term| term.session()) {
-            session.connection.cut_off();
-            session.leaving.store(true, Ordering::Release);
-        }
     }
 }

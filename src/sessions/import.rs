@@ -117,27 +117,21 @@ pub async fn import(
     login.close().await;
     let user = signed_in.map_err(|_| ImportError::Deadline)??;
 
-    let id = SessionId::generate();
     let mut transaction = database.begin().await.map_err(failed("import_session"))?;
     sessions::ensure_pool(&mut transaction, &account.pool).await?;
-    let known = sessions::lock_for_login(&mut transaction, &account.label).await?;
-    let id = match known {
-        Stored::New => id,
-        Stored::Held => {
-            return Err(ImportError::InUse {
-                label: account.label.clone(),
-            });
-        }
+    let label = || account.label.clone();
+    let again = match sessions::lock_for_login(&mut transaction, &account.label).await? {
+        Stored::New => None,
+        Stored::Held => return Err(ImportError::InUse { label: label() }),
         Stored::Free { account_id, .. } if account_id.is_some_and(|known| known != user.id) => {
-            return Err(ImportError::OtherAccount {
-                label: account.label.clone(),
-            });
+            return Err(ImportError::OtherAccount { label: label() });
         }
-        Stored::Free { id, .. } => id,
+        Stored::Free { id, .. } => Some(id),
     };
+    let id = again.unwrap_or_else(SessionId::generate);
     let session = NewSession {
         id,
-        label: account.label.clone(),
+        label: label(),
         pool: account.pool.clone(),
         account_id: user.id,
         username: user.username.clone(),
@@ -150,9 +144,10 @@ pub async fn import(
             auth_key: Some(vault.seal(&key_owner(id, HOME_DC), &exchange.auth_key)?),
         }],
     };
-    match known {
-        Stored::Free { .. } => sessions::login_again(&mut transaction, &session).await?,
-        Stored::New | Stored::Held => sessions::insert_ready(&mut transaction, &session).await?,
+    if again.is_some() {
+        sessions::login_again(&mut transaction, &session).await?;
+    } else {
+        sessions::insert_ready(&mut transaction, &session).await?;
     }
     transaction.commit().await.map_err(failed("import_session"))?;
     Ok(Imported {

@@ -47,6 +47,7 @@ pub enum Due {
     Now,
     /// After this long by the database's clock.
     In(Duration),
+    /// Then, and not within the next second: a job must not spin.
     At(DateTime<Utc>),
 }
 
@@ -154,7 +155,8 @@ pub async fn go_back(
         ended AS MATERIALIZED (
             SELECT j.id, j.attempt, j.fence, j.worker_id, j.session_id, coalesce(j.started_at, j.claimed_at) AS started_at,
                 j.cancel_requested_at IS NOT NULL AS cancelled, e.outcome, e.refund, e.reason, e.error,
-                coalesce(e.at, c.t + e.delay * interval '1 microsecond', j.run_at) AS due
+                coalesce(CASE WHEN e.at IS NOT NULL THEN greatest(e.at, c.t + interval '1 second') END,
+                    c.t + e.delay * interval '1 microsecond', j.run_at) AS due
             FROM clock c, unnest($1::uuid[], $2::bigint[], $3::text[], $4::bool[], $5::bigint[], $6::timestamptz[],
                 $7::jsonb[], $8::jsonb[]) AS e (id, fence, outcome, refund, delay, at, reason, error)
             JOIN jobs j ON j.id = e.id AND j.fence = e.fence AND j.state = 'running'

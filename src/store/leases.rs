@@ -24,11 +24,9 @@ pub struct LeaseKey {
 pub struct AcquiredLease {
     pub key: LeaseKey,
     pub pool: String,
-    pub label: String,
     pub account_id: Option<i64>,
     pub is_bot: bool,
     pub home_dc: i32,
-    pub application_id: Option<uuid::Uuid>,
     /// The account is limited: it may read, and contact nobody.
     pub limited: bool,
     pub interactive_slots: i32,
@@ -103,8 +101,7 @@ pub async fn acquire(
             expires_at = wireroom_now() + $3::interval
         FROM free, sessions s
         WHERE l.session_id = free.session_id AND s.id = free.session_id
-        RETURNING l.session_id AS "session: SessionId", l.fence, s.pool, s.label, s.account_id, s.is_bot, s.home_dc,
-            s.application_id, s.state = 'limited' AS "limited!", s.interactive_slots, s.bulk_slots, s.watch_slots"#,
+        RETURNING l.session_id AS "session: SessionId", l.fence, s.pool, s.account_id, s.is_bot, s.home_dc, s.state = 'limited' AS "limited!", s.interactive_slots, s.bulk_slots, s.watch_slots"#,
         owner.0,
         limit,
         interval(lease),
@@ -121,11 +118,9 @@ pub async fn acquire(
                 fence: row.fence,
             },
             pool: row.pool,
-            label: row.label,
             account_id: row.account_id,
             is_bot: row.is_bot,
             home_dc: row.home_dc,
-            application_id: row.application_id,
             limited: row.limited,
             interactive_slots: row.interactive_slots,
             bulk_slots: row.bulk_slots,
@@ -236,16 +231,4 @@ pub(super) fn interval(duration: Duration) -> PgInterval {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_fair_share_is_rounded_up() {
-        let share = |sessions, workers| Census { sessions, workers }.fair_share();
-        assert_eq!(share(10, 1), 10);
-        assert_eq!(share(10, 3), 4);
-        assert_eq!(share(2, 3), 1);
-        assert_eq!(share(0, 3), 0);
-        assert_eq!(share(5, 0), 5);
-    }
-}
+mod tests;

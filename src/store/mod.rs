@@ -79,6 +79,17 @@ impl StoreError {
         }
     }
 
+    /// The process has closed its pool: it is about to end.
+    pub fn is_closed(&self) -> bool {
+        matches!(
+            self,
+            Self::Query {
+                source: sqlx::Error::PoolClosed,
+                ..
+            }
+        )
+    }
+
     /// Whether the database understood the statement and refuses its values, so that they will be refused again.
     pub fn is_refusal(&self) -> bool {
         let Self::Query {

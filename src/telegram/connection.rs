@@ -29,7 +29,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{errors::Meaning, relay::Relay, session_storage::PgSession, trust::Trust, updates};
-use crate::store::sessions::{SessionState, StateChange};
+use crate::store::{
+    floods::{self, Flood},
+    sessions::{SessionState, StateChange},
+};
 
 /// Updates that wait to be read. When more come they are dropped and fetched again as a difference.
 const UPDATES: usize = 10_000;
@@ -37,6 +40,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// A runner that lived this long had no trouble starting.
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
+/// How long learnt peers are gathered before they are stored.
+const FLUSH: Duration = Duration::from_secs(1);
 /// How long grammers' runner may take to end by itself.
 const RUNNER_END: Duration = Duration::from_secs(1);
 
@@ -350,11 +355,39 @@ impl Connection {
                 }
                 Err(error) => {
                     tracing::warn!(session.id = %self.storage.lease().session, %error, "the session does not answer");
+                    if let CallError::Rpc(error) = &error {
+                        pause = pause.max(self.record_flood("users.getUsers", error).await);
+                    }
                 }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Records the flood that a call of no job met, and answers with how long to wait; nothing for any other error.
+    pub(super) async fn record_flood(&self, method: &str, error: &RpcError) -> Duration {
+        if Meaning::of(error) != Meaning::Flood {
+            return Duration::ZERO;
+        }
+        let seconds = error.value.unwrap_or(0);
+        let flood = Flood {
+            session: self.storage.lease().session,
+            job: None,
+            method,
+            error: &error.name,
+            seconds: i32::try_from(seconds).unwrap_or(i32::MAX),
+            waited_in_place: true,
+        };
+        let recorded = async {
+            let connection = self.storage.database().acquire().await;
+            let mut connection = connection.map_err(crate::store::failed("record_flood"))?;
+            floods::record(&mut connection, &flood).await
+        };
+        if let Err(error) = recorded.await {
+            tracing::error!(%error, seconds, "a flood was not recorded");
+        }
+        Duration::from_secs(seconds.into())
     }
 
     async fn who_am_i(&self) -> Result<(), CallError> {
@@ -385,12 +418,11 @@ impl Connection {
         }
     }
 
-    /// Stores learnt peers behind, every second when there are any.
+    /// Stores learnt peers behind, a second after there are any.
     async fn flush_peers(&self) {
-        let mut interval = tokio::time::interval(Duration::from_secs(1));
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            interval.tick().await;
+            self.storage.has_unsaved().await;
+            tokio::time::sleep(FLUSH).await;
             if let Err(error) = self.storage.flush().await {
                 tracing::warn!(session.id = %self.storage.lease().session, %error, "learnt peers were not stored");
             }
@@ -429,3 +461,6 @@ fn parameters() -> ConnectionParams {
         ..ConnectionParams::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,7 @@ use grammers_session::{
     updates::{MessageBox, State},
 };
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use super::peer_cache::{PeerCache, checked_id, from_row, to_row};
@@ -82,6 +83,8 @@ pub struct PgSession {
     entrance: Mutex<Option<SocketAddrV4>>,
     key_refused: AtomicBool,
     peers: Mutex<PeerCache>,
+    /// Told when there is something to write behind.
+    unsaved: Notify,
     /// One flush at a time, so that an older batch never lands after a newer one.
     flushing: tokio::sync::Mutex<()>,
 }
@@ -132,6 +135,7 @@ impl PgSession {
             entrance: Mutex::new(None),
             key_refused: AtomicBool::new(false),
             peers: Mutex::new(PeerCache::new(settings.peer_cache)),
+            unsaved: Notify::new(),
             flushing: tokio::sync::Mutex::new(()),
             settings,
         })
@@ -196,10 +200,17 @@ impl PgSession {
             peers.unsaved()
         };
         if unsaved >= UNSAVED_BOUND {
-            self.flush().await
-        } else {
-            Ok(())
+            return self.flush().await;
         }
+        if unsaved > 0 {
+            self.unsaved.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Returns when there are peers to store.
+    pub async fn has_unsaved(&self) {
+        self.unsaved.notified().await;
     }
 
     /// Stores the peers learnt since the last time, under the lease. What fails is kept for the next time.
@@ -219,6 +230,7 @@ impl PgSession {
         let saved = saved.await;
         if saved.is_err() {
             self.lock_peers().not_saved(unsaved);
+            self.unsaved.notify_one();
         }
         saved
     }

@@ -61,6 +61,9 @@ pub(super) async fn read(connection: &Connection, handle: &SenderPoolFatHandle, 
                     break;
                 }
                 tracing::debug!(%error, "updates could not be fetched");
+                if let CallError::Rpc(error) = &error {
+                    pause = pause.max(connection.record_flood("updates.getDifference", error).await);
+                }
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

@@ -32,7 +32,7 @@ use wireroom_jobs::{Action, JobKind, Lane, Outcome};
 use crate::support::wait::eventually;
 
 pub const BOUND: Duration = Duration::from_secs(20);
-pub const AGEING: Duration = Duration::from_secs(60);
+pub const AGEING: Duration = Duration::from_mins(1);
 
 /// A database and what is put into it.
 pub struct Bed {

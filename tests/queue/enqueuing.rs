@@ -134,7 +134,7 @@ async fn a_future_job_is_never_early() {
     assert_eq!(early.promoted, 0);
     let next_in = early.next_in.expect("one is ahead");
     assert!(
-        next_in > Duration::from_secs(3590) && next_in <= Duration::from_secs(3600),
+        next_in > Duration::from_secs(3590) && next_in <= Duration::from_hours(1),
         "{next_in:?}"
     );
     assert!(bed.claim(worker, session, fence, "default", 1).await.is_empty());
@@ -189,7 +189,7 @@ async fn another_process_is_woken_and_tells_when_the_job_has_finished() {
     let bed = Bed::new().await;
     let session = bed.session("default").await;
     let slow_poll = wireroom::config::QueueConfig {
-        poll: Duration::from_secs(60),
+        poll: Duration::from_mins(1),
         ..super::bed::config()
     };
     let runner = function(|_| async { Outcome::Done(1.into()) });

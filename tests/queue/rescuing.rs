@@ -171,7 +171,7 @@ async fn a_claim_whose_answer_was_lost_comes_back() {
     let claimed = bed.claim(worker, session, fence, "default", 2).await;
     let known = [(claimed[0].id, claimed[0].fence)];
     let mut conn = bed.pool().acquire().await.unwrap();
-    let (returned, in_doubt) = return_unknown(&mut conn, worker, &known, Duration::from_secs(60))
+    let (returned, in_doubt) = return_unknown(&mut conn, worker, &known, Duration::from_mins(1))
         .await
         .unwrap();
     assert!(returned.is_empty() && in_doubt, "it may still be on its way");

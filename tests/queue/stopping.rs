@@ -97,11 +97,26 @@ async fn a_function_that_does_not_stop_is_dropped_and_handed_back() {
 }
 
 #[tokio::test]
+async fn an_idle_queue_stops_at_once() {
+    let bed = Bed::new().await;
+    let session = bed.session("default").await;
+    let patient = QueueConfig {
+        shutdown_soft: Duration::from_hours(1),
+        shutdown_hard: Duration::from_hours(1),
+        ..config()
+    };
+    let running = bed.start_on(session, 1, waits_for_cancel(), patient).await;
+    tokio::time::timeout(BOUND, running.handle.shutdown())
+        .await
+        .expect("the shutdown ends");
+}
+
+#[tokio::test]
 async fn a_second_signal_does_not_wait_for_short_jobs() {
     let bed = Bed::new().await;
     let session = bed.session("default").await;
     let patient = QueueConfig {
-        shutdown_soft: Duration::from_secs(3600),
+        shutdown_soft: Duration::from_hours(1),
         ..config()
     };
     let running = bed.start_on(session, 1, waits_for_cancel(), patient).await;
@@ -150,7 +165,7 @@ async fn nothing_is_lost_when_connections_are_cut_under_load() {
         )
         .await;
     }
-    eventually(Duration::from_secs(60), || async {
+    eventually(Duration::from_mins(1), || async {
         let left = bed.count("SELECT count(*) FROM jobs").await;
         if left == 0 { Ok(()) } else { Err(left) }
     })
@@ -197,7 +212,7 @@ async fn nothing_is_lost_when_postgres_restarts_and_crashes_under_load() {
         .await;
         cluster.halt(abruptly).await.expect("it stops");
         cluster.start_again().await.expect("it starts");
-        eventually(Duration::from_secs(60), || async {
+        eventually(Duration::from_mins(1), || async {
             let left = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM jobs")
                 .fetch_one(bed.pool())
                 .await;

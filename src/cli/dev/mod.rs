@@ -69,6 +69,10 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let mut source = Source::load()?;
+    if args.demo {
+        // What the demo shows is its own story, not a line per request.
+        source.fill("WIREROOM_LOG", "warn");
+    }
     telemetry::init(&TelemetryConfig::read(&mut source)?)?;
     let bounds = process::bounds(&QueueConfig::read(&mut source)?);
     // Before anything is started, so that a signal during the start stops what there is.
@@ -224,7 +228,7 @@ fn configure(mut source: Source, home: &Home, database: &Database, sandbox: &San
         "WIREROOM_TELEGRAM_SERVER_KEY",
         home.sandbox_public_key().display().to_string(),
     );
-    Ok(Config::from_source(&mut source)?)
+    Ok(Config::read(&mut source)?)
 }
 
 /// The key of the last start while it is valid, or a new one.

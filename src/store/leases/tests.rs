@@ -1,0 +1,203 @@
+use std::collections::HashSet;
+
+use sqlx::PgPool;
+
+use super::*;
+use crate::{
+    cluster::testing::TestDatabase,
+    store::sessions::{self, NewSession, SessionState, StateChange},
+};
+
+const LEASE: Duration = Duration::from_mins(1);
+
+async fn database_with(count: usize) -> TestDatabase {
+    let database = TestDatabase::new().await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    for index in 0..count {
+        let session = NewSession {
+            id: SessionId::generate(),
+            label: format!("session {index}"),
+            pool: "default".to_owned(),
+            account_id: i64::try_from(index).unwrap(),
+            username: None,
+            is_bot: false,
+            home_dc: 2,
+            dcs: Vec::new(),
+        };
+        sessions::insert_ready(&mut connection, &session).await.unwrap();
+    }
+    drop(connection);
+    database
+}
+
+async fn take(pool: &PgPool, owner: WorkerId, limit: usize) -> Vec<LeaseKey> {
+    let mut connection = pool.acquire().await.unwrap();
+    let taken = acquire(&mut connection, owner, limit, LEASE).await.unwrap();
+    taken.into_iter().map(|lease| lease.key).collect()
+}
+
+/// Moves the database's clock, for everything it compares.
+async fn pass(pool: &PgPool, seconds: i64) {
+    let statement = format!(
+        "CREATE OR REPLACE FUNCTION wireroom_now() RETURNS timestamptz LANGUAGE sql VOLATILE PARALLEL SAFE
+         AS 'SELECT clock_timestamp() + interval ''{seconds} seconds'''"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+        .execute(pool)
+        .await
+        .unwrap();
+}
+
+#[test]
+fn the_fair_share_is_rounded_up() {
+    let share = |sessions, workers| Census { sessions, workers }.fair_share();
+    assert_eq!(share(10, 1), 10);
+    assert_eq!(share(10, 3), 4);
+    assert_eq!(share(2, 3), 1);
+    assert_eq!(share(0, 3), 0);
+    assert_eq!(share(5, 0), 5);
+}
+
+#[tokio::test]
+async fn ten_concurrent_acquirers_take_no_session_twice() {
+    let database = database_with(25).await;
+    let takers = (0..10).map(|_| {
+        let pool = database.pool().clone();
+        tokio::spawn(async move { take(&pool, WorkerId::generate(), 3).await })
+    });
+    let mut taken = Vec::new();
+    for taker in takers.collect::<Vec<_>>() {
+        taken.extend(taker.await.unwrap());
+    }
+    // Whoever met locked rows got fewer; the rest is still free.
+    taken.extend(take(database.pool(), WorkerId::generate(), 100).await);
+    let sessions: HashSet<_> = taken.iter().map(|key| key.session).collect();
+    assert_eq!((sessions.len(), taken.len()), (25, 25));
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_over_after_it_has_expired_and_not_before() {
+    let database = database_with(1).await;
+    let first = take(database.pool(), WorkerId::generate(), 10).await;
+    assert_eq!(take(database.pool(), WorkerId::generate(), 10).await, []);
+    pass(database.pool(), 61).await;
+    let second = take(database.pool(), WorkerId::generate(), 10).await;
+    assert_eq!(second.len(), 1);
+    assert!(second[0].fence > first[0].fence);
+}
+
+#[tokio::test]
+async fn an_old_renewal_or_release_cannot_touch_a_newer_term_of_the_same_holder() {
+    let database = database_with(1).await;
+    let me = WorkerId::generate();
+    let old = take(database.pool(), me, 1).await[0];
+    pass(database.pool(), 61).await;
+    let new = take(database.pool(), me, 1).await[0];
+    let mut connection = database.pool().acquire().await.unwrap();
+    assert_eq!(renew(&mut connection, me, &[old], LEASE).await.unwrap(), []);
+    assert!(!release(&mut connection, old).await.unwrap());
+    let fenced = hold(&mut connection, old, "test").await;
+    assert!(matches!(fenced, Err(StoreError::Fenced { .. })));
+    hold(&mut connection, new, "test").await.unwrap();
+    let renewed = renew(&mut connection, me, &[old, new], LEASE).await.unwrap();
+    assert_eq!(renewed.iter().map(|renewed| renewed.key).collect::<Vec<_>>(), [new]);
+    assert!(release(&mut connection, new).await.unwrap());
+    let again = take(database.pool(), me, 1).await[0];
+    assert!(
+        again.fence > new.fence,
+        "a released lease is free at once, and its fence goes on"
+    );
+}
+
+#[tokio::test]
+async fn an_expired_lease_is_not_renewed_even_when_nobody_has_taken_it() {
+    let database = database_with(1).await;
+    let me = WorkerId::generate();
+    let key = take(database.pool(), me, 1).await[0];
+    pass(database.pool(), 61).await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    assert_eq!(renew(&mut connection, me, &[key], LEASE).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_renewal_tells_when_the_session_may_not_be_held_any_more() {
+    let database = database_with(2).await;
+    let me = WorkerId::generate();
+    let keys = take(database.pool(), me, 2).await;
+    sqlx::query("UPDATE sessions SET state = 'disabled' WHERE id = $1")
+        .bind(keys[0].session.0)
+        .execute(database.pool())
+        .await
+        .unwrap();
+    let mut connection = database.pool().acquire().await.unwrap();
+    let renewed = renew(&mut connection, me, &keys, LEASE).await.unwrap();
+    let holdable: HashSet<_> = renewed.iter().filter(|r| r.holdable).map(|r| r.key).collect();
+    assert_eq!((renewed.len(), holdable), (2, HashSet::from([keys[1]])));
+    release(&mut connection, keys[0]).await.unwrap();
+    drop(connection);
+    assert_eq!(
+        take(database.pool(), me, 10).await,
+        [],
+        "a disabled session is not taken"
+    );
+}
+
+#[tokio::test]
+async fn a_held_lease_does_not_change_hands_before_the_write_ends() {
+    let database = database_with(1).await;
+    let key = take(database.pool(), WorkerId::generate(), 1).await[0];
+    let mut writing = database.pool().begin().await.unwrap();
+    hold(&mut writing, key, "test").await.unwrap();
+    pass(database.pool(), 61).await;
+    assert_eq!(take(database.pool(), WorkerId::generate(), 1).await, []);
+    writing.commit().await.unwrap();
+    assert_eq!(take(database.pool(), WorkerId::generate(), 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_census_counts_workers_that_beat() {
+    let database = database_with(4).await;
+    let me = WorkerId::generate();
+    sqlx::raw_sql(
+        "INSERT INTO workers (id, host, pid, version, state, heartbeat_at) VALUES
+            (gen_random_uuid(), 'a', 1, 'v', 'running', wireroom_now()),
+            (gen_random_uuid(), 'b', 1, 'v', 'running', wireroom_now() - interval '1 hour'),
+            (gen_random_uuid(), 'c', 1, 'v', 'draining', wireroom_now())",
+    )
+    .execute(database.pool())
+    .await
+    .unwrap();
+    let mut connection = database.pool().acquire().await.unwrap();
+    let counted = census(&mut connection, me, Duration::from_secs(15)).await.unwrap();
+    assert_eq!(
+        counted,
+        Census {
+            sessions: 4,
+            workers: 2
+        }
+    );
+}
+
+#[tokio::test]
+async fn a_change_of_state_is_written_once_with_its_events_and_its_incident() {
+    let database = database_with(1).await;
+    let key = take(database.pool(), WorkerId::generate(), 1).await[0];
+    let change = StateChange {
+        to: SessionState::LoggedOut,
+        reason: "AUTH_KEY_DUPLICATED".to_owned(),
+        incident: Some("session.auth_key_duplicated"),
+    };
+    let mut connection = database.pool().acquire().await.unwrap();
+    assert!(sessions::change_state(&mut connection, key, &change).await.unwrap());
+    assert!(!sessions::change_state(&mut connection, key, &change).await.unwrap());
+    let types: Vec<String> = sqlx::query_scalar("SELECT type FROM events ORDER BY id")
+        .fetch_all(database.pool())
+        .await
+        .unwrap();
+    assert_eq!(types, ["session.state_changed", "session.access_lost"]);
+    let incidents: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_log")
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+    assert_eq!(incidents, 1);
+}
