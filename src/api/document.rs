@@ -363,5 +363,4 @@ fn make_enum(schema: &mut Map<String, Value>) {
 }
 
 #[cfg(test)]
-#[path = "document_tests.rs"]
 mod tests;

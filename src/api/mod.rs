@@ -14,8 +14,6 @@ mod routes;
 mod sessions;
 mod shell;
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
 mod tests;
 mod typed;
 mod wait;

@@ -198,7 +198,7 @@ async fn announced(watch: &mut Option<Box<dyn FinishedJobs>>) -> Vec<JobId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::testing::TestApi;
+    use crate::api::tests::bed::TestApi;
 
     #[test]
     fn polling_slows_down_with_the_number_of_waiters() {

@@ -111,7 +111,7 @@ impl Database {
 pub struct Stack {
     pub database: Database,
     pub sandbox: SandboxHandle,
-    pub api: Process,
+    _api: Process,
     pub api_addr: SocketAddr,
     pub key: String,
     variables: Vec<(String, String)>,
@@ -147,7 +147,7 @@ impl Stack {
         Self {
             database,
             sandbox,
-            api,
+            _api: api,
             api_addr,
             key,
             variables,

@@ -324,5 +324,4 @@ fn safe_cell(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "members_tests.rs"]
 mod tests;

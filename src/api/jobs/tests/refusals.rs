@@ -5,7 +5,7 @@ use wireroom_jobs::ports::Clock as _;
 
 use super::{join, with};
 use crate::{
-    api::testing::{TestApi, send},
+    api::tests::bed::{TestApi, send},
     ids::SessionId,
 };
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{id_of, join};
 use crate::{
-    api::testing::{TestApi, send},
+    api::tests::bed::{TestApi, send},
     ids::JobId,
 };
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::join;
 use crate::{
-    api::testing::{TestApi, send},
+    api::tests::bed::{TestApi, send},
     ids::JobId,
 };
 

@@ -1,5 +1,7 @@
 //! What every request passes through: keys, errors, ids, headers. The errors of one resource are tested beside it.
 
+pub mod bed;
+
 use std::{
     io,
     net::SocketAddr,
@@ -21,12 +23,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    problem::Code,
-    serve,
-    shell::Shell,
-    testing::{TestApi, send},
-};
+use self::bed::{TestApi, send};
+use super::{problem::Code, serve, shell::Shell};
 use crate::{
     ids::WorkerId,
     store::api_keys::{self, KeyMaterial, Scope},
@@ -236,7 +234,7 @@ fn panicking() -> poem::Error {
 async fn a_handler_that_hangs_is_answered_in_time() {
     let hang = make(|_| std::future::pending::<poem::Result<poem::Response>>());
     let routes = Route::new().at("/", hang.map_to_response()).map_to_response();
-    let shell = Shell::new(routes, super::testing::detached()).time_limit(Duration::from_millis(20));
+    let shell = Shell::new(routes, bed::detached()).time_limit(Duration::from_millis(20));
     let answer = TestClient::new(shell).get("/").send().await;
     answer.assert_status(StatusCode::SERVICE_UNAVAILABLE);
     answer.assert_header("Retry-After", "1");
@@ -244,7 +242,7 @@ async fn a_handler_that_hangs_is_answered_in_time() {
 
 #[tokio::test]
 async fn without_its_database_the_api_says_so() {
-    let api = super::testing::over_nothing();
+    let api = bed::over_nothing();
     let request = || TestClient::new(&api);
     let answer = request()
         .get("/v1/jobs")

@@ -5,7 +5,7 @@ use poem::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::testing::{TestApi, send};
+use crate::api::tests::bed::{TestApi, send};
 
 /// A finished scan of `count` people, whose user ids go up from 1.
 async fn scan(api: &TestApi, count: i32) -> JobId {

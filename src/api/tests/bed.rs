@@ -21,7 +21,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use wireroom_jobs::{JobKind, ports::Clock};
 
-use super::{ApiDeps, FinishedJobs, JobSignals, State, app};
+use crate::api::{ApiDeps, FinishedJobs, JobSignals, State, app};
 use crate::{
     clock::SystemClock,
     cluster::testing::TestDatabase,
@@ -158,8 +158,8 @@ impl TestApi {
     }
 
     fn over(database: TestDatabase, key: String, change: impl FnOnce(&mut Config)) -> Self {
-        let mut source = Source::from_values([("DATABASE_URL".to_owned(), database.url().to_owned())]);
-        let mut config = Config::from_source(&mut source).expect("a configuration");
+        let source = Source::from_values([("DATABASE_URL".to_owned(), database.url().to_owned())]);
+        let mut config = Config::from_source(source).expect("a configuration");
         change(&mut config);
         let clock = Arc::new(TestClock(Mutex::new(TimeDelta::zero())));
         let signals = Arc::new(Signals::default());
@@ -284,7 +284,7 @@ pub fn over_nothing() -> BoxEndpoint<'static, Response> {
 pub fn detached() -> Arc<State> {
     // Port 1 of the own machine takes no connection.
     let url = "postgres://nobody@127.0.0.1:1/nothing";
-    let config = Config::from_source(&mut Source::from_values([
+    let config = Config::from_source(Source::from_values([
         ("DATABASE_URL".to_owned(), url.to_owned()),
         ("WIREROOM_DATABASE_ACQUIRE_SECONDS".to_owned(), "0.2".to_owned()),
     ]))
