@@ -11,8 +11,9 @@ use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, fmt, layer::Subscr
 
 use crate::config::{LogFormat, TelemetryConfig};
 
-/// Libraries that are only heard when something is wrong, unless the filter names them.
-const QUIET: [&str; 3] = ["sqlx", "poem", "apalis"];
+/// Libraries that are only heard when something is wrong, unless the filter names them. apalis warns of the order of its
+/// layers by their names, and does not know ours.
+const QUIET: [(&str, &str); 3] = [("sqlx", "warn"), ("poem", "warn"), ("apalis", "error")];
 
 /// Libraries whose logs print requests, and so phone numbers, codes and texts; they warn of every connection that ends.
 /// Only their errors are heard, whatever the filter asks for: what their calls came to is logged by who made them.
@@ -56,8 +57,8 @@ pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
 fn filter(asked: &str) -> Result<EnvFilter, TelemetryError> {
     let quiet = QUIET
         .iter()
-        .filter(|library| !asked.contains(*library))
-        .map(|library| format!("{library}=warn"));
+        .filter(|(library, _)| !asked.contains(*library))
+        .map(|(library, level)| format!("{library}={level}"));
     let directives: Vec<String> = quiet.chain([asked.to_owned()]).collect();
     EnvFilter::builder()
         .parse(directives.join(","))

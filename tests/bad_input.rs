@@ -61,7 +61,7 @@ async fn a_name_of_the_wrong_shape_is_refused_before_a_job_is_made() {
     ] {
         let (status, problem) = refused(&stack, json!({ "kind": "join", "args": { "chat": chat } })).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{chat}: {problem}");
-        assert_eq!(problem["code"], "args_invalid", "{chat}: {problem}");
+        assert_eq!(problem["code"], "invalid_value", "{chat}: {problem}");
         assert_eq!(problem["field"], "args.chat", "{chat}: {problem}");
     }
     assert_eq!(stack.figure("SELECT count(*) FROM all_jobs").await, 0);
@@ -91,7 +91,7 @@ async fn a_message_too_long_or_empty_is_refused_by_length() {
 async fn a_job_for_a_session_that_is_not_ready_is_refused_with_its_state() {
     let stack = Stack::start().await;
     let sessions = stack.get("/v1/sessions").await;
-    let id = sessions["sessions"][0]["id"].as_str().expect("an id").to_owned();
+    let id = sessions["items"][0]["id"].as_str().expect("an id").to_owned();
     sqlx::query("UPDATE sessions SET state = 'logged_out', state_reason = 'SESSION_REVOKED'")
         .execute(stack.database.pool())
         .await
@@ -119,6 +119,6 @@ async fn a_job_for_a_pool_without_sessions_waits_and_says_so() {
     let id = stack.post("join", json!({ "chat": "@harbour_market" })).await;
     let job = stack.job(&id).await;
     assert_eq!(job["state"], "queued", "{job}");
-    assert_eq!(job["wait_reason"]["code"], "no_ready_session", "{job}");
+    assert_eq!(job["wait_reason"]["code"], "pool_empty", "{job}");
     stack.finish().await;
 }

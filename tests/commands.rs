@@ -7,7 +7,7 @@ use wireroom::cluster::testing::TestDatabase;
 
 use crate::support::{process::Process, stack::http_client};
 
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// An empty database: [`TestDatabase`] is a migrated one, so its schema goes.
 async fn empty_database() -> TestDatabase {

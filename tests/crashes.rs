@@ -21,7 +21,7 @@ async fn kill_the_worker_of(stack: &Stack, id: &str, workers: [Process; 2]) -> P
     let job = stack.job(id).await;
     let worker = job["worker"].as_str().expect("a worker").to_owned();
     let listed = stack.get("/v1/workers").await;
-    let row = listed["workers"]
+    let row = listed["items"]
         .as_array()
         .expect("a list")
         .iter()

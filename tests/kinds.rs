@@ -175,7 +175,7 @@ async fn scan_sees_every_member_and_no_phone_number() {
     let mut path = format!("/v1/jobs/{id}/members?limit=500");
     loop {
         let page = stack.get(&path).await;
-        members += page["members"].as_array().expect("a list").len();
+        members += page["items"].as_array().expect("a list").len();
         let Some(cursor) = page["next_cursor"].as_str() else {
             break;
         };

@@ -182,9 +182,8 @@ impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
     ) -> poem::Result<Self> {
         let state = State::of(request)?;
         let caller = state.authenticator.authenticate(request).await?;
-        if let Some(context) = request.data::<RequestContext>() {
-            context.called_by(&caller);
-        }
+        let context = RequestContext::of(request)?;
+        context.called_by(&caller);
         if caller.scope < N::SCOPE {
             let detail = format!(
                 "This needs a key with the scope {}; this key has the scope {}.",
@@ -199,6 +198,8 @@ impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
                 .header("WWW-Authenticate", challenge)
                 .into());
         }
+        // Here because it must come after the key, and before the handler reads a parameter.
+        state.routes.check_query(request.method(), context.uri())?;
         Ok(Self(caller, PhantomData))
     }
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI document: poem-openapi's operations with schemars' schemas. The args of a job are a union by `kind`, made of
+//! The `OpenAPI` document: poem-openapi's operations with schemars' schemas. The args of a job are a union by `kind`, made of
 //! the structs in `jobs`: the same that are parsed.
 
 use poem_openapi::{OpenApi, OpenApiService, Tags};
@@ -41,35 +41,71 @@ pub enum Tag {
 
 const SCHEMAS: &str = "#/components/schemas/";
 
-/// The service behind all described routes.
-pub fn service() -> OpenApiService<impl OpenApi + use<>, ()> {
-    let apis = (
-        CreateApi,
-        ListApi,
-        GetApi,
-        CancelApi,
-        MembersApi,
-        WhyApi,
-        SessionsApi,
-        WorkersApi,
-        ChatsApi,
-        HealthApi,
-    );
-    OpenApiService::new(apis, "Wireroom", env!("CARGO_PKG_VERSION")).description(description())
+macro_rules! resources {
+    ($($api:ident),+ $(,)?) => {
+        /// The service behind all described routes.
+        pub fn service() -> OpenApiService<impl OpenApi + use<>, ()> {
+            service_of(($($api,)+))
+        }
+
+        /// What poem-openapi says of each resource. Asked for all at once, it writes a path once for each resource that
+        /// has operations there, and a reader sees the last only.
+        fn resource_documents() -> Vec<Value> {
+            vec![$(described(&service_of($api))),+]
+        }
+    };
+}
+
+resources!(
+    CreateApi,
+    ListApi,
+    GetApi,
+    CancelApi,
+    MembersApi,
+    WhyApi,
+    SessionsApi,
+    WorkersApi,
+    ChatsApi,
+    HealthApi,
+);
+
+fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {
+    OpenApiService::new(api, "Wireroom", env!("CARGO_PKG_VERSION")).description(description())
+}
+
+fn described<T: OpenApi>(service: &OpenApiService<T, ()>) -> Value {
+    // poem-openapi writes JSON that serde_json reads.
+    serde_json::from_str(&service.spec()).unwrap_or_default()
+}
+
+/// Adds what `other` has; lists are those of tags, which are put together without repeats.
+fn merge(into: &mut Value, other: Value) {
+    match (into, other) {
+        (Value::Object(into), Value::Object(other)) => {
+            for (key, value) in other {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(into), Value::Array(other)) => {
+            for value in other {
+                if !into.contains(&value) {
+                    into.push(value);
+                }
+            }
+        }
+        (into, other) => *into = other,
+    }
 }
 
 fn description() -> String {
-    let codes: String = Code::ALL
+    let codes: Vec<String> = Code::ALL
         .iter()
         .map(|code| {
-            format!(
-                "| `{}` | {} | {} |\n",
-                code.as_str(),
-                code.status().as_u16(),
-                code.title()
-            )
+            let status = code.status().as_u16();
+            format!("| `{}` | {status} | {} |", code.as_str(), code.title())
         })
         .collect();
+    let codes = codes.join("\n");
     format!(
         "Runs Telegram work: post a job, and read its result.\n\n\
          Every `/v1` route needs a key: `Authorization: Bearer wr_<id>_<secret>`. Every response carries `X-Request-Id`; a \
@@ -79,10 +115,12 @@ fn description() -> String {
     )
 }
 
-/// The OpenAPI document, the same at every call: what `/openapi.json` answers and `wireroom openapi` prints.
+/// The `OpenAPI` document, the same at every call: what `/openapi.json` answers and `wireroom openapi` prints.
 pub fn document() -> Value {
-    // poem-openapi writes JSON that serde_json reads.
-    let mut document: Value = serde_json::from_str(&service().spec()).unwrap_or_default();
+    let mut document = Value::Null;
+    for resource in resource_documents() {
+        merge(&mut document, resource);
+    }
     let mut schemas = schemas();
     add_unions(&mut schemas);
     if let Some(known) = document["components"]["schemas"].as_object_mut() {
@@ -90,7 +128,13 @@ pub fn document() -> Value {
     }
     describe_parameters(&mut document);
     tidy(&mut document);
+    document["servers"] = json!([{ "url": "/" }]);
     document
+}
+
+/// The document as text, with a line's end: what `openapi/openapi.json` holds.
+pub fn document_text() -> String {
+    format!("{:#}\n", document())
 }
 
 /// The schemas of every type in a request or a response.
@@ -216,7 +260,8 @@ fn capitalised(word: &str) -> String {
 fn describe_parameters(document: &mut Value) {
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
         for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut) {
-            for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+            let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+            for parameter in parameters.into_iter().flatten() {
                 let name = parameter["name"].as_str().unwrap_or_default().to_owned();
                 if let Some(schema) = parameter_schema(path, &name) {
                     parameter["schema"] = schema;
@@ -244,8 +289,7 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
     })
 }
 
-/// Puts poem-openapi's and schemars' habits right: media types without a charset, and `nullable` instead of a union with
-/// null, which clients and Swagger UI show better.
+/// Puts poem-openapi's and schemars' habits right where clients and Swagger UI show something else better.
 fn tidy(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(tidy),
@@ -253,24 +297,70 @@ fn tidy(value: &mut Value) {
             if let Some(json) = object.remove("application/json; charset=utf-8") {
                 object.insert("application/json".to_owned(), json);
             }
+            if let Some(Value::Object(headers)) = object.get_mut("headers") {
+                *headers = std::mem::take(headers)
+                    .into_iter()
+                    .map(|(name, header)| (header_name(&name), header))
+                    .collect();
+            }
+            if object.get("description").is_some_and(|description| description == "") {
+                object.insert("description".to_owned(), json!("Success."));
+            }
             make_nullable(object);
+            make_enum(object);
             object.values_mut().for_each(tidy);
         }
         _ => {}
     }
 }
 
+/// `LOCATION` as `Location`.
+fn header_name(name: &str) -> String {
+    let words: Vec<String> = name.split('-').map(|word| capitalised(&word.to_lowercase())).collect();
+    words.join("-")
+}
+
+/// `nullable` instead of a union with null.
 fn make_nullable(schema: &mut Map<String, Value>) {
     let is_null = |member: &Value| member["enum"] == json!([null]);
-    let Some(members) = schema.get("anyOf").and_then(Value::as_array) else {
+    let Some([member, null]) = schema.get("anyOf").and_then(Value::as_array).map(Vec::as_slice) else {
         return;
     };
-    if let [member, null] = members.as_slice()
-        && is_null(null)
-    {
+    if is_null(null) {
         let member = member.clone();
         schema.remove("anyOf");
         schema.insert("allOf".to_owned(), json!([member]));
         schema.insert("nullable".to_owned(), json!(true));
     }
 }
+
+/// One list of words instead of a union with a described member for each word; the description lists them.
+fn make_enum(schema: &mut Map<String, Value>) {
+    let Some(members) = schema.get("oneOf").and_then(Value::as_array) else {
+        return;
+    };
+    if !members
+        .iter()
+        .all(|member| member["enum"].is_array() && member["type"] == "string")
+    {
+        return;
+    }
+    let description = schema.get("description").and_then(Value::as_str).unwrap_or_default();
+    let (mut words, mut meanings) = (Vec::new(), Vec::new());
+    for member in members {
+        for word in member["enum"].as_array().into_iter().flatten() {
+            if let (Some(word), Some(meaning)) = (word.as_str(), member["description"].as_str()) {
+                meanings.push(format!("- `{word}`: {meaning}"));
+            }
+            words.push(word.clone());
+        }
+    }
+    let description = format!("{description}\n\n{}", meanings.join("\n"));
+    schema.remove("oneOf");
+    schema.insert("type".to_owned(), json!("string"));
+    schema.insert("enum".to_owned(), Value::Array(words));
+    schema.insert("description".to_owned(), json!(description));
+}
+
+#[cfg(test)]
+mod tests;

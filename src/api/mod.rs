@@ -14,31 +14,47 @@ mod routes;
 mod sessions;
 mod shell;
 #[cfg(test)]
-mod testing;
+mod tests;
 mod typed;
 mod wait;
 mod workers;
 
 use std::{io, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use poem::{Endpoint, EndpointExt, Request, Response, Route, Server, listener::TcpAcceptor};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use wireroom_jobs::ports::Clock;
 
-pub use self::document::document;
+pub use self::document::{document, document_text};
 use self::{auth::Authenticator, problem::Problem, routes::Routes, shell::Shell, wait::Waiters};
-use crate::{config::Config, ids::JobId, store::PgPool};
+use crate::{
+    config::Config,
+    ids::JobId,
+    store::{PgPool, jobs::NewJob},
+};
 
 /// How long a connection may be silent: longer than the longest wait, so that only dead ones are closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// What the API tells the queue after a commit. Neither call may block; both may be lost, since the queue polls too.
+/// What the API tells the queue, and hears from it. No call may block. Each may be lost: the queue polls, and so do waiters.
 pub trait JobSignals: Send + Sync {
-    /// A job was stored; `scheduled`: it has a time ahead.
-    fn enqueued(&self, scheduled: bool);
-    /// A running job is to stop.
+    /// Jobs were stored, and that is committed.
+    fn enqueued(&self, jobs: &[NewJob]);
+    /// A running job is to stop, and that is committed.
     fn cancelled(&self, job: JobId);
+    /// Jobs were finished by the API: cancelled while they waited.
+    fn finished(&self, jobs: &[JobId]);
+    /// Begins to hear of finished jobs; held only while somebody waits for one.
+    fn watch_finished(&self) -> Box<dyn FinishedJobs>;
+}
+
+/// Announcements of finished jobs.
+#[async_trait]
+pub trait FinishedJobs: Send {
+    /// The jobs of the next announcement; none when announcements were missed. May be dropped half-way without losing one.
+    async fn next(&mut self) -> Vec<JobId>;
 }
 
 /// What the API stands on.
@@ -86,7 +102,8 @@ impl State {
 pub async fn serve(deps: ApiDeps, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
     let state = State::new(deps);
     let grace = state.config.queue.shutdown_soft;
-    let waiters = tokio::spawn(Arc::clone(&state.waiters).run(state.pool.clone(), shutdown.clone()));
+    let waiters =
+        tokio::spawn(Arc::clone(&state.waiters).run(state.pool.clone(), Arc::clone(&state.signals), shutdown.clone()));
     let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
         .idle_timeout(IDLE_TIMEOUT)
         .run_with_graceful_shutdown(app(state), shutdown.cancelled(), Some(grace))
@@ -98,8 +115,8 @@ pub async fn serve(deps: ApiDeps, listener: TcpListener, shutdown: CancellationT
 fn app(state: Arc<State>) -> impl Endpoint<Output = Response> {
     let service = document::service();
     let routes = Route::new()
-        .at("/docs", docs::page(&service))
-        .at("/openapi.json", docs::endpoint())
+        .at("/docs", poem::get(docs::page(&service)))
+        .at("/openapi.json", poem::get(docs::endpoint()))
         .nest("/", service);
     Shell::new(routes.map_to_response(), state)
 }

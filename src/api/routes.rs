@@ -1,6 +1,6 @@
 //! The routes there are, read from the document: which methods a path has, and which query parameters an operation takes.
 
-use poem::{Request, http::Method};
+use poem::http::{Method, Uri};
 use serde_json::Value;
 use url::form_urlencoded;
 
@@ -23,7 +23,7 @@ struct Route {
 pub struct Routes(Vec<Route>);
 
 impl Routes {
-    /// The routes of an OpenAPI document.
+    /// The routes of an `OpenAPI` document.
     pub fn of(document: &Value) -> Self {
         let described = document["paths"]
             .as_object()
@@ -59,22 +59,22 @@ impl Routes {
     }
 
     /// Refuses parameters that the operation has not: a misspelt filter must not look like an unfiltered list.
-    pub fn check_query(&self, request: &Request) -> Result<(), Problem> {
-        let Some(query) = request.original_uri().query() else {
+    pub fn check_query(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
+        let Some(query) = uri.query() else {
             return Ok(());
         };
-        let method = match request.method() {
+        let method = match method {
             &Method::HEAD => &Method::GET,
             method => method,
         };
         let operation = self
-            .find(request.original_uri().path())
+            .find(uri.path())
             .and_then(|route| route.operations.iter().find(|operation| operation.method == *method));
         let Some(operation) = operation else {
             return Ok(());
         };
         let mut seen: Vec<String> = Vec::new();
-        for (name, _) in form_urlencoded::parse(query.as_bytes()) {
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if !operation.query.iter().any(|known| *known == name) {
                 let known = match operation.query.as_slice() {
                     [] => "there are none".to_owned(),
@@ -85,6 +85,11 @@ impl Routes {
             }
             if seen.iter().any(|other| *other == name) {
                 let detail = "A query parameter may be given once.";
+                return Err(Problem::new(Code::InvalidParameter, detail).field(name));
+            }
+            if value.contains('\0') {
+                // Postgres has no text with it.
+                let detail = "A query parameter may not contain NUL.";
                 return Err(Problem::new(Code::InvalidParameter, detail).field(name));
             }
             seen.push(name.into_owned());

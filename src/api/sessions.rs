@@ -143,7 +143,6 @@ impl SessionsApi {
         operation_id = "list_sessions",
         tag = "Tag::Sessions"
     )]
-    #[expect(clippy::too_many_arguments, reason = "one per filter")]
     async fn list(
         &self,
         _caller: Allowed<Viewer>,

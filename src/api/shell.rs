@@ -12,7 +12,7 @@ use futures::FutureExt;
 use poem::{
     Endpoint, Request, Response,
     error::{MethodNotAllowedError, NotFoundError},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header},
 };
 use poem_openapi::error::{ContentTypeError, ParseParamError};
 use uuid::Uuid;
@@ -51,16 +51,30 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
 #[derive(Debug, Clone)]
 pub struct RequestContext {
     id: Arc<str>,
+    uri: Uri,
     caller: Arc<OnceLock<String>>,
 }
 
 impl RequestContext {
-    fn of(request: &Request) -> Self {
+    fn new(request: &Request) -> Self {
         let given = request.header(REQUEST_ID).filter(|id| is_request_id(id));
         Self {
             id: given.map_or_else(|| Uuid::now_v7().to_string().into(), Into::into),
+            uri: request.uri().clone(),
             caller: Arc::default(),
         }
+    }
+
+    /// The target of the request, before routing took it apart.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// The context of a request that came through the shell.
+    pub fn of(request: &Request) -> Result<&Self, Problem> {
+        request
+            .data()
+            .ok_or_else(|| Problem::internal("a request came past the shell"))
     }
 
     /// The id in `X-Request-Id`: the client's when it has one of the right form, else a fresh one.
@@ -92,11 +106,22 @@ struct Panicked(String);
 pub struct Shell<E> {
     inner: E,
     state: Arc<State>,
+    time_limit: Duration,
 }
 
 impl<E> Shell<E> {
     pub fn new(inner: E, state: Arc<State>) -> Self {
-        Self { inner, state }
+        Self {
+            inner,
+            state,
+            time_limit: TIMEOUT,
+        }
+    }
+
+    /// With another time limit than 10 s.
+    #[cfg(test)]
+    pub fn time_limit(self, time_limit: Duration) -> Self {
+        Self { time_limit, ..self }
     }
 }
 
@@ -105,10 +130,10 @@ impl<E: Endpoint<Output = Response>> Endpoint for Shell<E> {
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let started = self.state.clock.now();
-        let context = RequestContext::of(&request);
+        let context = RequestContext::new(&request);
         let method = request.method().clone();
-        let path = request.original_uri().path().to_owned();
-        let limit = time_limit(&request);
+        let path = context.uri().path().to_owned();
+        let limit = self.limit_of(&request);
         request.extensions_mut().insert(context.clone());
         request.extensions_mut().insert(Arc::clone(&self.state));
 
@@ -133,6 +158,13 @@ impl<E: Endpoint<Output = Response>> Endpoint for Shell<E> {
 }
 
 impl<E> Shell<E> {
+    fn limit_of(&self, request: &Request) -> Duration {
+        match prefer::wait(request.headers()) {
+            Ok(Some(wait)) if request.method() == Method::POST => (wait + BEYOND_WAIT).max(self.time_limit),
+            _ => self.time_limit,
+        }
+    }
+
     /// The problem behind an error of poem's or of our own.
     fn problem(&self, error: poem::Error, path: &str) -> Problem {
         let error = match error.downcast::<Problem>() {
@@ -175,13 +207,6 @@ fn timed_out(limit: Duration) -> Problem {
     Problem::new(Code::Timeout, detail).source("the time limit of the request passed")
 }
 
-fn time_limit(request: &Request) -> Duration {
-    match prefer::wait(request.headers()) {
-        Ok(Some(wait)) if request.method() == Method::POST => (wait + BEYOND_WAIT).max(TIMEOUT),
-        _ => TIMEOUT,
-    }
-}
-
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
@@ -193,7 +218,8 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 fn report(problem: &Problem, context: &RequestContext, method: &Method, path: &str) {
     if problem.is_fault() {
         let error: &(dyn std::error::Error + 'static) = problem;
-        tracing::error!(request.id = context.id(), %method, path, error, "a request failed");
+        let code = problem.code().as_str();
+        tracing::error!(request.id = context.id(), %method, path, code, error, "a request failed");
     }
 }
 

@@ -7,19 +7,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::MissedTickBehavior,
-};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::problem::{Code, Problem};
+use super::{
+    FinishedJobs, JobSignals,
+    problem::{Code, Problem},
+};
 use crate::{
     ids::JobId,
     store::{
-        PgPool, StoreError,
-        finished::{self, FinishedListener},
+        PgPool,
         job_reads::{self, JobRecord},
     },
 };
@@ -32,20 +31,12 @@ const POLL_PER_WAITER: Duration = Duration::from_micros(250);
 
 const MAX_POLL: Duration = Duration::from_millis(250);
 
-/// How often those who have stopped waiting are forgotten in the database.
-const SWEEP: Duration = Duration::from_secs(60);
-
-/// How long to wait before the listener is tried again.
-const LISTENER_RETRY: Duration = Duration::from_secs(1);
-
-/// Announcements that may wait to be looked at; when they are more, polling finds the jobs.
-const ANNOUNCEMENTS: usize = 1024;
-
 /// Those who wait for jobs in this process.
 pub struct Waiters {
     seats: Arc<Semaphore>,
     waiting: Mutex<HashMap<Uuid, Vec<oneshot::Sender<JobRecord>>>>,
     arrived: Notify,
+    poll: Duration,
 }
 
 /// The right to wait, taken before the job is stored: whoever cannot wait leaves no job behind.
@@ -62,11 +53,17 @@ pub struct Waiting {
 }
 
 impl Waiters {
+    /// At most `max` who wait at a time.
     pub fn new(max: usize) -> Arc<Self> {
+        Self::polling(max, POLL)
+    }
+
+    fn polling(max: usize, poll: Duration) -> Arc<Self> {
         Arc::new(Self {
             seats: Arc::new(Semaphore::new(max)),
             waiting: Mutex::default(),
             arrived: Notify::new(),
+            poll,
         })
     }
 
@@ -83,32 +80,24 @@ impl Waiters {
     }
 
     /// Brings results to those who wait, until `shutdown`; then nobody waits any longer.
-    pub async fn run(self: Arc<Self>, pool: PgPool, shutdown: CancellationToken) {
-        let mut announcements = Announcements::default();
-        let mut sweep = tokio::time::interval(SWEEP);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pub async fn run(self: Arc<Self>, pool: PgPool, signals: Arc<dyn JobSignals>, shutdown: CancellationToken) {
+        let mut watch = None;
         loop {
             let waited_for = self.ids();
-            if !waited_for.is_empty() {
-                announcements.open(&pool);
+            if waited_for.is_empty() {
+                watch = None;
+            } else {
+                // Before the look, so that nothing falls between the two.
+                watch.get_or_insert_with(|| signals.watch_finished());
                 self.bring(&pool, &waited_for).await;
             }
-            // Asked again: who arrived meanwhile has left a permit in `arrived`.
-            let pause = poll_pause(self.ids().len());
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = self.arrived.notified() => {}
-                () = until(pause) => {}
-                _ = sweep.tick() => {
-                    if let Err(error) = finished::sweep(&pool).await {
-                        log_failure(&error);
-                    }
-                }
-                ids = announcements.next() => {
-                    let ids = self.only_waited_for(ids);
-                    if !ids.is_empty() {
-                        self.bring(&pool, &ids).await;
-                    }
+                () = until(poll_pause(self.poll, waited_for.len())) => {}
+                jobs = announced(&mut watch) => {
+                    let jobs = self.only_waited_for(&jobs);
+                    self.bring(&pool, &jobs).await;
                 }
             }
         }
@@ -117,10 +106,16 @@ impl Waiters {
     }
 
     async fn bring(&self, pool: &PgPool, ids: &[Uuid]) {
+        if ids.is_empty() {
+            return;
+        }
         match job_reads::finished(pool, ids).await {
             Ok(jobs) => jobs.into_iter().for_each(|job| self.deliver(&job)),
             // Those who wait lose nothing: the next poll asks again.
-            Err(error) => log_failure(&error),
+            Err(error) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::debug!(error, "the jobs that are waited for could not be looked at");
+            }
         }
     }
 
@@ -135,10 +130,10 @@ impl Waiters {
         self.lock().keys().copied().collect()
     }
 
-    fn only_waited_for(&self, mut ids: Vec<Uuid>) -> Vec<Uuid> {
+    fn only_waited_for(&self, jobs: &[JobId]) -> Vec<Uuid> {
         let waiting = self.lock();
-        ids.retain(|id| waiting.contains_key(id));
-        ids
+        let ids = jobs.iter().map(|job| job.0);
+        ids.filter(|id| waiting.contains_key(id)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Vec<oneshot::Sender<JobRecord>>>> {
@@ -147,10 +142,11 @@ impl Waiters {
 }
 
 impl Seat {
-    /// Begins to wait. Called before the job's transaction commits, so that no announcement is missed.
+    /// Begins to wait: before the job's transaction commits, so that an announcement is heard.
     pub fn wait_for(self, id: JobId) -> Waiting {
         let (sender, result) = oneshot::channel();
         self.waiters.lock().entry(id.0).or_default().push(sender);
+        self.waiters.arrived.notify_one();
         Waiting { seat: self, id, result }
     }
 }
@@ -172,14 +168,16 @@ impl Drop for Waiting {
             others.retain(|other| !other.is_closed());
             if others.is_empty() {
                 waiting.remove(&self.id.0);
+                // So that nobody is listened for any longer.
+                self.seat.waiters.arrived.notify_one();
             }
         }
     }
 }
 
-fn poll_pause(waiters: usize) -> Option<Duration> {
+fn poll_pause(least: Duration, waiters: usize) -> Option<Duration> {
     let waiters = u32::try_from(waiters).unwrap_or(u32::MAX);
-    (waiters > 0).then(|| (POLL + POLL_PER_WAITER.saturating_mul(waiters)).min(MAX_POLL))
+    (waiters > 0).then(|| least.max(POLL_PER_WAITER.saturating_mul(waiters).min(MAX_POLL)))
 }
 
 async fn until(pause: Option<Duration>) {
@@ -189,77 +187,63 @@ async fn until(pause: Option<Duration>) {
     }
 }
 
-fn log_failure(error: &StoreError) {
-    let error: &(dyn std::error::Error + 'static) = error;
-    tracing::debug!(error, "the jobs that are waited for could not be looked at");
-}
-
-fn log_deafness(error: &StoreError) {
-    let error: &(dyn std::error::Error + 'static) = error;
-    tracing::warn!(error, "no announcements of finished jobs: results come by polling");
-}
-
-/// The listener, in a task of its own: reading from it must not be cut off half-way.
-#[derive(Default)]
-struct Announcements {
-    ids: Option<mpsc::Receiver<Vec<Uuid>>>,
-}
-
-impl Announcements {
-    /// Starts the listener unless it runs.
-    fn open(&mut self, pool: &PgPool) {
-        if self.ids.is_none() {
-            let (sender, receiver) = mpsc::channel(ANNOUNCEMENTS);
-            tokio::spawn(listen(pool.clone(), sender));
-            self.ids = Some(receiver);
-        }
-    }
-
-    async fn next(&mut self) -> Vec<Uuid> {
-        let Some(ids) = &mut self.ids else {
-            return std::future::pending().await;
-        };
-        // The task ends with its receiver only; without it polling goes on.
-        ids.recv().await.unwrap_or_default()
-    }
-}
-
-async fn listen(pool: PgPool, announcements: mpsc::Sender<Vec<Uuid>>) {
-    loop {
-        let heard = tokio::select! {
-            () = announcements.closed() => return,
-            heard = listen_once(&pool, &announcements) => heard,
-        };
-        let Err(error) = heard;
-        log_deafness(&error);
-        tokio::select! {
-            () = announcements.closed() => return,
-            () = tokio::time::sleep(LISTENER_RETRY) => {}
-        }
-    }
-}
-
-async fn listen_once(
-    pool: &PgPool,
-    announcements: &mpsc::Sender<Vec<Uuid>>,
-) -> Result<std::convert::Infallible, StoreError> {
-    let mut listener = FinishedListener::listen(pool).await?;
-    loop {
-        let ids = listener.next().await?;
-        // Full: polling finds them.
-        let _ = announcements.try_send(ids);
+/// The next announcement of jobs that are waited for, as far as anybody listens.
+async fn announced(watch: &mut Option<Box<dyn FinishedJobs>>) -> Vec<JobId> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::tests::bed::TestApi;
 
     #[test]
     fn polling_slows_down_with_the_number_of_waiters() {
-        assert_eq!(poll_pause(0), None);
-        assert!(poll_pause(1).expect("somebody waits") < Duration::from_millis(25));
-        assert_eq!(poll_pause(100_000), Some(MAX_POLL));
+        assert_eq!(poll_pause(POLL, 0), None);
+        assert_eq!(poll_pause(POLL, 1), Some(POLL));
+        assert!(poll_pause(POLL, 400) > Some(POLL));
+        assert_eq!(poll_pause(POLL, 100_000), Some(MAX_POLL));
+    }
+
+    #[tokio::test]
+    async fn an_announcement_brings_the_result_without_a_poll() {
+        let api = TestApi::new().await;
+        let waiters = Waiters::polling(10, Duration::from_hours(1));
+        let signals = Arc::clone(&api.signals);
+        let shutdown = CancellationToken::new();
+        let _stop = shutdown.clone().drop_guard();
+        tokio::spawn(Arc::clone(&waiters).run(
+            api.pool().clone(),
+            Arc::clone(&signals) as Arc<dyn JobSignals>,
+            shutdown,
+        ));
+        // Several, since the first look of one may come late enough to find its job.
+        for _ in 0..10 {
+            let id = api.stored_job().await;
+            let waiting = waiters.seat().expect("a seat").wait_for(id);
+            let worker = async {
+                while signals.finished.receiver_count() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                api.finish(id).await;
+                signals.finished(&[JobId::generate(), id]);
+            };
+            let (result, ()) = tokio::join!(waiting.result(Duration::from_secs(10)), worker);
+            assert_eq!(result.expect("a result in time").id, id);
+        }
+        let unheard = async {
+            while signals.finished.receiver_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        // With nobody waiting, workers need announce nothing.
+        waiters.arrived.notify_one();
+        tokio::time::timeout(Duration::from_secs(10), unheard)
+            .await
+            .expect("the watch is given up");
     }
 
     #[tokio::test]

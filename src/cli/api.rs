@@ -3,33 +3,47 @@
 use std::{io, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
+use async_trait::async_trait;
 use tokio::net::TcpListener;
 
 use super::process;
 use crate::{
-    api::{self, ApiDeps, JobSignals},
+    api::{self, ApiDeps, FinishedJobs, JobSignals},
     clock::SystemClock,
     config::Config,
     ids::JobId,
     lifecycle::{Shutdown, Signals, supervise},
-    queue::Waker,
-    store::PgPool,
+    queue::{FinishedWatch, Waker},
+    store::{PgPool, jobs::NewJob},
 };
 
-/// The API's word to the dispatchers: of this process at once, of the others by a notification.
+/// The API's word to the dispatchers, and theirs to it: of this process at once, of the others by a notification.
 struct Bell(Waker);
 
 impl JobSignals for Bell {
-    fn enqueued(&self, scheduled: bool) {
-        if scheduled {
-            self.0.scheduled();
-        } else {
-            self.0.ready();
-        }
+    fn enqueued(&self, jobs: &[NewJob]) {
+        self.0.enqueued(jobs);
     }
 
     fn cancelled(&self, job: JobId) {
         self.0.cancelled(job);
+    }
+
+    fn finished(&self, jobs: &[JobId]) {
+        self.0.finished(jobs);
+    }
+
+    fn watch_finished(&self) -> Box<dyn FinishedJobs> {
+        Box::new(Watch(self.0.watch_finished()))
+    }
+}
+
+struct Watch(FinishedWatch);
+
+#[async_trait]
+impl FinishedJobs for Watch {
+    async fn next(&mut self) -> Vec<JobId> {
+        self.0.next().await.to_vec()
     }
 }
 
@@ -51,7 +65,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             }
         }
     };
-    process::ended(supervise(&shutdown, process::bounds(&config.queue), &mut signals, work).await)?;
+    process::ended(supervise(&shutdown, process::bounds(&config.queue), &mut signals, Box::pin(work)).await)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,7 +12,7 @@ use wireroom_jobs::JobKind;
 use crate::config::Secret;
 
 /// How long one job may take over the sandbox.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 /// How often a job is looked at: its life is what the demo shows, so it does not wait for the end alone.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -84,17 +84,18 @@ impl Demo {
                 "{:>7} {:<8} {what}",
                 format!("{} ms", begun.elapsed().as_millis()),
                 kind.as_str()
-            )
+            );
         };
         let mut job = self.create(kind).await?;
         let id = text(&job, "id").to_owned();
         say(format!("accepted as {id}"));
-        let mut shown = String::new();
+        let mut shown: Vec<String> = Vec::new();
         loop {
-            let line = life(&job);
-            if line != shown {
-                say(line.clone());
-                shown = line;
+            for line in life(&job) {
+                if !shown.contains(&line) {
+                    say(line.clone());
+                    shown.push(line);
+                }
             }
             match text(&job, "state") {
                 "succeeded" => return Ok(()),
@@ -136,27 +137,26 @@ fn text<'a>(job: &'a Value, field: &str) -> &'a str {
     job[field].as_str().unwrap_or_default()
 }
 
-/// Where a job is in its life, in one line.
-fn life(job: &Value) -> String {
+/// What is known of a job's life, a line each: who claimed it is told by the finished job too.
+fn life(job: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(worker) = job["worker"].as_str() {
+        lines.push(format!("claimed by worker {worker}, attempt {}", job["attempt"]));
+    }
     match text(job, "state") {
-        "queued" => "queued".into(),
-        "scheduled" => format!("waits: {}", text(&job["wait_reason"], "message")),
-        "running" => {
-            let claimed = format!("claimed by worker {}, attempt {}", text(job, "worker"), job["attempt"]);
-            match job["progress"]["done"].as_i64() {
-                Some(done) => format!("{claimed}: {done} done"),
-                None => claimed,
-            }
-        }
-        state => format!(
-            "{state}: {}",
-            if job["result"].is_null() {
+        "queued" => lines.push("queued".into()),
+        "scheduled" => lines.push(format!("waits: {}", text(&job["wait_reason"], "message"))),
+        "running" => lines.extend(job["progress"]["done"].as_i64().map(|done| format!("{done} done"))),
+        state => {
+            let outcome = if job["result"].is_null() {
                 &job["error"]
             } else {
                 &job["result"]
-            }
-        ),
+            };
+            lines.push(format!("{state}: {outcome}"));
+        }
     }
+    lines
 }
 
 #[cfg(test)]
@@ -165,14 +165,14 @@ mod tests {
 
     #[test]
     fn a_life_is_told_from_the_job() {
-        assert_eq!(life(&json!({ "state": "queued" })), "queued");
+        assert_eq!(life(&json!({ "state": "queued" })), ["queued"]);
         assert_eq!(
             life(&json!({ "state": "running", "worker": "w", "attempt": 1, "progress": { "done": 200 } })),
-            "claimed by worker w, attempt 1: 200 done"
+            ["claimed by worker w, attempt 1", "200 done"]
         );
         assert_eq!(
-            life(&json!({ "state": "failed", "result": null, "error": { "code": "x" } })),
-            r#"failed: {"code":"x"}"#
+            life(&json!({ "state": "failed", "worker": "w", "attempt": 2, "result": null, "error": { "code": "x" } })),
+            ["claimed by worker w, attempt 2", r#"failed: {"code":"x"}"#]
         );
     }
 }

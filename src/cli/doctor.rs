@@ -6,11 +6,8 @@ use super::process::OLDEST_POSTGRES;
 use crate::{
     clock::SystemClock,
     config::{ApiConfig, Config, DatabaseConfig, ServerConfig, TelegramConfig, VaultConfig},
-    store::{
-        self, PgConnection, PgPool,
-        master_keys::{self, MasterKeysError},
-        schema::SchemaState,
-    },
+    sessions::{MasterKeyError, check_master_keys},
+    store::{self, PgConnection, PgPool, schema::SchemaState},
     vault::Vault,
 };
 use wireroom_jobs::ports::Clock;
@@ -154,12 +151,12 @@ fn master_keys(config: &VaultConfig) -> Result<Vault, Finding> {
 }
 
 async fn keys_fit(conn: &mut PgConnection, vault: &Vault) -> Finding {
-    match master_keys::verify(conn, vault).await {
-        Ok(()) => Good(format!(
+    match check_master_keys(conn, vault).await {
+        Ok(_) => Good(format!(
             "open what is sealed ({})",
             vault.key_ids().collect::<Vec<_>>().join(", ")
         )),
-        Err(error @ (MasterKeysError::Wrong { .. } | MasterKeysError::Missing { .. })) => bad(
+        Err(error @ (MasterKeyError::Other { .. } | MasterKeyError::Missing { .. })) => bad(
             error.to_string(),
             "set the keys this database was used with; a new key goes in front of them, under a new id",
         ),

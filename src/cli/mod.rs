@@ -15,6 +15,7 @@ mod process;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod session;
+mod sweeper;
 mod worker;
 
 use std::process::ExitCode;

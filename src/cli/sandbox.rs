@@ -50,11 +50,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     telemetry::init(&TelemetryConfig::read(&mut source)?)?;
     // The sandbox needs no database, and refuses unknown variables like every other role.
     source.fill("DATABASE_URL", "postgres://unused");
-    Config::from_source(&mut source)?;
+    Config::read(&mut source)?;
     let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
     let shutdown = Shutdown::new();
     let work = serve(&args, &shutdown);
-    process::ended(supervise(&shutdown, BOUNDS, &mut signals, work).await)?;
+    process::ended(supervise(&shutdown, BOUNDS, &mut signals, Box::pin(work)).await)?;
     Ok(ExitCode::SUCCESS)
 }
 

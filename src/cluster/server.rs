@@ -304,6 +304,7 @@ impl Running {
 }
 
 impl Drop for Running {
+    #[expect(clippy::disallowed_methods, reason = "a drop cannot await")]
     fn drop(&mut self) {
         self.let_go(false);
         let polls = STOP_SECONDS * 1000 / 10;

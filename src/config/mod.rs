@@ -39,11 +39,15 @@ pub struct Config {
 impl Config {
     /// Reads the process's environment over `.env` in the working directory.
     pub fn load() -> Result<Self, ConfigError> {
-        Self::from_source(&mut Source::load()?)
+        Self::from_source(Source::load()?)
+    }
+
+    pub fn from_source(mut source: Source) -> Result<Self, ConfigError> {
+        Self::read(&mut source)
     }
 
     /// Reads all sections, then refuses what no section asked for.
-    pub fn from_source(source: &mut Source) -> Result<Self, ConfigError> {
+    pub fn read(source: &mut Source) -> Result<Self, ConfigError> {
         let config = Self {
             database: DatabaseConfig::read(source)?,
             api: ApiConfig::read(source)?,

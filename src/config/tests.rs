@@ -16,7 +16,7 @@ fn source(values: &[(&str, &str)]) -> Source {
 }
 
 fn read(values: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    Config::from_source(&mut source(values))
+    Config::from_source(source(values))
 }
 
 fn refusal(name: &str, value: &str) -> String {
@@ -40,7 +40,7 @@ fn example() -> BTreeMap<String, String> {
 #[test]
 fn the_example_lists_every_variable_and_no_other() {
     let mut source = source(&[]);
-    Config::from_source(&mut source).unwrap();
+    Config::read(&mut source).unwrap();
     let asked: BTreeSet<String> = source.asked().map(str::to_owned).collect();
     assert_eq!(example().into_keys().collect::<BTreeSet<_>>(), asked);
 }
@@ -106,9 +106,7 @@ fn a_server_needs_its_key_and_the_other_way_round() {
 
 #[test]
 fn the_database_is_required() {
-    let refused = Config::from_source(&mut Source::from_values([]))
-        .unwrap_err()
-        .to_string();
+    let refused = Config::from_source(Source::from_values([])).unwrap_err().to_string();
     assert!(refused.starts_with("DATABASE_URL is not set"), "{refused}");
 }
 

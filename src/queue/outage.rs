@@ -28,7 +28,8 @@ impl Outage {
 
     /// Notes a failure and waits before the next try: up to 100 ms doubled per failure in a row, at most two seconds.
     pub async fn failed(&self, error: &StoreError, failures: u32) {
-        if !self.away.swap(true, Ordering::Relaxed) {
+        // A pool that this process has closed is its end, and no failure.
+        if !error.is_closed() && !self.away.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 error = error as &dyn std::error::Error,
                 "the database failed; trying again"

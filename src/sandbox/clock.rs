@@ -1,8 +1,11 @@
 //! The transport side's two clocks: wall time, which message ids and salts are made of, and time since the start.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 /// Time since 1970.
+#[expect(clippy::disallowed_methods, reason = "this is the sandbox's clock")]
 pub(super) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

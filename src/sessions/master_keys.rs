@@ -1,6 +1,6 @@
 //! Refuses to start with a wrong vault, by name, before anything is touched.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::{
     store::{StoreError, failed, vault_keys},
@@ -32,29 +32,35 @@ pub enum MasterKeyError {
 /// Checks that every configured key is the one it was, and that no sealed value needs another; then remembers new keys.
 pub async fn verify_master_keys(database: &PgPool, vault: &Vault) -> Result<(), MasterKeyError> {
     let mut connection = database.acquire().await.map_err(failed("verify_master_keys"))?;
-    let mut new = Vec::new();
-    for id in vault.key_ids() {
-        match vault_keys::check_of(&mut connection, id).await? {
-            Some(check) => open(vault, &check)?,
-            None => new.push(vault.seal_with(id, &owner(id), CHECK)?),
-        }
-    }
-    let used = vault_keys::used(&mut connection).await?;
-    let missing: Vec<String> = used
-        .into_iter()
-        .filter(|used| !vault.key_ids().any(|id| id == used))
-        .collect();
-    if !missing.is_empty() {
-        return Err(MasterKeyError::Missing { ids: missing });
-    }
-    for check in new {
-        vault_keys::remember(&mut connection, &check).await?;
+    for id in check_master_keys(&mut connection, vault).await? {
+        vault_keys::remember(&mut connection, &vault.seal_with(&id, &owner(&id), CHECK)?).await?;
         // Another process may have been first, with another key.
-        if let Some(kept) = vault_keys::check_of(&mut connection, &check.key_id).await? {
+        if let Some(kept) = vault_keys::check_of(&mut connection, &id).await? {
             open(vault, &kept)?;
         }
     }
     Ok(())
+}
+
+/// The same without a write; answers with the ids of keys that were never used here.
+pub async fn check_master_keys(connection: &mut PgConnection, vault: &Vault) -> Result<Vec<String>, MasterKeyError> {
+    let mut new = Vec::new();
+    for id in vault.key_ids() {
+        match vault_keys::check_of(connection, id).await? {
+            Some(check) => open(vault, &check)?,
+            None => new.push(id.to_owned()),
+        }
+    }
+    let used = vault_keys::used(connection).await?;
+    let missing: Vec<String> = used
+        .into_iter()
+        .filter(|used| !vault.key_ids().any(|id| id == used))
+        .collect();
+    if missing.is_empty() {
+        Ok(new)
+    } else {
+        Err(MasterKeyError::Missing { ids: missing })
+    }
 }
 
 fn open(vault: &Vault, check: &crate::vault::Sealed) -> Result<(), MasterKeyError> {

@@ -12,4 +12,4 @@ mod term;
 pub use held::{HeldSession, Slots};
 pub use holder::{Holder, HolderError, HolderSettings};
 pub use import::{ImportAccount, ImportError, Imported, import};
-pub use master_keys::{MasterKeyError, verify_master_keys};
+pub use master_keys::{MasterKeyError, check_master_keys, verify_master_keys};

@@ -206,9 +206,8 @@ pub async fn get(executor: impl PgExecutor<'_>, id: JobId) -> Result<Option<JobR
             attempt AS "attempt!", max_attempts AS "max_attempts!", worker_id AS "worker_id: WorkerId", started_at,
             finished_at, cancel_requested_at, progress, result, error, tags AS "tags!", created_by,
             created_at AS "created_at!"
-        FROM all_jobs WHERE id = $1 AND (finished_at IS NULL OR finished_at >= $2)"#,
+        FROM all_jobs WHERE id = $1"#,
         id.0,
-        earliest_finish(id.0),
     )
     .fetch_optional(executor)
     .await
@@ -252,12 +251,13 @@ pub async fn list(
             started_at, finished_at, cancel_requested_at, progress, result, error, tags AS "tags!", created_by,
             created_at AS "created_at!"
         FROM all_jobs
-        WHERE ($1::uuid IS NULL OR id < $1) AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR state = $3)
+        WHERE id < $1 AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR state = $3)
             AND ($4::text IS NULL OR pool = $4) AND ($5::uuid IS NULL OR session_id = $5)
             AND ($6::text IS NULL OR $6 = ANY (tags)) AND ($7::timestamptz IS NULL OR created_at >= $7)
             AND ($8::timestamptz IS NULL OR created_at < $8)
         ORDER BY id DESC LIMIT $9"#,
-        before.map(|id| id.0),
+        // A plain comparison, so that a page far down starts at its place in the index.
+        before.map_or(Uuid::max(), |id| id.0),
         filter.kind,
         filter.state.map(JobState::as_str),
         filter.pool,

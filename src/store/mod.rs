@@ -9,7 +9,6 @@ pub mod chats;
 pub mod claims;
 pub mod completions;
 pub mod effects;
-pub mod finished;
 pub mod floods;
 pub mod gates;
 pub mod health;
@@ -18,7 +17,6 @@ pub mod job_store;
 pub mod jobs;
 pub mod leases;
 pub mod line;
-pub mod master_keys;
 pub mod member_reads;
 pub mod notifications;
 pub mod partitions;
@@ -79,6 +77,17 @@ impl StoreError {
             Self::Query { source, .. } => is_unavailable(source),
             Self::Rows { .. } | Self::Fenced { .. } | Self::Decode { .. } => false,
         }
+    }
+
+    /// The process has closed its pool: it is about to end.
+    pub fn is_closed(&self) -> bool {
+        matches!(
+            self,
+            Self::Query {
+                source: sqlx::Error::PoolClosed,
+                ..
+            }
+        )
     }
 
     /// Whether the database understood the statement and refuses its values, so that they will be refused again.

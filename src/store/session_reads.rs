@@ -117,12 +117,12 @@ async fn select(
         FROM sessions s
         LEFT JOIN session_leases l ON l.session_id = s.id AND l.owner IS NOT NULL AND l.expires_at > wireroom_now()
         WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR s.pool = $2) AND ($3::text IS NULL OR s.state = $3)
-            AND ($4::uuid IS NULL OR s.id > $4)
+            AND s.id > $4
         ORDER BY s.id LIMIT $5"#,
         id.map(|id| id.0),
         filter.pool,
         filter.state,
-        after.map(|id| id.0),
+        after.map_or(Uuid::nil(), |id| id.0),
         limit,
     )
     .fetch_all(pool)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgPool, postgres::types::PgInterval};
+use uuid::Uuid;
 
 use super::{StoreError, failed};
 use crate::ids::WorkerId;
@@ -46,11 +47,11 @@ pub async fn list(
             (SELECT count(*) FROM jobs j WHERE j.worker_id = w.id AND j.state = 'running') AS "running_jobs!"
         FROM workers w
         CROSS JOIN LATERAL (SELECT w.state <> 'stopped' AND w.heartbeat_at > wireroom_now() - $1::interval AS alive) a
-        WHERE (a.alive OR NOT $2) AND ($3::uuid IS NULL OR w.id < $3)
+        WHERE (a.alive OR NOT $2) AND w.id < $3
         ORDER BY w.id DESC LIMIT $4"#,
         dead_after,
         only_alive,
-        before.map(|id| id.0),
+        before.map_or(Uuid::max(), |id| id.0),
         limit,
     )
     .fetch_all(pool)

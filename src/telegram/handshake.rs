@@ -426,6 +426,7 @@ fn left_padded(number: &BigUint) -> [u8; 256] {
     padded
 }
 
+#[expect(clippy::disallowed_methods, reason = "MTProto wants the client's own clock")]
 fn unix_seconds() -> i32 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i32::try_from(elapsed.as_secs()).unwrap_or(i32::MAX)

@@ -111,7 +111,7 @@ impl Database {
 pub struct Stack {
     pub database: Database,
     pub sandbox: SandboxHandle,
-    pub api: Process,
+    _api: Process,
     pub api_addr: SocketAddr,
     pub key: String,
     variables: Vec<(String, String)>,
@@ -127,6 +127,7 @@ impl Stack {
     }
 
     pub async fn with(options: Options) -> Self {
+        wireroom::tls::install();
         let database = if options.own_server {
             Database::own().await
         } else {
@@ -146,7 +147,7 @@ impl Stack {
         Self {
             database,
             sandbox,
-            api,
+            _api: api,
             api_addr,
             key,
             variables,

@@ -97,6 +97,9 @@ impl JobRequest {
     /// Reads a body at the time `now`.
     pub fn parse(body: &[u8], now: DateTime<Utc>) -> Result<Self, Problem> {
         let body: Value = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+        if let Some(field) = nul(&body) {
+            return Err(invalid(field, "may not contain NUL."));
+        }
         let envelope: NewJobBody = read(&body, "", |source| NewJobBody::deserialize(source))?;
         let kind = JobKind::parse(&envelope.kind).ok_or_else(unknown_kind)?;
         let args = read(&envelope.args, "args", |source| JobArgs::deserialize(kind, source))?;
@@ -146,6 +149,27 @@ fn not_json(error: &serde_json::Error) -> Problem {
         error.column()
     );
     Problem::new(Code::InvalidJson, detail)
+}
+
+/// The path of the first string with a NUL in it, which Postgres cannot store.
+fn nul(value: &Value) -> Option<String> {
+    let below = |step: String, value: &Value| {
+        nul(value).map(|rest| match rest.as_str() {
+            "" => step,
+            index if index.starts_with('[') => format!("{step}{index}"),
+            _ => format!("{step}.{rest}"),
+        })
+    };
+    match value {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::Array(values) => {
+            let mut values = values.iter().enumerate();
+            values.find_map(|(index, value)| below(format!("[{index}]"), value))
+        }
+        // A field with NUL in its name is not known, and refused for that.
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| below(name.clone(), value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
 }
 
 fn unknown_kind() -> Problem {

@@ -21,7 +21,7 @@ use crate::{
     },
     ids::JobId,
     store::{
-        audit, failed, finished,
+        audit, failed,
         job_reads::{self, JobRecord},
         jobs::{self, Cancelled},
     },
@@ -62,7 +62,10 @@ impl CancelApi {
         let (state, id) = (state.0, job_id(&id)?);
         let (outcome, job) = cancel(state, &caller.0, context.0, id).await?;
         match outcome {
-            Cancelled::AtOnce => Ok(CancelReply::Done(Json(Typed(JobView::of(job, None))))),
+            Cancelled::AtOnce => {
+                state.signals.finished(&[id]);
+                Ok(CancelReply::Done(Json(Typed(JobView::of(job, None)))))
+            }
             Cancelled::Requested => {
                 state.signals.cancelled(id);
                 let view = view::with_wait_reason(state, job).await?;
@@ -97,9 +100,6 @@ async fn cancel(
             details: json!({ "was_running": outcome == Cancelled::Requested }),
         };
         audit::record(&mut transaction, entry).await?;
-    }
-    if outcome == Cancelled::AtOnce {
-        finished::announce(&mut transaction, &[id]).await?;
     }
     let job = job_reads::get(&mut *transaction, id).await?.ok_or_else(not_found)?;
     transaction.commit().await.map_err(failed("commit_cancel_job"))?;

@@ -23,7 +23,7 @@ use crate::{
     },
     ids::{JobId, SessionId},
     store::{
-        audit, failed, finished,
+        audit, failed,
         job_reads::{self, JobRecord},
         jobs::{self, EnqueueError, NewJob},
         session_reads,
@@ -79,7 +79,6 @@ impl CreateApi {
     /// like is refused (409, `session_not_ready`); one for a pool without a ready session is taken, waits, and says so in
     /// `wait_reason`. Scope: operator.
     #[oai(path = "/v1/jobs", method = "post", operation_id = "create_job", tag = "Tag::Jobs")]
-    #[expect(clippy::too_many_arguments, reason = "one per part of the request")]
     async fn create(
         &self,
         caller: Allowed<Operator>,
@@ -103,7 +102,7 @@ impl CreateApi {
             .map(|wait| state.waiters.seat().map(|seat| (seat, wait)))
             .transpose()?;
         let (stored, waiting) = store(state, &caller.0, context, &job, seat).await?;
-        state.signals.enqueued(job.run_at.is_some());
+        state.signals.enqueued(std::slice::from_ref(&job));
         let finished = match waiting {
             Some((waiting, wait)) => waiting.result(wait).await,
             None => None,
@@ -190,9 +189,6 @@ async fn store(
         details: json!({ "kind": job.kind.as_str(), "pool": job.pool, "session": job.session }),
     };
     audit::record(&mut transaction, entry).await?;
-    if let Some((_, wait)) = &seat {
-        finished::expect(&mut transaction, job.id, *wait).await?;
-    }
     let stored = job_reads::get(&mut *transaction, job.id)
         .await?
         .ok_or_else(|| Problem::internal("the job that was just stored is not there"))?;

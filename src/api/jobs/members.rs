@@ -214,13 +214,12 @@ fn wanted(format: Option<&str>, headers: &HeaderMap) -> Result<Format, Problem> 
     };
     accept
         .split(',')
-        .filter_map(|range| match range.split(';').next().unwrap_or_default().trim() {
+        .find_map(|range| match range.split(';').next().unwrap_or_default().trim() {
             "application/json" | "application/*" | "*/*" | "" => Some(Format::Json),
             "text/csv" | "text/*" => Some(Format::Csv),
             NDJSON => Some(Format::Ndjson),
             _ => None,
         })
-        .next()
         .ok_or_else(|| {
             let detail = "Accept application/json, text/csv or application/x-ndjson.";
             Problem::new(Code::NotAcceptable, detail).field("Accept")
@@ -323,3 +322,6 @@ fn safe_cell(text: &str) -> String {
         text.to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

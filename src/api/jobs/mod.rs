@@ -7,9 +7,13 @@ mod field_error;
 mod get;
 mod list;
 mod members;
+#[cfg(test)]
+mod tests;
 mod view;
 mod why;
 
+#[cfg(test)]
+pub use self::body::JobRequest;
 pub use self::{
     body::NewJobBody,
     cancel::CancelApi,

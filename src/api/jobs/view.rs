@@ -87,9 +87,13 @@ pub enum StateView {
     Scheduled,
     /// Due, and waiting for a session with a free slot.
     Queued,
+    /// A worker runs it.
     Running,
+    /// It ended well: see `result`.
     Succeeded,
+    /// It ended badly: see `error`.
     Failed,
+    /// It was cancelled.
     Cancelled,
 }
 

@@ -117,25 +117,28 @@ fn queued(job: &JobRecord, facts: &PlaceFacts) -> Option<WaitView> {
     }
     let pool = &job.pool;
     if facts.sessions == 0 {
-        return wait("pool_empty", format!("The pool {pool} has no sessions."));
+        return Some(wait("pool_empty", format!("The pool {pool} has no sessions.")));
     }
     if facts.ready == 0 {
         let message = format!("None of the {} sessions of the pool {pool} is ready.", facts.sessions);
-        return wait("no_ready_session", message);
+        return Some(wait("no_ready_session", message));
     }
     if facts.held == 0 {
         let message = format!(
             "No worker holds a session of the pool {pool}; {} would be ready.",
             facts.ready
         );
-        return wait("no_worker", message);
+        return Some(wait("no_worker", message));
     }
     gated(facts, "Every session of the pool that a worker holds")
 }
 
 fn pinned(facts: &PlaceFacts) -> Option<WaitView> {
     let Some(state) = &facts.session_state else {
-        return wait("session_gone", "The job's session is not there any more.".to_owned());
+        return Some(wait(
+            "session_gone",
+            "The job's session is not there any more.".to_owned(),
+        ));
     };
     if facts.ready == 0 {
         let because = facts
@@ -143,10 +146,13 @@ fn pinned(facts: &PlaceFacts) -> Option<WaitView> {
             .as_ref()
             .map(|reason| format!(": {reason}"))
             .unwrap_or_default();
-        return wait("session_not_ready", format!("The job's session is {state}{because}."));
+        return Some(wait(
+            "session_not_ready",
+            format!("The job's session is {state}{because}."),
+        ));
     }
     if facts.held == 0 {
-        return wait("no_worker", "No worker holds the job's session.".to_owned());
+        return Some(wait("no_worker", "No worker holds the job's session.".to_owned()));
     }
     gated(facts, "The job's session")
 }
@@ -163,12 +169,12 @@ fn gated(facts: &PlaceFacts, who: &str) -> Option<WaitView> {
     })
 }
 
-fn wait(code: &str, message: String) -> Option<WaitView> {
-    Some(WaitView {
+fn wait(code: &str, message: String) -> WaitView {
+    WaitView {
         code: code.to_owned(),
         message,
         until: None,
-    })
+    }
 }
 
 fn nothing_in_the_way(job: &JobRecord) -> WaitView {

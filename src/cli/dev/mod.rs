@@ -47,8 +47,9 @@ Examples:
 
 It keeps its database, keys and .wireroom/dev.env (for scripts) in .wireroom/ of the working directory. With DATABASE_URL
 set, that database is used instead of a private one.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
-    /// Where the API listens [default: WIREROOM_API_LISTEN, 127.0.0.1:8080].
+    /// Where the API listens [default: `WIREROOM_API_LISTEN`, 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Let --listen name an address that other machines can reach. They get in with the key that is printed.
@@ -68,13 +69,17 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let mut source = Source::load()?;
+    if args.demo {
+        // What the demo shows is its own story, not a line per request.
+        source.fill("WIREROOM_LOG", "warn");
+    }
     telemetry::init(&TelemetryConfig::read(&mut source)?)?;
     let bounds = process::bounds(&QueueConfig::read(&mut source)?);
     // Before anything is started, so that a signal during the start stops what there is.
     let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
     let shutdown = Shutdown::new();
     let work = live(&args, source, begun, &shutdown);
-    process::ended(supervise(&shutdown, bounds, &mut signals, work).await)?;
+    process::ended(supervise(&shutdown, bounds, &mut signals, Box::pin(work)).await)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -223,7 +228,7 @@ fn configure(mut source: Source, home: &Home, database: &Database, sandbox: &San
         "WIREROOM_TELEGRAM_SERVER_KEY",
         home.sandbox_public_key().display().to_string(),
     );
-    Ok(Config::from_source(&mut source)?)
+    Ok(Config::read(&mut source)?)
 }
 
 /// The key of the last start while it is valid, or a new one.

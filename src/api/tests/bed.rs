@@ -1,10 +1,14 @@
 //! The API over a database of one test, without a socket.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use poem::{
     EndpointExt, Response,
@@ -12,11 +16,12 @@ use poem::{
     http::{HeaderMap, Method, StatusCode},
     test::{TestClient, TestRequestBuilder},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use wireroom_jobs::ports::Clock;
+use wireroom_jobs::{JobKind, ports::Clock};
 
-use super::{ApiDeps, JobSignals, State, app};
+use crate::api::{ApiDeps, FinishedJobs, JobSignals, State, app};
 use crate::{
     clock::SystemClock,
     cluster::testing::TestDatabase,
@@ -25,6 +30,7 @@ use crate::{
     store::{
         PgPool,
         api_keys::{self, KeyMaterial, Scope},
+        jobs::{self, NewJob},
     },
 };
 
@@ -43,16 +49,42 @@ impl Clock for TestClock {
     }
 }
 
-/// Counts what the queue would be told.
-#[derive(Default)]
+/// Counts what the queue would be told, and announces what a test says.
 pub struct Signals {
     pub enqueued: AtomicUsize,
     pub cancelled: Mutex<Vec<JobId>>,
+    pub finished: broadcast::Sender<Vec<JobId>>,
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self {
+            enqueued: AtomicUsize::new(0),
+            cancelled: Mutex::default(),
+            finished: broadcast::channel(16).0,
+        }
+    }
+}
+
+#[async_trait]
+impl FinishedJobs for broadcast::Receiver<Vec<JobId>> {
+    async fn next(&mut self) -> Vec<JobId> {
+        self.recv().await.unwrap_or_default()
+    }
 }
 
 impl JobSignals for Signals {
-    fn enqueued(&self, _scheduled: bool) {
-        self.enqueued.fetch_add(1, Ordering::SeqCst);
+    fn enqueued(&self, jobs: &[NewJob]) {
+        self.enqueued.fetch_add(jobs.len(), Ordering::SeqCst);
+    }
+
+    fn finished(&self, jobs: &[JobId]) {
+        // Nobody need wait.
+        let _ = self.finished.send(jobs.to_vec());
+    }
+
+    fn watch_finished(&self) -> Box<dyn FinishedJobs> {
+        Box::new(self.finished.subscribe())
     }
 
     fn cancelled(&self, job: JobId) {
@@ -108,6 +140,8 @@ pub struct TestApi {
     /// A key with the scope operator.
     pub key: String,
     client: TestClient<BoxEndpoint<'static, Response>>,
+    state: Arc<State>,
+    deps: ApiDeps,
     _shutdown: DropGuard,
 }
 
@@ -124,27 +158,47 @@ impl TestApi {
     }
 
     fn over(database: TestDatabase, key: String, change: impl FnOnce(&mut Config)) -> Self {
-        let mut source = Source::from_values([("DATABASE_URL".to_owned(), database.url().to_owned())]);
-        let mut config = Config::from_source(&mut source).expect("a configuration");
+        let source = Source::from_values([("DATABASE_URL".to_owned(), database.url().to_owned())]);
+        let mut config = Config::from_source(source).expect("a configuration");
         change(&mut config);
         let clock = Arc::new(TestClock(Mutex::new(TimeDelta::zero())));
         let signals = Arc::new(Signals::default());
-        let state = State::new(ApiDeps {
+        let deps = ApiDeps {
             pool: database.pool().clone(),
             config,
             signals: Arc::clone(&signals) as Arc<dyn JobSignals>,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
-        });
+        };
+        let state = State::new(deps.clone());
         let shutdown = CancellationToken::new();
-        tokio::spawn(Arc::clone(&state.waiters).run(database.pool().clone(), shutdown.clone()));
+        tokio::spawn(Arc::clone(&state.waiters).run(
+            database.pool().clone(),
+            Arc::clone(&state.signals),
+            shutdown.clone(),
+        ));
         Self {
-            client: TestClient::new(app(state).boxed()),
+            client: TestClient::new(app(Arc::clone(&state)).boxed()),
+            state,
+            deps,
             database,
             clock,
             signals,
             key,
             _shutdown: shutdown.drop_guard(),
         }
+    }
+
+    pub fn deps(&self) -> ApiDeps {
+        self.deps.clone()
+    }
+
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state)
+    }
+
+    /// Runs a statement of the test's own.
+    pub async fn execute(&self, statement: &'static str) {
+        sqlx::query(statement).execute(self.pool()).await.expect("a statement");
     }
 
     pub fn pool(&self) -> &PgPool {
@@ -188,12 +242,59 @@ impl TestApi {
         id
     }
 
+    /// Moves a job to the finished ones, as a worker would.
+    pub async fn finish(&self, id: JobId) {
+        let statement = "WITH gone AS (DELETE FROM jobs WHERE id = $1 RETURNING *)
+            INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, attempt, max_attempts,
+                fence, finished_at, result, tags, created_by, created_at)
+            SELECT id, kind, args, 'succeeded', lane, pool, session_id, priority, run_at, 1, max_attempts, fence,
+                wireroom_now(), '{\"status\": \"joined\"}', tags, created_by, created_at FROM gone";
+        let moved = sqlx::query(statement)
+            .bind(id.0)
+            .execute(self.pool())
+            .await
+            .expect("finished");
+        assert_eq!(moved.rows_affected(), 1);
+    }
+
+    /// A queued job, without a request.
+    pub async fn stored_job(&self) -> JobId {
+        let job = NewJob::new(JobKind::Join, json!({ "chat": "@reading_club" }));
+        let mut conn = self.pool().acquire().await.expect("a connection");
+        jobs::enqueue(&mut conn, std::slice::from_ref(&job), Duration::ZERO)
+            .await
+            .expect("a job");
+        job.id
+    }
+
     pub async fn count(&self, table: &str) -> i64 {
         sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
             .fetch_one(self.pool())
             .await
             .expect("a count")
     }
+}
+
+/// An API whose database does not answer.
+pub fn over_nothing() -> BoxEndpoint<'static, Response> {
+    app(detached()).boxed()
+}
+
+/// The state of an API whose database does not answer.
+pub fn detached() -> Arc<State> {
+    // Port 1 of the own machine takes no connection.
+    let url = "postgres://nobody@127.0.0.1:1/nothing";
+    let config = Config::from_source(Source::from_values([
+        ("DATABASE_URL".to_owned(), url.to_owned()),
+        ("WIREROOM_DATABASE_ACQUIRE_SECONDS".to_owned(), "0.2".to_owned()),
+    ]))
+    .expect("a configuration");
+    State::new(ApiDeps {
+        pool: crate::store::pool(&config.database).expect("a pool"),
+        config,
+        signals: Arc::new(Signals::default()),
+        clock: Arc::new(SystemClock),
+    })
 }
 
 pub async fn send(request: TestRequestBuilder<'_, BoxEndpoint<'static, Response>>) -> Answer {

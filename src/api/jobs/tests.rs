@@ -1,0 +1,23 @@
+//! Jobs over HTTP: what is refused and how (`refusals`), what is shown (`shown`), how a result is waited for (`waits`).
+
+mod refusals;
+mod shown;
+mod waits;
+
+use serde_json::{Value, json};
+
+use crate::ids::JobId;
+
+fn join() -> Value {
+    json!({ "kind": "join", "args": { "chat": "@reading_club" } })
+}
+
+fn with(field: &str, value: Value) -> Value {
+    let mut body = join();
+    body[field] = value;
+    body
+}
+
+fn id_of(job: &Value) -> JobId {
+    job["id"].as_str().expect("an id").parse().expect("a UUID")
+}
