@@ -21,7 +21,7 @@ use super::{
 use crate::{
     ids::JobId,
     store::{
-        PgPool, StoreError, completions, finished,
+        PgPool, StoreError, completions,
         line::{Line, bounded},
     },
 };
@@ -159,51 +159,44 @@ impl Batcher {
     }
 
     async fn try_store(&mut self, endings: &[Ending]) -> Result<(), StoreError> {
-        let (mut ended, mut returned) = (Vec::new(), Vec::new());
+        let (mut finished, mut returned) = (Vec::new(), Vec::new());
         for ending in endings {
             match ending {
-                Ending::Finish(end) => ended.push(end.clone()),
+                Ending::Finish(end) => finished.push(end.clone()),
                 Ending::Back(end) => returned.push(end.clone()),
             }
         }
-        let mut over = Vec::new();
-        if !ended.is_empty() {
-            let conn = self.line.open("finish").await?;
-            over = bounded("finish", completions::finish(conn, &ended)).await?;
+        let mut stored = Vec::new();
+        if !finished.is_empty() {
+            stored = bounded(
+                "finish",
+                completions::finish(self.line.open("finish").await?, &finished),
+            )
+            .await?;
+            self.waker.finished(&stored);
         }
-        let mut stored = over.len();
         if !returned.is_empty() {
-            let conn = self.line.open("go_back").await?;
-            let back = bounded("go_back", completions::go_back(conn, &returned, self.ageing_step)).await?;
-            stored += back.len();
-            over.extend(back.iter().filter(|back| back.cancelled).map(|back| back.id));
+            let back = bounded(
+                "go_back",
+                completions::go_back(self.line.open("go_back").await?, &returned, self.ageing_step),
+            )
+            .await?;
+            // A cancelled one among them has finished.
+            self.waker.finished(&back);
             self.waker.scheduled();
+            stored.extend(back);
         }
-        self.announce(&over).await;
-        if stored < endings.len() {
-            // Rescued meanwhile, or stored before and only the answer was lost.
-            let stale = endings.len() - stored;
-            tracing::debug!(stale, "ends of attempts came too late and changed nothing");
+        if stored.len() < endings.len() {
+            report_stale(endings, &stored);
         }
         Ok(())
     }
+}
 
-    /// Tells those who wait for these jobs. Who is not told polls, so a failure is nobody's loss.
-    async fn announce(&mut self, over: &[JobId]) {
-        if over.is_empty() {
-            return;
-        }
-        let line = &mut self.line;
-        let announce = async {
-            bounded(
-                "announce_finished",
-                finished::announce(line.open("announce_finished").await?, over),
-            )
-            .await
-        };
-        if announce.await.is_err() {
-            self.line.hang_up();
-        }
+/// A late end changes nothing: the job was rescued, or its end is stored already and only the answer was lost.
+fn report_stale(endings: &[Ending], stored: &[JobId]) {
+    for ending in endings.iter().filter(|ending| !stored.contains(&ending.id())) {
+        tracing::debug!(job.id = %ending.id(), "the end of an attempt came too late and changed nothing");
     }
 }
 

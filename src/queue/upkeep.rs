@@ -14,9 +14,8 @@ use tokio::sync::{broadcast::error::RecvError, watch};
 use super::{flights::Flights, outage::Outage, waker::Waker};
 use crate::{
     config::QueueConfig,
-    ids::JobId,
     store::{
-        self, PgPool, StoreError, claims, completions, finished,
+        self, PgPool, StoreError, claims, completions,
         line::{Line, bounded},
         partitions,
         rescue::{self, RescueLimits},
@@ -185,14 +184,12 @@ impl Upkeep {
         if !orphans.is_empty() {
             self.waker.ready();
         }
-        let ended = orphans.iter().filter(|orphan| orphan.became != "queued");
-        let ended: Vec<JobId> = ended.map(|orphan| orphan.id).collect();
-        let finished = [&ended[..], &late, &lost].concat();
-        if !finished.is_empty() {
-            bounded("announce_finished", finished::announce(conn, &finished)).await?;
+        let ended: Vec<_> = orphans.iter().map(|orphan| orphan.id).collect();
+        for ids in [&ended, &late, &lost] {
+            self.waker.finished(ids);
         }
         let batch = usize::try_from(BATCH).unwrap_or(usize::MAX);
-        Ok([orphans.len(), late.len(), lost.len()]
+        Ok([ended.len(), late.len(), lost.len()]
             .into_iter()
             .any(|count| count >= batch))
     }
