@@ -34,6 +34,7 @@ const BATCH: i64 = 500;
 pub const DAYS_AHEAD: i32 = 7;
 const LOOK_FOR_UNKNOWN_KINDS_EVERY: Duration = Duration::from_mins(1);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_hours(1);
+const HOUSEKEEPING_AGAIN: Duration = Duration::from_secs(30);
 
 /// What the loops share.
 #[derive(Clone)]
