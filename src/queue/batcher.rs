@@ -18,12 +18,9 @@ use super::{
     outage::Outage,
     waker::Waker,
 };
-use crate::{
-    ids::JobId,
-    store::{
-        PgPool, StoreError, completions, finished,
-        line::{Line, bounded},
-    },
+use crate::store::{
+    PgPool, StoreError, completions,
+    line::{Line, bounded},
 };
 
 /// Most ends of one statement.
@@ -179,31 +176,13 @@ impl Batcher {
             over.extend(back.iter().filter(|back| back.cancelled).map(|back| back.id));
             self.waker.scheduled();
         }
-        self.announce(&over).await;
+        self.waker.finished(&over);
         if stored < endings.len() {
             // Rescued meanwhile, or stored before and only the answer was lost.
             let stale = endings.len() - stored;
             tracing::debug!(stale, "ends of attempts came too late and changed nothing");
         }
         Ok(())
-    }
-
-    /// Tells those who wait for these jobs. Who is not told polls, so a failure is nobody's loss.
-    async fn announce(&mut self, over: &[JobId]) {
-        if over.is_empty() {
-            return;
-        }
-        let line = &mut self.line;
-        let announce = async {
-            bounded(
-                "announce_finished",
-                finished::announce(line.open("announce_finished").await?, over),
-            )
-            .await
-        };
-        if announce.await.is_err() {
-            self.line.hang_up();
-        }
     }
 }
 

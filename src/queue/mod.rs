@@ -26,7 +26,7 @@ pub use backoff::{Random, SystemRandom};
 pub use ports::{Attempt, ClaimedJob, HeldSession, Runner, Sessions, Slots, decode_args};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
-pub use waker::Waker;
+pub use waker::{FinishedWatch, Waker};
 use wireroom_jobs::Lane;
 
 use self::{

@@ -16,7 +16,7 @@ use crate::{
     config::QueueConfig,
     ids::JobId,
     store::{
-        self, PgPool, StoreError, claims, completions, finished,
+        self, PgPool, StoreError, claims, completions,
         line::{Line, bounded},
         partitions,
         rescue::{self, RescueLimits},
@@ -187,9 +187,8 @@ impl Upkeep {
         }
         let ended = orphans.iter().filter(|orphan| orphan.became != "queued");
         let ended: Vec<JobId> = ended.map(|orphan| orphan.id).collect();
-        let finished = [&ended[..], &late, &lost].concat();
-        if !finished.is_empty() {
-            bounded("announce_finished", finished::announce(conn, &finished)).await?;
+        for ids in [&ended, &late, &lost] {
+            self.waker.finished(ids);
         }
         let batch = usize::try_from(BATCH).unwrap_or(usize::MAX);
         Ok([orphans.len(), late.len(), lost.len()]

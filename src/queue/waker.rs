@@ -1,11 +1,11 @@
 //! Waking: the dispatcher of this process directly, those of the others by one coalesced NOTIFY, sent by a task of its own
-//! outside of any transaction. The same channel carries cancels. A notification that is lost is found by polling: it makes
-//! things faster, never possible.
+//! outside of any transaction. The same channel carries cancels, and, while somebody waits for a job to finish, the ids of
+//! finished jobs. A notification that is lost is found by polling: it makes things faster, never possible.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -26,6 +26,11 @@ use crate::{
 
 /// The shortest time between two NOTIFY statements.
 const COALESCE: Duration = Duration::from_millis(3);
+/// How often a process says that somebody in it waits for finished jobs.
+const WAITING_EVERY: Duration = Duration::from_secs(1);
+/// For how many of those the others believe it.
+const WAITING_FOR: u8 = 3;
+
 /// The process's bell; clones are the same bell. The last one dropped ends its tasks.
 #[derive(Clone)]
 pub struct Waker {
@@ -38,6 +43,10 @@ struct Bell {
     ready: Notify,
     scheduled: AtomicBool,
     cancelled: broadcast::Sender<JobId>,
+    finished: broadcast::Sender<Arc<[JobId]>>,
+    waiters: AtomicUsize,
+    /// Counts down each second since another process last said that somebody waits there.
+    others_wait: AtomicU8,
     outbox: Mutex<Outbox>,
     posted: Notify,
     outage: Outage,
@@ -47,7 +56,9 @@ struct Bell {
 struct Outbox {
     ready: bool,
     scheduled: bool,
+    waiting: bool,
     cancelled: Vec<JobId>,
+    finished: Vec<JobId>,
 }
 
 impl Waker {
@@ -58,6 +69,9 @@ impl Waker {
             ready: Notify::new(),
             scheduled: AtomicBool::new(false),
             cancelled: broadcast::channel(1024).0,
+            finished: broadcast::channel(4096).0,
+            waiters: AtomicUsize::new(0),
+            others_wait: AtomicU8::new(0),
             outbox: Mutex::default(),
             posted: Notify::new(),
             outage: Outage::new(Arc::new(SystemRandom)),
@@ -102,6 +116,31 @@ impl Waker {
         self.bell.post(|outbox| outbox.cancelled.push(id));
     }
 
+    /// Jobs have finished; tells those who wait, here and elsewhere, if there are any.
+    pub fn finished(&self, ids: &[JobId]) {
+        if ids.is_empty() {
+            return;
+        }
+        if self.bell.waiters.load(Ordering::Relaxed) > 0 {
+            let _ = self.bell.finished.send(ids.into());
+        }
+        if self.bell.others_wait.load(Ordering::Relaxed) > 0 {
+            self.bell.post(|outbox| outbox.finished.extend_from_slice(ids));
+        }
+    }
+
+    /// Begins to hear of finished jobs. Begin before the job's state is read, and read it each second all the same.
+    pub fn watch_finished(&self) -> FinishedWatch {
+        let finished = self.bell.finished.subscribe();
+        if self.bell.waiters.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.bell.post(|outbox| outbox.waiting = true);
+        }
+        FinishedWatch {
+            bell: self.bell.clone(),
+            finished,
+        }
+    }
+
     /// Resolves when this process was woken since the last time.
     pub(super) async fn woken(&self) {
         self.bell.ready.notified().await;
@@ -119,6 +158,34 @@ impl Waker {
 
     pub(super) fn cancels(&self) -> broadcast::Receiver<JobId> {
         self.bell.cancelled.subscribe()
+    }
+}
+
+/// Hears of finished jobs for as long as it lives.
+pub struct FinishedWatch {
+    bell: Arc<Bell>,
+    finished: broadcast::Receiver<Arc<[JobId]>>,
+}
+
+impl FinishedWatch {
+    /// The jobs of the next announcement; none when announcements were missed: read the state of all one waits for then.
+    pub async fn next(&mut self) -> Arc<[JobId]> {
+        self.finished.recv().await.unwrap_or_default()
+    }
+
+    /// Resolves when `id` was announced, or when announcements were missed: read the job's state then.
+    pub async fn finished(&mut self, id: JobId) {
+        while let Ok(ids) = self.finished.recv().await {
+            if ids.contains(&id) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for FinishedWatch {
+    fn drop(&mut self) {
+        self.bell.waiters.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -150,9 +217,13 @@ impl Bell {
                 self.scheduled.store(true, Ordering::Release);
                 self.ready.notify_one();
             }
+            "waiting" => self.others_wait.store(WAITING_FOR, Ordering::Relaxed),
             "cancelled" => ids.for_each(|id| {
                 let _ = self.cancelled.send(id);
             }),
+            "finished" => {
+                let _ = self.finished.send(ids.collect());
+            }
             _ => {}
         }
     }
@@ -167,16 +238,22 @@ impl Bell {
 impl Outbox {
     fn payloads(self, origin: Uuid) -> Vec<String> {
         let origin = origin.simple();
-        let flags = [("ready", self.ready && !self.scheduled), ("scheduled", self.scheduled)];
+        let flags = [
+            ("ready", self.ready && !self.scheduled),
+            ("scheduled", self.scheduled),
+            ("waiting", self.waiting),
+        ];
         let mut payloads: Vec<String> = flags
             .into_iter()
             .filter(|(_, set)| *set)
             .map(|(topic, _)| format!("{origin} {topic}"))
             .collect();
-        // A UUID and its space take 37 bytes; the origin and the topic less than 60.
-        for chunk in self.cancelled.chunks((notifications::PAYLOAD - 60) / 37) {
-            let ids: Vec<String> = chunk.iter().map(ToString::to_string).collect();
-            payloads.push(format!("{origin} cancelled {}", ids.join(" ")));
+        for (topic, ids) in [("cancelled", self.cancelled), ("finished", self.finished)] {
+            // A UUID and its space take 37 bytes; the origin and the topic less than 60.
+            for chunk in ids.chunks((notifications::PAYLOAD - 60) / 37) {
+                let ids: Vec<String> = chunk.iter().map(ToString::to_string).collect();
+                payloads.push(format!("{origin} {topic} {}", ids.join(" ")));
+            }
         }
         payloads
     }
@@ -184,8 +261,18 @@ impl Outbox {
 
 /// Sends what was posted, at most once per [`COALESCE`]. What cannot be sent is dropped: polling finds it.
 async fn send(bell: Arc<Bell>, pool: PgPool) {
+    let mut second = tokio::time::interval(WAITING_EVERY);
     loop {
-        bell.posted.notified().await;
+        tokio::select! {
+            () = bell.posted.notified() => {}
+            _ = second.tick() => {
+                let _ = bell.others_wait.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+                if bell.waiters.load(Ordering::Relaxed) == 0 {
+                    continue;
+                }
+                bell.post(|outbox| outbox.waiting = true);
+            }
+        }
         let payloads = bell.take_payloads();
         if payloads.is_empty() {
             continue;

@@ -284,7 +284,9 @@ async fn two_dispatchers_never_run_one_job_twice() {
         let (runs, seen, both) = (runs.clone(), seen.clone(), both.clone());
         function(move |_| {
             runs.up();
-            seen.send_modify(|names| drop(names.insert(name)));
+            seen.send_modify(|names| {
+                names.insert(name);
+            });
             let mut both = both.clone();
             async move {
                 // Neither can do it all alone.

@@ -9,7 +9,6 @@ use wireroom::{
     queue::Waker,
     store::{
         claims::promote,
-        finished::{self, FinishedListener},
         jobs::{EnqueueError, NewJob, enqueue},
     },
 };
@@ -220,15 +219,28 @@ async fn who_waits_for_a_job_hears_of_its_end_and_not_of_a_retry() {
             Outcome::Done(1.into())
         }
     });
-    let _running = bed.start(1, runner).await;
-    let mut listener = FinishedListener::listen(bed.pool()).await.unwrap();
-    let mut transaction = bed.pool().begin().await.unwrap();
-    let id = enqueue(&mut transaction, &[job()], AGEING).await.unwrap()[0];
-    finished::expect(&mut transaction, id, BOUND).await.unwrap();
-    transaction.commit().await.unwrap();
-    let heard = tokio::time::timeout(BOUND, listener.next())
-        .await
-        .expect("an announcement");
-    assert_eq!(heard.unwrap(), [id.0]);
+    let session = bed.session("default").await;
+    let slow_poll = wireroom::config::QueueConfig {
+        poll: Duration::from_hours(1),
+        ..super::bed::config()
+    };
+    let _running = bed.start_on(session, 1, runner, slow_poll).await;
+    let api = Waker::start(bed.pool().clone());
+    let mut watch = api.watch_finished();
+    let heard = async {
+        loop {
+            let id = bed.enqueue_one(job()).await;
+            api.enqueued(&[job()]);
+            // The bells may not have begun to listen yet.
+            if tokio::time::timeout(Duration::from_secs(1), watch.finished(id))
+                .await
+                .is_ok()
+            {
+                return id;
+            }
+        }
+    };
+    let id = tokio::time::timeout(BOUND, heard).await.expect("an announcement");
+    // It had been announced only once the retry was over too.
     assert_eq!(bed.job(id).await.state, "succeeded");
 }
