@@ -18,12 +18,18 @@ use super::{
     outage::Outage,
     waker::Waker,
 };
+<<<<<<< HEAD
 use crate::{
     ids::JobId,
     store::{
         PgPool, StoreError, completions,
         line::{Line, bounded},
     },
+=======
+use crate::store::{
+    PgPool, StoreError, completions,
+    line::{Line, bounded},
+>>>>>>> queue
 };
 
 /// Most ends of one statement.
@@ -186,6 +192,7 @@ impl Batcher {
             self.waker.scheduled();
             stored.extend(back);
         }
+<<<<<<< HEAD
         if stored.len() < endings.len() {
             report_stale(endings, &stored);
         }
@@ -198,6 +205,16 @@ fn report_stale(endings: &[Ending], stored: &[JobId]) {
     for ending in endings.iter().filter(|ending| !stored.contains(&ending.id())) {
         tracing::debug!(job.id = %ending.id(), "the end of an attempt came too late and changed nothing");
     }
+=======
+        self.waker.finished(&over);
+        if stored < endings.len() {
+            // Rescued meanwhile, or stored before and only the answer was lost.
+            let stale = endings.len() - stored;
+            tracing::debug!(stale, "ends of attempts came too late and changed nothing");
+        }
+        Ok(())
+    }
+>>>>>>> queue
 }
 
 /// The database understood and said no: the same values will be refused again.

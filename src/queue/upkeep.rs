@@ -186,7 +186,12 @@ impl Upkeep {
         if !orphans.is_empty() {
             self.waker.ready();
         }
+<<<<<<< HEAD
         let ended: Vec<_> = orphans.iter().map(|orphan| orphan.id).collect();
+=======
+        let ended = orphans.iter().filter(|orphan| orphan.became != "queued");
+        let ended: Vec<JobId> = ended.map(|orphan| orphan.id).collect();
+>>>>>>> queue
         for ids in [&ended, &late, &lost] {
             self.waker.finished(ids);
         }

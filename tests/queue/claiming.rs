@@ -282,7 +282,19 @@ async fn two_dispatchers_never_run_one_job_twice() {
         let runs = runs.clone();
         function(move |_| {
             runs.up();
+<<<<<<< HEAD
             async { Outcome::Done(1.into()) }
+=======
+            seen.send_modify(|names| {
+                names.insert(name);
+            });
+            let mut both = both.clone();
+            async move {
+                // Neither can do it all alone.
+                let _ = both.wait_for(|names| names.len() == 2).await;
+                Outcome::Done(1.into())
+            }
+>>>>>>> queue
         })
     };
     let _first = bed.start(7, runner()).await;

@@ -219,4 +219,47 @@ async fn another_process_is_woken_and_tells_when_the_job_has_finished() {
         if left == 0 { Ok(()) } else { Err(left) }
     })
     .await;
+<<<<<<< HEAD
+=======
+    // Now it does, and the dispatcher sleeps for an hour: one ring is all there is.
+    let second = bed.enqueue_one(job()).await;
+    api.enqueued(&[job()]);
+    bed.until_state(second, "succeeded").await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_job_hears_of_its_end_and_not_of_a_retry() {
+    let bed = Bed::new().await;
+    let runner = function(|attempt| async move {
+        if attempt.job.attempt == 1 {
+            Outcome::Retry(JobError::transient("x", "x"))
+        } else {
+            Outcome::Done(1.into())
+        }
+    });
+    let session = bed.session("default").await;
+    let slow_poll = wireroom::config::QueueConfig {
+        poll: Duration::from_hours(1),
+        ..super::bed::config()
+    };
+    let _running = bed.start_on(session, 1, runner, slow_poll).await;
+    let api = Waker::start(bed.pool().clone());
+    let mut watch = api.watch_finished();
+    let heard = async {
+        loop {
+            let id = bed.enqueue_one(job()).await;
+            api.enqueued(&[job()]);
+            // The bells may not have begun to listen yet.
+            if tokio::time::timeout(Duration::from_secs(1), watch.finished(id))
+                .await
+                .is_ok()
+            {
+                return id;
+            }
+        }
+    };
+    let id = tokio::time::timeout(BOUND, heard).await.expect("an announcement");
+    // It had been announced only once the retry was over too.
+    assert_eq!(bed.job(id).await.state, "succeeded");
+>>>>>>> queue
 }
