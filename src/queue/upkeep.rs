@@ -14,6 +14,7 @@ use tokio::sync::{broadcast::error::RecvError, watch};
 use super::{flights::Flights, outage::Outage, waker::Waker};
 use crate::{
     config::QueueConfig,
+    ids::JobId,
     store::{
         self, PgPool, StoreError, claims, completions,
         line::{Line, bounded},
@@ -186,17 +187,13 @@ impl Upkeep {
         if !orphans.is_empty() {
             self.waker.ready();
         }
-<<<<<<< HEAD
-        let ended: Vec<_> = orphans.iter().map(|orphan| orphan.id).collect();
-=======
         let ended = orphans.iter().filter(|orphan| orphan.became != "queued");
         let ended: Vec<JobId> = ended.map(|orphan| orphan.id).collect();
->>>>>>> queue
         for ids in [&ended, &late, &lost] {
             self.waker.finished(ids);
         }
         let batch = usize::try_from(BATCH).unwrap_or(usize::MAX);
-        Ok([ended.len(), late.len(), lost.len()]
+        Ok([orphans.len(), late.len(), lost.len()]
             .into_iter()
             .any(|count| count >= batch))
     }
