@@ -34,7 +34,8 @@ pub struct RescueLimits {
 /// is another one than they were claimed under; never before the lease they were claimed under has expired.
 ///
 /// An attempt that had not started, or whose worker still lives, is refunded. One that had started under a worker that
-/// died counts, and counts as a crash; when attempts or crashes are spent the job ends `failed` with `worker_crashed`.
+/// died counts, and counts as a crash; when attempts or crashes are spent the job ends `failed` with `worker_crashed`, or
+/// with `outcome_unknown` when a message of it may have been sent; so does one that was to be cancelled then.
 /// A job keeps its session when it is bound to it.
 pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Result<Vec<Orphan>, StoreError> {
     let error = error_value(&JobError::transient(
@@ -46,7 +47,7 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
         WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t),
         orphans AS MATERIALIZED (
             SELECT j.id, j.attempt, j.max_attempts, j.fence, j.worker_id, j.session_id, j.started_at, j.crashes,
-                j.cancel_requested_at IS NOT NULL AS cancelled,
+                j.cancel_requested_at IS NOT NULL AS cancelled, outcome_in_doubt(j.id, j.checkpoint) AS in_doubt,
                 (w.id IS NULL OR w.state = 'stopped' OR w.heartbeat_at < c.t - $1::bigint * interval '1 microsecond') AS dead
             FROM clock c CROSS JOIN jobs j
             LEFT JOIN workers w ON w.id = j.worker_id
@@ -58,7 +59,7 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
             ORDER BY j.claimed_at LIMIT $3 FOR UPDATE OF j SKIP LOCKED
         ), judged AS MATERIALIZED (
             SELECT o.*, o.dead AND o.started_at IS NOT NULL AS crashed,
-                CASE WHEN o.cancelled THEN 'cancelled'
+                CASE WHEN o.cancelled THEN CASE WHEN o.in_doubt THEN 'failed' ELSE 'cancelled' END
                     WHEN o.dead AND o.started_at IS NOT NULL AND (o.attempt >= o.max_attempts OR o.crashes + 1 >= $2)
                     THEN 'failed' ELSE 'queued' END AS becomes
             FROM orphans o
@@ -73,13 +74,14 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
             SELECT id, attempt, fence, worker_id, session_id, started_at, (SELECT t FROM clock), 'orphaned'
             FROM judged WHERE becomes = 'queued'
         ), gone AS (
-            DELETE FROM jobs j USING judged o WHERE j.id = o.id AND o.becomes <> 'queued' RETURNING j.*, o.becomes
+            DELETE FROM jobs j USING judged o WHERE j.id = o.id AND o.becomes <> 'queued'
+            RETURNING j.*, o.becomes, o.in_doubt, CASE WHEN o.cancelled THEN j.last_error ELSE $4::jsonb END AS error
         ), moved AS (
             INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
                 max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
             SELECT id, kind, args, becomes, lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
                 fence, worker_id, started_at, (SELECT t FROM clock), progress,
-                CASE WHEN becomes = 'failed' THEN $4::jsonb ELSE last_error END, tags, created_by, created_at
+                CASE WHEN in_doubt THEN outcome_unknown(error) ELSE error END, tags, created_by, created_at
             FROM gone
         )
         SELECT id, worker_id, session_id, becomes AS "becomes!" FROM judged"#,
@@ -160,10 +162,6 @@ pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> 
         "session_lost",
         "The session this job is bound to is logged out, banned, frozen or deleted. Enqueue the job again on another one.",
     ));
-    let unknown = error_value(&JobError::permanent(
-        "outcome_unknown",
-        "The session was lost while a message was being sent. Look in the chat before you enqueue the job again.",
-    ));
     let moved = sqlx::query_scalar!(
         r#"-- fail_jobs_of_lost_sessions
         WITH lost AS MATERIALIZED (
@@ -178,14 +176,12 @@ pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> 
             max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
         SELECT id, kind, args, 'failed', lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts, fence,
             worker_id, started_at, (SELECT wireroom_now()), progress,
-            CASE WHEN EXISTS (SELECT FROM job_effects e WHERE e.job_id = gone.id AND e.attempted_at IS NOT NULL
-                AND e.message_id IS NULL) THEN $3::jsonb ELSE $2::jsonb END,
+            CASE WHEN outcome_in_doubt(id, checkpoint) THEN outcome_unknown($2::jsonb) ELSE $2::jsonb END,
             tags, created_by, created_at
         FROM gone
         RETURNING id"#,
         limit,
         lost,
-        unknown,
     )
     .fetch_all(conn)
     .await
