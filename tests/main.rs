@@ -9,6 +9,7 @@ mod commands;
 mod crashes;
 mod kinds;
 mod queue;
+mod secrets;
 mod sessions;
 mod smoke;
 mod telethon;
