@@ -210,6 +210,33 @@ async fn dev_answers_ends_softly_and_leaves_no_server() {
 }
 
 #[tokio::test]
+async fn the_lines_that_dev_prints_work_when_pasted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut process, _) = dev(dir.path()).await;
+    process.wait_for_line("Ctrl-C ends all of it", BOUND).await;
+    let output = process.output();
+    let lines: Vec<&str> = output.lines().filter(|line| line.starts_with("curl ")).collect();
+    assert_eq!(lines.len(), 3, "{output}");
+    for line in lines {
+        let mut shell = Process::start("/bin/sh", &["-c", line], &[]);
+        let status = shell.wait_for_end(BOUND).await;
+        let answer: Value = serde_json::from_str(&shell.output()).unwrap_or_default();
+        assert!(
+            status.success() && answer["state"] == "succeeded",
+            "{line}: {}",
+            shell.output()
+        );
+    }
+    process.interrupt();
+    assert_eq!(
+        process.wait_for_end(BOUND).await.code(),
+        Some(0),
+        "{}",
+        process.output()
+    );
+}
+
+#[tokio::test]
 async fn dev_keeps_its_key_and_its_sessions_over_a_kill() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut first, before) = dev(dir.path()).await;
