@@ -40,7 +40,6 @@ async fn roles_work_together_as_processes_of_their_own() {
         ("WIREROOM_TELEGRAM_SERVER", server),
         ("WIREROOM_TELEGRAM_SERVER_KEY", key_file),
         ("WIREROOM_API_LISTEN", "127.0.0.1:0"),
-        ("WIREROOM_LOG_FORMAT", "text"),
     ];
     run(&["session", "import-sandbox", "alice"], &variables).await;
     let key = run(&["keys", "create", "--label", "me", "--scope", "operator"], &variables).await;
@@ -50,10 +49,11 @@ async fn roles_work_together_as_processes_of_their_own() {
     }
     let (worker, _) = role(&["worker"], &variables, "worker is ready").await;
     let (api, line) = role(&["api"], &variables, "http://127.0.0.1:").await;
-    let url = line.split(['"', ' ', '=']).find(|word| word.starts_with("http://"));
+    let line: Value = serde_json::from_str(&line).expect("logs are JSON where there is no terminal");
+    let url = line["url"].as_str().expect("the address");
 
     let answer = http_client()
-        .post(format!("{}/v1/jobs", url.expect("waited for")))
+        .post(format!("{}/v1/jobs", url))
         .bearer_auth(key.trim())
         .header("Prefer", "wait=30")
         .json(&json!({ "kind": "join", "args": { "chat": "@harbour_market" } }))
@@ -66,7 +66,8 @@ async fn roles_work_together_as_processes_of_their_own() {
     for mut process in [api, worker, sandbox] {
         process.terminate();
         let status = process.wait_for_end(BOUND).await;
-        assert_eq!(status.code(), Some(0), "{}", process.output());
+        let output = process.output();
+        assert_eq!(status.code(), Some(0), "{output}");
     }
     let held: i64 = sqlx::query_scalar("SELECT count(*) FROM session_leases WHERE owner IS NOT NULL")
         .fetch_one(database.pool())
