@@ -273,7 +273,8 @@ async fn request_cancel(conn: &mut PgConnection, id: JobId) -> Result<(), StoreE
     Ok(())
 }
 
-async fn cancel_waiting(conn: &mut PgConnection, id: JobId) -> Result<(), StoreError> {
+/// Ends a job that waits; one that runs is left alone.
+pub(super) async fn cancel_waiting(conn: &mut PgConnection, id: JobId) -> Result<(), StoreError> {
     sqlx::query!(
         "-- cancel_waiting
         WITH gone AS (DELETE FROM jobs WHERE id = $1 AND state <> 'running' RETURNING *)

@@ -6,7 +6,12 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 use wireroom_jobs::JobError;
 
-use super::{StoreError, completions::error_value, failed, jobs::micros};
+use super::{
+    StoreError,
+    completions::error_value,
+    failed,
+    jobs::{cancel_waiting, micros},
+};
 use crate::ids::{JobId, SessionId, WorkerId};
 
 /// A job that was taken from a worker.
@@ -105,7 +110,7 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
 }
 
 /// Returns running jobs of a live worker that it does not know of, because the answer to its claim was lost; their attempt
-/// is refunded. Only claims older than `age` are looked at, so that one still on its way is not. Tells also whether
+/// is refunded, and one that was to be cancelled is. Only claims older than `age` are looked at, so that one still on its way is not. Tells also whether
 /// younger ones are left in doubt.
 pub async fn return_unknown(
     conn: &mut PgConnection,
@@ -120,7 +125,7 @@ pub async fn return_unknown(
         WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t),
         unknown AS MATERIALIZED (
             SELECT j.id, j.attempt, j.fence, j.worker_id, j.session_id, j.started_at,
-                j.claimed_at < c.t - $4::bigint * interval '1 microsecond' AS old
+                j.cancel_requested_at IS NOT NULL AS cancelled, j.claimed_at < c.t - $4::bigint * interval '1 microsecond' AS old
             FROM clock c CROSS JOIN jobs j
             WHERE j.worker_id = $1 AND j.state = 'running'
                 AND NOT EXISTS (SELECT FROM unnest($2::uuid[], $3::bigint[]) AS k (id, fence)
@@ -136,23 +141,30 @@ pub async fn return_unknown(
             SELECT id, attempt, fence, worker_id, session_id, started_at, (SELECT t FROM clock), 'orphaned'
             FROM unknown WHERE old
         )
-        SELECT id, session_id, old AS "old!" FROM unknown"#,
+        SELECT id, session_id, cancelled AS "cancelled!", old AS "old!" FROM unknown"#,
         worker.0,
         &ids,
         &fences,
         micros(age),
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await
     .map_err(failed("return_unknown"))?;
     let in_doubt = rows.iter().any(|row| !row.old);
-    let returned = rows.into_iter().filter(|row| row.old).map(|row| Orphan {
-        id: JobId(row.id),
-        worker: Some(worker),
-        session: row.session_id.map(SessionId),
-        became: "queued".to_owned(),
-    });
-    Ok((returned.collect(), in_doubt))
+    let mut returned = Vec::new();
+    for row in rows.into_iter().filter(|row| row.old) {
+        let id = JobId(row.id);
+        if row.cancelled {
+            cancel_waiting(conn, id).await?;
+        }
+        returned.push(Orphan {
+            id,
+            worker: Some(worker),
+            session: row.session_id.map(SessionId),
+            became: if row.cancelled { "cancelled" } else { "queued" }.to_owned(),
+        });
+    }
+    Ok((returned, in_doubt))
 }
 
 /// Fails waiting jobs that are bound to a session that will not come back (logged out, banned, frozen or deleted), at most
