@@ -273,6 +273,25 @@ async fn the_demo_runs_a_job_of_each_kind_and_ends() {
 }
 
 #[tokio::test]
+async fn a_demo_that_fails_says_why_and_ends_badly() {
+    let database = TestDatabase::new().await;
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no room'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON jobs FOR EACH ROW WHEN (NEW.kind = 'scan') EXECUTE FUNCTION refuse();",
+    )
+    .execute(database.pool())
+    .await
+    .expect("made");
+    let variables = [("DATABASE_URL", database.url())];
+    refused(
+        &["dev", "--demo", "--listen", "127.0.0.1:0"],
+        &variables,
+        "the demo's scan job",
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn dev_listens_to_other_machines_only_when_told_twice() {
     refused(&["dev", "--listen", "0.0.0.0:0"], &[], "--allow-remote").await;
 }

@@ -47,6 +47,12 @@ async fn roles_work_together_as_processes_of_their_own() {
     for part in ["database", "migrations", "master keys", "telegram"] {
         assert!(examined.contains(part), "doctor says nothing of the {part}: {examined}");
     }
+    let other = Vault::generate("test").expect("random").expose().to_owned();
+    let mut misfit = variables;
+    misfit[1].1 = &other;
+    let mut doctor = Process::wireroom(&["doctor"], &misfit);
+    assert!(!doctor.wait_for_end(BOUND).await.success(), "{}", doctor.output());
+    assert!(doctor.output().contains("FAIL  master keys"), "{}", doctor.output());
     let (worker, _) = role(&["worker"], &variables, "worker is ready").await;
     let (api, line) = role(&["api"], &variables, "http://127.0.0.1:").await;
     let line: Value = serde_json::from_str(&line).expect("logs are JSON where there is no terminal");
