@@ -18,12 +18,9 @@ use super::{
     outage::Outage,
     waker::Waker,
 };
-use crate::{
-    ids::JobId,
-    store::{
-        PgPool, StoreError, completions,
-        line::{Line, bounded},
-    },
+use crate::store::{
+    PgPool, StoreError, completions,
+    line::{Line, bounded},
 };
 
 /// Most ends of one statement.
@@ -159,44 +156,33 @@ impl Batcher {
     }
 
     async fn try_store(&mut self, endings: &[Ending]) -> Result<(), StoreError> {
-        let (mut finished, mut returned) = (Vec::new(), Vec::new());
+        let (mut ended, mut returned) = (Vec::new(), Vec::new());
         for ending in endings {
             match ending {
-                Ending::Finish(end) => finished.push(end.clone()),
+                Ending::Finish(end) => ended.push(end.clone()),
                 Ending::Back(end) => returned.push(end.clone()),
             }
         }
-        let mut stored = Vec::new();
-        if !finished.is_empty() {
-            stored = bounded(
-                "finish",
-                completions::finish(self.line.open("finish").await?, &finished),
-            )
-            .await?;
-            self.waker.finished(&stored);
+        let mut over = Vec::new();
+        if !ended.is_empty() {
+            let conn = self.line.open("finish").await?;
+            over = bounded("finish", completions::finish(conn, &ended)).await?;
         }
+        let mut stored = over.len();
         if !returned.is_empty() {
-            let back = bounded(
-                "go_back",
-                completions::go_back(self.line.open("go_back").await?, &returned, self.ageing_step),
-            )
-            .await?;
-            // A cancelled one among them has finished.
-            self.waker.finished(&back);
+            let conn = self.line.open("go_back").await?;
+            let back = bounded("go_back", completions::go_back(conn, &returned, self.ageing_step)).await?;
+            stored += back.len();
+            over.extend(back.iter().filter(|back| back.cancelled).map(|back| back.id));
             self.waker.scheduled();
-            stored.extend(back);
         }
-        if stored.len() < endings.len() {
-            report_stale(endings, &stored);
+        self.waker.finished(&over);
+        if stored < endings.len() {
+            // Rescued meanwhile, or stored before and only the answer was lost.
+            let stale = endings.len() - stored;
+            tracing::debug!(stale, "ends of attempts came too late and changed nothing");
         }
         Ok(())
-    }
-}
-
-/// A late end changes nothing: the job was rescued, or its end is stored already and only the answer was lost.
-fn report_stale(endings: &[Ending], stored: &[JobId]) {
-    for ending in endings.iter().filter(|ending| !stored.contains(&ending.id())) {
-        tracing::debug!(job.id = %ending.id(), "the end of an attempt came too late and changed nothing");
     }
 }
 

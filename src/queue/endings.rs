@@ -27,15 +27,6 @@ pub enum Ending {
     Back(GoBack),
 }
 
-impl Ending {
-    pub const fn id(&self) -> JobId {
-        match self {
-            Self::Finish(end) => end.id,
-            Self::Back(end) => end.id,
-        }
-    }
-}
-
 /// A function that gives up without having been asked to would do so again at once.
 const UNASKED: Duration = Duration::from_secs(1);
 

@@ -123,12 +123,20 @@ pub async fn finish(conn: &mut PgConnection, ended: &[Finish]) -> Result<Vec<Job
     Ok(moved.into_iter().map(JobId).collect())
 }
 
+/// A job that went back, or was cancelled instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WentBack {
+    pub id: JobId,
+    /// A cancel had been asked for: the job is over.
+    pub cancelled: bool,
+}
+
 /// Sends jobs back whose attempts are still current; returns which. `ageing_step` is the configured one.
 pub async fn go_back(
     conn: &mut PgConnection,
     ended: &[GoBack],
     ageing_step: Duration,
-) -> Result<Vec<JobId>, StoreError> {
+) -> Result<Vec<WentBack>, StoreError> {
     let ids: Vec<Uuid> = ended.iter().map(|end| end.id.0).collect();
     let fences: Vec<i64> = ended.iter().map(|end| end.fence).collect();
     let outcomes: Vec<&str> = ended.iter().map(|end| end.back_as.as_str()).collect();
@@ -149,7 +157,7 @@ pub async fn go_back(
         .collect();
     let reasons: Vec<Value> = ended.iter().map(|end| reason_value(&end.wait_reason)).collect();
     let errors: Vec<Option<Value>> = ended.iter().map(|end| end.error.as_ref().map(error_value)).collect();
-    let changed = sqlx::query_scalar!(
+    let rows = sqlx::query!(
         r#"-- go_back
         WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t),
         ended AS MATERIALIZED (
@@ -182,7 +190,7 @@ pub async fn go_back(
                 fence, worker_id, began, (SELECT t FROM clock), progress, last_error, tags, created_by, created_at
             FROM gone
         )
-        SELECT id FROM ended"#,
+        SELECT id, cancelled AS "cancelled!" FROM ended"#,
         &ids,
         &fences,
         &outcomes as &[&str],
@@ -196,7 +204,13 @@ pub async fn go_back(
     .fetch_all(conn)
     .await
     .map_err(failed("go_back"))?;
-    Ok(changed.into_iter().map(JobId).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| WentBack {
+            id: JobId(row.id),
+            cancelled: row.cancelled,
+        })
+        .collect())
 }
 
 /// Fails waiting jobs whose deadline has passed, at most `limit`; returns which.

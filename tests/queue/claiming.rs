@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wireroom::{
     ids::{JobId, SessionId, WorkerId},
@@ -278,15 +279,24 @@ async fn of_suspects_one_is_taken_at_a_time() {
 async fn two_dispatchers_never_run_one_job_twice() {
     let bed = Bed::new().await;
     let runs = Counter::default();
-    let runner = || {
-        let runs = runs.clone();
+    let (seen, both) = watch::channel(BTreeSet::new());
+    let runner = |name: u8| {
+        let (runs, seen, both) = (runs.clone(), seen.clone(), both.clone());
         function(move |_| {
             runs.up();
-            async { Outcome::Done(1.into()) }
+            seen.send_modify(|names| {
+                names.insert(name);
+            });
+            let mut both = both.clone();
+            async move {
+                // Neither can do it all alone.
+                let _ = both.wait_for(|names| names.len() == 2).await;
+                Outcome::Done(1.into())
+            }
         })
     };
-    let _first = bed.start(7, runner()).await;
-    let _second = bed.start(7, runner()).await;
+    let _first = bed.start(7, runner(1)).await;
+    let _second = bed.start(7, runner(2)).await;
     for _ in 0..10 {
         bed.enqueue(&jobs(100)).await;
     }
