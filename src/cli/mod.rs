@@ -15,7 +15,6 @@ mod process;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod session;
-mod sweeper;
 mod worker;
 
 use std::process::ExitCode;
