@@ -14,6 +14,8 @@ mod openapi;
 mod process;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+#[cfg(feature = "sandbox")]
+mod sandbox_accounts;
 mod session;
 mod worker;
 
