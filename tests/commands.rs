@@ -2,10 +2,16 @@
 
 use std::{collections::HashMap, net::TcpListener, path::Path, time::Duration};
 
-use serde_json::Value;
-use wireroom::cluster::testing::TestDatabase;
+use serde_json::{Value, json};
+use wireroom::{
+    cluster::testing::TestDatabase,
+    sandbox::{Effect, Fault},
+};
 
-use crate::support::{process::Process, stack::http_client};
+use crate::support::{
+    process::Process,
+    stack::{Stack, http_client},
+};
 
 const BOUND: Duration = Duration::from_mins(1);
 
@@ -242,4 +248,33 @@ async fn the_demo_runs_a_job_of_each_kind_and_ends() {
 #[tokio::test]
 async fn dev_listens_to_other_machines_only_when_told_twice() {
     refused(&["dev", "--listen", "0.0.0.0:0"], &[], "--allow-remote").await;
+}
+
+#[tokio::test]
+async fn dev_uses_the_database_it_is_given_and_throws_nothing_of_it_away() {
+    let database = empty_database().await;
+    let variables = [("DATABASE_URL", database.url())];
+    refused(&["dev", "--fresh", "--listen", "127.0.0.1:0"], &variables, "--fresh").await;
+    let (succeeded, output) = run(&["dev", "--demo", "--listen", "127.0.0.1:0"], &variables).await;
+    assert!(succeeded, "{output}");
+    let finished: i64 = sqlx::query_scalar("SELECT count(*) FROM finished_jobs WHERE state = 'succeeded'")
+        .fetch_one(database.pool())
+        .await
+        .expect("answered");
+    assert_eq!(finished, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_worker_at_once() {
+    let stack = Stack::start().await;
+    let mut worker = stack.worker().await;
+    stack.fault(Fault::once("channels.getParticipants", Effect::Blackhole).forever());
+    let args = json!({ "what": "members", "chat": "@big_bazaar", "purpose": "a count" });
+    let id = stack.post("scan", args).await;
+    stack.job_when(&id, "running", |job| job["state"] == "running").await;
+    worker.terminate();
+    worker.wait_for_line("shutting down", BOUND).await;
+    worker.terminate();
+    // The soft step alone would take ten seconds.
+    worker.wait_for_end(Duration::from_secs(5)).await;
 }

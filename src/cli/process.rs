@@ -26,6 +26,22 @@ pub fn load() -> anyhow::Result<Config> {
 
 /// A pool on a database that answers, is new enough, and has this program's schema.
 pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
+    let pool = reach(config).await?;
+    let mut conn = pool.acquire().await.context("the database went away")?;
+    store::schema::require_current(&mut conn).await?;
+    drop(conn);
+    Ok(pool)
+}
+
+/// Applies the migrations that are missing to a database that answers and is new enough; returns how many those were.
+pub async fn migrate(config: &DatabaseConfig) -> anyhow::Result<usize> {
+    reach(config).await?;
+    store::schema::migrate(config)
+        .await
+        .context("the database was not migrated")
+}
+
+async fn reach(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
     let pool = store::pool(config).map_err(|_| anyhow::anyhow!("DATABASE_URL is not a Postgres URL"))?;
     store::server::wait(&pool, DATABASE_BOUND)
         .await
@@ -38,7 +54,6 @@ pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
             facts.version
         );
     }
-    store::schema::require_current(&mut conn).await?;
     drop(conn);
     Ok(pool)
 }

@@ -20,6 +20,7 @@ use crate::{
         line::{Line, bounded},
         partitions,
         rescue::{self, RescueLimits},
+        scans,
         workers::{self, WorkerFacts, WorkerState},
     },
 };
@@ -34,6 +35,7 @@ const BATCH: i64 = 500;
 pub const DAYS_AHEAD: i32 = 7;
 const LOOK_FOR_UNKNOWN_KINDS_EVERY: Duration = Duration::from_mins(1);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_hours(1);
+const HOUSEKEEPING_AGAIN: Duration = Duration::from_secs(30);
 
 /// What the loops share.
 #[derive(Clone)]
@@ -228,27 +230,20 @@ impl Upkeep {
         }
     }
 
-    /// Partitions ahead, and the removal of what is kept long enough. Begins with a pause: the first partitions are made
-    /// before the process is ready.
+    /// Partitions ahead, and the removal of what is kept long enough: at the start of a process, then each hour.
     pub async fn housekeeping(self) {
-        let mut failures = 0;
         loop {
-            let pause = if failures == 0 {
-                HOUSEKEEPING_EVERY
-            } else {
-                Duration::from_secs(30)
-            };
-            tokio::time::sleep(pause).await;
-            match self.keep_house().await {
-                Ok(()) => failures = 0,
+            let pause = match self.keep_house().await {
+                Ok(()) => HOUSEKEEPING_EVERY,
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "housekeeping failed; trying again soon"
                     );
-                    failures += 1;
+                    HOUSEKEEPING_AGAIN
                 }
-            }
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -262,6 +257,7 @@ impl Upkeep {
             );
         }
         while partitions::expire_rows(&mut conn, keep, BATCH).await? > 0 {}
+        while scans::sweep(&mut conn, BATCH).await? > 0 {}
         while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {
             tracing::info!(partition, "retired a day of finished work");
         }

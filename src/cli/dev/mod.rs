@@ -24,7 +24,7 @@ use crate::{
     sandbox::{Sandbox, SandboxConfig, SandboxHandle},
     sessions::Imported,
     store::{
-        self, PgPool,
+        PgPool,
         api_keys::{self, KeyMaterial, Scope},
     },
     telemetry,
@@ -150,9 +150,13 @@ impl Parts {
         };
         let (database, sandbox) = tokio::try_join!(Database::open(&home, &mut source, wanted), start_sandbox(&home))?;
         let config = configure(source, &home, &database, &sandbox)?;
-        store::schema::migrate(&config.database)
-            .await
-            .context("the database was not migrated")?;
+        if let Err(error) = process::migrate(&config.database).await {
+            return Err(if database.is_private() {
+                error.context("the private database cannot be used; `dev --fresh` starts over without what is in it")
+            } else {
+                error
+            });
+        }
         let pool = process::connect(&config.database).await?;
         let imported = session::import_world(&config, &pool).await?;
         let key = api_key(&home, &pool).await?;
