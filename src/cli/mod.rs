@@ -3,7 +3,6 @@
 
 mod allocator;
 mod api;
-mod bench;
 #[cfg(feature = "sandbox")]
 mod demo;
 #[cfg(feature = "sandbox")]
@@ -71,8 +70,6 @@ Example:
     /// A made-up Telegram, for workers elsewhere and for other clients.
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Args),
-    /// Measure the queue: `drain`, `enqueue`, `latency` or `idle`.
-    Bench(bench::Args),
     /// Check the configuration and everything it names, and say what is wrong and how to fix it.
     Doctor,
 }
@@ -108,7 +105,6 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Keys(command) => keys::run(command).await,
         #[cfg(feature = "sandbox")]
         Command::Sandbox(args) => sandbox::run(args).await,
-        Command::Bench(args) => Box::pin(bench::run(args)).await,
         Command::Doctor => doctor::run().await,
     }
 }
