@@ -96,7 +96,7 @@ fn is_request_id(id: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'='))
 }
 
-/// A handler's panic. Its message stays out, for it may quote a message's text; the panic hook has logged where it was.
+/// A handler's panic. Its message may quote what it met; the panic hook logs as much of it as is safe.
 #[derive(Debug, thiserror::Error)]
 #[error("the handler panicked")]
 struct Panicked;
