@@ -203,17 +203,12 @@ fn nickname(name: Part<'_>, next: Option<&Part<'_>>) -> Result<Expression, CronE
             "@reboot is no time: a schedule outlives every process",
         ));
     }
-    let known = NICKNAMES
-        .iter()
-        .find(|(known, _)| name.text.eq_ignore_ascii_case(known));
-    match known {
-        Some((_, expression)) => parse(expression),
-        None => {
-            let names: Vec<&str> = NICKNAMES.iter().map(|(known, _)| *known).collect();
-            let reason = format!("no such name; there are {}", names.join(", "));
-            Err(whole(name.position, reason))
-        }
+    let mut known = NICKNAMES.iter();
+    if let Some((_, expression)) = known.find(|(known, _)| name.text.eq_ignore_ascii_case(known)) {
+        return parse(expression);
     }
+    let names = NICKNAMES.map(|(known, _)| known).join(", ");
+    Err(whole(name.position, format!("no such name; there are {names}")))
 }
 
 fn field(unit: &Unit, part: Part<'_>) -> Result<Field, CronError> {
