@@ -6,13 +6,13 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::FromRow;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 use wireroom::{
     cron::{Expression, Timetable, zone},
-    ids::ScheduleId,
+    ids::{JobId, ScheduleId},
     queue::Runner,
     store::{
+        jobs::{Cancelled, cancel},
         schedule_ticks,
         schedules::{self, Missed, Overlap, Pause, ScheduleRecord, Settings, Template, Tick},
     },
@@ -149,26 +149,36 @@ impl Cron {
     async fn start(&self, runner: Arc<dyn Runner>) -> Running {
         self.bed.start(50, runner).await
     }
+
+    /// A worker that fires schedules and has no slot for their jobs: they stay queued until the test ends them.
+    async fn start_without_slots(&self) -> Running {
+        self.bed.start(0, succeeds()).await
+    }
+
+    /// Ends the job of the schedule's tick number `index`.
+    async fn end_job(&self, schedule: &ScheduleRecord, index: usize) {
+        let job = self.ticks(schedule).await[index].job_id.expect("a job");
+        let mut conn = self.bed.pool().acquire().await.expect("a connection");
+        let ended = cancel(&mut conn, JobId(job)).await.expect("an answer");
+        assert_eq!(ended, Cancelled::AtOnce);
+    }
+
+    /// Waits until the schedule's ticks came to this.
+    async fn until_outcomes(&self, schedule: &ScheduleRecord, expected: &[(&str, &str)]) {
+        eventually(BOUND, || async {
+            let ticks = self.ticks(schedule).await;
+            if outcomes(&ticks) == expected {
+                Ok(())
+            } else {
+                Err(ticks)
+            }
+        })
+        .await;
+    }
 }
 
 fn succeeds() -> Arc<dyn Runner> {
     function(|_| async { Outcome::Done(json!({})) })
-}
-
-/// Every attempt takes a permit before it succeeds.
-fn gated() -> (Arc<dyn Runner>, Arc<Semaphore>) {
-    let gate = Arc::new(Semaphore::new(0));
-    let runner = {
-        let gate = gate.clone();
-        function(move |_| {
-            let gate = gate.clone();
-            async move {
-                gate.acquire().await.expect("the gate stays").forget();
-                Outcome::Done(json!({}))
-            }
-        })
-    };
-    (runner, gate)
 }
 
 fn outcomes(ticks: &[Seen]) -> Vec<(&str, &str)> {
@@ -207,7 +217,7 @@ async fn three_replicas_make_one_job_per_tick() {
         assert_eq!(cron.jobs(schedule).await, 13);
     }
     for tick in cron.ticks(&all[0]).await {
-        let job = wireroom::ids::JobId(tick.job_id.expect("a job"));
+        let job = JobId(tick.job_id.expect("a job"));
         cron.bed.until_state(job, "succeeded").await;
     }
     for replica in replicas {
@@ -304,8 +314,7 @@ async fn overlap_follows_the_policy() {
     for schedule in all {
         cron.add(schedule).await;
     }
-    let (runner, gate) = gated();
-    let running = cron.start(runner).await;
+    let running = cron.start_without_slots().await;
     for minute in 0..3 {
         cron.set_clock(start + TimeDelta::minutes(minute)).await;
         for schedule in all {
@@ -317,35 +326,18 @@ async fn overlap_follows_the_policy() {
     assert_eq!(outcomes(&cron.ticks(&skip).await), [job, none, none]);
     assert_eq!(outcomes(&cron.ticks(&queue).await), [job, waits, waits]);
 
-    // Three of the one, one of each of the others; then the two that waited, one after the other.
-    gate.add_permits(5);
-    let second = eventually(BOUND, || async {
-        let ticks = cron.ticks(&queue).await;
-        if outcomes(&ticks)[1] == job {
-            Ok(ticks)
-        } else {
-            Err(ticks)
-        }
-    })
-    .await;
-    assert_eq!(outcomes(&second), [job, job, waits]);
-    gate.add_permits(2);
-    eventually(BOUND, || async {
-        let ticks = cron.ticks(&queue).await;
-        if outcomes(&ticks) == [job, job, job] {
-            Ok(())
-        } else {
-            Err(ticks)
-        }
-    })
-    .await;
-    // And with nothing under way, the next tick has its job at once.
-    gate.add_permits(10);
-    eventually(BOUND, || async {
-        let live = cron.bed.count("SELECT count(*) FROM jobs").await;
-        if live == 0 { Ok(()) } else { Err(live) }
-    })
-    .await;
+    // Those that waited come one after the other, each when the one before has ended.
+    cron.end_job(&queue, 0).await;
+    cron.until_outcomes(&queue, &[job, job, waits]).await;
+    let now = start + TimeDelta::minutes(2);
+    cron.until_looked(now).await;
+    cron.until_outcomes(&queue, &[job, job, waits]).await;
+    cron.end_job(&queue, 1).await;
+    cron.until_outcomes(&queue, &[job, job, job]).await;
+
+    // With nothing under way, the next tick has its job at once.
+    cron.end_job(&queue, 2).await;
+    cron.end_job(&skip, 0).await;
     cron.set_clock(start + TimeDelta::minutes(3)).await;
     for schedule in all {
         assert_eq!(cron.until_ticks(schedule, 4).await[3].outcome, "job");
@@ -357,13 +349,12 @@ async fn overlap_follows_the_policy() {
 async fn schedules_are_added_changed_and_removed_while_workers_run() {
     let start = at("2026-11-20T12:00:00Z");
     let cron = Cron::new("2026-11-20T12:00:00Z").await;
-    let (runner, gate) = gated();
-    let running = cron.start(runner).await;
+    let running = cron.start_without_slots().await;
     cron.until_looked(start).await;
 
     let added = schedule("added", "* * * * *", "UTC", start);
     cron.add(&added).await;
-    let first = cron.until_ticks(&added, 1).await.remove(0);
+    cron.until_ticks(&added, 1).await;
 
     let mut conn = cron.bed.pool().acquire().await.unwrap();
     let mut transaction = sqlx::Connection::begin(&mut *conn).await.unwrap();
@@ -387,9 +378,6 @@ async fn schedules_are_added_changed_and_removed_while_workers_run() {
     cron.set_clock(later).await;
     cron.until_looked(later).await;
     assert_eq!(cron.jobs(&added).await, 2, "it is gone, and its jobs are not");
-    gate.add_permits(10);
-    let job = wireroom::ids::JobId(first.job_id.expect("a job"));
-    cron.bed.until_state(job, "succeeded").await;
     running.handle.shutdown().await;
 }
 
