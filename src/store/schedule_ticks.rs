@@ -125,16 +125,17 @@ pub struct TickRecord {
     pub requested_by: Option<String>,
 }
 
-/// A due schedule, locked, and the time at which it was found due.
-#[derive(Debug)]
+/// A due schedule that the transaction has locked, and the time at which it was found due.
+#[derive(Debug, Clone, Copy)]
 pub struct Taken {
-    pub schedule: ScheduleRecord,
+    pub id: ScheduleId,
     pub now: DateTime<Utc>,
 }
 
 /// Takes a due schedule of a known kind that nobody else is at. The transaction holds it.
 pub async fn take_due(conn: &mut PgConnection) -> Result<Option<Taken>, StoreError> {
-    let taken = sqlx::query!(
+    sqlx::query_as!(
+        Taken,
         r#"-- take_due_schedule
         WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t)
         SELECT id AS "id: ScheduleId", (SELECT t FROM clock) AS "now!" FROM schedules
@@ -142,15 +143,23 @@ pub async fn take_due(conn: &mut PgConnection) -> Result<Option<Taken>, StoreErr
         ORDER BY next_due_at LIMIT 1 FOR UPDATE SKIP LOCKED"#,
         &known_kinds(),
     )
-    .fetch_optional(&mut *conn)
+    .fetch_optional(conn)
     .await
-    .map_err(failed("take_due_schedule"))?;
-    let Some(taken) = taken else { return Ok(None) };
-    let schedule = schedules::get(conn, taken.id).await?;
-    Ok(schedule.map(|schedule| Taken {
-        schedule,
-        now: taken.now,
-    }))
+    .map_err(failed("take_due_schedule"))
+}
+
+/// Leaves a schedule that could not be fired alone until then, so that it is in nobody's way; its ticks stay due.
+pub async fn put_off(conn: &mut PgConnection, id: ScheduleId, until: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- put_off_schedule
+        UPDATE schedules SET next_due_at = $2 WHERE id = $1 AND next_due_at < $2",
+        id.0,
+        until,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("put_off_schedule"))?;
+    Ok(())
 }
 
 /// A tick that has waited long enough, with its schedule, locked.
@@ -251,11 +260,7 @@ pub async fn try_enqueue(
             Reason::new("job_refused", "The database refused the job.")
         }
         Err(EnqueueError::Store(error)) => return Err(error),
-        Err(
-            error @ (EnqueueError::PoolUnknown { .. }
-            | EnqueueError::SessionUnknown { .. }
-            | EnqueueError::SessionElsewhere { .. }),
-        ) => Reason::new("job_refused", format!("The job was refused: {error}.")),
+        Err(error) => Reason::new("job_refused", format!("The job was refused: {error}.")),
     };
     savepoint.rollback().await.map_err(failed("rollback_to_savepoint"))?;
     Ok(Err(refused))

@@ -452,7 +452,7 @@ pub async fn advance(conn: &mut PgConnection, id: ScheduleId, next: Option<Tick>
     }
 }
 
-/// Those of the ids that are schedules' with a live job, and how many ticks wait for them.
+/// What of a schedule is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
     /// A job of the schedule that is not finished.

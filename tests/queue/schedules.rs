@@ -471,6 +471,47 @@ async fn a_tick_and_its_job_are_one_transaction() {
 }
 
 #[tokio::test]
+async fn a_schedule_that_cannot_be_fired_holds_no_other_up_and_is_not_lost() {
+    let start = at("2026-11-20T12:00:00Z");
+    let cron = Cron::new("2026-11-20T12:00:00Z").await;
+    let broken = schedule("broken", "@hourly", "UTC", start);
+    let unreadable = schedule("unreadable", "@hourly", "UTC", start);
+    let sound = schedule("sound", "@hourly", "UTC", start + TimeDelta::hours(1));
+    for schedule in [&broken, &unreadable, &sound] {
+        cron.add(schedule).await;
+    }
+    cron.bed
+        .run(
+            "UPDATE schedules SET time_zone = 'Europe/Atlantis' WHERE name = 'unreadable';
+             CREATE FUNCTION refuse_ticks() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
+                IF (SELECT name FROM schedules WHERE id = NEW.schedule_id) = ''broken'' THEN
+                    RAISE EXCEPTION ''not now'';
+                END IF; RETURN NEW; END';
+             CREATE TRIGGER refuse BEFORE INSERT ON schedule_ticks FOR EACH ROW EXECUTE FUNCTION refuse_ticks()",
+        )
+        .await;
+    let mut now = start + TimeDelta::hours(1);
+    cron.set_clock(now).await;
+    let running = cron.start_without_slots().await;
+    cron.until_ticks(&sound, 1).await;
+    assert_eq!(cron.ticks(&broken).await.len() + cron.ticks(&unreadable).await.len(), 0);
+
+    cron.bed
+        .run(
+            "DROP TRIGGER refuse ON schedule_ticks;
+             UPDATE schedules SET time_zone = 'UTC' WHERE name = 'unreadable'",
+        )
+        .await;
+    now += TimeDelta::minutes(2);
+    cron.set_clock(now).await;
+    for schedule in [&broken, &unreadable] {
+        cron.until_ticks(schedule, 2).await;
+        assert_eq!(cron.jobs(schedule).await, 1, "the later of two missed");
+    }
+    running.handle.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_job_that_is_refused_is_told_and_holds_nothing_up() {
     let start = at("2026-11-20T12:00:00Z");
     let cron = Cron::new("2026-11-20T12:00:00Z").await;

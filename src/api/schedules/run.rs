@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use poem::web::Data;
+use poem::{http::HeaderMap, web::Data};
 use poem_openapi::{ApiResponse, OpenApi, param::Path, payload::Json};
 use serde_json::json;
 
@@ -55,8 +55,13 @@ impl RunApi {
         context: Data<&RequestContext>,
         /// The schedule's id.
         id: Path<String>,
+        headers: &HeaderMap,
     ) -> Result<Run, Problem> {
         let (state, id) = (state.0, schedule_id(&id)?);
+        if headers.contains_key("idempotency-key") {
+            let detail = "Leave the header out: a run is not known by a key, and ignoring it could run twice.";
+            return Err(Problem::new(Code::InvalidParameter, detail).field("Idempotency-Key"));
+        }
         let mut transaction = state.pool.begin().await.map_err(failed("begin_run_schedule"))?;
         let schedule = schedules::lock(&mut transaction, id).await?.ok_or_else(not_found)?;
         let (tick, job) = tick_now(state, &mut transaction, &caller.0, &schedule).await?;

@@ -147,134 +147,150 @@ async fn lists_leave_the_text_of_messages_out() {
     assert_eq!(shown.json()["job"]["args"]["text"], "a private word");
 }
 
-#[tokio::test]
-async fn what_could_never_be_fired_is_refused_with_the_place_and_the_reason() {
-    let api = api_at("2026-11-20T12:00:00Z").await;
-    api.session("other", "logged_out").await;
-    let past = with("ends_at", json!("2026-11-22T00:00:00Z"));
-    let mut before = with("ends_at", json!("2027-01-01T00:00:00Z"));
-    before["starts_at"] = json!("2027-02-01T00:00:00Z");
-    let mut missing = digest();
-    missing.as_object_mut().expect("an object").remove("cron");
-    for (body, code, field, detail) in [
-        (
-            with("cron", json!("0 25 * * *")),
-            "invalid_cron",
-            "cron",
-            "position 3 (hour): 25 is not from 0 to 23",
-        ),
-        (with("cron", json!("0 9 * *")), "invalid_cron", "cron", "4 of 5 fields"),
-        (
-            with("cron", json!("0 0 30 2 *")),
-            "schedule_never_fires",
-            "cron",
-            "no time from now on",
-        ),
-        (past, "schedule_never_fires", "cron", "between starts_at and ends_at"),
-        (before, "invalid_value", "ends_at", "before starts_at"),
-        (
-            with("time_zone", json!("Europe/Atlantis")),
-            "unknown_time_zone",
-            "time_zone",
-            "Atlantis",
-        ),
-        (
-            with("missed", json!("twice")),
-            "invalid_value",
-            "missed",
-            "one of skip, once, all",
-        ),
-        (
-            with("overlap", json!("maybe")),
-            "invalid_value",
-            "overlap",
-            "one of allow, skip, queue",
-        ),
-        (
-            with("jitter_seconds", json!(3601)),
-            "invalid_value",
-            "jitter_seconds",
-            "from 0 to 3600",
-        ),
-        (
-            with("missed_max", json!(0)),
-            "invalid_value",
-            "missed_max",
-            "from 1 to 1000",
-        ),
-        (
-            with("starts_at", json!("tomorrow")),
-            "invalid_value",
-            "starts_at",
-            "RFC 3339",
-        ),
-        (with("name", json!(" ")), "invalid_value", "name", "1 to 100"),
-        (
-            with("paused", json!({ "reason": "" })),
-            "invalid_value",
-            "paused.reason",
-            "1 to 500",
-        ),
-        (with("paused", json!({})), "missing_field", "paused.reason", "missing"),
-        (with("surplus", json!(1)), "unknown_field", "surplus", "known are"),
-        (missing, "missing_field", "cron", "missing"),
-        (
-            with_job("run_at", Value::Null),
-            "unknown_field",
-            "job.run_at",
-            "known are",
-        ),
-        (
-            with_job("deadline_seconds", json!(0)),
-            "invalid_value",
-            "job.deadline_seconds",
-            "from 1",
-        ),
-        (
-            with_job("args", json!({ "chatt": 1 })),
-            "unknown_field",
-            "job.args.chatt",
-            "job.args.chatt is not a field",
-        ),
-        (
-            with_job("kind", json!("walk")),
-            "unknown_kind",
-            "job.kind",
-            "kinds there are",
-        ),
-        (
-            with_job("priority", json!(101)),
-            "invalid_value",
-            "job.priority",
-            "from -100 to 100",
-        ),
-        (with_job("pool", json!("nowhere")), "unknown_pool", "job.pool", "pool"),
-        (
-            with_job("session", json!("nobody")),
-            "unknown_session",
-            "job.session",
-            "session",
-        ),
-        (
-            with_job("session", json!("other")),
-            "session_not_ready",
-            "job.session",
-            "logged_out",
-        ),
-        (with_job("tags", json!(["UP"])), "invalid_value", "job.tags[0]", "a-z"),
-    ] {
-        let answer = post(&api, "/v1/schedules", &body).await;
+/// Each body is refused with the code, the field, and a part of the detail; nothing is stored.
+async fn all_refused(api: &TestApi, cases: &[(Value, &str, &str, &str)]) {
+    for (body, code, field, detail) in cases {
+        let answer = post(api, "/v1/schedules", body).await;
         let problem = answer.problem(code);
-        assert_eq!(problem["field"], field, "{problem}");
+        assert_eq!(problem["field"], *field, "{problem}");
         let told = problem["detail"].as_str().expect("a detail");
         assert!(told.contains(detail), "{told}");
     }
     assert_eq!(api.count("schedules").await, 0);
+}
 
+#[tokio::test]
+async fn times_that_never_come_are_refused_with_the_place_and_the_reason() {
+    let api = api_at("2026-11-20T12:00:00Z").await;
+    let past = with("ends_at", json!("2026-11-22T00:00:00Z"));
+    let mut turned = with("ends_at", json!("2027-01-01T00:00:00Z"));
+    turned["starts_at"] = json!("2027-02-01T00:00:00Z");
+    let mut missing = digest();
+    missing.as_object_mut().expect("an object").remove("cron");
+    let hour = "position 3 (hour): 25 is not from 0 to 23";
+    let atlantis = json!("Europe/Atlantis");
+    all_refused(
+        &api,
+        &[
+            (with("cron", json!("0 25 * * *")), "invalid_cron", "cron", hour),
+            (with("cron", json!("0 9 * *")), "invalid_cron", "cron", "4 of 5 fields"),
+            (
+                with("cron", json!("0 0 30 2 *")),
+                "schedule_never_fires",
+                "cron",
+                "no time",
+            ),
+            (past, "schedule_never_fires", "cron", "between starts_at and ends_at"),
+            (turned, "invalid_value", "ends_at", "before starts_at"),
+            (
+                with("time_zone", atlantis),
+                "unknown_time_zone",
+                "time_zone",
+                "Atlantis",
+            ),
+            (
+                with("starts_at", json!("soon")),
+                "invalid_value",
+                "starts_at",
+                "RFC 3339",
+            ),
+            (missing, "missing_field", "cron", "missing"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn settings_that_mean_nothing_are_refused() {
+    let api = api_at("2026-11-20T12:00:00Z").await;
+    let no_reason = json!({ "reason": "" });
+    let of_overlap = "one of allow, skip, queue";
+    all_refused(
+        &api,
+        &[
+            (
+                with("missed", json!("twice")),
+                "invalid_value",
+                "missed",
+                "one of skip, once, all",
+            ),
+            (with("overlap", json!("maybe")), "invalid_value", "overlap", of_overlap),
+            (
+                with("jitter_seconds", json!(3601)),
+                "invalid_value",
+                "jitter_seconds",
+                "from 0 to 3600",
+            ),
+            (
+                with("missed_max", json!(0)),
+                "invalid_value",
+                "missed_max",
+                "from 1 to 1000",
+            ),
+            (with("name", json!(" ")), "invalid_value", "name", "1 to 100"),
+            (with("paused", no_reason), "invalid_value", "paused.reason", "1 to 500"),
+            (with("paused", json!({})), "missing_field", "paused.reason", "missing"),
+            (with("surplus", json!(1)), "unknown_field", "surplus", "known are"),
+        ],
+    )
+    .await;
     created(&api, &digest()).await;
     let again = post(&api, "/v1/schedules", &digest()).await;
     assert_eq!(again.status, StatusCode::CONFLICT);
     again.problem("schedule_exists");
+}
+
+#[tokio::test]
+async fn a_job_that_would_be_refused_is_refused_in_a_schedule_too() {
+    let api = api_at("2026-11-20T12:00:00Z").await;
+    api.session("other", "logged_out").await;
+    let wrong_args = json!({ "chatt": 1 });
+    let field = "job.args.chatt is not a field";
+    all_refused(
+        &api,
+        &[
+            (
+                with_job("run_at", Value::Null),
+                "unknown_field",
+                "job.run_at",
+                "known are",
+            ),
+            (
+                with_job("deadline_seconds", json!(0)),
+                "invalid_value",
+                "job.deadline_seconds",
+                "from 1",
+            ),
+            (with_job("args", wrong_args), "unknown_field", "job.args.chatt", field),
+            (
+                with_job("kind", json!("walk")),
+                "unknown_kind",
+                "job.kind",
+                "kinds there are",
+            ),
+            (
+                with_job("priority", json!(101)),
+                "invalid_value",
+                "job.priority",
+                "from -100 to 100",
+            ),
+            (with_job("pool", json!("nowhere")), "unknown_pool", "job.pool", "pool"),
+            (
+                with_job("session", json!("nobody")),
+                "unknown_session",
+                "job.session",
+                "session",
+            ),
+            (
+                with_job("session", json!("other")),
+                "session_not_ready",
+                "job.session",
+                "logged_out",
+            ),
+            (with_job("tags", json!(["UP"])), "invalid_value", "job.tags[0]", "a-z"),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -387,6 +403,10 @@ async fn a_run_now_is_a_tick_of_its_own_and_keeps_to_the_overlap_policy() {
     assert_eq!(time(&job["deadline"]), time(&tick["tick_at"]) + TimeDelta::seconds(90));
     assert_eq!(api.signals.enqueued.load(Ordering::SeqCst), 1);
 
+    let again = api.request(Method::POST, &format!("{}/run", path(&schedule)));
+    send(again.header("Idempotency-Key", "k"))
+        .await
+        .problem("invalid_parameter");
     run(&api, &schedule).await.problem("schedule_busy");
     patched(&api, &schedule, &json!({ "overlap": "queue" })).await;
     let waiting = run(&api, &schedule).await.json();

@@ -30,8 +30,10 @@ pub struct Ticks<'s> {
 }
 
 impl Ticks<'_> {
-    /// The ticks due at `now`, given that those before `first` were taken.
-    pub fn due(&self, first: Tick, now: DateTime<Utc>) -> Due {
+    /// The ticks due at `now`, given that the one at `first` is and that those before it were taken.
+    pub fn due(&self, first: DateTime<Utc>, now: DateTime<Utc>) -> Due {
+        // When the schedule was put off, what is stored as due is later than the tick was.
+        let first = self.tick(first);
         let mut ticks = vec![first];
         for tick in self.after(first.at) {
             if tick.due > now {

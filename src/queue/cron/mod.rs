@@ -21,17 +21,21 @@ use self::{
 use super::{outage::Outage, waker::Waker};
 use crate::{
     cron::{Expression, Timetable, zone},
+    ids::ScheduleId,
     store::{
         self, PgConnection, PgPool, StoreError, failed,
         jobs::NewJob,
         line::{Line, bounded},
         schedule_ticks::{self, Outcome, Reason, Taken, TakenWaiting, TickRecord, Trigger},
-        schedules::{self, ScheduleRecord, Tick},
+        schedules::{self, Load, Overlap, ScheduleRecord, Tick},
     },
 };
 
 /// When a schedule that this version cannot read is looked at again: a newer worker may be able to.
 const UNREADABLE_AGAIN: TimeDelta = TimeDelta::minutes(1);
+
+/// When one that could not be fired is tried again.
+const FAILED_AGAIN: TimeDelta = TimeDelta::seconds(5);
 
 /// What is due and in another worker's hands is no reason to spin.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -98,38 +102,55 @@ impl Ticker {
     /// One due schedule, with all of its ticks that are due.
     async fn fire_one(&self, conn: &mut PgConnection) -> Result<Look, StoreError> {
         let mut transaction = store::begin(conn, "fire_schedule").await?;
-        let Some(Taken { schedule, now }) = schedule_ticks::take_due(&mut transaction).await? else {
+        let Some(Taken { id, now }) = schedule_ticks::take_due(&mut transaction).await? else {
             return Ok(Look::Nothing);
         };
-        let jobs = self.fire(&mut transaction, &schedule, now).await?;
-        transaction.commit().await.map_err(failed("commit_ticks"))?;
-        Ok(Look::Took(jobs))
+        match self.fire(&mut transaction, id, now).await {
+            Ok(jobs) => {
+                transaction.commit().await.map_err(failed("commit_ticks"))?;
+                Ok(Look::Took(jobs))
+            }
+            Err(error) if error.is_unavailable() => Err(error),
+            // What is wrong with one schedule must not hold up those behind it.
+            Err(error) => {
+                transaction.rollback().await.map_err(failed("rollback_ticks"))?;
+                tracing::error!(
+                    schedule.id = %id,
+                    error = &error as &dyn std::error::Error,
+                    "a schedule could not be fired; trying again soon"
+                );
+                schedule_ticks::put_off(conn, id, now + FAILED_AGAIN).await?;
+                Ok(Look::Took(Vec::new()))
+            }
+        }
     }
 
     async fn fire(
         &self,
         conn: &mut PgConnection,
-        schedule: &ScheduleRecord,
+        id: ScheduleId,
         now: DateTime<Utc>,
     ) -> Result<Vec<NewJob>, StoreError> {
+        let Some(schedule) = schedules::get(&mut *conn, id).await? else {
+            return Ok(Vec::new());
+        };
         let Some(first) = schedule.next else {
             return Ok(Vec::new());
         };
-        let Some(timetable) = timetable(schedule) else {
-            let due = now + UNREADABLE_AGAIN;
-            schedules::advance(conn, schedule.id, Some(Tick { at: first.at, due })).await?;
+        let Some(timetable) = timetable(&schedule) else {
+            schedule_ticks::put_off(conn, id, now + UNREADABLE_AGAIN).await?;
             return Ok(Vec::new());
         };
         let ticks = Ticks {
-            schedule: schedule.id,
+            schedule: id,
             settings: &schedule.settings,
             timetable: &timetable,
         };
-        let due = ticks.due(first, now);
-        let (rows, jobs) = self.decide(conn, schedule, &due, now).await?;
-        schedule_ticks::record(conn, schedule.id, &rows).await?;
-        schedules::advance(conn, schedule.id, due.next).await?;
-        report(schedule, &rows);
+        let due = ticks.due(first.at, now);
+        let (rows, jobs) = self.decide(conn, &schedule, &due, now).await?;
+        schedule_ticks::record(conn, id, &rows).await?;
+        schedules::advance(conn, id, due.next).await?;
+        report(&schedule, &rows);
         Ok(jobs)
     }
 
@@ -147,7 +168,10 @@ impl Ticker {
         let before = schedule_ticks::taken_before(conn, schedule.id, &at).await?;
         let fresh = due.ticks.iter().filter(|tick| !before.contains(&tick.at));
         let fresh: Vec<Tick> = fresh.copied().collect();
-        let load = schedule_ticks::load(conn, schedule.id).await?;
+        let load = match schedule.settings.overlap {
+            Overlap::Allow => Load::default(),
+            Overlap::Skip | Overlap::Queue => schedule_ticks::load(conn, schedule.id).await?,
+        };
         let verdicts = plan::verdicts(schedule, &fresh, now, load);
 
         let mut rows = Vec::with_capacity(fresh.len() + 1);

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     cron::{Expression, Timetable, zone},
     ids::ScheduleId,
-    store::schedules::{Load, Missed, Overlap, Pause, ScheduleRecord, Settings, Template, Tick},
+    store::schedules::{Load, Missed, Overlap, Pause, ScheduleRecord, Settings, Template},
 };
 
 fn at(text: &str) -> DateTime<Utc> {
@@ -62,8 +62,7 @@ fn due(schedule: &ScheduleRecord, first: &str, now: &str) -> Due {
         settings,
         timetable: &timetable,
     };
-    let first = at(first);
-    ticks.due(Tick { at: first, due: first }, at(now))
+    ticks.due(at(first), at(now))
 }
 
 /// One letter per tick: a job, a skip, or a wait.
