@@ -12,6 +12,7 @@ pub mod config;
 pub mod cron;
 pub mod ids;
 pub mod lifecycle;
+pub mod mtproto;
 pub mod queue;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
