@@ -333,18 +333,32 @@ pub async fn settle(conn: &mut PgConnection, id: ScheduleId, tick: &TickRecord) 
     }
 }
 
-/// How long it is until the next schedule of a known kind is due; `None` when none is.
-pub async fn until_due(conn: &mut PgConnection) -> Result<Option<Duration>, StoreError> {
-    let seconds = sqlx::query_scalar!(
-        r#"-- until_schedule_due
-        SELECT extract(epoch FROM min(next_due_at) - wireroom_now())::float8 AS "seconds" FROM schedules
-        WHERE next_due_at IS NOT NULL AND kind = ANY ($1)"#,
+/// What there is to do, as far as can be seen without taking it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlook {
+    /// How long it is until the next schedule of a known kind is due; zero when one is, `None` when none is to come.
+    pub until_due: Option<Duration>,
+    /// Ticks wait for jobs to finish.
+    pub waiting: bool,
+}
+
+/// One cheap look, so that an idle worker opens no transaction.
+pub async fn outlook(conn: &mut PgConnection) -> Result<Outlook, StoreError> {
+    let row = sqlx::query!(
+        r#"-- schedule_outlook
+        SELECT (SELECT extract(epoch FROM min(next_due_at) - wireroom_now())::float8 FROM schedules
+                WHERE next_due_at IS NOT NULL AND kind = ANY ($1)) AS seconds,
+            EXISTS (SELECT FROM schedule_ticks WHERE outcome = 'waiting') AS "waiting!""#,
         &known_kinds(),
     )
     .fetch_one(conn)
     .await
-    .map_err(failed("until_schedule_due"))?;
-    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
+    .map_err(failed("schedule_outlook"))?;
+    let until = |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    Ok(Outlook {
+        until_due: row.seconds.map(until),
+        waiting: row.waiting,
+    })
 }
 
 /// The time of a manual tick of a locked schedule: now, and later than the last manual one.

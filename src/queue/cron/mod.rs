@@ -82,15 +82,24 @@ impl Ticker {
     }
 
     async fn round_over(&self, line: &mut Line) -> Result<Duration, StoreError> {
-        let conn = line.open("take_due_schedule").await?;
-        while let Look::Took(jobs) = bounded("fire_schedule", self.fire_one(conn)).await? {
-            self.announce(&jobs);
+        let conn = line.open("schedule_outlook").await?;
+        let mut outlook = bounded("schedule_outlook", schedule_ticks::outlook(conn)).await?;
+        let due = outlook.until_due == Some(Duration::ZERO);
+        if due {
+            while let Look::Took(jobs) = bounded("fire_schedule", self.fire_one(conn)).await? {
+                self.announce(&jobs);
+            }
         }
-        while let Look::Took(jobs) = bounded("release_tick", self.release_one(conn)).await? {
-            self.announce(&jobs);
+        if outlook.waiting {
+            while let Look::Took(jobs) = bounded("release_tick", self.release_one(conn)).await? {
+                self.announce(&jobs);
+            }
         }
-        let until_due = bounded("until_schedule_due", schedule_ticks::until_due(conn)).await?;
-        Ok(until_due.map_or(self.poll, |due| due.max(SHORTEST_PAUSE).min(self.poll)))
+        if due {
+            outlook = bounded("schedule_outlook", schedule_ticks::outlook(conn)).await?;
+        }
+        let pause = outlook.until_due.unwrap_or(self.poll);
+        Ok(pause.max(SHORTEST_PAUSE).min(self.poll))
     }
 
     fn announce(&self, jobs: &[NewJob]) {
