@@ -19,6 +19,7 @@ use super::{
     },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     problem::{Code, ProblemBody},
+    schedules::{ManageApi, NewScheduleBody, RunApi, SchedulePatch, ScheduleView, TickPage, TickView, TicksApi},
     sessions::{self, SessionView, SessionsApi},
     workers::{WorkerView, WorkersApi},
 };
@@ -29,6 +30,8 @@ use crate::store::job_reads::JobState;
 pub enum Tag {
     /// Units of work.
     Jobs,
+    /// Cron expressions whose ticks make jobs.
+    Schedules,
     /// Telegram sessions.
     Sessions,
     /// Processes that run jobs.
@@ -63,6 +66,9 @@ resources!(
     CancelApi,
     MembersApi,
     WhyApi,
+    ManageApi,
+    TicksApi,
+    RunApi,
     SessionsApi,
     WorkersApi,
     ChatsApi,
@@ -157,12 +163,18 @@ fn schemas() -> Map<String, Value> {
     let mut responses = settings.for_serialize().into_generator();
 
     requests.subschema_for::<NewJobBody>();
+    requests.subschema_for::<NewScheduleBody>();
+    requests.subschema_for::<SchedulePatch>();
     requests.subschema_for::<JobKind>();
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
     add::<MemberView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
+    add::<ScheduleView>(&mut responses);
+    add::<Page<ScheduleView>>(&mut responses);
+    add::<TickView>(&mut responses);
+    add::<TickPage>(&mut responses);
     add::<SessionView>(&mut responses);
     add::<Page<SessionView>>(&mut responses);
     add::<Page<WorkerView>>(&mut responses);

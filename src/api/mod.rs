@@ -11,6 +11,7 @@ mod page;
 mod prefer;
 mod problem;
 mod routes;
+mod schedules;
 mod sessions;
 mod shell;
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
         line::{Line, bounded},
         partitions,
         rescue::{self, RescueLimits},
-        scans,
+        scans, schedule_ticks,
         workers::{self, WorkerFacts, WorkerState},
     },
 };
@@ -257,6 +257,7 @@ impl Upkeep {
             );
         }
         while partitions::expire_rows(&mut conn, keep, BATCH).await? > 0 {}
+        while schedule_ticks::expire(&mut conn, keep, BATCH).await? > 0 {}
         while scans::sweep(&mut conn, BATCH).await? > 0 {}
         while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {
             tracing::info!(partition, "retired a day of finished work");

@@ -24,6 +24,8 @@ pub mod peers;
 pub mod rescue;
 pub mod sandbox_sessions;
 pub mod scans;
+pub mod schedule_ticks;
+pub mod schedules;
 pub mod schema;
 pub mod server;
 pub mod session_reads;
@@ -33,13 +35,13 @@ pub mod vault_keys;
 pub mod worker_reads;
 pub mod workers;
 
-pub use sqlx::{PgConnection, PgPool};
 use sqlx::{
-    Postgres,
+    Acquire as _, Postgres, Transaction,
     migrate::Migrator,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+pub use sqlx::{PgConnection, PgPool};
 
 use crate::config::DatabaseConfig;
 
@@ -140,4 +142,12 @@ pub fn pool(config: &DatabaseConfig) -> Result<PgPool, sqlx::Error> {
 /// A connection of the pool for the statement `operation`.
 pub async fn connection(pool: &PgPool, operation: &'static str) -> Result<PoolConnection<Postgres>, StoreError> {
     pool.acquire().await.map_err(failed(operation))
+}
+
+/// A transaction on a connection that the caller keeps, for the statement `operation`; rolled back when it is dropped.
+pub async fn begin<'c>(
+    conn: &'c mut PgConnection,
+    operation: &'static str,
+) -> Result<Transaction<'c, Postgres>, StoreError> {
+    conn.begin().await.map_err(failed(operation))
 }

@@ -8,4 +8,5 @@ mod ending;
 mod enqueuing;
 mod housekeeping;
 mod rescuing;
+mod schedules;
 mod stopping;

@@ -127,7 +127,7 @@ impl JobRequest {
 }
 
 /// Deserializes `value`, and turns serde's error into a problem that names the field below `prefix`.
-fn read<'v, T>(
+pub fn read<'v, T>(
     value: &'v Value,
     prefix: &str,
     deserialize: impl FnOnce(Deserializer<'_, '_, &'v Value>) -> Result<T, serde_json::Error>,
@@ -142,7 +142,7 @@ fn read<'v, T>(
 }
 
 /// Never quotes the body: it may hold the text of a message.
-fn not_json(error: &serde_json::Error) -> Problem {
+pub fn not_json(error: &serde_json::Error) -> Problem {
     let detail = format!(
         "The body cannot be read as JSON: see line {}, column {}.",
         error.line(),
@@ -152,7 +152,7 @@ fn not_json(error: &serde_json::Error) -> Problem {
 }
 
 /// The path of the first string with a NUL in it, which Postgres cannot store.
-fn nul(value: &Value) -> Option<String> {
+pub fn nul(value: &Value) -> Option<String> {
     let below = |step: String, value: &Value| {
         nul(value).map(|rest| match rest.as_str() {
             "" => step,
@@ -177,12 +177,12 @@ fn unknown_kind() -> Problem {
     Problem::new(Code::UnknownKind, format!("The kinds there are: {kinds}.")).field("kind")
 }
 
-fn invalid(field: impl Into<String>, message: impl Into<String>) -> Problem {
+pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Problem {
     let (field, message) = (field.into(), message.into());
     Problem::new(Code::InvalidValue, format!("{field}: {message}")).field(field)
 }
 
-fn within<T: TryFrom<i64>>(field: &str, value: Option<i64>, min: i64, max: i64) -> Result<Option<T>, Problem> {
+pub fn within<T: TryFrom<i64>>(field: &str, value: Option<i64>, min: i64, max: i64) -> Result<Option<T>, Problem> {
     let Some(value) = value else { return Ok(None) };
     if !(min..=max).contains(&value) {
         return Err(invalid(field, format!("must be from {min} to {max}.")));
@@ -192,7 +192,7 @@ fn within<T: TryFrom<i64>>(field: &str, value: Option<i64>, min: i64, max: i64) 
         .map_err(|_| invalid(field, format!("must be from {min} to {max}.")))
 }
 
-fn time(field: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
+pub fn time(field: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
     text.map(|text| {
         DateTime::parse_from_rfc3339(text)
             .map(|time| time.to_utc())
