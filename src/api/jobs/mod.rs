@@ -1,5 +1,7 @@
 //! Jobs: made, looked at, listed, cancelled, explained; and the members a scan saw.
 
+mod admission;
+mod batch;
 mod body;
 mod cancel;
 mod create;
@@ -9,12 +11,19 @@ mod list;
 mod members;
 #[cfg(test)]
 mod tests;
+mod unique;
 mod view;
 mod why;
 
 #[cfg(test)]
 pub use self::body::JobRequest;
+/// What the frame around all operations knows of the operation for batches.
+pub mod batches {
+    pub use super::batch::{AT_A_TIME, PATH, TIME_LIMIT};
+}
+
 pub use self::{
+    batch::{BatchApi, BatchCreated, ItemView, NewBatchBody},
     body::NewJobBody,
     cancel::CancelApi,
     create::CreateApi,
