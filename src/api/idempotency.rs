@@ -53,7 +53,9 @@ impl Fingerprint {
             Value::String(text) => self.text(b's', text),
             Value::Array(values) => {
                 self.length(b'a', values.len());
-                values.iter().for_each(|value| self.add(value));
+                for value in values {
+                    self.add(value);
+                }
             }
             Value::Object(fields) => {
                 self.length(b'm', fields.len());

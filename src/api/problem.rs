@@ -178,6 +178,13 @@ pub struct ProblemBody {
     pub items: Option<Vec<ItemView>>,
 }
 
+/// What few problems name; apart, since every result has room for a problem.
+#[derive(Debug, Default)]
+struct About {
+    job: Option<JobId>,
+    items: Option<Vec<ItemView>>,
+}
+
 /// An error on its way to the client.
 #[derive(Debug)]
 pub struct Problem {
@@ -185,8 +192,7 @@ pub struct Problem {
     detail: String,
     field: Option<String>,
     part: Option<&'static str>,
-    job: Option<JobId>,
-    items: Option<Vec<ItemView>>,
+    about: Option<Box<About>>,
     headers: Vec<(&'static str, String)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -198,8 +204,7 @@ impl Problem {
             detail: detail.into(),
             field: None,
             part: None,
-            job: None,
-            items: None,
+            about: None,
             headers: Vec::new(),
             source: None,
         };
@@ -235,14 +240,14 @@ impl Problem {
     /// Names the job that is in the way.
     #[must_use]
     pub fn job(mut self, job: JobId) -> Self {
-        self.job = Some(job);
+        self.about.get_or_insert_default().job = Some(job);
         self
     }
 
     /// Names the items of a batch that are wrong.
     #[must_use]
     pub fn items(mut self, items: Vec<ItemView>) -> Self {
-        self.items = Some(items);
+        self.about.get_or_insert_default().items = Some(items);
         self
     }
 
@@ -291,8 +296,8 @@ impl Problem {
             request_id: request_id.to_owned(),
             field: self.field.clone(),
             part: self.part,
-            job: self.job.map(|id| id.0),
-            items: self.items.clone(),
+            job: self.about.as_ref().and_then(|about| about.job).map(|id| id.0),
+            items: self.about.as_ref().and_then(|about| about.items.clone()),
         };
         let mut response = Response::builder()
             .status(self.code.status())

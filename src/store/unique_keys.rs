@@ -145,12 +145,11 @@ fn by_key(keyed: &[KeyedJob]) -> (Vec<usize>, Vec<(usize, usize)>) {
     let (mut firsts, mut repeats) = (Vec::new(), Vec::new());
     for (index, entry) in keyed.iter().enumerate() {
         let Some(key) = key_of(entry) else { continue };
-        match first_of.get(&key) {
-            Some(first) => repeats.push((index, *first)),
-            None => {
-                first_of.insert(key, index);
-                firsts.push(index);
-            }
+        let first = *first_of.entry(key).or_insert(index);
+        if first == index {
+            firsts.push(index);
+        } else {
+            repeats.push((index, first));
         }
     }
     (firsts, repeats)
@@ -251,13 +250,12 @@ async fn settle(
                 free.push(index);
                 Some(Enqueued::Created(entry.job.id))
             }
-            OnConflict::Reject => Some(Enqueued::Conflict(held.holder)),
             OnConflict::ReturnExisting => Some(Enqueued::Existing(held.holder)),
             OnConflict::Replace if holder.is_some_and(|job| job.untouched) => {
                 let is_replaced = replace(conn, held.holder, &entry.job, ageing_step).await?;
                 is_replaced.then_some(Enqueued::Replaced(held.holder))
             }
-            OnConflict::Replace => Some(Enqueued::Conflict(held.holder)),
+            OnConflict::Reject | OnConflict::Replace => Some(Enqueued::Conflict(held.holder)),
         };
     }
     take_over(conn, keyed, &free).await

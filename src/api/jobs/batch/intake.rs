@@ -110,7 +110,7 @@ impl<'a> Intake<'a> {
     pub async fn take(&mut self, part: Part) -> Result<(), Problem> {
         match part {
             Part::Mode(mode) => self.mode = Some(mode),
-            Part::Item(item) => self.read(item)?,
+            Part::Item(item) => self.read(*item)?,
         }
         if self.pending.len() >= CHUNK || self.pending_bytes >= CHUNK_BYTES {
             self.store_pending().await?;

@@ -41,7 +41,7 @@ const AHEAD: usize = 8;
 /// A part of a body.
 pub enum Part {
     Mode(BatchMode),
-    Item(Item),
+    Item(Box<Item>),
 }
 
 /// One item, as far as it can be read.
@@ -186,14 +186,14 @@ async fn split(mut bytes: Bytes, parts: Parts) {
             line.push(piece);
             if piece.ends_with(b"\n")
                 && let Some(item) = line.end()
-                && parts.send(Ok(Part::Item(item))).await.is_err()
+                && parts.send(Ok(Part::Item(Box::new(item)))).await.is_err()
             {
                 return;
             }
         }
     }
     if let Some(item) = line.end() {
-        let _ = parts.send(Ok(Part::Item(item))).await;
+        let _ = parts.send(Ok(Part::Item(Box::new(item)))).await;
     }
 }
 
@@ -336,7 +336,7 @@ impl<'de> Visitor<'de> for Jobs<'_> {
                 body: Ok(value),
                 size: MAX_ITEM - reading.left.get(),
             };
-            reading.send(Part::Item(item))?;
+            reading.send(Part::Item(Box::new(item)))?;
         }
     }
 }
