@@ -16,7 +16,7 @@ use self::{
     home::Home,
     report::{CHAT, Ready},
 };
-use super::{api, demo::Demo, keys, process, session, worker};
+use super::{api, demo::Demo, keys, process, sandbox_accounts, worker};
 use crate::{
     config::{ApiConfig, Config, QueueConfig, Secret, Source, TelemetryConfig},
     lifecycle::{Shutdown, Signals, supervise},
@@ -158,7 +158,7 @@ impl Parts {
             });
         }
         let pool = process::connect(&config.database).await?;
-        let imported = session::import_world(&config, &pool).await?;
+        let imported = sandbox_accounts::import_all(&config, &pool).await?;
         let key = api_key(&home, &pool).await?;
         let front = Front {
             url: format!("http://{}", reachable(address)),
