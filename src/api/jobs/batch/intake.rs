@@ -186,7 +186,7 @@ impl<'a> Intake<'a> {
 
     /// Whether it is known already that no job of this batch will be stored.
     fn is_in_vain(&self) -> bool {
-        self.answered.is_some() || (self.refused > 0 && self.mode == Some(BatchMode::AllOrNothing))
+        self.refused > 0 && self.mode == Some(BatchMode::AllOrNothing)
     }
 
     async fn store_pending(&mut self) -> Result<(), Problem> {
@@ -196,7 +196,7 @@ impl<'a> Intake<'a> {
             return Ok(());
         }
         self.begin().await?;
-        if self.is_in_vain() {
+        if self.answered.is_some() {
             return Ok(());
         }
         let (mut places, mut keyed) = (Vec::new(), Vec::new());

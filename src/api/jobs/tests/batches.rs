@@ -263,14 +263,14 @@ async fn unique_keys_hold_within_a_batch_and_across() {
         body["on_conflict"] = json!(on_conflict);
         body
     };
-    let held = api.post_job(&keyed("held", "reject", "@held")).await.json();
+    let held = api.post_job(&keyed("held", "reject", "@reading_held")).await.json();
     let body = json!({ "mode": "per_item", "jobs": [
-        keyed("a", "reject", "@one"),
-        keyed("a", "reject", "@two"),
-        keyed("a", "return_existing", "@three"),
-        keyed("a", "replace", "@four"),
-        keyed("held", "return_existing", "@five"),
-        keyed("held", "reject", "@six"),
+        keyed("a", "reject", "@reading_one"),
+        keyed("a", "reject", "@reading_two"),
+        keyed("a", "return_existing", "@reading_three"),
+        keyed("a", "replace", "@reading_four"),
+        keyed("held", "return_existing", "@reading_five"),
+        keyed("held", "reject", "@reading_six"),
         join(),
     ] });
     let answer = post(&api, &body).await;
@@ -288,10 +288,10 @@ async fn unique_keys_hold_within_a_batch_and_across() {
     assert_eq!(items[5]["error"]["code"], "unique_key_conflict");
     let first = items[0]["job"].as_str().expect("a job");
     let job = api.get(&format!("/v1/jobs/{first}")).await.json();
-    assert_eq!(job["args"]["chat"], "@four");
+    assert_eq!(job["args"]["chat"], "@reading_four");
     assert_eq!(answer.json()["batch"]["total"], 2);
 
-    let existing = json!({ "jobs": [keyed("held", "return_existing", "@x")] });
+    let existing = json!({ "jobs": [keyed("held", "return_existing", "@reading_seven")] });
     let answer = post(&api, &existing).await;
     assert_eq!(answer.json()["batch"]["state"], "finished", "it has no job of its own");
     assert_eq!(api.count("events WHERE type = 'batch.finished'").await, 1);
