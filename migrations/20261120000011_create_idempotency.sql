@@ -68,6 +68,10 @@ DECLARE
     part record;
     batch batches%ROWTYPE;
 BEGIN
+    -- Most statements end here, before a plan over every partition is made ready.
+    IF NOT EXISTS (SELECT FROM gone WHERE batch_id IS NOT NULL) THEN
+        RETURN NULL;
+    END IF;
     -- By id, so that two completions with two batches in common do not wait for each other.
     FOR part IN
         SELECT g.batch_id, count(*) FILTER (WHERE f.state = 'succeeded') AS succeeded,
