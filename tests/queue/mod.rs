@@ -4,6 +4,7 @@ mod bed;
 
 mod batches;
 mod claiming;
+mod doubt;
 mod ending;
 mod enqueuing;
 mod housekeeping;

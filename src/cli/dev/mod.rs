@@ -34,6 +34,8 @@ use crate::{
 const SEED: u64 = 1;
 /// The label of the key that `dev` makes for itself.
 const KEY_LABEL: &str = "dev";
+/// How long connections to the database may take to come back at the end.
+const CLOSING: Duration = Duration::from_secs(1);
 /// How long the API may take to say that it is ready.
 const READY_BOUND: Duration = Duration::from_secs(30);
 
@@ -110,7 +112,8 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
         front.show(args.demo, begun, shutdown),
     );
     drop(waker);
-    pool.close().await;
+    // Connections that something still has end with the server.
+    let _ = tokio::time::timeout(CLOSING, pool.close()).await;
     sandbox.shutdown().await;
     let closed = database.close().await;
     fronted.and(served).and(worked).and(closed)
