@@ -1,9 +1,12 @@
 //! Batches: how they come in, what is refused and named how, and how they are counted to their end.
 
-use std::{fmt::Write as _, sync::atomic::Ordering};
+use std::{fmt::Write as _, io, sync::atomic::Ordering};
 
-use futures::future::join_all;
-use poem::http::{Method, StatusCode};
+use futures::{future::join_all, stream};
+use poem::{
+    Body,
+    http::{Method, StatusCode},
+};
 use serde_json::{Value, json};
 
 use super::{join, with};
@@ -361,4 +364,22 @@ async fn ends_at_the_same_moment_tell_the_end_once() {
         assert_eq!(batch(&api, &answer).await["counts"]["succeeded"], 16);
     }
     assert_eq!(api.count("events WHERE type = 'batch.finished'").await, 5);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_leaves_nothing() {
+    let api = TestApi::new().await;
+    let line = format!("{}\n", join());
+    let whole = (0..2500).map(move |_| Ok(line.clone()));
+    let broken = std::iter::once(Err(io::Error::other("the connection is gone")));
+    let request = api
+        .request(Method::POST, "/v1/jobs/batch")
+        .header("Idempotency-Key", "k")
+        .content_type("application/x-ndjson")
+        .body(Body::from_bytes_stream(stream::iter(whole.chain(broken))));
+    send(request).await.problem("bad_request");
+    for table in ["jobs", "batches", "idempotency_keys"] {
+        assert_eq!(api.count(table).await, 0, "{table}");
+    }
+    assert_eq!(api.signals.enqueued.load(Ordering::SeqCst), 0, "nobody is woken");
 }

@@ -1,18 +1,26 @@
 //! `unique_key`: how a job is alone, for how long, and what happens to the second one.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use chrono::TimeDelta;
 use futures::future::join_all;
 use poem::http::{Method, StatusCode};
 use serde_json::{Value, json};
-use wireroom_jobs::ports::Clock as _;
+use wireroom_jobs::{JobKind, ports::Clock as _};
 
 use super::{id_of, join};
 use crate::{
-    api::tests::bed::{TestApi, send},
+    api::{
+        jobs::admission,
+        problem::Code,
+        tests::bed::{TestApi, send},
+    },
     ids::JobId,
-    store::unique_keys,
+    store::{
+        PgTransaction,
+        jobs::NewJob,
+        unique_keys::{self, KeyedJob, OnConflict, Scope, Unique},
+    },
 };
 
 fn keyed(scope: &str, on_conflict: &str) -> Value {
@@ -271,4 +279,38 @@ async fn wrong_options_are_refused() {
         assert_eq!(problem["field"], field, "{problem}");
     }
     created(&api, &with("unique_key", json!("ü".repeat(200)))).await;
+}
+
+#[tokio::test]
+async fn two_batches_that_wait_for_each_other_are_told_apart_from_a_fault() {
+    let api = TestApi::new().await;
+    let entry = |key: &str| KeyedJob {
+        job: NewJob::new(JobKind::Join, json!({ "chat": "@reading_club" })),
+        unique: Some(Unique {
+            key: key.to_owned(),
+            scope: Scope::Live,
+            on_conflict: OnConflict::Reject,
+        }),
+    };
+    let mut one = api.pool().begin().await.expect("a transaction");
+    let mut other = api.pool().begin().await.expect("a transaction");
+    let (a, b) = ([entry("a")], [entry("b")]);
+    unique_keys::enqueue(&mut one, None, &a, Duration::ZERO)
+        .await
+        .expect("the first key");
+    unique_keys::enqueue(&mut other, None, &b, Duration::ZERO)
+        .await
+        .expect("the other key");
+    let crossing = async |mut transaction: PgTransaction<'static>, entries: &[KeyedJob]| {
+        let outcome = unique_keys::enqueue(&mut transaction, None, entries, Duration::ZERO).await;
+        match outcome {
+            Ok(_) => transaction.commit().await.expect("committed"),
+            Err(_) => transaction.rollback().await.expect("undone"),
+        }
+        outcome
+    };
+    let outcomes: [_; 2] = tokio::join!(crossing(one, &b), crossing(other, &a)).into();
+    let refused = outcomes.into_iter().find_map(Result::err).expect("one is undone");
+    assert_eq!(admission::refused(refused).code(), Code::Collision);
+    assert_eq!(api.count("jobs").await, 2, "the other's two");
 }
