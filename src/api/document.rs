@@ -12,10 +12,12 @@ use wireroom_jobs::{
 };
 
 use super::{
+    batches::{BatchView, BatchesApi},
     chats::{ChatView, ChatsApi},
     health::{Health, HealthApi},
     jobs::{
-        CancelApi, CreateApi, GetApi, JobSummary, JobView, ListApi, MemberView, MembersApi, NewJobBody, WhyApi, WhyView,
+        BatchApi, BatchCreated, CancelApi, CreateApi, GetApi, JobSummary, JobView, ListApi, MemberView, MembersApi,
+        NewBatchBody, NewJobBody, WhyApi, WhyView,
     },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     problem::{Code, ProblemBody},
@@ -23,7 +25,7 @@ use super::{
     sessions::{self, SessionView, SessionsApi},
     workers::{WorkerView, WorkersApi},
 };
-use crate::store::job_reads::JobState;
+use crate::store::{batches::BatchMode, job_reads::JobState};
 
 /// Groups of operations.
 #[derive(Tags)]
@@ -32,6 +34,8 @@ pub enum Tag {
     Jobs,
     /// Cron expressions whose ticks make jobs.
     Schedules,
+    /// Jobs that are enqueued together.
+    Batches,
     /// Telegram sessions.
     Sessions,
     /// Processes that run jobs.
@@ -69,6 +73,8 @@ resources!(
     ManageApi,
     TicksApi,
     RunApi,
+    BatchApi,
+    BatchesApi,
     SessionsApi,
     WorkersApi,
     ChatsApi,
@@ -165,10 +171,13 @@ fn schemas() -> Map<String, Value> {
     requests.subschema_for::<NewJobBody>();
     requests.subschema_for::<NewScheduleBody>();
     requests.subschema_for::<SchedulePatch>();
+    requests.subschema_for::<NewBatchBody>();
     requests.subschema_for::<JobKind>();
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
+    add::<BatchView>(&mut responses);
+    add::<BatchCreated>(&mut responses);
     add::<MemberView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
     add::<ScheduleView>(&mut responses);
@@ -304,6 +313,7 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
         (_, "kind") => one_of(&JobKind::ALL.map(JobKind::as_str)),
         ("/v1/jobs", "state") => one_of(&JobState::ALL.map(JobState::as_str)),
         (_, "state") => one_of(&sessions::STATES),
+        (_, "mode") => one_of(&BatchMode::ALL.map(BatchMode::as_str)),
         (_, "format") => one_of(&["json", "csv", "ndjson"]),
         (_, "since" | "until") => json!({ "type": "string", "format": "date-time" }),
         (_, "alive") => json!({ "type": "boolean", "default": false }),

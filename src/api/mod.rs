@@ -2,10 +2,12 @@
 //! down. One file per resource, with its errors and its tests.
 
 mod auth;
+mod batches;
 mod chats;
 mod docs;
 mod document;
 mod health;
+mod idempotency;
 mod jobs;
 mod page;
 mod prefer;
@@ -24,7 +26,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use poem::{Endpoint, EndpointExt, Request, Response, Route, Server, listener::TcpAcceptor};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use wireroom_jobs::ports::Clock;
 
@@ -75,6 +77,8 @@ struct State {
     clock: Arc<dyn Clock>,
     authenticator: Authenticator,
     waiters: Arc<Waiters>,
+    /// Batches that may come in at a time.
+    batches: Semaphore,
     routes: Routes,
 }
 
@@ -83,6 +87,7 @@ impl State {
         Arc::new(Self {
             authenticator: Authenticator::new(deps.pool.clone(), Arc::clone(&deps.clock)),
             waiters: Waiters::new(deps.config.api.max_waiters),
+            batches: Semaphore::new(jobs::batches::AT_A_TIME),
             routes: Routes::of(&document()),
             pool: deps.pool,
             config: deps.config,

@@ -4,6 +4,7 @@
 pub mod api_keys;
 pub mod attempt_data;
 pub mod audit;
+pub mod batches;
 pub mod chat_reads;
 pub mod chats;
 pub mod claims;
@@ -12,6 +13,7 @@ pub mod effects;
 pub mod floods;
 pub mod gates;
 pub mod health;
+pub mod idempotency;
 pub mod job_reads;
 pub mod job_store;
 pub mod jobs;
@@ -30,6 +32,7 @@ pub mod schema;
 pub mod server;
 pub mod session_reads;
 pub mod sessions;
+pub mod unique_keys;
 pub mod update_states;
 pub mod vault_keys;
 pub mod worker_reads;
@@ -41,7 +44,7 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-pub use sqlx::{PgConnection, PgPool};
+pub use sqlx::{PgConnection, PgPool, PgTransaction};
 
 use crate::config::DatabaseConfig;
 
@@ -90,6 +93,19 @@ impl StoreError {
                 ..
             }
         )
+    }
+
+    /// Whether two transactions stood in each other's way, and this one was rolled back for it: the same call may succeed.
+    pub fn is_collision(&self) -> bool {
+        let Self::Query {
+            source: sqlx::Error::Database(error),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        // Class 40: transaction rollback, a deadlock above all.
+        error.code().is_some_and(|code| code.starts_with("40"))
     }
 
     /// Whether the database understood the statement and refuses its values, so that they will be refused again.

@@ -2,6 +2,7 @@
 
 mod bed;
 
+mod batches;
 mod claiming;
 mod doubt;
 mod ending;

@@ -14,11 +14,17 @@ use serde_json::Value;
 use serde_path_to_error::{Deserializer, Track};
 use wireroom_jobs::{JobArgs, JobKind};
 
-use super::field_error::{FieldError, field_error};
-use crate::api::{
-    problem::{Code, Problem},
-    shell,
-    typed::Typed,
+use super::{
+    field_error::{FieldError, field_error},
+    unique,
+};
+use crate::{
+    api::{
+        problem::{Code, Problem},
+        shell,
+        typed::Typed,
+    },
+    store::unique_keys::Unique,
 };
 
 /// Most bytes of a body.
@@ -77,6 +83,25 @@ pub struct NewJobBody {
         inner(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9_.:-]+$"))
     )]
     tags: Option<Vec<String>>,
+    /// A word of the client's: of the jobs of a kind with the same one, and the same scope, there is one.
+    #[serde(default)]
+    #[schemars(example = &"digest-2030-01-31", length(min = 1, max = 200))]
+    unique_key: Option<String>,
+    /// How long the key keeps other jobs out: `queued`, while the job waits; `live`, until it has finished (the default);
+    /// `period`, for `unique_seconds` from now. Keys of different scopes never meet.
+    #[serde(default)]
+    #[schemars(extend("enum" = ["queued", "live", "period", null]))]
+    unique_scope: Option<String>,
+    /// The length of a `period`, at most 30 days.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 2_592_000))]
+    unique_seconds: Option<i64>,
+    /// What happens when another job has the key. `reject` (the default): 409, with the other job in `job`.
+    /// `return_existing`: 200, with the other job. `replace`: 200, with the other job, which takes over these `args` and this
+    /// `run_at` when no attempt of it has begun; else as `reject`.
+    #[serde(default)]
+    #[schemars(extend("enum" = ["reject", "return_existing", "replace", null]))]
+    on_conflict: Option<String>,
 }
 
 /// A body that has been read and found good, as far as that goes without the database.
@@ -91,16 +116,21 @@ pub struct JobRequest {
     pub max_attempts: i32,
     pub deadline: Option<DateTime<Utc>>,
     pub tags: Vec<String>,
+    pub unique: Option<Unique>,
+}
+
+/// Reads the bytes of a body.
+pub fn json(body: &[u8]) -> Result<Value, Problem> {
+    serde_json::from_slice(body).map_err(|error| not_json(&error))
 }
 
 impl JobRequest {
     /// Reads a body at the time `now`.
-    pub fn parse(body: &[u8], now: DateTime<Utc>) -> Result<Self, Problem> {
-        let body: Value = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
-        if let Some(field) = nul(&body) {
+    pub fn read(body: &Value, now: DateTime<Utc>) -> Result<Self, Problem> {
+        if let Some(field) = nul(body) {
             return Err(invalid(field, "may not contain NUL."));
         }
-        let envelope: NewJobBody = read(&body, "", |source| NewJobBody::deserialize(source))?;
+        let envelope: NewJobBody = read(body, "", |source| NewJobBody::deserialize(source))?;
         let kind = JobKind::parse(&envelope.kind).ok_or_else(unknown_kind)?;
         let args = read(&envelope.args, "args", |source| JobArgs::deserialize(kind, source))?;
         args.job()
@@ -113,6 +143,12 @@ impl JobRequest {
         let deadline = time("deadline", envelope.deadline.as_deref())?;
         check_deadline(deadline, run_at, now)?;
         let max_attempts = within("max_attempts", envelope.max_attempts, 1, 100)?;
+        let unique = unique::read(
+            envelope.unique_key,
+            envelope.unique_scope.as_deref(),
+            envelope.unique_seconds,
+            envelope.on_conflict.as_deref(),
+        )?;
         Ok(Self {
             args,
             pool: name("pool", envelope.pool)?,
@@ -122,7 +158,15 @@ impl JobRequest {
             max_attempts: max_attempts.unwrap_or(kind.default_max_attempts()),
             deadline,
             tags: tags(envelope.tags.unwrap_or_default())?,
+            unique,
         })
+    }
+
+    /// The args of a body that was found good once, as its job has them; whatever has become too late since.
+    pub fn args_again(body: &Value) -> Option<Value> {
+        let kind = JobKind::parse(body["kind"].as_str()?)?;
+        let args = read(&body["args"], "args", |source| JobArgs::deserialize(kind, source)).ok()?;
+        serde_json::to_value(args).ok()
     }
 }
 
@@ -248,7 +292,7 @@ fn tags(tags: Vec<String>) -> Result<Vec<String>, Problem> {
     Ok(kept)
 }
 
-/// The bytes of a body of the right media type and size; [`JobRequest::parse`] reads them.
+/// The bytes of a body of the right media type and size; [`JobRequest::read`] reads them.
 pub struct JobBody(pub Vec<u8>);
 
 impl<'a> ApiExtractor<'a> for JobBody {

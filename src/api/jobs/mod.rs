@@ -1,5 +1,7 @@
 //! Jobs: made, looked at, listed, cancelled, explained; and the members a scan saw.
 
+mod admission;
+mod batch;
 mod body;
 mod cancel;
 mod create;
@@ -9,13 +11,21 @@ mod list;
 mod members;
 #[cfg(test)]
 mod tests;
+mod unique;
 mod view;
 mod why;
 
+/// What the frame around all operations knows of the operation for batches.
+pub mod batches {
+    pub use super::batch::{AT_A_TIME, PATH, TIME_LIMIT};
+}
+
 pub use self::{
+    admission::{refused, usable_session},
+    batch::{BatchApi, BatchCreated, ItemView, NewBatchBody},
     body::{JobBody, JobRequest, NewJobBody, invalid, not_json, nul, read, time, within},
     cancel::CancelApi,
-    create::{CreateApi, refused, usable_session},
+    create::CreateApi,
     get::GetApi,
     list::ListApi,
     members::{MemberView, MembersApi},

@@ -259,7 +259,7 @@ fn template(body: &TemplateBody, now: DateTime<Utc>) -> Result<JobRequest, Probl
         "max_attempts": body.max_attempts,
         "tags": body.tags,
     });
-    JobRequest::parse(job.to_string().as_bytes(), now).map_err(|problem| problem.within("job"))
+    JobRequest::read(&job, now).map_err(|problem| problem.within("job"))
 }
 
 fn text(field: &str, value: String, most: usize) -> Result<String, Problem> {

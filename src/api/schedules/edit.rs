@@ -13,6 +13,7 @@ use crate::{
     cron::{Timetable, jitter},
     ids::ScheduleId,
     store::{
+        self,
         schedules::{Pause, ScheduleRecord, Settings, Tick},
         session_reads,
     },
@@ -28,7 +29,8 @@ pub async fn resolve(state: &State, request: &mut ScheduleRequest, before: Optio
         None => None,
         Some(session) if had.is_some_and(|had| had.to_string() == *session) => had,
         Some(session) => {
-            let found = usable_session(state, session).await;
+            let mut conn = store::connection(&state.pool, "resolve_session").await?;
+            let found = usable_session(&mut conn, session).await;
             Some(found.map_err(|problem| problem.within("job"))?)
         }
     };
