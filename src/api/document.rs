@@ -15,7 +15,8 @@ use super::{
     chats::{ChatView, ChatsApi},
     health::{Health, HealthApi},
     jobs::{
-        CancelApi, CreateApi, GetApi, JobSummary, JobView, ListApi, MemberView, MembersApi, NewJobBody, WhyApi, WhyView,
+        AttemptView, AttemptsApi, CancelApi, CreateApi, EventView, EventsApi, GetApi, JobSummary, JobView, ListApi,
+        MemberView, MembersApi, NewJobBody, WhyApi, WhyView,
     },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     problem::{Code, ProblemBody},
@@ -62,6 +63,8 @@ resources!(
     GetApi,
     CancelApi,
     MembersApi,
+    AttemptsApi,
+    EventsApi,
     WhyApi,
     SessionsApi,
     WorkersApi,
@@ -148,6 +151,8 @@ fn schemas() -> Map<String, Value> {
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
+    add::<Page<AttemptView>>(&mut responses);
+    add::<EventView>(&mut responses);
     add::<MemberView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
     add::<SessionView>(&mut responses);

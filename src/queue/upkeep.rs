@@ -16,7 +16,7 @@ use crate::{
     config::QueueConfig,
     ids::JobId,
     store::{
-        self, PgPool, StoreError, claims, completions,
+        self, PgPool, StoreError, claims, completions, job_logs,
         line::{Line, bounded},
         partitions,
         rescue::{self, RescueLimits},
@@ -257,6 +257,7 @@ impl Upkeep {
             );
         }
         while partitions::expire_rows(&mut conn, keep, BATCH).await? > 0 {}
+        while job_logs::expire(&mut conn, keep, BATCH).await? > 0 {}
         while scans::sweep(&mut conn, BATCH).await? > 0 {}
         while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {
             tracing::info!(partition, "retired a day of finished work");

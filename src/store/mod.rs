@@ -3,6 +3,7 @@
 
 pub mod api_keys;
 pub mod attempt_data;
+pub mod attempt_reads;
 pub mod audit;
 pub mod chat_reads;
 pub mod chats;
@@ -12,6 +13,7 @@ pub mod effects;
 pub mod floods;
 pub mod gates;
 pub mod health;
+pub mod job_logs;
 pub mod job_reads;
 pub mod job_store;
 pub mod jobs;

@@ -6,5 +6,6 @@ mod claiming;
 mod ending;
 mod enqueuing;
 mod housekeeping;
+mod logs;
 mod rescuing;
 mod stopping;

@@ -1,6 +1,8 @@
 //! A whole Wireroom: a database of the test's own, a sandbox in this process, the API and workers as real processes.
 
-use std::{fs::Permissions, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{
+    fs::Permissions, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, process::ExitStatus, time::Duration,
+};
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -111,7 +113,7 @@ impl Database {
 pub struct Stack {
     pub database: Database,
     pub sandbox: SandboxHandle,
-    _api: Process,
+    api: Process,
     pub api_addr: SocketAddr,
     pub key: String,
     variables: Vec<(String, String)>,
@@ -147,7 +149,7 @@ impl Stack {
         Self {
             database,
             sandbox,
-            _api: api,
+            api,
             api_addr,
             key,
             variables,
@@ -170,6 +172,12 @@ impl Stack {
         let mut worker = spawn(&["worker"], &variables);
         worker.wait_for_line("worker is ready", START_BOUND).await;
         worker
+    }
+
+    /// Ends the API as a deploy does.
+    pub async fn stop_api(&mut self, bound: Duration) -> ExitStatus {
+        self.api.terminate();
+        self.api.wait_for_end(bound).await
     }
 
     pub fn variables(&self) -> &[(String, String)] {

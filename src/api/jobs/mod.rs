@@ -1,8 +1,10 @@
 //! Jobs: made, looked at, listed, cancelled, explained; and the members a scan saw.
 
+mod attempts;
 mod body;
 mod cancel;
 mod create;
+mod events;
 mod field_error;
 mod get;
 mod list;
@@ -15,9 +17,11 @@ mod why;
 #[cfg(test)]
 pub use self::body::JobRequest;
 pub use self::{
+    attempts::{AttemptView, AttemptsApi},
     body::NewJobBody,
     cancel::CancelApi,
     create::CreateApi,
+    events::{EventView, EventsApi, PACE, Pace},
     get::GetApi,
     list::ListApi,
     members::{MemberView, MembersApi},
