@@ -65,12 +65,16 @@ impl Client {
         }
     }
 
+    /// All events to the end, which comes in time.
     async fn rest(mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        while let Some(event) = self.next().await {
-            events.push(event);
-        }
-        events
+        let whole = async {
+            let mut events = Vec::new();
+            while let Some(event) = self.next().await {
+                events.push(event);
+            }
+            events
+        };
+        tokio::time::timeout(BOUND, whole).await.expect("the stream ends")
     }
 }
 
@@ -273,7 +277,10 @@ async fn what_cannot_be_followed_is_refused() {
         .problem("job_not_found");
     api.get("/v1/jobs/7/events").await.problem("invalid_parameter");
     for wrong in ["7", "x-1", "end", "end-0"] {
-        let answer = send(api.request(Method::GET, &events).header("Last-Event-ID", wrong)).await;
+        let request = api.request(Method::GET, &events).header("Last-Event-ID", wrong);
+        let answer = tokio::time::timeout(BOUND, send(request))
+            .await
+            .expect("refused, not streamed");
         assert_eq!(answer.problem("invalid_parameter")["field"], "Last-Event-ID");
     }
     send(api.bare(Method::GET, &events)).await.problem("unauthorized");
