@@ -270,7 +270,8 @@ async fn a_lease_is_released_after_its_socket_is_closed() {
     .unwrap();
     held(&holder, 1).await;
     assert_eq!(world.sandbox.controls().connections().len(), 1);
-    // Nobody can release the lease while its row is locked: a holder that tried that first would keep its connection.
+    // Nobody can release the lease while its row is locked: a holder that tried that first would keep its connection for
+    // as long as it has for a release, 2 s.
     let mut lock = world.database.pool().begin().await.unwrap();
     sqlx::query("SELECT FROM session_leases FOR UPDATE")
         .execute(&mut *lock)
@@ -280,10 +281,15 @@ async fn a_lease_is_released_after_its_socket_is_closed() {
         let holder = holder.clone();
         async move { holder.shutdown(BOUND).await }
     });
-    until("the socket is closed", async || {
+    let releasing = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '-- release_lease%'";
+    until("releasing", async || (world.count(releasing).await == 1).then_some(())).await;
+    let closed = until("closed", async || {
         world.sandbox.controls().connections().is_empty().then_some(())
-    })
-    .await;
+    });
+    timeout(Duration::from_secs(1), closed)
+        .await
+        .expect("it was closed before");
     let owned = "SELECT count(*) FROM session_leases WHERE owner IS NOT NULL";
     assert_eq!(world.count(owned).await, 1, "closed, and not released yet");
     lock.rollback().await.unwrap();
