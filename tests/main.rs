@@ -12,6 +12,8 @@ mod following;
 mod kinds;
 mod promises;
 mod queue;
+mod roles;
+mod secrets;
 mod sessions;
 mod smoke;
 mod telethon;

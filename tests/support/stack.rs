@@ -180,6 +180,11 @@ impl Stack {
         self.api.wait_for_end(bound).await
     }
 
+    /// All that the API process has written.
+    pub fn api_output(&self) -> String {
+        self.api.output()
+    }
+
     pub fn variables(&self) -> &[(String, String)] {
         &self.variables
     }
