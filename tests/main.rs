@@ -1,13 +1,16 @@
 //! The integration tests: one binary, one module per theme, so that the support code is compiled once and all tests share
 //! one private Postgres cluster.
 
+mod acceptance;
 mod architecture;
 mod support;
 
 mod bad_input;
 mod commands;
 mod crashes;
+mod following;
 mod kinds;
+mod promises;
 mod queue;
 mod roles;
 mod secrets;

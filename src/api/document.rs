@@ -16,8 +16,8 @@ use super::{
     chats::{ChatView, ChatsApi},
     health::{Health, HealthApi},
     jobs::{
-        BatchApi, BatchCreated, CancelApi, CreateApi, GetApi, JobSummary, JobView, ListApi, MemberView, MembersApi,
-        NewBatchBody, NewJobBody, WhyApi, WhyView,
+        AttemptView, AttemptsApi, BatchApi, BatchCreated, CancelApi, CreateApi, EventView, EventsApi, GetApi,
+        JobSummary, JobView, ListApi, MemberView, MembersApi, NewBatchBody, NewJobBody, WhyApi, WhyView,
     },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     problem::{Code, ProblemBody},
@@ -48,37 +48,35 @@ pub enum Tag {
 
 const SCHEMAS: &str = "#/components/schemas/";
 
+// In groups, because poem-openapi joins at most sixteen.
 macro_rules! resources {
-    ($($api:ident),+ $(,)?) => {
+    ($(($($api:ident),+ $(,)?)),+ $(,)?) => {
         /// The service behind all described routes.
         pub fn service() -> OpenApiService<impl OpenApi + use<>, ()> {
-            service_of(($($api,)+))
+            service_of(($(($($api,)+),)+))
         }
 
         /// What poem-openapi says of each resource. Asked for all at once, it writes a path once for each resource that
         /// has operations there, and a reader sees the last only.
         fn resource_documents() -> Vec<Value> {
-            vec![$(described(&service_of($api))),+]
+            vec![$($(described(&service_of($api))),+),+]
         }
     };
 }
 
 resources!(
-    CreateApi,
-    ListApi,
-    GetApi,
-    CancelApi,
-    MembersApi,
-    WhyApi,
-    ManageApi,
-    TicksApi,
-    RunApi,
-    BatchApi,
-    BatchesApi,
-    SessionsApi,
-    WorkersApi,
-    ChatsApi,
-    HealthApi,
+    (
+        CreateApi,
+        ListApi,
+        GetApi,
+        CancelApi,
+        AttemptsApi,
+        EventsApi,
+        MembersApi,
+        WhyApi,
+    ),
+    (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi),
+    (SessionsApi, WorkersApi, ChatsApi, HealthApi),
 );
 
 fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {
@@ -178,6 +176,8 @@ fn schemas() -> Map<String, Value> {
     add::<WhyView>(&mut responses);
     add::<BatchView>(&mut responses);
     add::<BatchCreated>(&mut responses);
+    add::<Page<AttemptView>>(&mut responses);
+    add::<EventView>(&mut responses);
     add::<MemberView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
     add::<ScheduleView>(&mut responses);

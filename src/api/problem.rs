@@ -137,6 +137,8 @@ codes! {
     TooManyBatches = SERVICE_UNAVAILABLE, "Too many batches are coming in";
     /// Two requests stood in each other's way, and this one was undone. Nothing is left of it.
     Collision = SERVICE_UNAVAILABLE, "Two requests stood in each other's way";
+    /// Too many streams of events are open in this process already.
+    TooManyStreams = SERVICE_UNAVAILABLE, "Too many streams of events";
     /// The process cannot serve yet, or not with this database; `part` names what fails.
     NotReady = SERVICE_UNAVAILABLE, "Not ready";
 }

@@ -16,7 +16,7 @@ use crate::{
     config::QueueConfig,
     ids::JobId,
     store::{
-        self, PgPool, StoreError, batches, claims, completions, idempotency,
+        self, PgPool, StoreError, batches, claims, completions, idempotency, job_logs,
         line::{Line, bounded},
         partitions,
         rescue::{self, RescueLimits},
@@ -258,6 +258,7 @@ impl Upkeep {
         }
         while partitions::expire_rows(&mut conn, keep, BATCH).await? > 0 {}
         while schedule_ticks::expire(&mut conn, keep, BATCH).await? > 0 {}
+        while job_logs::expire(&mut conn, keep, BATCH).await? > 0 {}
         while scans::sweep(&mut conn, BATCH).await? > 0 {}
         while idempotency::sweep(&mut conn, BATCH).await? > 0 {}
         while unique_keys::sweep(&mut conn, BATCH).await? > 0 {}

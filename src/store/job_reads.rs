@@ -186,7 +186,7 @@ impl TryFrom<Row> for JobRecord {
 
 /// Nothing can be finished before it was created: lets Postgres skip the older partitions. An hour is left for the
 /// difference between the clocks of the process that made the id and of the database.
-fn earliest_finish(id: Uuid) -> DateTime<Utc> {
+pub(super) fn earliest_finish(id: Uuid) -> DateTime<Utc> {
     id.get_timestamp()
         .and_then(|timestamp| {
             let (seconds, nanos) = timestamp.to_unix();

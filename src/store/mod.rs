@@ -3,6 +3,7 @@
 
 pub mod api_keys;
 pub mod attempt_data;
+pub mod attempt_reads;
 pub mod audit;
 pub mod batches;
 pub mod chat_reads;
@@ -14,6 +15,7 @@ pub mod floods;
 pub mod gates;
 pub mod health;
 pub mod idempotency;
+pub mod job_logs;
 pub mod job_reads;
 pub mod job_store;
 pub mod jobs;

@@ -8,6 +8,7 @@ mod doubt;
 mod ending;
 mod enqueuing;
 mod housekeeping;
+mod logs;
 mod rescuing;
 mod schedules;
 mod stopping;

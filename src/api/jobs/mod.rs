@@ -1,10 +1,12 @@
 //! Jobs: made, looked at, listed, cancelled, explained; and the members a scan saw.
 
 mod admission;
+mod attempts;
 mod batch;
 mod body;
 mod cancel;
 mod create;
+mod events;
 mod field_error;
 mod get;
 mod list;
@@ -22,10 +24,12 @@ pub mod batches {
 
 pub use self::{
     admission::{refused, usable_session},
+    attempts::{AttemptView, AttemptsApi},
     batch::{BatchApi, BatchCreated, ItemView, NewBatchBody},
     body::{JobBody, JobRequest, NewJobBody, invalid, not_json, nul, read, time, within},
     cancel::CancelApi,
     create::CreateApi,
+    events::{EventView, EventsApi, PACE, Pace},
     get::GetApi,
     list::ListApi,
     members::{MemberView, MembersApi},

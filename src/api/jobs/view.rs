@@ -236,7 +236,7 @@ fn args_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "$ref": "#/components/schemas/JobArgs" })
 }
 
-fn object_schema(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn object_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "additionalProperties": true })
 }
 
@@ -244,7 +244,7 @@ fn kind_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "$ref": "#/components/schemas/JobKind" })
 }
 
-fn result_schema(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn result_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "anyOf": [{ "$ref": "#/components/schemas/JobResult" }, { "type": "null" }] })
 }
 
