@@ -4,6 +4,7 @@
 pub mod api_keys;
 pub mod attempt_data;
 pub mod audit;
+pub mod bench;
 pub mod chat_reads;
 pub mod chats;
 pub mod claims;
