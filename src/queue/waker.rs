@@ -264,9 +264,11 @@ impl Outbox {
 async fn send(bell: Arc<Bell>, pool: PgPool) {
     let mut second = tokio::time::interval(WAITING_EVERY);
     // Its own connection: to get one of the pool, and have it checked, takes longer than the statement.
-    let mut line = Line::new(pool);
+    let mut line = Line::new(pool.clone());
     loop {
         tokio::select! {
+            // A pool that closes waits for this connection.
+            () = pool.close_event() => return,
             () = bell.posted.notified() => {}
             _ = second.tick() => {
                 let _ = bell.others_wait.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));

@@ -17,11 +17,11 @@ use super::{
 };
 
 /// How long processes have to start and take their leases.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// How long a worker has to end and report.
-const END: Duration = Duration::from_secs(60);
+const END: Duration = Duration::from_mins(1);
 /// No job handled for that long: some are lost.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 
 /// Worker processes that were started together.
 pub struct Crew {
