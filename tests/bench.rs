@@ -147,9 +147,8 @@ async fn a_job_that_is_handled_twice_fails_the_run() {
     let mut bench = start(&database, "latency --rate 20 --secs 4");
     let schema = eventually(BOUND, || async {
         let found: Option<String> = sqlx::query_scalar(
-            "SELECT n.nspname::text FROM pg_namespace n WHERE n.nspname LIKE 'wireroom\\_bench%'
-                AND (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relname = 'session_leases_owner') = 1
-                AND EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%LISTEN%')",
+            "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname LIKE 'wireroom\\_bench%' AND c.relname = 'jobs_session'",
         )
         .fetch_optional(database.pool())
         .await
