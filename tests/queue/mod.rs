@@ -3,6 +3,7 @@
 mod bed;
 
 mod claiming;
+mod doubt;
 mod ending;
 mod enqueuing;
 mod housekeeping;
