@@ -19,6 +19,7 @@ use crate::queue::{Attempt, Runner};
 pub struct Tally {
     runs: Vec<AtomicU8>,
     handled: AtomicU64,
+    different: AtomicU64,
     /// Jobs with a number that was not given out, or without one.
     strange: AtomicU64,
     /// When the first one's function was called, in microseconds since 1970; 0 before.
@@ -45,6 +46,7 @@ impl Tally {
         Self {
             runs: (0..jobs).map(|_| AtomicU8::new(0)).collect(),
             handled: AtomicU64::new(0),
+            different: AtomicU64::new(0),
             strange: AtomicU64::new(0),
             first: AtomicI64::new(0),
             latencies: Mutex::default(),
@@ -56,6 +58,11 @@ impl Tally {
     /// Calls of the function so far.
     pub fn handled(&self) -> u64 {
         self.handled.load(Ordering::Acquire)
+    }
+
+    /// Different jobs among them.
+    pub fn different(&self) -> u64 {
+        self.different.load(Ordering::Acquire)
     }
 
     /// When the first call began, in microseconds since 1970.
@@ -99,7 +106,8 @@ impl Tally {
         match runs {
             // It stays at its highest instead of wrapping round to none.
             Some(runs) if runs.load(Ordering::Relaxed) < u8::MAX => {
-                runs.fetch_add(1, Ordering::AcqRel);
+                let before = runs.fetch_add(1, Ordering::AcqRel);
+                self.different.fetch_add(u64::from(before == 0), Ordering::AcqRel);
             }
             Some(_) => {}
             None => {

@@ -59,7 +59,7 @@ pub enum Message {
 /// How far a worker is.
 #[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct Progress {
-    /// Calls of the function.
+    /// Different jobs that were handled.
     pub handled: u64,
     /// The first call; like all times here in microseconds since 1970, and 0 when there is none.
     pub first: i64,
@@ -140,13 +140,13 @@ async fn tell_progress(tally: &Tally, leases: &Leases) -> anyhow::Result<()> {
             Ok((handled, stored)) => {
                 told = handled;
                 Progress {
-                    handled,
+                    handled: tally.different(),
                     first: tally.first(),
                     stored,
                 }
             }
             Err(_) => Progress {
-                handled: tally.handled(),
+                handled: tally.different(),
                 first: tally.first(),
                 stored: 0,
             },
