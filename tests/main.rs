@@ -6,6 +6,7 @@ mod architecture;
 mod support;
 
 mod bad_input;
+mod bench;
 mod commands;
 mod crashes;
 mod following;

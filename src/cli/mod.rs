@@ -3,6 +3,7 @@
 
 mod allocator;
 mod api;
+mod bench;
 #[cfg(feature = "sandbox")]
 mod demo;
 #[cfg(feature = "sandbox")]
@@ -72,6 +73,9 @@ Example:
     Sandbox(sandbox::Args),
     /// Check the configuration and everything it names, and say what is wrong and how to fix it.
     Doctor,
+    /// Measure how fast the queue is on a database.
+    #[command(subcommand)]
+    Bench(bench::Command),
 }
 
 /// Parses the arguments and runs the command. 0: it did what it was asked to. 1: it did not, and said why. 2: the
@@ -106,6 +110,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "sandbox")]
         Command::Sandbox(args) => sandbox::run(args).await,
         Command::Doctor => doctor::run().await,
+        Command::Bench(command) => bench::run(command).await,
     }
 }
 

@@ -132,6 +132,11 @@ impl Dispatcher {
                 // The sessions of these jobs may be held elsewhere.
                 self.waker.ready();
             }
+            if !promotion.any_ready {
+                // What is enqueued from now on rings, or is found by the next promotion.
+                memory.hungry = false;
+                return Ok(());
+            }
         }
         memory.hungry = false;
         let mut turn = 0;

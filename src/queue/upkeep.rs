@@ -161,6 +161,9 @@ impl Upkeep {
             batch: BATCH,
         };
         let conn = line.open("rescue_orphans").await?;
+        if !bounded("rescue_is_wanted", rescue::is_wanted(conn)).await? {
+            return Ok(false);
+        }
         let mut orphans = bounded("rescue_orphans", rescue::rescue_orphans(conn, limits)).await?;
         if self.in_doubt.load(Ordering::Acquire) {
             let known = self.flights.keys();

@@ -18,8 +18,9 @@ use super::{backoff::SystemRandom, outage::Outage};
 use crate::{
     ids::JobId,
     store::{
-        self, PgPool, StoreError,
+        PgPool, StoreError,
         jobs::NewJob,
+        line::{Line, bounded},
         notifications::{self, Listener},
     },
 };
@@ -262,8 +263,12 @@ impl Outbox {
 /// Sends what was posted, at most once per [`COALESCE`]. What cannot be sent is dropped: polling finds it.
 async fn send(bell: Arc<Bell>, pool: PgPool) {
     let mut second = tokio::time::interval(WAITING_EVERY);
+    // Its own connection: to get one of the pool, and have it checked, takes longer than the statement.
+    let mut line = Line::new(pool.clone());
     loop {
         tokio::select! {
+            // A pool that closes waits for this connection.
+            () = pool.close_event() => return,
             () = bell.posted.notified() => {}
             _ = second.tick() => {
                 let _ = bell.others_wait.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
@@ -277,16 +282,17 @@ async fn send(bell: Arc<Bell>, pool: PgPool) {
         if payloads.is_empty() {
             continue;
         }
-        if let Err(error) = send_now(&pool, &payloads).await {
+        if let Err(error) = send_now(&mut line, &payloads).await {
+            line.hang_up();
             tracing::debug!(error = &error as &dyn std::error::Error, "a notification was not sent");
         }
         tokio::time::sleep(COALESCE).await;
     }
 }
 
-async fn send_now(pool: &PgPool, payloads: &[String]) -> Result<(), StoreError> {
-    let mut conn = store::connection(pool, "notify").await?;
-    notifications::notify(&mut conn, payloads).await
+async fn send_now(line: &mut Line, payloads: &[String]) -> Result<(), StoreError> {
+    let notify = async { notifications::notify(line.open("notify").await?, payloads).await };
+    bounded("notify", notify).await
 }
 
 async fn listen(bell: Arc<Bell>, pool: PgPool) {

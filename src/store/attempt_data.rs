@@ -17,7 +17,7 @@ pub struct AttemptKey {
 pub async fn hold(conn: &mut PgConnection, attempt: AttemptKey, operation: &'static str) -> Result<(), StoreError> {
     sqlx::query_scalar!(
         "-- hold_attempt
-        SELECT id FROM jobs WHERE id = $1 AND fence = $2 AND state = 'running' FOR SHARE",
+        SELECT id FROM jobs WHERE id = $1 AND fence = $2 AND state NOT IN ('scheduled', 'queued') FOR SHARE",
         attempt.job.0,
         attempt.fence,
     )
@@ -31,7 +31,7 @@ pub async fn hold(conn: &mut PgConnection, attempt: AttemptKey, operation: &'sta
 pub async fn checkpoint(conn: &mut PgConnection, attempt: AttemptKey) -> Result<Option<Value>, StoreError> {
     sqlx::query_scalar!(
         "-- read_checkpoint
-        SELECT checkpoint FROM jobs WHERE id = $1 AND fence = $2 AND state = 'running'",
+        SELECT checkpoint FROM jobs WHERE id = $1 AND fence = $2 AND state NOT IN ('scheduled', 'queued')",
         attempt.job.0,
         attempt.fence,
     )
@@ -50,7 +50,7 @@ pub async fn save_checkpoint(
 ) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "-- save_checkpoint
-        UPDATE jobs SET checkpoint = $3 WHERE id = $1 AND fence = $2 AND state = 'running'",
+        UPDATE jobs SET checkpoint = $3 WHERE id = $1 AND fence = $2 AND state NOT IN ('scheduled', 'queued')",
         attempt.job.0,
         attempt.fence,
         checkpoint,
@@ -64,7 +64,7 @@ pub async fn save_checkpoint(
 pub async fn save_progress(conn: &mut PgConnection, attempt: AttemptKey, progress: &Value) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "-- save_progress
-        UPDATE jobs SET progress = $3 WHERE id = $1 AND fence = $2 AND state = 'running'",
+        UPDATE jobs SET progress = $3 WHERE id = $1 AND fence = $2 AND state NOT IN ('scheduled', 'queued')",
         attempt.job.0,
         attempt.fence,
         progress,
@@ -80,7 +80,7 @@ pub async fn save_progress(conn: &mut PgConnection, attempt: AttemptKey, progres
 pub async fn bind_session(conn: &mut PgConnection, attempt: AttemptKey) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "-- bind_session
-        UPDATE jobs SET session_bound = true WHERE id = $1 AND fence = $2 AND state = 'running'",
+        UPDATE jobs SET session_bound = true WHERE id = $1 AND fence = $2 AND state NOT IN ('scheduled', 'queued')",
         attempt.job.0,
         attempt.fence,
     )

@@ -18,6 +18,8 @@ pub struct Promotion {
     pub promoted: i64,
     /// How long until the next scheduled job is due; zero when one was due but left for the next batch.
     pub next_in: Option<Duration>,
+    /// Whether any job is `queued` now, wherever it may run.
+    pub any_ready: bool,
 }
 
 /// Moves due jobs from `scheduled` to `queued`, at most `limit`, and tells when the next one is due. Jobs that another
@@ -33,6 +35,8 @@ pub async fn promote(conn: &mut PgConnection, limit: i64) -> Result<Promotion, S
         )
         SELECT (SELECT count(*) FROM promoted) AS "promoted!",
             (SELECT count(*) FROM due) = $1 AS "more!",
+            EXISTS (SELECT FROM promoted) OR EXISTS (SELECT FROM jobs WHERE state = 'queued' AND session_id IS NOT NULL)
+                OR EXISTS (SELECT FROM jobs WHERE state = 'queued' AND session_id IS NULL) AS "any_ready!",
             (SELECT (extract(epoch FROM run_at - wireroom_now()) * 1000000)::bigint FROM jobs
                 WHERE state = 'scheduled' AND run_at > (SELECT wireroom_now()) ORDER BY run_at LIMIT 1) AS next_in"#,
         limit
@@ -44,6 +48,7 @@ pub async fn promote(conn: &mut PgConnection, limit: i64) -> Result<Promotion, S
     Ok(Promotion {
         promoted: row.promoted,
         next_in: next_in.map(|micros| Duration::from_micros(micros.try_into().unwrap_or(0))),
+        any_ready: row.any_ready,
     })
 }
 
@@ -318,7 +323,7 @@ pub async fn start(conn: &mut PgConnection, attempts: &[(JobId, i64)]) -> Result
         "-- start
         UPDATE jobs j SET started_at = coalesce(j.started_at, wireroom_now())
         FROM unnest($1::uuid[], $2::bigint[]) AS s (id, fence)
-        WHERE j.id = s.id AND j.fence = s.fence AND j.state = 'running'
+        WHERE j.id = s.id AND j.fence = s.fence AND j.state NOT IN ('scheduled', 'queued')
         RETURNING j.id",
         &ids,
         &fences

@@ -1,6 +1,10 @@
 //! How attempts end: a finished job moves to `finished_jobs` in the statement that completes it, any other goes back.
 //! Every write names the attempt's fence; one that is stale changes nothing. Whatever ends a job while nobody knows whether
 //! its message was sent, the job ends `failed` with `outcome_unknown` (`outcome_in_doubt` in the schema).
+//!
+//! Statements that go by a job's id say `state NOT IN ('scheduled', 'queued')` for "runs": `state = 'running'` would let the
+//! planner, which knows of hardly any running jobs after an ANALYZE of an idle queue, look each one up by reading the whole
+//! index of running jobs. A batch of 1,000 ends took 1.2 s that way, and takes 12 ms by id.
 
 use std::time::Duration;
 
@@ -103,7 +107,8 @@ pub async fn finish(conn: &mut PgConnection, ended: &[Finish]) -> Result<Vec<Job
             SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::jsonb[], $5::jsonb[])
                 AS e (id, fence, state, result, error)
         ), gone AS (
-            DELETE FROM jobs j USING ended e WHERE j.id = e.id AND j.fence = e.fence AND j.state = 'running'
+            DELETE FROM jobs j USING ended e
+            WHERE j.id = e.id AND j.fence = e.fence AND j.state NOT IN ('scheduled', 'queued')
             RETURNING j.*, e.state AS final_state, e.result, e.error
         )
         INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
@@ -170,7 +175,7 @@ pub async fn go_back(
                     c.t + e.delay * interval '1 microsecond', j.run_at) AS due
             FROM clock c, unnest($1::uuid[], $2::bigint[], $3::text[], $4::bool[], $5::bigint[], $6::timestamptz[],
                 $7::jsonb[], $8::jsonb[]) AS e (id, fence, outcome, refund, delay, at, reason, error)
-            JOIN jobs j ON j.id = e.id AND j.fence = e.fence AND j.state = 'running'
+            JOIN jobs j ON j.id = e.id AND j.fence = e.fence AND j.state NOT IN ('scheduled', 'queued')
             FOR UPDATE OF j
         ), returned AS (
             UPDATE jobs j SET state = CASE WHEN e.due > (SELECT t FROM clock) THEN 'scheduled' ELSE 'queued' END,

@@ -6,6 +6,7 @@ pub mod attempt_data;
 pub mod attempt_reads;
 pub mod audit;
 pub mod batches;
+pub mod bench;
 pub mod chat_reads;
 pub mod chats;
 pub mod claims;

@@ -35,6 +35,20 @@ pub struct RescueLimits {
     pub batch: i64,
 }
 
+/// Whether there is any job that the statements below could be about: one that runs, has a deadline, or waits for a
+/// session. In an idle queue there is none, and this is all that is asked.
+pub async fn is_wanted(conn: &mut PgConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- rescue_is_wanted
+        SELECT EXISTS (SELECT FROM jobs WHERE state = 'running')
+            OR EXISTS (SELECT FROM jobs WHERE deadline IS NOT NULL AND state <> 'running')
+            OR EXISTS (SELECT FROM jobs WHERE session_id IS NOT NULL AND state <> 'running') AS "wanted!""#
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("rescue_is_wanted"))
+}
+
 /// Takes back running jobs whose worker stopped beating (or is gone, or says that it stopped) or whose session's lease
 /// is another one than they were claimed under; never before the lease they were claimed under has expired.
 ///
@@ -176,11 +190,21 @@ pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> 
     ));
     let moved = sqlx::query_scalar!(
         r#"-- fail_jobs_of_lost_sessions
-        WITH lost AS MATERIALIZED (
-            SELECT j.id FROM jobs j LEFT JOIN sessions s ON s.id = j.session_id
-            WHERE j.session_id IS NOT NULL AND j.state <> 'running' AND j.session_bound
-                AND (s.id IS NULL OR s.state IN ('logged_out', 'banned', 'frozen'))
-            LIMIT $1 FOR UPDATE OF j SKIP LOCKED
+        WITH RECURSIVE pinned AS (
+            -- From one session to the next over the index: a session's whole backlog is never read.
+            SELECT (SELECT session_id FROM jobs WHERE session_id IS NOT NULL AND state <> 'running'
+                ORDER BY session_id LIMIT 1) AS id
+            UNION ALL
+            SELECT (SELECT j.session_id FROM jobs j WHERE j.session_id > p.id AND j.state <> 'running'
+                ORDER BY j.session_id LIMIT 1)
+            FROM pinned p WHERE p.id IS NOT NULL
+        ), lost AS MATERIALIZED (
+            SELECT j.id FROM pinned p LEFT JOIN sessions s ON s.id = p.id
+            CROSS JOIN LATERAL (
+                SELECT id FROM jobs WHERE session_id = p.id AND state <> 'running' AND session_bound
+                LIMIT $1 FOR UPDATE SKIP LOCKED
+            ) j
+            WHERE s.id IS NULL OR s.state IN ('logged_out', 'banned', 'frozen') LIMIT $1
         ), gone AS (
             DELETE FROM jobs j USING lost WHERE j.id = lost.id RETURNING j.*
         )

@@ -1,0 +1,136 @@
+//! `wireroom bench`: how fast the queue is on a given database, measured with the queue itself. It makes a schema of its own,
+//! fills it, starts real worker processes whose function does nothing, and drops the schema, however it ends.
+
+mod crew;
+mod drain;
+mod enqueue;
+mod figures;
+mod idle;
+mod latency;
+mod leases;
+mod site;
+mod tally;
+mod usage;
+mod worker;
+
+use std::{panic::AssertUnwindSafe, process::ExitCode};
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use futures::FutureExt;
+
+use self::{figures::Figures, site::Site};
+use crate::{
+    clock::SystemClock,
+    config::{Source, TelemetryConfig},
+    lifecycle::Signals,
+    telemetry,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  wireroom bench drain --database-url postgres://user@localhost/empty --jobs 100000
+  wireroom bench drain --jobs 100000 --sessions 1000 --workers 2 --history 1000000 --future 200000
+  wireroom bench enqueue --jobs 16000 --clients 16
+  wireroom bench latency --rate 50 --secs 20 --json
+  wireroom bench idle --sessions 1000 --secs 60
+
+Everything happens in a schema that is made for the run and dropped after it; the role must be allowed to make one. Use
+a database that nobody else works in: not because of the data, but because of the figures.";
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub enum Command {
+    /// How fast is a full queue worked off?
+    Drain(drain::Args),
+    /// How fast does the queue take jobs?
+    Enqueue(enqueue::Args),
+    /// How long from just before the enqueue to the start of the function?
+    Latency(latency::Args),
+    /// Nothing to do: for looking at the database and the processes from outside.
+    Idle(idle::Args),
+    /// One worker process of a bench.
+    #[command(hide = true)]
+    Worker(worker::Args),
+}
+
+/// What every verb takes.
+#[derive(Debug, Args)]
+struct Target {
+    /// The database, for example `postgres://user:password@localhost/empty` [default: the variable `DATABASE_URL`].
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// End with one line of JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Who works, and beside what.
+#[derive(Debug, Args)]
+struct Surroundings {
+    /// Sessions that the jobs are spread over: one has 2,000 slots, more have one each.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    sessions: u32,
+    /// Worker processes; each holds its share of the sessions.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: u32,
+    /// Finished jobs that lie there beforehand.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    history: u32,
+    /// Jobs for tomorrow that lie there beforehand.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    future: u32,
+}
+
+pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let target = match &command {
+        Command::Worker(args) => return worker::run(args).await,
+        Command::Drain(args) => &args.target,
+        Command::Enqueue(args) => &args.target,
+        Command::Latency(args) => &args.target,
+        Command::Idle(args) => &args.target,
+    };
+    let json = target.json;
+    let mut source = Source::load()?;
+    telemetry::init(&TelemetryConfig::read(&mut source)?)?;
+    // Taken over before there is a schema to be left behind.
+    let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
+    if let Some(url) = &target.database_url {
+        source.set("DATABASE_URL", url);
+    }
+    let site = Site::make(source).await?;
+    let measured = {
+        let measuring = AssertUnwindSafe(measure(&command, &site)).catch_unwind();
+        tokio::select! {
+            ended = measuring => ended.unwrap_or_else(|_| Err(anyhow!("the measurement panicked"))),
+            name = signals.next() => Err(anyhow!("stopped by {name}; nothing was measured")),
+        }
+    };
+    // Its processes went with the measurement.
+    let removed = site.remove().await;
+    let figures = measured?;
+    removed?;
+    figures.print(json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure(command: &Command, site: &Site) -> anyhow::Result<Figures> {
+    match command {
+        Command::Drain(args) => drain::measure(args, site).await,
+        Command::Enqueue(args) => enqueue::measure(args, site).await,
+        Command::Latency(args) => latency::measure(args, site).await,
+        Command::Idle(args) => idle::measure(args, site).await,
+        Command::Worker(_) => Err(anyhow!("a worker measures nothing by itself")),
+    }
+}
+
+/// Microseconds since 1970 by the machine's clock, which the processes of a run share.
+fn now_us() -> i64 {
+    use wireroom_jobs::ports::Clock;
+    SystemClock.now().timestamp_micros()
+}
+
+/// Says something for people, who read standard error while a run lasts.
+fn say(what: &str) {
+    eprintln!("bench: {what}");
+}
