@@ -2,16 +2,19 @@
 //! down. One file per resource, with its errors and its tests.
 
 mod auth;
+mod batches;
 mod chats;
 mod docs;
 mod document;
 mod follow;
 mod health;
+mod idempotency;
 mod jobs;
 mod page;
 mod prefer;
 mod problem;
 mod routes;
+mod schedules;
 mod sessions;
 mod shell;
 #[cfg(test)]
@@ -26,7 +29,7 @@ use async_trait::async_trait;
 #[cfg(target_os = "linux")]
 use nix::sys::socket::{setsockopt, sockopt};
 use poem::{Endpoint, EndpointExt, Request, Response, Route, Server, listener::TcpAcceptor};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use wireroom_jobs::ports::Clock;
 
@@ -90,6 +93,8 @@ struct State {
     waiters: Arc<Waiters>,
     followers: Arc<Followers>,
     pace: Pace,
+    /// Batches that may come in at a time.
+    batches: Semaphore,
     routes: Routes,
 }
 
@@ -100,6 +105,7 @@ impl State {
             waiters: Waiters::new(deps.config.api.max_waiters),
             followers: Followers::new(deps.config.api.max_streams),
             pace: PACE,
+            batches: Semaphore::new(jobs::batches::AT_A_TIME),
             routes: Routes::of(&document()),
             pool: deps.pool,
             config: deps.config,

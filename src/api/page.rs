@@ -35,7 +35,9 @@ pub enum List {
     Attempts,
     Jobs,
     Members,
+    Schedules,
     Sessions,
+    Ticks,
     Workers,
 }
 
@@ -45,7 +47,9 @@ impl List {
             Self::Attempts => 'a',
             Self::Jobs => 'j',
             Self::Members => 'm',
+            Self::Schedules => 'c',
             Self::Sessions => 's',
+            Self::Ticks => 't',
             Self::Workers => 'w',
         }
     }

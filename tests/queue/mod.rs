@@ -2,6 +2,7 @@
 
 mod bed;
 
+mod batches;
 mod claiming;
 mod doubt;
 mod ending;
@@ -9,4 +10,5 @@ mod enqueuing;
 mod housekeeping;
 mod logs;
 mod rescuing;
+mod schedules;
 mod stopping;

@@ -1,6 +1,8 @@
 //! Jobs: made, looked at, listed, cancelled, explained; and the members a scan saw.
 
+mod admission;
 mod attempts;
+mod batch;
 mod body;
 mod cancel;
 mod create;
@@ -11,14 +13,20 @@ mod list;
 mod members;
 #[cfg(test)]
 mod tests;
+mod unique;
 mod view;
 mod why;
 
-#[cfg(test)]
-pub use self::body::JobRequest;
+/// What the frame around all operations knows of the operation for batches.
+pub mod batches {
+    pub use super::batch::{AT_A_TIME, PATH, TIME_LIMIT};
+}
+
 pub use self::{
+    admission::{refused, usable_session},
     attempts::{AttemptView, AttemptsApi},
-    body::NewJobBody,
+    batch::{BatchApi, BatchCreated, ItemView, NewBatchBody},
+    body::{JobBody, JobRequest, NewJobBody, invalid, not_json, nul, read, time, within},
     cancel::CancelApi,
     create::CreateApi,
     events::{EventView, EventsApi, PACE, Pace},
