@@ -48,6 +48,7 @@ pub enum Tag {
 
 const SCHEMAS: &str = "#/components/schemas/";
 
+// In groups, because poem-openapi joins at most sixteen.
 macro_rules! resources {
     ($(($($api:ident),+ $(,)?)),+ $(,)?) => {
         /// The service behind all described routes.
@@ -58,7 +59,7 @@ macro_rules! resources {
         /// What poem-openapi says of each resource. Asked for all at once, it writes a path once for each resource that
         /// has operations there, and a reader sees the last only.
         fn resource_documents() -> Vec<Value> {
-            vec![$($(described(&service_of($api)),)+)+]
+            vec![$($(described(&service_of($api))),+),+]
         }
     };
 }
@@ -70,22 +71,13 @@ resources!(
         ListApi,
         GetApi,
         CancelApi,
-        MembersApi,
         AttemptsApi,
         EventsApi,
+        MembersApi,
         WhyApi,
-        BatchApi,
-        BatchesApi
     ),
-    (
-        ManageApi,
-        TicksApi,
-        RunApi,
-        SessionsApi,
-        WorkersApi,
-        ChatsApi,
-        HealthApi
-    ),
+    (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi),
+    (SessionsApi, WorkersApi, ChatsApi, HealthApi),
 );
 
 fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {
@@ -183,10 +175,10 @@ fn schemas() -> Map<String, Value> {
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
-    add::<Page<AttemptView>>(&mut responses);
-    add::<EventView>(&mut responses);
     add::<BatchView>(&mut responses);
     add::<BatchCreated>(&mut responses);
+    add::<Page<AttemptView>>(&mut responses);
+    add::<EventView>(&mut responses);
     add::<MemberView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
     add::<ScheduleView>(&mut responses);

@@ -91,10 +91,10 @@ struct State {
     clock: Arc<dyn Clock>,
     authenticator: Authenticator,
     waiters: Arc<Waiters>,
-    followers: Arc<Followers>,
-    pace: Pace,
     /// Batches that may come in at a time.
     batches: Semaphore,
+    followers: Arc<Followers>,
+    pace: Pace,
     routes: Routes,
 }
 
@@ -103,9 +103,9 @@ impl State {
         Arc::new(Self {
             authenticator: Authenticator::new(deps.pool.clone(), Arc::clone(&deps.clock)),
             waiters: Waiters::new(deps.config.api.max_waiters),
+            batches: Semaphore::new(jobs::batches::AT_A_TIME),
             followers: Followers::new(deps.config.api.max_streams),
             pace: PACE,
-            batches: Semaphore::new(jobs::batches::AT_A_TIME),
             routes: Routes::of(&document()),
             pool: deps.pool,
             config: deps.config,

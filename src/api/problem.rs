@@ -133,12 +133,12 @@ codes! {
     Timeout = SERVICE_UNAVAILABLE, "The request was not answered in time";
     /// Too many requests wait for their results already.
     TooManyWaiters = SERVICE_UNAVAILABLE, "Too many requests wait for results";
-    /// Too many streams of events are open in this process already.
-    TooManyStreams = SERVICE_UNAVAILABLE, "Too many streams of events";
     /// The process takes in as many batches as it can already.
     TooManyBatches = SERVICE_UNAVAILABLE, "Too many batches are coming in";
     /// Two requests stood in each other's way, and this one was undone. Nothing is left of it.
     Collision = SERVICE_UNAVAILABLE, "Two requests stood in each other's way";
+    /// Too many streams of events are open in this process already.
+    TooManyStreams = SERVICE_UNAVAILABLE, "Too many streams of events";
     /// The process cannot serve yet, or not with this database; `part` names what fails.
     NotReady = SERVICE_UNAVAILABLE, "Not ready";
 }

@@ -257,8 +257,8 @@ impl Upkeep {
             );
         }
         while partitions::expire_rows(&mut conn, keep, BATCH).await? > 0 {}
-        while job_logs::expire(&mut conn, keep, BATCH).await? > 0 {}
         while schedule_ticks::expire(&mut conn, keep, BATCH).await? > 0 {}
+        while job_logs::expire(&mut conn, keep, BATCH).await? > 0 {}
         while scans::sweep(&mut conn, BATCH).await? > 0 {}
         while idempotency::sweep(&mut conn, BATCH).await? > 0 {}
         while unique_keys::sweep(&mut conn, BATCH).await? > 0 {}
