@@ -64,7 +64,6 @@ macro_rules! resources {
     };
 }
 
-// A tuple of poem-openapi has 16 members at most, and may be a member itself.
 resources!(
     (
         CreateApi,
