@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    JobError, Outcome,
+    JobError, LogLevel, LogLine, Outcome,
     ports::{Clock, Store, Telegram},
 };
 
@@ -43,6 +43,37 @@ impl JobContext {
         } else {
             Ok(())
         }
+    }
+
+    /// Shows a line to whoever follows the job. One that cannot be stored is no reason to fail: whatever is wrong with the
+    /// store or the attempt, the next write that matters tells.
+    pub async fn log(&self, level: LogLevel, line: LogLine) {
+        let _shown = self.store.log(level, line).await;
+    }
+
+    /// Tells those who follow the job why this attempt ends without a result, where that says more than its outcome.
+    pub(crate) async fn log_stop(&self, outcome: &Outcome) {
+        let Outcome::Snooze { until, reason } = outcome else {
+            return;
+        };
+        let (code, message) = match reason.code.as_str() {
+            "flood" => (
+                "flood_met",
+                "Telegram asks this session to wait. The job goes on where it is.",
+            ),
+            "slow_mode" => (
+                "slow_mode_met",
+                "The chat is in slow mode. The job goes on when it may write.",
+            ),
+            "approval_pending" => (
+                "approval_awaited",
+                "An admin of the chat has to approve the request to join. The job looks again later.",
+            ),
+            _ => ("postponed", "The job goes on later."),
+        };
+        let seconds = (*until - self.clock.now()).num_seconds().max(0);
+        self.log(LogLevel::Warn, LogLine::new(code, message).with("seconds", seconds))
+            .await;
     }
 
     /// The checkpoint in the kind's own type. One that does not read is left to a worker of the version that wrote it.

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ArgsError, Job, JobContext, JobError, Outcome, WaitReason,
+    ArgsError, Job, JobContext, JobError, LogLevel, LogLine, Outcome, WaitReason,
     chat::ChatFacts,
     ports::{Chat, Decision, Invite, Joined, TelegramError},
     target::{self, ChatRef},
@@ -22,6 +22,8 @@ const FIRST_LOOK: TimeDelta = TimeDelta::minutes(1);
 const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(30);
 /// How long before the deadline the last look happens.
 const LAST_LOOK: TimeDelta = TimeDelta::seconds(30);
+/// Said before Telegram is asked.
+const ASKING: LogLine = LogLine::new("joining", "The session is not in the chat yet, and asks to join it.");
 
 /// Joins a group or channel with the job's session.
 ///
@@ -95,7 +97,10 @@ impl Job for JoinArgs {
     async fn run(&self, context: &JobContext) -> Outcome {
         match self.attempt(context).await {
             Ok(result) => Outcome::done(&result),
-            Err(outcome) => outcome,
+            Err(outcome) => {
+                context.log_stop(&outcome).await;
+                outcome
+            }
         }
     }
 }
@@ -126,6 +131,7 @@ async fn by_name(context: &JobContext, reference: &ChatRef, requested: bool) -> 
         return Ok(Asked::Waiting);
     }
     context.stop_if_cancelled()?;
+    context.log(LogLevel::Info, ASKING).await;
     match answer(context.telegram.join_chat(&chat).await)? {
         Joined::Joined(chat) => Ok(Asked::Member(JoinStatus::Joined, chat)),
         Joined::AlreadyMember => Ok(Asked::Member(JoinStatus::AlreadyMember, chat)),
@@ -141,6 +147,7 @@ async fn by_invite(context: &JobContext, hash: &str, requested: bool) -> Result<
         return Ok(Asked::Waiting);
     }
     context.stop_if_cancelled()?;
+    context.log(LogLevel::Info, ASKING).await;
     match answer(context.telegram.join_by_invite(hash).await)? {
         Joined::Joined(chat) => Ok(Asked::Member(JoinStatus::Joined, chat)),
         Joined::ApprovalPending => Ok(Asked::Waiting),
@@ -179,6 +186,12 @@ async fn finish(
         };
     }
     context.store.save_chat(&chat).await?;
+    context
+        .log(
+            LogLevel::Info,
+            LogLine::new("member", "The session is a member of the chat."),
+        )
+        .await;
     Ok(JoinResult {
         // Found to be a member after this job's request: the request made it one.
         status: if request.is_some() { JoinStatus::Joined } else { status },

@@ -14,6 +14,7 @@ pub mod context;
 mod failure;
 pub mod join;
 pub mod kind;
+pub mod log;
 pub mod outcome;
 pub mod ports;
 pub mod publish;
@@ -24,4 +25,5 @@ pub mod testing;
 
 pub use context::JobContext;
 pub use kind::{Action, ArgsError, Job, JobArgs, JobKind, Lane};
+pub use log::{LogLevel, LogLine};
 pub use outcome::{JobError, Outcome, WaitReason};

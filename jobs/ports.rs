@@ -9,7 +9,10 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::JobError;
+use crate::{
+    log::{LogLevel, LogLine},
+    outcome::JobError,
+};
 
 /// The time, injected so that tests decide it.
 pub trait Clock: Send + Sync {
@@ -257,6 +260,8 @@ pub trait Store: Send + Sync {
     async fn save_checkpoint(&self, checkpoint: serde_json::Value) -> Result<(), StoreError>;
     /// Shows progress; may be merged with later reports and written behind.
     async fn progress(&self, progress: Progress) -> Result<(), StoreError>;
+    /// Shows a line to whoever follows the job. Of each job the newest lines are kept, for some days.
+    async fn log(&self, level: LogLevel, line: LogLine) -> Result<(), StoreError>;
     /// Remembers a chat that was seen, for `GET /v1/chats`.
     async fn save_chat(&self, chat: &Chat) -> Result<(), StoreError>;
     /// The effect of this job on `target`; made with a fresh `random_id` the first time.

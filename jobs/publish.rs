@@ -5,7 +5,7 @@
 //! session's own messages; only when that look succeeds and finds none is the message sent again. While nobody knows
 //! whether it was sent, every failure that ends the job is `outcome_unknown`, whatever else went wrong.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ArgsError, Job, JobContext, JobError, Outcome,
+    ArgsError, Job, JobContext, JobError, LogLevel, LogLine, Outcome,
     chat::{ChatFacts, message_link},
     ports::{Chat, Decision, Draft, Effect, SentMessage, StoreError, TelegramError, TextFormat},
     target::{self, ChatRef},
@@ -168,7 +168,10 @@ impl Job for PublishArgs {
         };
         match publication.attempt(&self.chat).await {
             Ok(result) => Outcome::done(&result),
-            Err(outcome) => publication.settle(outcome),
+            Err(outcome) => {
+                context.log_stop(&outcome).await;
+                publication.settle(outcome)
+            }
         }
     }
 }
@@ -254,6 +257,8 @@ impl Publication<'_> {
         if kept.fate != Fate::Open {
             self.keep(&kept.chat, Fate::Open).await?;
         }
+        self.say(LogLevel::Info, "sending", "The message is handed to Telegram.")
+            .await;
         context.store.effect_attempted(kept.chat.id).await?;
         self.maybe_sent = true;
         let answer = context
@@ -317,20 +322,35 @@ impl Publication<'_> {
 
     /// The oldest of the session's equal messages since the effect was stored that no other job has claimed.
     async fn look(&self, chat: &Chat, effect: &Effect) -> Result<Option<SentMessage>, Outcome> {
+        self.say(
+            LogLevel::Warn,
+            "looking_for_message",
+            "It is not certain how an earlier send ended: the chat is searched for the message.",
+        )
+        .await;
         let since = effect.prepared_at - CLOCK_SKEW;
         let telegram = &self.context.telegram;
         let found = telegram.own_messages_like(chat, &self.draft, since).await?;
-        if found.is_empty() {
-            return Ok(None);
-        }
         let store = &self.context.store;
         let ids: Vec<i32> = found.iter().map(|sent| sent.message_id).collect();
-        let claimed = store.claimed_messages(chat.id, &ids).await?;
+        let claimed = if ids.is_empty() {
+            HashSet::new()
+        } else {
+            store.claimed_messages(chat.id, &ids).await?
+        };
         for sent in found.into_iter().filter(|sent| !claimed.contains(&sent.message_id)) {
             if store.effect_sent(chat.id, &sent).await? {
+                self.say(LogLevel::Info, "message_found", "The message is in the chat.")
+                    .await;
                 return Ok(Some(sent));
             }
         }
+        self.say(
+            LogLevel::Info,
+            "message_not_found",
+            "No message of this job is in the chat.",
+        )
+        .await;
         Ok(None)
     }
 
@@ -350,6 +370,10 @@ impl Publication<'_> {
             Outcome::Retry(_) if !self.context.is_last_attempt() => Err(outcome),
             Outcome::Retry(_) | Outcome::Discard(_) | Outcome::Done(_) => Ok(without_id(chat)),
         }
+    }
+
+    async fn say(&self, level: LogLevel, code: &'static str, message: &'static str) {
+        self.context.log(level, LogLine::new(code, message)).await;
     }
 
     async fn keep(&self, chat: &Chat, fate: Fate) -> Result<(), Outcome> {

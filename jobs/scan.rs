@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ArgsError, Job, JobContext, Outcome,
+    ArgsError, Job, JobContext, LogLevel, LogLine, Outcome,
     chat::ChatFacts,
     context::checkpoint_value,
     ports::{ChatDetails, ChatType, Decision, Member, MemberPage, Progress, ScanStart, TelegramError},
@@ -176,7 +176,10 @@ impl Job for ScanArgs {
     async fn run(&self, context: &JobContext) -> Outcome {
         match self.attempt(context).await {
             Ok(result) => Outcome::done(&result),
-            Err(outcome) => outcome,
+            Err(outcome) => {
+                context.log_stop(&outcome).await;
+                outcome
+            }
         }
     }
 }
@@ -212,6 +215,13 @@ impl ScanArgs {
         } else {
             0
         };
+        let begin = if resumed {
+            LogLine::new("resumed", "The scan goes on where an earlier attempt stopped.")
+        } else {
+            LogLine::new("started", "The scan begins.")
+        };
+        let begin = begin.with("seen", seen).with("counted", position.counted.unwrap_or(0));
+        context.log(LogLevel::Info, begin).await;
         Reading::new(context, &details, self.limit, position, seen).run().await
     }
 }
@@ -270,7 +280,11 @@ impl<'a> Reading<'a> {
             let (offset, asked) = (self.position.offset, self.asked());
             match self.context.telegram.members(&self.details.chat, offset, asked).await {
                 Ok(page) => self.keep(page).await?,
-                Err(error) if is_refusal_to_list(&error) => return Ok(self.result(Some(self.refused_because()))),
+                Err(error) if is_refusal_to_list(&error) => {
+                    let refused = LogLine::new("list_refused", "Telegram does not show the rest of the list.");
+                    self.context.log(LogLevel::Warn, refused.with("seen", self.seen)).await;
+                    return Ok(self.result(Some(self.refused_because())));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -312,6 +326,11 @@ impl<'a> Reading<'a> {
         let seen = save(self.context, &page.members, self.position).await?;
         self.barren = if seen > self.seen { 0 } else { self.barren + 1 };
         self.seen = seen;
+        let stored = LogLine::new("page_stored", "A page of the list is stored.")
+            .with("people", i64::try_from(page.members.len()).unwrap_or(i64::MAX))
+            .with("seen", seen)
+            .with("counted", self.position.counted.unwrap_or(0));
+        self.context.log(LogLevel::Info, stored).await;
         self.show_progress().await
     }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    JobContext, JobError, Outcome, WaitReason,
+    JobContext, JobError, LogLevel, LogLine, Outcome, WaitReason,
     ports::{
         Chat, ChatDetails, ChatType, Clock, Decision, Draft, Effect, Invite, Joined, Member, MemberPage, Progress,
         Role, ScanStart, SentMessage, Store, StoreError, Telegram, TelegramError,
@@ -69,6 +69,11 @@ impl Fakes {
             store: self.store.clone(),
             clock: self.clock.clone(),
         }
+    }
+
+    /// The codes of the lines the job showed so far, in order.
+    pub fn said(&self) -> Vec<&'static str> {
+        self.store.state().lines.iter().map(|(_, line)| line.code).collect()
     }
 
     /// The names of all calls so far, in order; clears them.
@@ -300,6 +305,8 @@ pub struct Stored {
     pub claimed_meanwhile: HashSet<(i64, i32)>,
     pub scan: Option<ScanStart>,
     pub members: BTreeMap<i64, Member>,
+    /// What the job said; not in the journal.
+    pub lines: Vec<(LogLevel, LogLine)>,
     /// Every call answers [`StoreError::Fenced`].
     pub fenced: bool,
     /// Calls of these names fail.
@@ -346,6 +353,18 @@ impl Store for MemoryStore {
 
     async fn progress(&self, progress: Progress) -> Result<(), StoreError> {
         self.open("progress")?.progress.push(progress);
+        Ok(())
+    }
+
+    async fn log(&self, level: LogLevel, line: LogLine) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if state.fenced {
+            return Err(StoreError::Fenced);
+        }
+        if state.failing.contains("log") {
+            return Err(StoreError::Failed("log was told to fail".into()));
+        }
+        state.lines.push((level, line));
         Ok(())
     }
 

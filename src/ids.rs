@@ -49,6 +49,14 @@ id!(
     WorkerId
 );
 id!(
+    /// Jobs that were enqueued together.
+    BatchId
+);
+id!(
     /// A Telegram application (API id and hash).
     ApplicationId
+);
+id!(
+    /// A schedule.
+    ScheduleId
 );

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one module per theme, so that the support code is compiled once and all tests share
 //! one private Postgres cluster.
 
+mod acceptance;
 mod architecture;
 mod support;
 
@@ -8,7 +9,9 @@ mod bad_input;
 mod bench;
 mod commands;
 mod crashes;
+mod following;
 mod kinds;
+mod promises;
 mod queue;
 mod roles;
 mod secrets;

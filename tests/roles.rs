@@ -59,7 +59,7 @@ async fn roles_work_together_as_processes_of_their_own() {
     let url = line["url"].as_str().expect("the address");
 
     let answer = http_client()
-        .post(format!("{}/v1/jobs", url))
+        .post(format!("{url}/v1/jobs"))
         .bearer_auth(key.trim())
         .header("Prefer", "wait=30")
         .json(&json!({ "kind": "join", "args": { "chat": "@harbour_market" } }))

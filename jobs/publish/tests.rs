@@ -99,6 +99,7 @@ async fn after_an_unknown_outcome_the_message_is_looked_for_and_found() {
     assert_eq!(published.message_id, Some(7), "the oldest");
     assert_eq!(sends(&fakes), 0);
     assert_eq!(fakes.telegram.searched_since(), [start_of_time() - CLOCK_SKEW]);
+    assert_eq!(fakes.said(), ["sending", "looking_for_message", "message_found"]);
     let stored = fakes.store.state();
     assert_eq!(stored.effects[&chat().id].sent, Some(message(7, 1)));
 }

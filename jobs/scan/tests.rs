@@ -245,6 +245,8 @@ async fn a_flood_snoozes_and_the_scan_goes_on_where_it_was() {
     let (until, reason) = snoozed(run(&fakes, args()).await);
     assert_eq!(until, start_of_time() + TimeDelta::seconds(60));
     assert_eq!(reason.code, "flood");
+    assert_eq!(fakes.said(), ["started", "page_stored", "flood_met"]);
+    fakes.store.state().lines.clear();
     fakes.take_journal();
 
     fakes.telegram.chat_by_id(Ok(group(450)));
@@ -254,6 +256,17 @@ async fn a_flood_snoozes_and_the_scan_goes_on_where_it_was() {
     let scanned: ScanResult = result(run(&fakes, args()).await);
     assert_eq!((scanned.seen, scanned.complete), (450, true));
     assert_eq!(pages(&fakes.take_journal()), ["200 200", "400 200"]);
+    assert_eq!(fakes.said(), ["resumed", "page_stored", "page_stored"]);
+}
+
+#[tokio::test]
+async fn a_line_that_cannot_be_stored_is_no_reason_to_fail() {
+    let fakes = with(details(&group(10)));
+    fakes.store.state().failing.insert("log");
+    fakes.telegram.members(Ok(page(0..10, 10)));
+    let scanned: ScanResult = result(run(&fakes, args()).await);
+    assert!(scanned.complete);
+    assert!(fakes.said().is_empty());
 }
 
 #[tokio::test]

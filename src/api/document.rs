@@ -12,23 +12,30 @@ use wireroom_jobs::{
 };
 
 use super::{
+    batches::{BatchView, BatchesApi},
     chats::{ChatView, ChatsApi},
     health::{Health, HealthApi},
     jobs::{
-        CancelApi, CreateApi, GetApi, JobSummary, JobView, ListApi, MemberView, MembersApi, NewJobBody, WhyApi, WhyView,
+        AttemptView, AttemptsApi, BatchApi, BatchCreated, CancelApi, CreateApi, EventView, EventsApi, GetApi,
+        JobSummary, JobView, ListApi, MemberView, MembersApi, NewBatchBody, NewJobBody, WhyApi, WhyView,
     },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     problem::{Code, ProblemBody},
+    schedules::{ManageApi, NewScheduleBody, RunApi, SchedulePatch, ScheduleView, TickPage, TickView, TicksApi},
     sessions::{self, SessionView, SessionsApi},
     workers::{WorkerView, WorkersApi},
 };
-use crate::store::job_reads::JobState;
+use crate::store::{batches::BatchMode, job_reads::JobState};
 
 /// Groups of operations.
 #[derive(Tags)]
 pub enum Tag {
     /// Units of work.
     Jobs,
+    /// Cron expressions whose ticks make jobs.
+    Schedules,
+    /// Jobs that are enqueued together.
+    Batches,
     /// Telegram sessions.
     Sessions,
     /// Processes that run jobs.
@@ -41,32 +48,35 @@ pub enum Tag {
 
 const SCHEMAS: &str = "#/components/schemas/";
 
+// In groups, because poem-openapi joins at most sixteen.
 macro_rules! resources {
-    ($($api:ident),+ $(,)?) => {
+    ($(($($api:ident),+ $(,)?)),+ $(,)?) => {
         /// The service behind all described routes.
         pub fn service() -> OpenApiService<impl OpenApi + use<>, ()> {
-            service_of(($($api,)+))
+            service_of(($(($($api,)+),)+))
         }
 
         /// What poem-openapi says of each resource. Asked for all at once, it writes a path once for each resource that
         /// has operations there, and a reader sees the last only.
         fn resource_documents() -> Vec<Value> {
-            vec![$(described(&service_of($api))),+]
+            vec![$($(described(&service_of($api))),+),+]
         }
     };
 }
 
 resources!(
-    CreateApi,
-    ListApi,
-    GetApi,
-    CancelApi,
-    MembersApi,
-    WhyApi,
-    SessionsApi,
-    WorkersApi,
-    ChatsApi,
-    HealthApi,
+    (
+        CreateApi,
+        ListApi,
+        GetApi,
+        CancelApi,
+        AttemptsApi,
+        EventsApi,
+        MembersApi,
+        WhyApi,
+    ),
+    (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi),
+    (SessionsApi, WorkersApi, ChatsApi, HealthApi),
 );
 
 fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {
@@ -157,12 +167,23 @@ fn schemas() -> Map<String, Value> {
     let mut responses = settings.for_serialize().into_generator();
 
     requests.subschema_for::<NewJobBody>();
+    requests.subschema_for::<NewScheduleBody>();
+    requests.subschema_for::<SchedulePatch>();
+    requests.subschema_for::<NewBatchBody>();
     requests.subschema_for::<JobKind>();
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
+    add::<BatchView>(&mut responses);
+    add::<BatchCreated>(&mut responses);
+    add::<Page<AttemptView>>(&mut responses);
+    add::<EventView>(&mut responses);
     add::<MemberView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
+    add::<ScheduleView>(&mut responses);
+    add::<Page<ScheduleView>>(&mut responses);
+    add::<TickView>(&mut responses);
+    add::<TickPage>(&mut responses);
     add::<SessionView>(&mut responses);
     add::<Page<SessionView>>(&mut responses);
     add::<Page<WorkerView>>(&mut responses);
@@ -292,6 +313,7 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
         (_, "kind") => one_of(&JobKind::ALL.map(JobKind::as_str)),
         ("/v1/jobs", "state") => one_of(&JobState::ALL.map(JobState::as_str)),
         (_, "state") => one_of(&sessions::STATES),
+        (_, "mode") => one_of(&BatchMode::ALL.map(BatchMode::as_str)),
         (_, "format") => one_of(&["json", "csv", "ndjson"]),
         (_, "since" | "until") => json!({ "type": "string", "format": "date-time" }),
         (_, "alive") => json!({ "type": "boolean", "default": false }),

@@ -2,15 +2,19 @@
 //! down. One file per resource, with its errors and its tests.
 
 mod auth;
+mod batches;
 mod chats;
 mod docs;
 mod document;
+mod follow;
 mod health;
+mod idempotency;
 mod jobs;
 mod page;
 mod prefer;
 mod problem;
 mod routes;
+mod schedules;
 mod sessions;
 mod shell;
 #[cfg(test)]
@@ -22,13 +26,23 @@ mod workers;
 use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+#[cfg(target_os = "linux")]
+use nix::sys::socket::{setsockopt, sockopt};
 use poem::{Endpoint, EndpointExt, Request, Response, Route, Server, listener::TcpAcceptor};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use wireroom_jobs::ports::Clock;
 
 pub use self::document::{document, document_text};
-use self::{auth::Authenticator, problem::Problem, routes::Routes, shell::Shell, wait::Waiters};
+use self::{
+    auth::Authenticator,
+    follow::Followers,
+    jobs::{PACE, Pace},
+    problem::Problem,
+    routes::Routes,
+    shell::Shell,
+    wait::Waiters,
+};
 use crate::{
     config::Config,
     ids::JobId,
@@ -37,6 +51,9 @@ use crate::{
 
 /// How long a connection may be silent: longer than the longest wait, so that only dead ones are closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long a client may leave unread what was sent to it.
+const STALLED: Duration = Duration::from_mins(1);
 
 /// What the API tells the queue, and hears from it. No call may block. Each may be lost: the queue polls, and so do waiters.
 pub trait JobSignals: Send + Sync {
@@ -74,6 +91,10 @@ struct State {
     clock: Arc<dyn Clock>,
     authenticator: Authenticator,
     waiters: Arc<Waiters>,
+    /// Batches that may come in at a time.
+    batches: Semaphore,
+    followers: Arc<Followers>,
+    pace: Pace,
     routes: Routes,
 }
 
@@ -82,6 +103,9 @@ impl State {
         Arc::new(Self {
             authenticator: Authenticator::new(deps.pool.clone(), Arc::clone(&deps.clock)),
             waiters: Waiters::new(deps.config.api.max_waiters),
+            batches: Semaphore::new(jobs::batches::AT_A_TIME),
+            followers: Followers::new(deps.config.api.max_streams),
+            pace: PACE,
             routes: Routes::of(&document()),
             pool: deps.pool,
             config: deps.config,
@@ -100,16 +124,37 @@ impl State {
 /// Serves the API on `listener` until `shutdown`; then no connection is taken, waits end with what is known, and requests
 /// in progress have `WIREROOM_SHUTDOWN_SOFT_SECONDS` to finish.
 pub async fn serve(deps: ApiDeps, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    give_up_on_the_silent(&listener, STALLED)?;
     let state = State::new(deps);
     let grace = state.config.queue.shutdown_soft;
     let waiters =
         tokio::spawn(Arc::clone(&state.waiters).run(state.pool.clone(), Arc::clone(&state.signals), shutdown.clone()));
+    let followers = tokio::spawn(Arc::clone(&state.followers).run(
+        state.pool.clone(),
+        Arc::clone(&state.signals),
+        shutdown.clone(),
+    ));
     let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
         .idle_timeout(IDLE_TIMEOUT)
         .run_with_graceful_shutdown(app(state), shutdown.cancelled(), Some(grace))
         .await;
     waiters.abort();
+    followers.abort();
     served
+}
+
+/// Connections whose client takes nothing for `bound` are ended by the kernel: one that neither reads nor goes would be kept
+/// for ever, since hyper has no timeout for writing. Accepted connections have it from their listener.
+#[cfg(target_os = "linux")]
+fn give_up_on_the_silent(listener: &TcpListener, bound: Duration) -> io::Result<()> {
+    let milliseconds = u32::try_from(bound.as_millis()).unwrap_or(u32::MAX);
+    Ok(setsockopt(listener, sockopt::TcpUserTimeout, &milliseconds)?)
+}
+
+/// Other systems have no such option.
+#[cfg(not(target_os = "linux"))]
+fn give_up_on_the_silent(_: &TcpListener, _: Duration) -> io::Result<()> {
+    Ok(())
 }
 
 fn app(state: Arc<State>) -> impl Endpoint<Output = Response> {

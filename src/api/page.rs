@@ -32,18 +32,24 @@ pub fn cut<R>(mut rows: Vec<R>, limit: u16, list: List, key: impl Fn(&R) -> Stri
 /// Which list a cursor belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
+    Attempts,
     Jobs,
     Members,
+    Schedules,
     Sessions,
+    Ticks,
     Workers,
 }
 
 impl List {
     const fn tag(self) -> char {
         match self {
+            Self::Attempts => 'a',
             Self::Jobs => 'j',
             Self::Members => 'm',
+            Self::Schedules => 'c',
             Self::Sessions => 's',
+            Self::Ticks => 't',
             Self::Workers => 'w',
         }
     }

@@ -10,9 +10,10 @@ use poem_openapi::{
 };
 use schemars::JsonSchema;
 use serde::Serialize;
+use uuid::Uuid;
 
-use super::typed::Typed;
-use crate::store::StoreError;
+use super::{jobs::ItemView, typed::Typed};
+use crate::{ids::JobId, store::StoreError};
 
 /// Seconds after which a client may try again when something is missing for the moment.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -56,8 +57,6 @@ codes! {
     UnknownParameter = BAD_REQUEST, "The operation has no such parameter";
     /// The cursor is not one that this list gave out.
     InvalidCursor = BAD_REQUEST, "The cursor is not valid";
-    /// `Idempotency-Key` is not supported yet, and ignoring it could do something twice.
-    IdempotencyNotSupported = BAD_REQUEST, "Idempotency-Key is not supported yet";
     /// The HTTP request itself cannot be used.
     BadRequest = BAD_REQUEST, "The request cannot be used";
     /// There is no key, or it is unknown or revoked.
@@ -70,6 +69,10 @@ codes! {
     JobNotFound = NOT_FOUND, "There is no such job";
     /// The job has no members to show: it is not a scan, has not begun, or its retention is over.
     MembersNotFound = NOT_FOUND, "The job has no members to show";
+    /// There is no such schedule.
+    ScheduleNotFound = NOT_FOUND, "There is no such schedule";
+    /// There is no such batch, or its retention is over.
+    BatchNotFound = NOT_FOUND, "There is no such batch";
     /// There is no such session.
     SessionNotFound = NOT_FOUND, "There is no such session";
     /// No session has met such a chat.
@@ -82,11 +85,19 @@ codes! {
     BodyTimeout = REQUEST_TIMEOUT, "The body did not come in in time";
     /// The job is finished, so it cannot be cancelled.
     JobFinished = CONFLICT, "The job is finished";
+    /// Another schedule has that name.
+    ScheduleExists = CONFLICT, "A schedule of that name exists";
+    /// A job of the schedule is not finished, and the schedule's jobs may not overlap.
+    ScheduleBusy = CONFLICT, "A job of the schedule is not finished";
+    /// The `Idempotency-Key` was used with another request within 24 hours; nothing was done.
+    IdempotencyKeyReused = CONFLICT, "The Idempotency-Key was used with another request";
+    /// Another job has the `unique_key`: `job` names it.
+    UniqueKeyConflict = CONFLICT, "Another job has the unique_key";
     /// The named session cannot run jobs until a person has seen to it.
     SessionNotReady = CONFLICT, "The session cannot run jobs";
-    /// The body is larger than 1 MiB.
+    /// The body is larger than it may be: 1 MiB, and 64 MiB of a batch with 1 MiB for a job.
     BodyTooLarge = PAYLOAD_TOO_LARGE, "The body is too large";
-    /// The body's media type is not `application/json`.
+    /// The body's media type is not `application/json`, nor, of a batch, `application/x-ndjson`.
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "The media type is not supported";
     /// The body has a field that is not known there; `detail` lists those that are.
     UnknownField = UNPROCESSABLE_ENTITY, "The body has an unknown field";
@@ -104,6 +115,16 @@ codes! {
     UnknownSession = UNPROCESSABLE_ENTITY, "There is no such session";
     /// The session belongs to another pool than the one named.
     SessionNotInPool = UNPROCESSABLE_ENTITY, "The session is not in the pool";
+    /// The cron expression cannot be read; `detail` says where it is wrong and why.
+    InvalidCron = UNPROCESSABLE_ENTITY, "The cron expression is wrong";
+    /// There is no such time zone.
+    UnknownTimeZone = UNPROCESSABLE_ENTITY, "There is no such time zone";
+    /// No time fits the schedule's expression between its start and its end.
+    ScheduleNeverFires = UNPROCESSABLE_ENTITY, "The schedule never fires";
+    /// The batch has more than 10,000 jobs.
+    TooManyJobs = UNPROCESSABLE_ENTITY, "The batch has too many jobs";
+    /// Jobs of the batch cannot be stored, so none was: `items` says which, and why.
+    BatchRefused = UNPROCESSABLE_ENTITY, "Jobs of the batch cannot be stored";
     /// A fault of Wireroom's; the request id finds it in the log.
     Internal = INTERNAL_SERVER_ERROR, "Something went wrong";
     /// The database does not answer for the moment.
@@ -112,6 +133,12 @@ codes! {
     Timeout = SERVICE_UNAVAILABLE, "The request was not answered in time";
     /// Too many requests wait for their results already.
     TooManyWaiters = SERVICE_UNAVAILABLE, "Too many requests wait for results";
+    /// The process takes in as many batches as it can already.
+    TooManyBatches = SERVICE_UNAVAILABLE, "Too many batches are coming in";
+    /// Two requests stood in each other's way, and this one was undone. Nothing is left of it.
+    Collision = SERVICE_UNAVAILABLE, "Two requests stood in each other's way";
+    /// Too many streams of events are open in this process already.
+    TooManyStreams = SERVICE_UNAVAILABLE, "Too many streams of events";
     /// The process cannot serve yet, or not with this database; `part` names what fails.
     NotReady = SERVICE_UNAVAILABLE, "Not ready";
 }
@@ -157,6 +184,19 @@ pub struct ProblemBody {
     /// The part that fails, of `not_ready`: `database` or `migrations`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<&'static str>,
+    /// The job that has the key, of `unique_key_conflict`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<Uuid>,
+    /// The jobs that cannot be stored, of `batch_refused`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<Vec<ItemView>>,
+}
+
+/// What few problems name; apart, since every result has room for a problem.
+#[derive(Debug, Default)]
+struct About {
+    job: Option<JobId>,
+    items: Option<Vec<ItemView>>,
 }
 
 /// An error on its way to the client.
@@ -166,6 +206,7 @@ pub struct Problem {
     detail: String,
     field: Option<String>,
     part: Option<&'static str>,
+    about: Option<Box<About>>,
     headers: Vec<(&'static str, String)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -177,6 +218,7 @@ impl Problem {
             detail: detail.into(),
             field: None,
             part: None,
+            about: None,
             headers: Vec::new(),
             source: None,
         };
@@ -202,10 +244,37 @@ impl Problem {
         self
     }
 
+    /// The same of a field that is inside of `parent`.
+    #[must_use]
+    pub fn within(mut self, parent: &str) -> Self {
+        if let Some(field) = self.field.take() {
+            let nested = format!("{parent}.{field}");
+            if let Some(rest) = self.detail.strip_prefix(&field) {
+                self.detail = format!("{nested}{rest}");
+            }
+            self.field = Some(nested);
+        }
+        self
+    }
+
     /// Names the part that fails.
     #[must_use]
     pub fn part(mut self, part: &'static str) -> Self {
         self.part = Some(part);
+        self
+    }
+
+    /// Names the job that is in the way.
+    #[must_use]
+    pub fn job(mut self, job: JobId) -> Self {
+        self.about.get_or_insert_default().job = Some(job);
+        self
+    }
+
+    /// Names the items of a batch that are wrong.
+    #[must_use]
+    pub fn items(mut self, items: Vec<ItemView>) -> Self {
+        self.about.get_or_insert_default().items = Some(items);
         self
     }
 
@@ -227,6 +296,16 @@ impl Problem {
         self.code
     }
 
+    /// What is wrong this time, as the client reads it.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The field or the parameter that is wrong.
+    pub fn wrong_field(&self) -> Option<&str> {
+        self.field.as_deref()
+    }
+
     /// Whether the log must tell of it.
     pub fn is_fault(&self) -> bool {
         self.code.status().is_server_error() && self.source.is_some()
@@ -244,6 +323,8 @@ impl Problem {
             request_id: request_id.to_owned(),
             field: self.field.clone(),
             part: self.part,
+            job: self.about.as_ref().and_then(|about| about.job).map(|id| id.0),
+            items: self.about.as_ref().and_then(|about| about.items.clone()),
         };
         let mut response = Response::builder()
             .status(self.code.status())
@@ -283,6 +364,9 @@ impl From<StoreError> for Problem {
         if error.is_unavailable() {
             let detail = "The database does not answer for the moment. Try again.";
             return Self::new(Code::DatabaseUnavailable, detail).source(error);
+        }
+        if error.is_collision() {
+            return Self::new(Code::Collision, "Try again: the other request is through.").source(error);
         }
         Self::internal(error)
     }

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{
     State,
     auth::Caller,
+    jobs::batches,
     prefer,
     problem::{Code, Problem},
 };
@@ -158,6 +159,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Shell<E> {
 
 impl<E> Shell<E> {
     fn limit_of(&self, request: &Request) -> Duration {
+        if request.uri().path() == batches::PATH && request.method() == Method::POST {
+            return batches::TIME_LIMIT;
+        }
         match prefer::wait(request.headers()) {
             Ok(Some(wait)) if request.method() == Method::POST => (wait + BEYOND_WAIT).max(self.time_limit),
             _ => self.time_limit,

@@ -16,11 +16,11 @@ use crate::{
     config::QueueConfig,
     ids::JobId,
     store::{
-        self, PgPool, StoreError, claims, completions,
+        self, PgPool, StoreError, batches, claims, completions, idempotency, job_logs,
         line::{Line, bounded},
         partitions,
         rescue::{self, RescueLimits},
-        scans,
+        scans, schedule_ticks, unique_keys,
         workers::{self, WorkerFacts, WorkerState},
     },
 };
@@ -260,7 +260,12 @@ impl Upkeep {
             );
         }
         while partitions::expire_rows(&mut conn, keep, BATCH).await? > 0 {}
+        while schedule_ticks::expire(&mut conn, keep, BATCH).await? > 0 {}
+        while job_logs::expire(&mut conn, keep, BATCH).await? > 0 {}
         while scans::sweep(&mut conn, BATCH).await? > 0 {}
+        while idempotency::sweep(&mut conn, BATCH).await? > 0 {}
+        while unique_keys::sweep(&mut conn, BATCH).await? > 0 {}
+        while batches::sweep(&mut conn, keep, BATCH).await? > 0 {}
         while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {
             tracing::info!(partition, "retired a day of finished work");
         }

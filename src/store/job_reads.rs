@@ -186,7 +186,7 @@ impl TryFrom<Row> for JobRecord {
 
 /// Nothing can be finished before it was created: lets Postgres skip the older partitions. An hour is left for the
 /// difference between the clocks of the process that made the id and of the database.
-fn earliest_finish(id: Uuid) -> DateTime<Utc> {
+pub(super) fn earliest_finish(id: Uuid) -> DateTime<Utc> {
     id.get_timestamp()
         .and_then(|timestamp| {
             let (seconds, nanos) = timestamp.to_unix();
@@ -274,7 +274,7 @@ pub async fn list(
 }
 
 /// The facts of each place, in the order given.
-pub async fn place_facts(pool: &PgPool, places: &[Place]) -> Result<Vec<PlaceFacts>, StoreError> {
+pub async fn place_facts(executor: impl PgExecutor<'_>, places: &[Place]) -> Result<Vec<PlaceFacts>, StoreError> {
     let sessions: Vec<Option<Uuid>> = places.iter().map(|place| place.session.map(|id| id.0)).collect();
     let pools: Vec<String> = places.iter().map(|place| place.pool.clone()).collect();
     let actions: Vec<String> = places.iter().map(|place| place.action.to_owned()).collect();
@@ -300,7 +300,7 @@ pub async fn place_facts(pool: &PgPool, places: &[Place]) -> Result<Vec<PlaceFac
         &pools,
         &actions,
     )
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await
     .map_err(failed("place_facts"))
 }

@@ -1,18 +1,30 @@
 //! The functions' [`Store`] port on Postgres: one attempt of one job, fenced in every write.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
-use wireroom_jobs::ports::{self, Chat, Effect, Member, Progress, ScanStart, SentMessage, Store};
+use wireroom_jobs::{
+    LogLevel, LogLine,
+    ports::{self, Chat, Effect, Member, Progress, ScanStart, SentMessage, Store},
+};
 
 use super::{
     StoreError,
     attempt_data::{self, AttemptKey},
-    chats, effects, failed, scans,
+    chats, effects, failed, job_logs, scans,
 };
 use crate::ids::SessionId;
+
+/// A job's lines are cut back to the newest once per so many.
+const TRIM_EVERY: u64 = 50;
 
 /// The database as one attempt sees it.
 #[derive(Debug, Clone)]
@@ -20,6 +32,8 @@ pub struct JobStore {
     pool: PgPool,
     attempt: AttemptKey,
     session: SessionId,
+    /// Lines this attempt has written.
+    lines: Arc<AtomicU64>,
 }
 
 impl From<StoreError> for ports::StoreError {
@@ -33,7 +47,12 @@ impl From<StoreError> for ports::StoreError {
 
 impl JobStore {
     pub fn new(pool: PgPool, attempt: AttemptKey, session: SessionId) -> Self {
-        Self { pool, attempt, session }
+        Self {
+            pool,
+            attempt,
+            session,
+            lines: Arc::default(),
+        }
     }
 
     /// A transaction in which the attempt keeps its job.
@@ -109,6 +128,16 @@ impl Store for JobStore {
         let mut conn = self.connection().await?;
         let value = serde_json::to_value(progress).expect("numbers serialise");
         Ok(attempt_data::save_progress(&mut conn, self.attempt, &value).await?)
+    }
+
+    async fn log(&self, level: LogLevel, line: LogLine) -> Result<(), ports::StoreError> {
+        let mut conn = self.connection().await?;
+        job_logs::append(&mut conn, self.attempt, level, &line).await?;
+        // The first line of an attempt trims too: a job that is tried for ever in short attempts stays as small.
+        if self.lines.fetch_add(1, Ordering::Relaxed).is_multiple_of(TRIM_EVERY) {
+            job_logs::trim(&mut conn, self.attempt.job).await?;
+        }
+        Ok(())
     }
 
     async fn save_chat(&self, chat: &Chat) -> Result<(), ports::StoreError> {

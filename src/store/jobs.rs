@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use wireroom_jobs::JobKind;
 
 use super::{StoreError, failed};
-use crate::ids::{JobId, SessionId};
+use crate::ids::{BatchId, JobId, SessionId};
 
 /// A job about to be stored.
 #[derive(Debug, Clone)]
@@ -79,12 +79,34 @@ impl EnqueueError {
             Self::Store(_) => None,
         }
     }
+
+    /// The same of a job that has another index in the caller's own list.
+    #[must_use]
+    pub fn at(mut self, of: impl FnOnce(usize) -> usize) -> Self {
+        match &mut self {
+            Self::PoolUnknown { index, .. }
+            | Self::SessionUnknown { index, .. }
+            | Self::SessionElsewhere { index, .. } => *index = of(*index),
+            Self::Store(_) => {}
+        }
+        self
+    }
 }
 
 /// Stores jobs in the caller's transaction, all or none, and returns their ids in order. Nobody is woken: after the
 /// commit, call `queue::Waker::enqueued`. `ageing_step` is the configured one, the same in every process.
 pub async fn enqueue(
     conn: &mut PgConnection,
+    jobs: &[NewJob],
+    ageing_step: Duration,
+) -> Result<Vec<JobId>, EnqueueError> {
+    enqueue_in(conn, None, jobs, ageing_step).await
+}
+
+/// [`enqueue`], as part of a batch that the transaction has opened.
+pub async fn enqueue_in(
+    conn: &mut PgConnection,
+    batch: Option<BatchId>,
     jobs: &[NewJob],
     ageing_step: Duration,
 ) -> Result<Vec<JobId>, EnqueueError> {
@@ -104,12 +126,12 @@ pub async fn enqueue(
             LEFT JOIN pools p ON p.name = coalesce(n.pool, s.pool, 'default')
         ), clock AS MATERIALIZED (SELECT wireroom_now() AS t)
         INSERT INTO jobs (id, kind, args, state, lane, pool, session_id, session_bound, priority, rank, run_at,
-            deadline, max_attempts, tags, created_by, created_at)
+            deadline, max_attempts, tags, created_by, created_at, batch_id)
         SELECT i.id, i.kind, i.args, CASE WHEN i.run_at > c.t THEN 'scheduled' ELSE 'queued' END, i.lane, i.in_pool,
             i.session_id, i.session_id IS NOT NULL, i.priority,
             (extract(epoch FROM coalesce(i.run_at, c.t)) * 1000000)::bigint - i.priority * $13::bigint,
             coalesce(i.run_at, c.t), i.deadline, i.max_attempts,
-            CASE WHEN i.tags = '[]' THEN '{}' ELSE ARRAY(SELECT jsonb_array_elements_text(i.tags)) END, i.created_by, c.t
+            CASE WHEN i.tags = '[]' THEN '{}' ELSE ARRAY(SELECT jsonb_array_elements_text(i.tags)) END, i.created_by, c.t, $14
         FROM input i CROSS JOIN clock c
         WHERE NOT EXISTS (SELECT FROM input WHERE NOT valid)"#,
         &columns.ids,
@@ -125,6 +147,7 @@ pub async fn enqueue(
         &columns.tags,
         &columns.created_by as &[Option<&str>],
         micros(ageing_step),
+        batch.map(|id| id.0),
     )
     .execute(&mut *conn)
     .await
@@ -174,39 +197,8 @@ impl<'a> Columns<'a> {
 /// Which job of a refused batch names a pool or a session that is not there.
 async fn why_refused(conn: &mut PgConnection, jobs: &[NewJob], stored: u64) -> Result<EnqueueError, StoreError> {
     for (index, job) in jobs.iter().enumerate() {
-        let facts = sqlx::query!(
-            r#"-- why_refused
-            SELECT (SELECT pool FROM sessions WHERE id = $1) AS session_pool,
-                EXISTS (SELECT FROM pools WHERE name = coalesce($2, 'default')) AS "pool_exists!""#,
-            job.session.map(|id| id.0),
-            job.pool,
-        )
-        .fetch_one(&mut *conn)
-        .await
-        .map_err(failed("why_refused"))?;
-        match (job.session, facts.session_pool, &job.pool) {
-            (Some(session), None, _) => return Ok(EnqueueError::SessionUnknown { index, session }),
-            (_, _, Some(pool)) if !facts.pool_exists => {
-                return Ok(EnqueueError::PoolUnknown {
-                    index,
-                    pool: pool.clone(),
-                });
-            }
-            (Some(session), Some(is_in), Some(pool)) if is_in != *pool => {
-                return Ok(EnqueueError::SessionElsewhere {
-                    index,
-                    session,
-                    pool: pool.clone(),
-                    is_in,
-                });
-            }
-            (None, _, None) if !facts.pool_exists => {
-                return Ok(EnqueueError::PoolUnknown {
-                    index,
-                    pool: "default".to_owned(),
-                });
-            }
-            _ => {}
+        if let Some(error) = check_place(conn, job).await? {
+            return Ok(error.at(|_| index));
         }
     }
     Ok(EnqueueError::Store(StoreError::Rows {
@@ -214,6 +206,39 @@ async fn why_refused(conn: &mut PgConnection, jobs: &[NewJob], stored: u64) -> R
         changed: stored,
         expected: jobs.len() as u64,
     }))
+}
+
+/// Why [`enqueue`] would refuse a job's pool or session now, with the index 0; `None` when it would not.
+pub async fn check_place(conn: &mut PgConnection, job: &NewJob) -> Result<Option<EnqueueError>, StoreError> {
+    let facts = sqlx::query!(
+        r#"-- check_place
+        SELECT (SELECT pool FROM sessions WHERE id = $1) AS session_pool,
+            EXISTS (SELECT FROM pools WHERE name = coalesce($2, 'default')) AS "pool_exists!""#,
+        job.session.map(|id| id.0),
+        job.pool,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("check_place"))?;
+    let index = 0;
+    Ok(match (job.session, facts.session_pool, &job.pool) {
+        (Some(session), None, _) => Some(EnqueueError::SessionUnknown { index, session }),
+        (_, _, Some(pool)) if !facts.pool_exists => Some(EnqueueError::PoolUnknown {
+            index,
+            pool: pool.clone(),
+        }),
+        (Some(session), Some(is_in), Some(pool)) if is_in != *pool => Some(EnqueueError::SessionElsewhere {
+            index,
+            session,
+            pool: pool.clone(),
+            is_in,
+        }),
+        (None, _, None) if !facts.pool_exists => Some(EnqueueError::PoolUnknown {
+            index,
+            pool: "default".to_owned(),
+        }),
+        _ => None,
+    })
 }
 
 /// What a request to cancel a job did.

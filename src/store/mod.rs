@@ -3,7 +3,9 @@
 
 pub mod api_keys;
 pub mod attempt_data;
+pub mod attempt_reads;
 pub mod audit;
+pub mod batches;
 pub mod bench;
 pub mod chat_reads;
 pub mod chats;
@@ -13,6 +15,8 @@ pub mod effects;
 pub mod floods;
 pub mod gates;
 pub mod health;
+pub mod idempotency;
+pub mod job_logs;
 pub mod job_reads;
 pub mod job_store;
 pub mod jobs;
@@ -25,22 +29,25 @@ pub mod peers;
 pub mod rescue;
 pub mod sandbox_sessions;
 pub mod scans;
+pub mod schedule_ticks;
+pub mod schedules;
 pub mod schema;
 pub mod server;
 pub mod session_reads;
 pub mod sessions;
+pub mod unique_keys;
 pub mod update_states;
 pub mod vault_keys;
 pub mod worker_reads;
 pub mod workers;
 
-pub use sqlx::{PgConnection, PgPool};
 use sqlx::{
-    Postgres,
+    Acquire as _, Postgres, Transaction,
     migrate::Migrator,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+pub use sqlx::{PgConnection, PgPool, PgTransaction};
 
 use crate::config::DatabaseConfig;
 
@@ -89,6 +96,19 @@ impl StoreError {
                 ..
             }
         )
+    }
+
+    /// Whether two transactions stood in each other's way, and this one was rolled back for it: the same call may succeed.
+    pub fn is_collision(&self) -> bool {
+        let Self::Query {
+            source: sqlx::Error::Database(error),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        // Class 40: transaction rollback, a deadlock above all.
+        error.code().is_some_and(|code| code.starts_with("40"))
     }
 
     /// Whether the database understood the statement and refuses its values, so that they will be refused again.
@@ -141,4 +161,12 @@ pub fn pool(config: &DatabaseConfig) -> Result<PgPool, sqlx::Error> {
 /// A connection of the pool for the statement `operation`.
 pub async fn connection(pool: &PgPool, operation: &'static str) -> Result<PoolConnection<Postgres>, StoreError> {
     pool.acquire().await.map_err(failed(operation))
+}
+
+/// A transaction on a connection that the caller keeps, for the statement `operation`; rolled back when it is dropped.
+pub async fn begin<'c>(
+    conn: &'c mut PgConnection,
+    operation: &'static str,
+) -> Result<Transaction<'c, Postgres>, StoreError> {
+    conn.begin().await.map_err(failed(operation))
 }

@@ -1,7 +1,7 @@
 //! Sessions and pools as the API reads them: no key, no phone number.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{StoreError, failed};
@@ -71,7 +71,10 @@ pub async fn pool_exists(pool: &PgPool, name: &str) -> Result<bool, StoreError> 
 }
 
 /// The session of that id or label; an id wins.
-pub async fn find_target(pool: &PgPool, id_or_label: &str) -> Result<Option<SessionTarget>, StoreError> {
+pub async fn find_target(
+    executor: impl PgExecutor<'_>,
+    id_or_label: &str,
+) -> Result<Option<SessionTarget>, StoreError> {
     let id = id_or_label.parse::<Uuid>().ok();
     sqlx::query_as!(
         SessionTarget,
@@ -81,7 +84,7 @@ pub async fn find_target(pool: &PgPool, id_or_label: &str) -> Result<Option<Sess
         id,
         id_or_label,
     )
-    .fetch_optional(pool)
+    .fetch_optional(executor)
     .await
     .map_err(failed("find_session_target"))
 }

@@ -244,3 +244,57 @@ async fn who_waits_for_a_job_hears_of_its_end_and_not_of_a_retry() {
     // It had been announced only once the retry was over too.
     assert_eq!(bed.job(id).await.state, "succeeded");
 }
+
+#[tokio::test]
+async fn a_rollback_leaves_no_job_and_no_notification() {
+    let bed = Bed::new().await;
+    let mut listener = sqlx::postgres::PgListener::connect_with(bed.pool()).await.unwrap();
+    listener.listen("wireroom_queue").await.unwrap();
+    let mut transaction = bed.pool().begin().await.unwrap();
+    let gone = enqueue(&mut transaction, &[job()], AGEING).await.unwrap()[0];
+    transaction.rollback().await.unwrap();
+    // Also a commit says nothing by itself: what it notified would make commits wait for each other.
+    let mut transaction = bed.pool().begin().await.unwrap();
+    let kept = enqueue(&mut transaction, &[job()], AGEING).await.unwrap()[0];
+    transaction.commit().await.unwrap();
+    // Notifications come in the order of commits: had there been any, this would not be the first.
+    sqlx::query("SELECT pg_notify('wireroom_queue', 'the test')")
+        .execute(bed.pool())
+        .await
+        .unwrap();
+    let heard = tokio::time::timeout(BOUND, listener.recv())
+        .await
+        .expect("in time")
+        .unwrap();
+    assert_eq!(heard.payload(), "the test");
+    assert_eq!(bed.seen(gone).await, None);
+    assert_eq!(bed.job(kept).await.state, "queued");
+}
+
+#[tokio::test]
+async fn a_low_priority_is_not_starved_for_ever() {
+    let bed = Bed::new().await;
+    let (worker, session, fence) = bed.worker_with_session().await;
+    let low = bed.enqueue_one(NewJob { priority: -10, ..job() }).await;
+    // One slot, and each minute another job of a higher priority: there is always one that goes first.
+    let mut rounds = 0;
+    loop {
+        rounds += 1;
+        assert!(rounds <= 25, "it was passed over {rounds} times");
+        bed.enqueue_one(NewJob {
+            run_at: Some(now() + TimeDelta::minutes(rounds)),
+            priority: 10,
+            ..job()
+        })
+        .await;
+        bed.run("UPDATE jobs SET state = 'queued' WHERE state = 'scheduled'")
+            .await;
+        let claimed = bed.claim(worker, session, fence, "default", 1).await;
+        assert_eq!(claimed.len(), 1);
+        if claimed[0].id == low {
+            break;
+        }
+    }
+    // Twenty steps of priority are twenty minutes of age.
+    assert!(rounds >= 20, "priority counts for something: claimed in round {rounds}");
+}

@@ -2,10 +2,13 @@
 
 mod bed;
 
+mod batches;
 mod claiming;
 mod doubt;
 mod ending;
 mod enqueuing;
 mod housekeeping;
+mod logs;
 mod rescuing;
+mod schedules;
 mod stopping;

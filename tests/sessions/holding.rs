@@ -253,3 +253,95 @@ async fn a_holder_without_an_application_is_refused() {
     let refused = Holder::start(database.pool().clone(), vault, Arc::new(SystemClock), settings);
     assert!(matches!(refused, Err(HolderError::NoApplication)));
 }
+
+#[tokio::test]
+async fn a_lease_is_released_after_its_socket_is_closed() {
+    let world = World::with_accounts(1).await;
+    let mut settings = holder_settings(WorkerId::generate(), world.telegram.clone());
+    // So long that it is not the end of trust which closes the connection.
+    settings.sessions.lease = Duration::from_mins(10);
+    settings.sessions.renew = Duration::from_mins(1);
+    let holder = Holder::start(
+        world.database.pool().clone(),
+        world.vault.clone(),
+        Arc::new(SystemClock),
+        settings,
+    )
+    .unwrap();
+    held(&holder, 1).await;
+    assert_eq!(world.sandbox.controls().connections().len(), 1);
+    // Nobody can release the lease while its row is locked: a holder that tried that first would keep its connection for
+    // as long as it has for a release, 2 s.
+    let mut lock = world.database.pool().begin().await.unwrap();
+    sqlx::query("SELECT FROM session_leases FOR UPDATE")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let ending = tokio::spawn({
+        let holder = holder.clone();
+        async move { holder.shutdown(BOUND).await }
+    });
+    let releasing = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '-- release_lease%'";
+    until("releasing", async || (world.count(releasing).await == 1).then_some(())).await;
+    let closed = until("closed", async || {
+        world.sandbox.controls().connections().is_empty().then_some(())
+    });
+    timeout(Duration::from_secs(1), closed)
+        .await
+        .expect("it was closed before");
+    let owned = "SELECT count(*) FROM session_leases WHERE owner IS NOT NULL";
+    assert_eq!(world.count(owned).await, 1, "closed, and not released yet");
+    lock.rollback().await.unwrap();
+    timeout(BOUND, ending).await.unwrap().unwrap();
+    assert_eq!(world.count(owned).await, 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_slow_renewal_that_succeeds_does_not_stretch_the_holders_trust() {
+    const SLOW: Duration = Duration::from_millis(500);
+    let world = World::with_accounts(1).await;
+    let proxy = TcpProxy::to_url(world.database.url()).await;
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        // Each ping would be one more slow answer.
+        .test_before_acquire(false)
+        .connect(&proxy.rewrite(world.database.url()))
+        .await
+        .unwrap();
+    let mut settings = holder_settings(WorkerId::generate(), world.telegram.clone());
+    settings.sessions.lease = Duration::from_secs(6);
+    settings.sessions.renew = Duration::from_secs(3);
+    settings.sessions.margin = Duration::from_millis(100);
+    let holder = Holder::start(pool, world.vault.clone(), Arc::new(SystemClock), settings).unwrap();
+    let session = held(&holder, 1).await.remove(0);
+    let renewed_at = async || {
+        sqlx::query_scalar::<_, chrono::DateTime<chrono::Utc>>("SELECT renewed_at FROM session_leases")
+            .fetch_one(world.database.pool())
+            .await
+            .unwrap()
+    };
+    proxy.delay(SLOW);
+    let before = renewed_at().await;
+    until("renewed", async || (renewed_at().await > before).then_some(())).await;
+    // Its answer still comes, half a second late; no other renewal gets through.
+    let mut lock = world.database.pool().begin().await.unwrap();
+    sqlx::query("SELECT FROM session_leases FOR UPDATE")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    timeout(BOUND, session.lost.cancelled()).await.unwrap();
+    // One machine, one clock.
+    let lost_at = SystemClock.now();
+    let expires_at: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("SELECT expires_at FROM session_leases")
+        .fetch_one(world.database.pool())
+        .await
+        .unwrap();
+    assert!(
+        lost_at < expires_at,
+        "trusted until {lost_at}, and the lease ended at {expires_at}"
+    );
+    lock.rollback().await.unwrap();
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}

@@ -1,6 +1,8 @@
 //! A whole Wireroom: a database of the test's own, a sandbox in this process, the API and workers as real processes.
 
-use std::{fs::Permissions, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{
+    fs::Permissions, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, process::ExitStatus, time::Duration,
+};
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -170,6 +172,12 @@ impl Stack {
         let mut worker = spawn(&["worker"], &variables);
         worker.wait_for_line("worker is ready", START_BOUND).await;
         worker
+    }
+
+    /// Ends the API as a deploy does.
+    pub async fn stop_api(&mut self, bound: Duration) -> ExitStatus {
+        self.api.terminate();
+        self.api.wait_for_end(bound).await
     }
 
     /// All that the API process has written.

@@ -14,11 +14,17 @@ use serde_json::Value;
 use serde_path_to_error::{Deserializer, Track};
 use wireroom_jobs::{JobArgs, JobKind};
 
-use super::field_error::{FieldError, field_error};
-use crate::api::{
-    problem::{Code, Problem},
-    shell,
-    typed::Typed,
+use super::{
+    field_error::{FieldError, field_error},
+    unique,
+};
+use crate::{
+    api::{
+        problem::{Code, Problem},
+        shell,
+        typed::Typed,
+    },
+    store::unique_keys::Unique,
 };
 
 /// Most bytes of a body.
@@ -77,6 +83,25 @@ pub struct NewJobBody {
         inner(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9_.:-]+$"))
     )]
     tags: Option<Vec<String>>,
+    /// A word of the client's: of the jobs of a kind with the same one, and the same scope, there is one.
+    #[serde(default)]
+    #[schemars(example = &"digest-2030-01-31", length(min = 1, max = 200))]
+    unique_key: Option<String>,
+    /// How long the key keeps other jobs out: `queued`, while the job waits; `live`, until it has finished (the default);
+    /// `period`, for `unique_seconds` from now. Keys of different scopes never meet.
+    #[serde(default)]
+    #[schemars(extend("enum" = ["queued", "live", "period", null]))]
+    unique_scope: Option<String>,
+    /// The length of a `period`, at most 30 days.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 2_592_000))]
+    unique_seconds: Option<i64>,
+    /// What happens when another job has the key. `reject` (the default): 409, with the other job in `job`.
+    /// `return_existing`: 200, with the other job. `replace`: 200, with the other job, which takes over these `args` and this
+    /// `run_at` when no attempt of it has begun; else as `reject`.
+    #[serde(default)]
+    #[schemars(extend("enum" = ["reject", "return_existing", "replace", null]))]
+    on_conflict: Option<String>,
 }
 
 /// A body that has been read and found good, as far as that goes without the database.
@@ -91,16 +116,21 @@ pub struct JobRequest {
     pub max_attempts: i32,
     pub deadline: Option<DateTime<Utc>>,
     pub tags: Vec<String>,
+    pub unique: Option<Unique>,
+}
+
+/// Reads the bytes of a body.
+pub fn json(body: &[u8]) -> Result<Value, Problem> {
+    serde_json::from_slice(body).map_err(|error| not_json(&error))
 }
 
 impl JobRequest {
     /// Reads a body at the time `now`.
-    pub fn parse(body: &[u8], now: DateTime<Utc>) -> Result<Self, Problem> {
-        let body: Value = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
-        if let Some(field) = nul(&body) {
+    pub fn read(body: &Value, now: DateTime<Utc>) -> Result<Self, Problem> {
+        if let Some(field) = nul(body) {
             return Err(invalid(field, "may not contain NUL."));
         }
-        let envelope: NewJobBody = read(&body, "", |source| NewJobBody::deserialize(source))?;
+        let envelope: NewJobBody = read(body, "", |source| NewJobBody::deserialize(source))?;
         let kind = JobKind::parse(&envelope.kind).ok_or_else(unknown_kind)?;
         let args = read(&envelope.args, "args", |source| JobArgs::deserialize(kind, source))?;
         args.job()
@@ -113,6 +143,12 @@ impl JobRequest {
         let deadline = time("deadline", envelope.deadline.as_deref())?;
         check_deadline(deadline, run_at, now)?;
         let max_attempts = within("max_attempts", envelope.max_attempts, 1, 100)?;
+        let unique = unique::read(
+            envelope.unique_key,
+            envelope.unique_scope.as_deref(),
+            envelope.unique_seconds,
+            envelope.on_conflict.as_deref(),
+        )?;
         Ok(Self {
             args,
             pool: name("pool", envelope.pool)?,
@@ -122,12 +158,20 @@ impl JobRequest {
             max_attempts: max_attempts.unwrap_or(kind.default_max_attempts()),
             deadline,
             tags: tags(envelope.tags.unwrap_or_default())?,
+            unique,
         })
+    }
+
+    /// The args of a body that was found good once, as its job has them; whatever has become too late since.
+    pub fn args_again(body: &Value) -> Option<Value> {
+        let kind = JobKind::parse(body["kind"].as_str()?)?;
+        let args = read(&body["args"], "args", |source| JobArgs::deserialize(kind, source)).ok()?;
+        serde_json::to_value(args).ok()
     }
 }
 
 /// Deserializes `value`, and turns serde's error into a problem that names the field below `prefix`.
-fn read<'v, T>(
+pub fn read<'v, T>(
     value: &'v Value,
     prefix: &str,
     deserialize: impl FnOnce(Deserializer<'_, '_, &'v Value>) -> Result<T, serde_json::Error>,
@@ -142,7 +186,7 @@ fn read<'v, T>(
 }
 
 /// Never quotes the body: it may hold the text of a message.
-fn not_json(error: &serde_json::Error) -> Problem {
+pub fn not_json(error: &serde_json::Error) -> Problem {
     let detail = format!(
         "The body cannot be read as JSON: see line {}, column {}.",
         error.line(),
@@ -152,7 +196,7 @@ fn not_json(error: &serde_json::Error) -> Problem {
 }
 
 /// The path of the first string with a NUL in it, which Postgres cannot store.
-fn nul(value: &Value) -> Option<String> {
+pub fn nul(value: &Value) -> Option<String> {
     let below = |step: String, value: &Value| {
         nul(value).map(|rest| match rest.as_str() {
             "" => step,
@@ -177,12 +221,12 @@ fn unknown_kind() -> Problem {
     Problem::new(Code::UnknownKind, format!("The kinds there are: {kinds}.")).field("kind")
 }
 
-fn invalid(field: impl Into<String>, message: impl Into<String>) -> Problem {
+pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Problem {
     let (field, message) = (field.into(), message.into());
     Problem::new(Code::InvalidValue, format!("{field}: {message}")).field(field)
 }
 
-fn within<T: TryFrom<i64>>(field: &str, value: Option<i64>, min: i64, max: i64) -> Result<Option<T>, Problem> {
+pub fn within<T: TryFrom<i64>>(field: &str, value: Option<i64>, min: i64, max: i64) -> Result<Option<T>, Problem> {
     let Some(value) = value else { return Ok(None) };
     if !(min..=max).contains(&value) {
         return Err(invalid(field, format!("must be from {min} to {max}.")));
@@ -192,7 +236,7 @@ fn within<T: TryFrom<i64>>(field: &str, value: Option<i64>, min: i64, max: i64) 
         .map_err(|_| invalid(field, format!("must be from {min} to {max}.")))
 }
 
-fn time(field: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
+pub fn time(field: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
     text.map(|text| {
         DateTime::parse_from_rfc3339(text)
             .map(|time| time.to_utc())
@@ -248,7 +292,7 @@ fn tags(tags: Vec<String>) -> Result<Vec<String>, Problem> {
     Ok(kept)
 }
 
-/// The bytes of a body of the right media type and size; [`JobRequest::parse`] reads them.
+/// The bytes of a body of the right media type and size; [`JobRequest::read`] reads them.
 pub struct JobBody(pub Vec<u8>);
 
 impl<'a> ApiExtractor<'a> for JobBody {

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use poem::{http::HeaderMap, web::Data};
 use poem_openapi::{ApiResponse, OpenApi, param::Header, payload::Json};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    body::{DEFAULT_POOL, JobBody, JobRequest},
+    admission,
+    body::{self, JobBody, JobRequest},
     view::{self, JobView},
 };
 use crate::{
@@ -15,55 +16,52 @@ use crate::{
         State,
         auth::{Allowed, Caller, Operator},
         document::Tag,
+        idempotency::{self, Fingerprint},
         prefer,
-        problem::{Code, Problem},
+        problem::Problem,
         shell::RequestContext,
-        typed::Typed,
+        typed::Answered,
         wait::{Seat, Waiting},
     },
-    ids::{JobId, SessionId},
+    ids::JobId,
     store::{
-        audit, failed,
-        job_reads::{self, JobRecord},
-        jobs::{self, EnqueueError, NewJob},
-        session_reads,
+        PgConnection, audit, failed,
+        idempotency::{Answer, Claim, RequestKey, answer, claim},
+        job_reads,
+        jobs::NewJob,
+        unique_keys::{self, Enqueued},
     },
 };
 
-/// States in which a session takes no jobs until a person has seen to it.
-const UNUSABLE: [&str; 8] = [
-    "new",
-    "code_needed",
-    "password_needed",
-    "logged_out",
-    "banned",
-    "frozen",
-    "quarantined",
-    "disabled",
-];
-
 #[derive(ApiResponse)]
 enum Created {
-    /// The job is finished: only with `Prefer: wait`. `state` says how it ended.
+    /// The job is finished (only with `Prefer: wait`), or it is one that had the `unique_key` before. `state` says how it
+    /// is.
     #[oai(status = 200)]
-    Finished(
-        Json<Typed<JobView>>,
+    There(
+        Json<Answered<JobView>>,
         /// Where the job is.
         #[oai(header = "Location")]
         String,
         /// The wait that was granted.
         #[oai(header = "Preference-Applied")]
-        String,
+        Option<String>,
+        /// `true` when an equal request with this `Idempotency-Key` was answered before.
+        #[oai(header = "Idempotency-Replayed")]
+        Option<String>,
     ),
     /// The job is stored, and nothing will lose it.
     #[oai(status = 202)]
     Accepted(
-        Json<Typed<JobView>>,
+        Json<Answered<JobView>>,
         /// Where the job is.
         #[oai(header = "Location")]
         String,
         /// The wait that was granted.
         #[oai(header = "Preference-Applied")]
+        Option<String>,
+        /// `true` when an equal request with this `Idempotency-Key` was answered before.
+        #[oai(header = "Idempotency-Replayed")]
         Option<String>,
     ),
 }
@@ -77,8 +75,13 @@ impl CreateApi {
     /// Stores a job and answers 202 with it, once it is durable. With `Prefer: wait=N` the answer is the finished job (200)
     /// when it ends within N seconds; else 202, and the job goes on. A job for a session that is logged out, banned or the
     /// like is refused (409, `session_not_ready`); one for a pool without a ready session is taken, waits, and says so in
-    /// `wait_reason`. Scope: operator.
+    /// `wait_reason`.
+    ///
+    /// With an `Idempotency-Key` the request may be sent again: for 24 hours an equal one under the same API key is given
+    /// the first one's answer and stores nothing; with `Prefer: wait` it waits for the first one's job. One that was refused
+    /// is tried anew. The same key with another body is refused (409, `idempotency_key_reused`). Scope: operator.
     #[oai(path = "/v1/jobs", method = "post", operation_id = "create_job", tag = "Tag::Jobs")]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the documented request")]
     async fn create(
         &self,
         caller: Allowed<Operator>,
@@ -88,141 +91,197 @@ impl CreateApi {
         /// `wait=N`: seconds to wait for the result, at most 60.
         #[oai(name = "Prefer")]
         _prefer: Header<Option<String>>,
+        /// 1 to 255 visible ASCII characters, such as a UUID: the same for every try of one request.
+        #[oai(name = "Idempotency-Key")]
+        _idempotency_key: Header<Option<String>>,
         body: JobBody,
     ) -> Result<Created, Problem> {
-        let (state, context) = (state.0, context.0);
-        if headers.contains_key("idempotency-key") {
-            let detail = "Leave the header out: ignoring it could do something twice.";
-            return Err(Problem::new(Code::IdempotencyNotSupported, detail).field("Idempotency-Key"));
-        }
+        let state = state.0;
+        let key = idempotency::key(headers)?;
         let wait = prefer::wait(headers)?;
-        let request = JobRequest::parse(&body.0, state.clock.now())?;
-        let job = new_job(state, &caller.0, request).await?;
-        let seat = wait
-            .map(|wait| state.waiters.seat().map(|seat| (seat, wait)))
-            .transpose()?;
-        let (stored, waiting) = store(state, &caller.0, context, &job, seat).await?;
-        state.signals.enqueued(std::slice::from_ref(&job));
-        let finished = match waiting {
-            Some((waiting, wait)) => waiting.result(wait).await,
-            None => None,
+        let body = body::json(&body.0)?;
+        let request = JobRequest::read(&body, state.clock.now());
+        let intake = Intake {
+            state,
+            caller: &caller.0,
+            context: context.0,
+            key: key.as_deref(),
+            body: &body,
         };
-        let location = location(state, stored.id);
-        let applied = wait.map(|wait| format!("wait={}", wait.as_secs()));
-        Ok(match finished {
-            Some(job) => Created::Finished(
-                Json(Typed(JobView::of(job, None))),
-                location,
-                applied.unwrap_or_default(),
-            ),
-            None => Created::Accepted(
-                Json(Typed(current(state, stored, wait.is_some()).await)),
-                location,
-                applied,
-            ),
+        let seat = match request {
+            // An equal request may have been in time.
+            Err(problem) if key.is_none() => return Err(problem),
+            _ => wait.map(|_| state.waiters.seat()).transpose()?,
+        };
+        let stored = intake.store(request, seat).await?;
+        if let Some(job) = &stored.wakes {
+            state.signals.enqueued(std::slice::from_ref(job));
+        }
+        stored.reply(state, wait).await
+    }
+}
+
+/// A request on its way in.
+struct Intake<'a> {
+    state: &'a State,
+    caller: &'a Caller,
+    context: &'a RequestContext,
+    key: Option<&'a str>,
+    body: &'a Value,
+}
+
+/// What was committed, now or by an equal request before.
+struct Stored {
+    job: JobId,
+    is_new: bool,
+    is_replayed: bool,
+    answer: Answered<JobView>,
+    location: String,
+    waiting: Option<Waiting>,
+    wakes: Option<NewJob>,
+}
+
+impl Intake<'_> {
+    async fn store(&self, request: Result<JobRequest, Problem>, seat: Option<Seat>) -> Result<Stored, Problem> {
+        let begun = self.state.pool.begin().await;
+        let mut transaction = begun.map_err(failed("begin_create_job"))?;
+        if let Some(key) = self.request_key()
+            && let Claim::Answered(answer) = claim(&mut transaction, key).await?
+        {
+            return self.replay(&mut transaction, answer, seat).await;
+        }
+        let request = request?;
+        let session = admission::session_of(&mut transaction, &request).await?;
+        let keyed = admission::job(self.caller, request, session)?;
+        let ageing_step = self.state.config.queue.ageing_step;
+        let outcome = unique_keys::enqueue(&mut transaction, None, std::slice::from_ref(&keyed), ageing_step)
+            .await
+            .map_err(admission::refused)?
+            .pop()
+            .ok_or_else(|| Problem::internal("nothing became of a job"))?;
+        self.audit(&mut transaction, outcome, &keyed.job).await?;
+        let id = outcome.job();
+        let there = job_reads::get(&mut *transaction, id).await?;
+        let stored = match (outcome, there) {
+            (Enqueued::Conflict(_), _) | (Enqueued::Existing(_), None) => return Err(admission::key_taken(id)),
+            (_, None) => return Err(Problem::internal("the job that was just stored is not there")),
+            (_, Some(stored)) => stored,
+        };
+        let view = view::within(&mut transaction, stored).await?;
+        let stored = Stored {
+            job: id,
+            is_new: matches!(outcome, Enqueued::Created(_)),
+            is_replayed: false,
+            answer: Answered::of(&view).map_err(Problem::internal)?,
+            location: location(self.state, id),
+            waiting: seat.map(|seat| seat.wait_for(id)),
+            wakes: (!matches!(outcome, Enqueued::Existing(_))).then_some(keyed.job),
+        };
+        self.remember(&mut transaction, &stored, outcome).await?;
+        transaction.commit().await.map_err(failed("commit_create_job"))?;
+        Ok(stored)
+    }
+
+    fn request_key(&self) -> Option<RequestKey<'_>> {
+        let owner = &self.caller.key_id;
+        self.key.map(|key| RequestKey { owner, key })
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
+        let mut fingerprint = Fingerprint::new("create_job");
+        fingerprint.add(self.body);
+        fingerprint.hash()
+    }
+
+    async fn audit(&self, conn: &mut PgConnection, outcome: Enqueued, job: &NewJob) -> Result<(), Problem> {
+        let action = match outcome {
+            Enqueued::Created(_) => "job.created",
+            Enqueued::Replaced(_) => "job.replaced",
+            Enqueued::Existing(_) | Enqueued::Conflict(_) => return Ok(()),
+        };
+        let entry = audit::Entry {
+            actor: &self.caller.actor(),
+            action,
+            subject: &format!("job:{}", outcome.job()),
+            request_id: Some(self.context.id()),
+            details: json!({ "kind": job.kind.as_str(), "pool": job.pool, "session": job.session }),
+        };
+        Ok(audit::record(conn, entry).await?)
+    }
+
+    /// Keeps the answer for equal requests; its args stay with the job and with the request.
+    async fn remember(&self, conn: &mut PgConnection, stored: &Stored, outcome: Enqueued) -> Result<(), Problem> {
+        let Some(key) = self.request_key() else { return Ok(()) };
+        let mut body = stored.answer.body().clone();
+        body["args"] = Value::Null;
+        let kept = Answer {
+            request_hash: self.fingerprint(),
+            status: if stored.is_new { 202 } else { 200 },
+            location: Some(stored.location.clone()),
+            body,
+            args_of: matches!(outcome, Enqueued::Existing(_)).then_some(stored.job),
+        };
+        Ok(answer(conn, key, &kept).await?)
+    }
+
+    /// The answer of an equal request.
+    async fn replay(&self, conn: &mut PgConnection, answer: Answer, seat: Option<Seat>) -> Result<Stored, Problem> {
+        if answer.request_hash != self.fingerprint() {
+            return Err(idempotency::reused());
+        }
+        let job = serde_json::from_value(answer.body["id"].clone()).map_err(Problem::internal)?;
+        let args = match answer.args_of {
+            None => JobRequest::args_again(self.body),
+            Some(_) => None,
+        };
+        let args = match args {
+            Some(args) => Some(args),
+            None => job_reads::get(conn, job).await?.map(|job| job.args),
+        };
+        let mut again = Answered::again(answer.body);
+        again.body_mut()["args"] = args.unwrap_or_default();
+        Ok(Stored {
+            job,
+            is_new: answer.status == 202,
+            is_replayed: true,
+            answer: again,
+            location: answer.location.unwrap_or_else(|| location(self.state, job)),
+            waiting: seat.map(|seat| seat.wait_for(job)),
+            wakes: None,
         })
     }
 }
 
-async fn new_job(state: &State, caller: &Caller, request: JobRequest) -> Result<NewJob, Problem> {
-    let session = match &request.session {
-        Some(session) => Some(usable_session(state, session).await?),
-        None => None,
-    };
-    Ok(NewJob {
-        id: JobId::generate(),
-        kind: request.args.kind(),
-        args: serde_json::to_value(&request.args).map_err(Problem::internal)?,
-        pool: match session {
-            None => request.pool.or_else(|| Some(DEFAULT_POOL.to_owned())),
-            Some(_) => request.pool,
-        },
-        session,
-        priority: request.priority,
-        run_at: request.run_at,
-        max_attempts: request.max_attempts,
-        deadline: request.deadline,
-        tags: request.tags,
-        created_by: Some(caller.actor()),
-    })
-}
-
-async fn usable_session(state: &State, id_or_label: &str) -> Result<SessionId, Problem> {
-    let session = session_reads::find_target(&state.pool, id_or_label)
-        .await?
-        .ok_or_else(|| Problem::new(Code::UnknownSession, "No session has that id or label.").field("session"))?;
-    if UNUSABLE.contains(&session.state.as_str()) {
-        let because = session
-            .state_reason
-            .map(|reason| format!(" ({reason})"))
-            .unwrap_or_default();
-        let detail = format!(
-            "The session is {}{because}. It takes jobs again once that is put right.",
-            session.state
-        );
-        return Err(Problem::new(Code::SessionNotReady, detail).field("session"));
-    }
-    Ok(session.id)
-}
-
-/// The job as it was committed, and the place in line for its result.
-async fn store(
-    state: &State,
-    caller: &Caller,
-    context: &RequestContext,
-    job: &NewJob,
-    seat: Option<(Seat, Duration)>,
-) -> Result<(JobRecord, Option<(Waiting, Duration)>), Problem> {
-    let mut transaction = state.pool.begin().await.map_err(failed("begin_create_job"))?;
-    jobs::enqueue(
-        &mut transaction,
-        std::slice::from_ref(job),
-        state.config.queue.ageing_step,
-    )
-    .await
-    .map_err(refused)?;
-    let entry = audit::Entry {
-        actor: &caller.actor(),
-        action: "job.created",
-        subject: &format!("job:{}", job.id),
-        request_id: Some(context.id()),
-        details: json!({ "kind": job.kind.as_str(), "pool": job.pool, "session": job.session }),
-    };
-    audit::record(&mut transaction, entry).await?;
-    let stored = job_reads::get(&mut *transaction, job.id)
-        .await?
-        .ok_or_else(|| Problem::internal("the job that was just stored is not there"))?;
-    let waiting = seat.map(|(seat, wait)| (seat.wait_for(job.id), wait));
-    transaction.commit().await.map_err(failed("commit_create_job"))?;
-    Ok((stored, waiting))
-}
-
-fn refused(error: EnqueueError) -> Problem {
-    match error {
-        EnqueueError::Store(error) => error.into(),
-        EnqueueError::PoolUnknown { .. } => Problem::new(Code::UnknownPool, "No pool has that name.").field("pool"),
-        EnqueueError::SessionUnknown { .. } => {
-            Problem::new(Code::UnknownSession, "No session has that id or label.").field("session")
+impl Stored {
+    async fn reply(self, state: &State, wait: Option<Duration>) -> Result<Created, Problem> {
+        let applied = wait.map(|wait| format!("wait={}", wait.as_secs()));
+        let replayed = self.is_replayed.then(|| "true".to_owned());
+        let (mut answer, mut is_there) = (self.answer, !self.is_new);
+        if let (Some(waiting), Some(wait)) = (self.waiting, wait) {
+            let latest = match waiting.result(wait).await {
+                Some(job) => {
+                    is_there = true;
+                    Some(JobView::of(job, None))
+                }
+                None => latest(state, self.job).await,
+            };
+            if let Some(latest) = latest {
+                answer = Answered::of(&latest).map_err(Problem::internal)?;
+            }
         }
-        EnqueueError::SessionElsewhere { is_in, .. } => {
-            let detail = format!("The session is in the pool {is_in}: name that, or leave pool out.");
-            Problem::new(Code::SessionNotInPool, detail).field("pool")
-        }
+        let body = Json(answer);
+        Ok(if is_there {
+            Created::There(body, self.location, applied, replayed)
+        } else {
+            Created::Accepted(body, self.location, applied, replayed)
+        })
     }
 }
 
-/// The job is stored whatever happens now: when it cannot be read again, it is shown as it was stored.
-async fn current(state: &State, stored: JobRecord, has_waited: bool) -> JobView {
-    let latest = if has_waited {
-        job_reads::get(&state.pool, stored.id).await.ok().flatten()
-    } else {
-        None
-    };
-    let job = latest.unwrap_or(stored);
-    match view::with_wait_reason(state, job.clone()).await {
-        Ok(view) => view,
-        Err(_) => JobView::of(job, None),
-    }
+/// The job as it is now; it is stored whatever happens, so when it cannot be read it is shown as it was stored.
+async fn latest(state: &State, id: JobId) -> Option<JobView> {
+    let job = job_reads::get(&state.pool, id).await.ok().flatten()?;
+    view::with_wait_reason(state, job).await.ok()
 }
 
 fn location(state: &State, id: JobId) -> String {

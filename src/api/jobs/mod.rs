@@ -1,23 +1,35 @@
 //! Jobs: made, looked at, listed, cancelled, explained; and the members a scan saw.
 
+mod admission;
+mod attempts;
+mod batch;
 mod body;
 mod cancel;
 mod create;
+mod events;
 mod field_error;
 mod get;
 mod list;
 mod members;
 #[cfg(test)]
 mod tests;
+mod unique;
 mod view;
 mod why;
 
-#[cfg(test)]
-pub use self::body::JobRequest;
+/// What the frame around all operations knows of the operation for batches.
+pub mod batches {
+    pub use super::batch::{AT_A_TIME, PATH, TIME_LIMIT};
+}
+
 pub use self::{
-    body::NewJobBody,
+    admission::{refused, usable_session},
+    attempts::{AttemptView, AttemptsApi},
+    batch::{BatchApi, BatchCreated, ItemView, NewBatchBody},
+    body::{JobBody, JobRequest, NewJobBody, invalid, not_json, nul, read, time, within},
     cancel::CancelApi,
     create::CreateApi,
+    events::{EventView, EventsApi, PACE, Pace},
     get::GetApi,
     list::ListApi,
     members::{MemberView, MembersApi},

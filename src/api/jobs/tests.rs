@@ -1,7 +1,11 @@
-//! Jobs over HTTP: what is refused and how (`refusals`), what is shown (`shown`), how a result is waited for (`waits`).
+//! Jobs over HTTP: what is refused and how (`refusals`), what is shown (`shown`), how a result is waited for (`waits`), how a
+//! request is repeated (`repeats`), how a job is alone (`uniques`), how many come at once (`batches`).
 
+mod batches;
 mod refusals;
+mod repeats;
 mod shown;
+mod uniques;
 mod waits;
 
 use serde_json::{Value, json};

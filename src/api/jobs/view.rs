@@ -12,7 +12,10 @@ use wireroom_jobs::{JobError, JobKind, ports::Progress};
 use super::why;
 use crate::{
     api::{State, problem::Problem},
-    store::job_reads::{self, JobRecord, JobState, Place, PlaceFacts},
+    store::{
+        PgConnection,
+        job_reads::{self, JobRecord, JobState, Place, PlaceFacts},
+    },
 };
 
 /// A job, with everything that is known of it.
@@ -219,11 +222,21 @@ pub async fn with_wait_reason(state: &State, job: JobRecord) -> Result<JobView, 
     Ok(JobView::of(job, reason))
 }
 
+/// One job with its reason, as the caller's transaction sees it.
+pub async fn within(conn: &mut PgConnection, job: JobRecord) -> Result<JobView, Problem> {
+    let facts = match place(&job) {
+        Some(place) => job_reads::place_facts(conn, &[place]).await?.pop(),
+        None => None,
+    };
+    let reason = why::reason(&job, facts.as_ref());
+    Ok(JobView::of(job, reason))
+}
+
 fn args_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "$ref": "#/components/schemas/JobArgs" })
 }
 
-fn object_schema(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn object_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "additionalProperties": true })
 }
 
@@ -231,7 +244,7 @@ fn kind_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "$ref": "#/components/schemas/JobKind" })
 }
 
-fn result_schema(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn result_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "anyOf": [{ "$ref": "#/components/schemas/JobResult" }, { "type": "null" }] })
 }
 

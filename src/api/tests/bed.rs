@@ -176,6 +176,11 @@ impl TestApi {
             Arc::clone(&state.signals),
             shutdown.clone(),
         ));
+        tokio::spawn(Arc::clone(&state.followers).run(
+            database.pool().clone(),
+            Arc::clone(&state.signals),
+            shutdown.clone(),
+        ));
         Self {
             client: TestClient::new(app(Arc::clone(&state)).boxed()),
             state,

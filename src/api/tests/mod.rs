@@ -478,3 +478,16 @@ async fn the_log_has_a_line_for_each_request_and_no_secret() {
         assert!(leaks.is_empty(), "{leaks:?}");
     }
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_given_up_by_the_kernel() {
+    use nix::sys::socket::{getsockopt, sockopt::TcpUserTimeout};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    super::give_up_on_the_silent(&listener, std::time::Duration::from_secs(5)).expect("set");
+    let address = listener.local_addr().expect("an address");
+    let (client, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+    client.expect("connected");
+    let (accepted, _) = accepted.expect("accepted");
+    assert_eq!(getsockopt(&accepted, TcpUserTimeout).expect("read"), 5_000);
+}

@@ -212,17 +212,6 @@ async fn an_error_never_repeats_the_text_of_a_message() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_is_not_silently_ignored() {
-    let api = TestApi::new().await;
-    let request = api
-        .request(Method::POST, "/v1/jobs")
-        .header("Idempotency-Key", "1")
-        .body_json(&join());
-    send(request).await.problem("idempotency_not_supported");
-    assert_eq!(api.count("jobs").await, 0);
-}
-
-#[tokio::test]
 async fn a_session_is_named_by_id_or_label_and_must_be_usable() {
     let api = TestApi::new().await;
     let ready = api.session("Anna", "ready").await;

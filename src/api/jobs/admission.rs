@@ -1,0 +1,102 @@
+//! From a request to a job that can be stored: what needs the database, asked over the connection of the caller's
+//! transaction.
+
+use super::body::{DEFAULT_POOL, JobRequest};
+use crate::{
+    api::{
+        auth::Caller,
+        problem::{Code, Problem},
+    },
+    ids::{JobId, SessionId},
+    store::{
+        PgConnection,
+        jobs::{EnqueueError, NewJob},
+        session_reads,
+        unique_keys::KeyedJob,
+    },
+};
+
+/// States in which a session takes no jobs until a person has seen to it.
+const UNUSABLE: [&str; 8] = [
+    "new",
+    "code_needed",
+    "password_needed",
+    "logged_out",
+    "banned",
+    "frozen",
+    "quarantined",
+    "disabled",
+];
+
+/// The id of the session that a request names, if it takes jobs.
+pub async fn session_of(conn: &mut PgConnection, request: &JobRequest) -> Result<Option<SessionId>, Problem> {
+    match &request.session {
+        Some(session) => usable_session(conn, session).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+pub async fn usable_session(conn: &mut PgConnection, id_or_label: &str) -> Result<SessionId, Problem> {
+    let session = session_reads::find_target(conn, id_or_label)
+        .await?
+        .ok_or_else(|| Problem::new(Code::UnknownSession, "No session has that id or label.").field("session"))?;
+    if UNUSABLE.contains(&session.state.as_str()) {
+        let because = session
+            .state_reason
+            .map(|reason| format!(" ({reason})"))
+            .unwrap_or_default();
+        let detail = format!(
+            "The session is {}{because}. It takes jobs again once that is put right.",
+            session.state
+        );
+        return Err(Problem::new(Code::SessionNotReady, detail).field("session"));
+    }
+    Ok(session.id)
+}
+
+/// The job that a request asks for, on the session of [`session_of`].
+pub fn job(caller: &Caller, request: JobRequest, session: Option<SessionId>) -> Result<KeyedJob, Problem> {
+    let job = NewJob {
+        id: JobId::generate(),
+        kind: request.args.kind(),
+        args: serde_json::to_value(&request.args).map_err(Problem::internal)?,
+        pool: match session {
+            None => request.pool.or_else(|| Some(DEFAULT_POOL.to_owned())),
+            Some(_) => request.pool,
+        },
+        session,
+        priority: request.priority,
+        run_at: request.run_at,
+        max_attempts: request.max_attempts,
+        deadline: request.deadline,
+        tags: request.tags,
+        created_by: Some(caller.actor()),
+    };
+    Ok(KeyedJob {
+        job,
+        unique: request.unique,
+    })
+}
+
+/// Why a job was not stored.
+pub fn refused(error: EnqueueError) -> Problem {
+    match error {
+        EnqueueError::Store(error) => error.into(),
+        EnqueueError::PoolUnknown { .. } => Problem::new(Code::UnknownPool, "No pool has that name.").field("pool"),
+        EnqueueError::SessionUnknown { .. } => {
+            Problem::new(Code::UnknownSession, "No session has that id or label.").field("session")
+        }
+        EnqueueError::SessionElsewhere { is_in, .. } => {
+            let detail = format!("The session is in the pool {is_in}: name that, or leave pool out.");
+            Problem::new(Code::SessionNotInPool, detail).field("pool")
+        }
+    }
+}
+
+/// The problem of a job whose key another one has.
+pub fn key_taken(by: JobId) -> Problem {
+    let detail = format!("The job {by} has this unique_key, and is left as it is.");
+    Problem::new(Code::UniqueKeyConflict, detail)
+        .field("unique_key")
+        .job(by)
+}
