@@ -15,9 +15,12 @@ use super::{
     chats::{ChatView, ChatsApi},
     health::{Health, HealthApi},
     jobs::{
-        CancelApi, CreateApi, GetApi, JobSummary, JobView, ListApi, MemberView, MembersApi, NewJobBody, WhyApi, WhyView,
+        BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody, BulkRetryView, CancelApi, ChangeBody, CreateApi,
+        GetApi, JobSummary, JobView, ListApi, MemberView, MembersApi, NewJobBody, PatchApi, RetryApi, WhyApi, WhyView,
     },
+    limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
+    pauses::{PauseBody, PauseView, PausesApi, PausesView},
     problem::{Code, ProblemBody},
     sessions::{self, SessionView, SessionsApi},
     workers::{WorkerView, WorkersApi},
@@ -29,6 +32,8 @@ use crate::store::job_reads::JobState;
 pub enum Tag {
     /// Units of work.
     Jobs,
+    /// What operators hold back, and what admins limit.
+    Control,
     /// Telegram sessions.
     Sessions,
     /// Processes that run jobs.
@@ -61,8 +66,13 @@ resources!(
     ListApi,
     GetApi,
     CancelApi,
+    RetryApi,
+    PatchApi,
+    BulkApi,
     MembersApi,
     WhyApi,
+    PausesApi,
+    LimitsApi,
     SessionsApi,
     WorkersApi,
     ChatsApi,
@@ -145,9 +155,22 @@ fn schemas() -> Map<String, Value> {
 
     requests.subschema_for::<NewJobBody>();
     requests.subschema_for::<JobKind>();
+    add::<ChangeBody>(&mut requests);
+    add::<BulkCancelBody>(&mut requests);
+    add::<BulkRetryBody>(&mut requests);
+    add::<PauseBody>(&mut requests);
+    add::<ConcurrencyBody>(&mut requests);
+    add::<RateBody>(&mut requests);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
+    add::<BulkCancelView>(&mut responses);
+    add::<BulkRetryView>(&mut responses);
+    add::<PauseView>(&mut responses);
+    add::<PausesView>(&mut responses);
+    add::<LimitsView>(&mut responses);
+    add::<ConcurrencyView>(&mut responses);
+    add::<RateView>(&mut responses);
     add::<MemberView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
     add::<SessionView>(&mut responses);
@@ -275,6 +298,7 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
     let one_of = |values: &[&str]| json!({ "type": "string", "enum": values });
     Some(match (path, name) {
         ("/v1/chats/{id}", "id") => json!({ "type": "integer", "format": "int64" }),
+        ("/v1/pauses/{scope}/{target}", "scope") => one_of(&["pool", "session", "kind"]),
         (_, "id" | "session") => json!({ "type": "string", "format": "uuid" }),
         (_, "kind") => one_of(&JobKind::ALL.map(JobKind::as_str)),
         ("/v1/jobs", "state") => one_of(&JobState::ALL.map(JobState::as_str)),

@@ -7,6 +7,7 @@
 mod backend;
 mod backoff;
 mod batcher;
+mod control;
 mod dispatcher;
 mod endings;
 mod flights;

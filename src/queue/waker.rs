@@ -42,6 +42,7 @@ struct Bell {
     origin: Uuid,
     ready: Notify,
     scheduled: AtomicBool,
+    control: AtomicBool,
     cancelled: broadcast::Sender<JobId>,
     finished: broadcast::Sender<Arc<[JobId]>>,
     waiters: AtomicUsize,
@@ -56,6 +57,7 @@ struct Bell {
 struct Outbox {
     ready: bool,
     scheduled: bool,
+    control: bool,
     waiting: bool,
     cancelled: Vec<JobId>,
     finished: Vec<JobId>,
@@ -68,6 +70,7 @@ impl Waker {
             origin: Uuid::new_v4(),
             ready: Notify::new(),
             scheduled: AtomicBool::new(false),
+            control: AtomicBool::new(false),
             cancelled: broadcast::channel(1024).0,
             finished: broadcast::channel(4096).0,
             waiters: AtomicUsize::new(0),
@@ -107,6 +110,13 @@ impl Waker {
         self.bell.scheduled.store(true, Ordering::Release);
         self.bell.ready.notify_one();
         self.bell.post(|outbox| outbox.scheduled = true);
+    }
+
+    /// Call it after the commit of a change to a pause or a limit.
+    pub fn control_changed(&self) {
+        self.bell.control.store(true, Ordering::Release);
+        self.bell.ready.notify_one();
+        self.bell.post(|outbox| outbox.control = true);
     }
 
     /// Call it after the commit of a cancel that answered `Requested`.
@@ -149,6 +159,11 @@ impl Waker {
     /// Whether jobs with a time ahead were announced since the last time.
     pub(super) fn take_scheduled(&self) -> bool {
         self.bell.scheduled.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether a change to pauses or limits was announced since the last time.
+    pub(super) fn take_control(&self) -> bool {
+        self.bell.control.swap(false, Ordering::AcqRel)
     }
 
     /// The process's one knowledge of whether the database answers.
@@ -217,6 +232,10 @@ impl Bell {
                 self.scheduled.store(true, Ordering::Release);
                 self.ready.notify_one();
             }
+            "control" => {
+                self.control.store(true, Ordering::Release);
+                self.ready.notify_one();
+            }
             "waiting" => self.others_wait.store(WAITING_FOR, Ordering::Relaxed),
             "cancelled" => ids.for_each(|id| {
                 let _ = self.cancelled.send(id);
@@ -230,6 +249,7 @@ impl Bell {
 
     /// Whatever was missed is looked for.
     fn missed(&self) {
+        self.control.store(true, Ordering::Release);
         self.scheduled.store(true, Ordering::Release);
         self.ready.notify_one();
     }
@@ -241,6 +261,7 @@ impl Outbox {
         let flags = [
             ("ready", self.ready && !self.scheduled),
             ("scheduled", self.scheduled),
+            ("control", self.control),
             ("waiting", self.waiting),
         ];
         let mut payloads: Vec<String> = flags

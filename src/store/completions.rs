@@ -187,7 +187,8 @@ pub async fn go_back(
             INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
                 max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
             SELECT id, kind, args, 'cancelled', lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
-                fence, worker_id, began, (SELECT t FROM clock), progress, last_error, tags, created_by, created_at
+                fence, worker_id, began, (SELECT t FROM clock), progress, cancelled_error(id, last_error), tags,
+                created_by, created_at
             FROM gone
         )
         SELECT id, cancelled AS "cancelled!" FROM ended"#,

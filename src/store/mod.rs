@@ -4,6 +4,7 @@
 pub mod api_keys;
 pub mod attempt_data;
 pub mod audit;
+pub mod bulk;
 pub mod chat_reads;
 pub mod chats;
 pub mod claims;
@@ -12,15 +13,20 @@ pub mod effects;
 pub mod floods;
 pub mod gates;
 pub mod health;
+pub mod holds;
 pub mod job_reads;
 pub mod job_store;
 pub mod jobs;
 pub mod leases;
+pub mod limits;
 pub mod line;
 pub mod member_reads;
 pub mod notifications;
 pub mod partitions;
+pub mod pauses;
 pub mod peers;
+pub mod rates;
+pub mod reorder;
 pub mod rescue;
 pub mod sandbox_sessions;
 pub mod scans;
@@ -45,6 +51,9 @@ use crate::config::DatabaseConfig;
 
 /// The migrations, compiled in.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// A transaction that its owner commits.
+pub type Transaction = sqlx::Transaction<'static, Postgres>;
 
 /// A statement that failed, named by its function.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
-use wireroom_jobs::JobError;
+use wireroom_jobs::{Action, JobError, JobKind};
 
 use super::{StoreError, completions::error_value, failed, jobs::micros};
 use crate::ids::{JobId, SessionId, WorkerId};
@@ -79,7 +79,7 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
                 max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
             SELECT id, kind, args, becomes, lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
                 fence, worker_id, started_at, (SELECT t FROM clock), progress,
-                CASE WHEN becomes = 'failed' THEN $4::jsonb ELSE last_error END, tags, created_by, created_at
+                CASE WHEN becomes = 'failed' THEN $4::jsonb ELSE cancelled_error(id, last_error) END, tags, created_by, created_at
             FROM gone
         )
         SELECT id, worker_id, session_id, becomes AS "becomes!" FROM judged"#,
@@ -151,6 +151,52 @@ pub async fn return_unknown(
         became: "queued".to_owned(),
     });
     Ok((returned.collect(), in_doubt))
+}
+
+/// Ends running jobs as `cancelled` whose attempt has not stopped within `wait` of the request, at most `limit`; returns
+/// which. The attempt is fenced out: whatever it writes from now on changes nothing. The error says that it was abandoned,
+/// and what that leaves unknown.
+pub async fn abandon_cancelled(conn: &mut PgConnection, wait: Duration, limit: i64) -> Result<Vec<JobId>, StoreError> {
+    let harmless = error_value(&JobError::permanent(
+        "abandoned",
+        "The attempt did not stop when the job was cancelled, and was abandoned. It only read.",
+    ));
+    let unsure = error_value(&JobError::permanent(
+        "abandoned",
+        "The attempt did not stop when the job was cancelled, and was abandoned. What it was doing may have happened: look \
+         before you enqueue the job again.",
+    ));
+    let reading: Vec<&str> = JobKind::ALL
+        .into_iter()
+        .filter(|kind| kind.action() == Action::Read)
+        .map(JobKind::as_str)
+        .collect();
+    let moved = sqlx::query_scalar!(
+        "-- abandon_cancelled
+        WITH overdue AS MATERIALIZED (
+            SELECT id FROM jobs WHERE cancel_requested_at IS NOT NULL AND state = 'running'
+                AND cancel_requested_at <= (SELECT wireroom_now()) - $1::bigint * interval '1 microsecond'
+            ORDER BY cancel_requested_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        ), gone AS (
+            DELETE FROM jobs j USING overdue o WHERE j.id = o.id RETURNING j.*
+        )
+        INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
+            max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
+        SELECT id, kind, args, 'cancelled', lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
+            fence, worker_id, coalesce(started_at, claimed_at), (SELECT wireroom_now()), progress,
+            cancelled_error(id, CASE WHEN kind = ANY ($3) THEN $4::jsonb ELSE $5::jsonb END), tags, created_by, created_at
+        FROM gone
+        RETURNING id",
+        micros(wait),
+        limit,
+        &reading as &[&str],
+        harmless,
+        unsure,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("abandon_cancelled"))?;
+    Ok(moved.into_iter().map(JobId).collect())
 }
 
 /// Fails waiting jobs that are bound to a session that will not come back (logged out, banned, frozen or deleted), at most

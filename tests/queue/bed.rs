@@ -268,6 +268,7 @@ pub fn config() -> QueueConfig {
         worker_dead: Duration::from_secs(1),
         ageing_step: AGEING,
         retention_days: 30,
+        cancel_wait: Duration::from_secs(30),
         shutdown_soft: Duration::from_secs(5),
         shutdown_hard: Duration::from_millis(500),
     }

@@ -3,8 +3,11 @@
 mod bed;
 
 mod claiming;
+mod controlling;
 mod ending;
 mod enqueuing;
 mod housekeeping;
+mod limiting;
+mod pausing;
 mod rescuing;
 mod stopping;

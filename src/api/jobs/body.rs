@@ -4,12 +4,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use poem::{Request, RequestBody};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
-    error::ContentTypeError,
     payload::{Json, Payload},
     registry::{MetaMediaType, MetaRequest, Registry},
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use serde_path_to_error::{Deserializer, Track};
 use wireroom_jobs::{JobArgs, JobKind};
@@ -17,18 +16,13 @@ use wireroom_jobs::{JobArgs, JobKind};
 use super::field_error::{FieldError, field_error};
 use crate::api::{
     problem::{Code, Problem},
-    shell,
+    sent,
     typed::Typed,
 };
 
-/// Most bytes of a body.
-pub const MAX_BODY: usize = 1024 * 1024;
-
-/// How long a body may take to come in.
-const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(8);
-
 const MAX_TAGS: usize = 20;
 const MAX_TAG_LENGTH: usize = 64;
+const MAX_LIMIT_KEY_LENGTH: usize = 128;
 
 /// How far ahead a job may be scheduled, in days.
 const MAX_DAYS_AHEAD: i64 = 366;
@@ -77,6 +71,11 @@ pub struct NewJobBody {
         inner(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9_.:-]+$"))
     )]
     tags: Option<Vec<String>>,
+    /// What rate limits count the job by, such as a chat or a campaign: `campaign:spring`. What stands before the first
+    /// colon is its class. Of `a-z A-Z 0-9 _ . : @ + -`; shown in lists: put nothing private in it.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.:@+-]+$"))]
+    limit_key: Option<String>,
 }
 
 /// A body that has been read and found good, as far as that goes without the database.
@@ -91,15 +90,13 @@ pub struct JobRequest {
     pub max_attempts: i32,
     pub deadline: Option<DateTime<Utc>>,
     pub tags: Vec<String>,
+    pub limit_key: Option<String>,
 }
 
 impl JobRequest {
     /// Reads a body at the time `now`.
     pub fn parse(body: &[u8], now: DateTime<Utc>) -> Result<Self, Problem> {
-        let body: Value = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
-        if let Some(field) = nul(&body) {
-            return Err(invalid(field, "may not contain NUL."));
-        }
+        let body = json(body)?;
         let envelope: NewJobBody = read(&body, "", |source| NewJobBody::deserialize(source))?;
         let kind = JobKind::parse(&envelope.kind).ok_or_else(unknown_kind)?;
         let args = read(&envelope.args, "args", |source| JobArgs::deserialize(kind, source))?;
@@ -107,9 +104,7 @@ impl JobRequest {
             .validate()
             .map_err(|error| invalid(error.field, error.message))?;
         let run_at = time("run_at", envelope.run_at.as_deref())?;
-        if run_at.is_some_and(|run_at| run_at > now + TimeDelta::days(MAX_DAYS_AHEAD)) {
-            return Err(invalid("run_at", format!("at most {MAX_DAYS_AHEAD} days ahead")));
-        }
+        check_run_at(run_at, now)?;
         let deadline = time("deadline", envelope.deadline.as_deref())?;
         check_deadline(deadline, run_at, now)?;
         let max_attempts = within("max_attempts", envelope.max_attempts, 1, 100)?;
@@ -122,7 +117,21 @@ impl JobRequest {
             max_attempts: max_attempts.unwrap_or(kind.default_max_attempts()),
             deadline,
             tags: tags(envelope.tags.unwrap_or_default())?,
+            limit_key: envelope.limit_key.map(limit_key).transpose()?,
         })
+    }
+}
+
+/// A body of any type as serde reads it.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    read(&json(body)?, "", |source| T::deserialize(source))
+}
+
+fn json(body: &[u8]) -> Result<Value, Problem> {
+    let body: Value = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+    match nul(&body) {
+        Some(field) => Err(invalid(field, "may not contain NUL.")),
+        None => Ok(body),
     }
 }
 
@@ -177,12 +186,12 @@ fn unknown_kind() -> Problem {
     Problem::new(Code::UnknownKind, format!("The kinds there are: {kinds}.")).field("kind")
 }
 
-fn invalid(field: impl Into<String>, message: impl Into<String>) -> Problem {
+pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Problem {
     let (field, message) = (field.into(), message.into());
     Problem::new(Code::InvalidValue, format!("{field}: {message}")).field(field)
 }
 
-fn within<T: TryFrom<i64>>(field: &str, value: Option<i64>, min: i64, max: i64) -> Result<Option<T>, Problem> {
+pub fn within<T: TryFrom<i64>>(field: &str, value: Option<i64>, min: i64, max: i64) -> Result<Option<T>, Problem> {
     let Some(value) = value else { return Ok(None) };
     if !(min..=max).contains(&value) {
         return Err(invalid(field, format!("must be from {min} to {max}.")));
@@ -192,7 +201,7 @@ fn within<T: TryFrom<i64>>(field: &str, value: Option<i64>, min: i64, max: i64) 
         .map_err(|_| invalid(field, format!("must be from {min} to {max}.")))
 }
 
-fn time(field: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
+pub fn time(field: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
     text.map(|text| {
         DateTime::parse_from_rfc3339(text)
             .map(|time| time.to_utc())
@@ -204,6 +213,16 @@ fn time(field: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Proble
             })
     })
     .transpose()
+}
+
+/// Refuses a time that is too far ahead.
+pub fn check_run_at(run_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<(), Problem> {
+    match run_at {
+        Some(run_at) if run_at > now + TimeDelta::days(MAX_DAYS_AHEAD) => {
+            Err(invalid("run_at", format!("at most {MAX_DAYS_AHEAD} days ahead")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_deadline(
@@ -225,6 +244,19 @@ fn name(field: &str, value: Option<String>) -> Result<Option<String>, Problem> {
         }
         value => Ok(value),
     }
+}
+
+/// A limit key that can be counted by.
+pub fn limit_key(key: String) -> Result<String, Problem> {
+    let fits = (1..=MAX_LIMIT_KEY_LENGTH).contains(&key.len())
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'@' | b'+' | b'-'));
+    if fits {
+        return Ok(key);
+    }
+    let message = format!("must be 1 to {MAX_LIMIT_KEY_LENGTH} characters of a-z A-Z 0-9 _ . : @ + -");
+    Err(invalid("limit_key", message))
 }
 
 fn tags(tags: Vec<String>) -> Result<Vec<String>, Problem> {
@@ -277,25 +309,6 @@ impl<'a> ApiExtractor<'a> for JobBody {
         body: &mut RequestBody,
         _options: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        match request.content_type() {
-            Some(content_type) if <Json<Typed<NewJobBody>> as Payload>::check_content_type(content_type) => {}
-            Some(content_type) => {
-                return Err(ContentTypeError::NotSupported {
-                    content_type: content_type.to_owned(),
-                }
-                .into());
-            }
-            None => return Err(ContentTypeError::ExpectContentType.into()),
-        }
-        let reading = body.take()?.into_bytes_limit(MAX_BODY);
-        match tokio::time::timeout(BODY_TIMEOUT, reading).await {
-            Ok(Ok(bytes)) => Ok(Self(bytes.to_vec())),
-            Ok(Err(poem::error::ReadBodyError::PayloadTooLarge)) => Err(shell::too_large().into()),
-            Ok(Err(_)) => Err(Problem::new(Code::BadRequest, "The body broke off.").into()),
-            Err(_) => {
-                let detail = format!("A body must come in within {} s.", BODY_TIMEOUT.as_secs());
-                Err(Problem::new(Code::BodyTimeout, detail).into())
-            }
-        }
+        Ok(Self(sent::bytes::<NewJobBody>(request, body).await?))
     }
 }

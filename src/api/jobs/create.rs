@@ -143,6 +143,7 @@ async fn new_job(state: &State, caller: &Caller, request: JobRequest) -> Result<
         max_attempts: request.max_attempts,
         deadline: request.deadline,
         tags: request.tags,
+        limit_key: request.limit_key,
         created_by: Some(caller.actor()),
     })
 }
@@ -225,7 +226,7 @@ async fn current(state: &State, stored: JobRecord, has_waited: bool) -> JobView 
     }
 }
 
-fn location(state: &State, id: JobId) -> String {
+pub(super) fn location(state: &State, id: JobId) -> String {
     let base = state.config.api.public_url.as_deref().unwrap_or_default();
     format!("{}/v1/jobs/{id}", base.trim_end_matches('/'))
 }

@@ -1,12 +1,15 @@
-//! Jobs: made, looked at, listed, cancelled, explained; and the members a scan saw.
+//! Jobs: made, looked at, listed, cancelled, retried, changed, explained, many at once; and the members a scan saw.
 
-mod body;
+pub(super) mod body;
+mod bulk;
 mod cancel;
 mod create;
 mod field_error;
 mod get;
 mod list;
 mod members;
+mod patch;
+mod retry;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -16,11 +19,14 @@ mod why;
 pub use self::body::JobRequest;
 pub use self::{
     body::NewJobBody,
+    bulk::{BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody, BulkRetryView},
     cancel::CancelApi,
     create::CreateApi,
     get::GetApi,
     list::ListApi,
     members::{MemberView, MembersApi},
+    patch::{ChangeBody, PatchApi},
+    retry::RetryApi,
     view::{JobSummary, JobView},
     why::{WhyApi, WhyView},
 };
