@@ -413,3 +413,101 @@ impl<'a> Change<'a> {
 fn not_found() -> Problem {
     Problem::new(Code::LimitNotFound, "There is no such limit.")
 }
+
+#[cfg(test)]
+mod tests {
+    use poem::http::{Method, StatusCode};
+    use serde_json::{Value, json};
+
+    use crate::{
+        api::tests::bed::{Answer, TestApi, send},
+        store::api_keys::Scope,
+    };
+
+    struct Admin {
+        api: TestApi,
+        key: String,
+    }
+
+    impl Admin {
+        async fn new() -> Self {
+            let api = TestApi::new().await;
+            let key = api.key(Scope::Admin).await;
+            Self { api, key }
+        }
+
+        async fn put(&self, path: &str, body: &Value) -> Answer {
+            let request = self.api.bare(Method::PUT, path).body_json(body);
+            send(request.header("Authorization", format!("Bearer {}", self.key))).await
+        }
+
+        async fn delete(&self, path: &str) -> Answer {
+            let request = self.api.bare(Method::DELETE, path);
+            send(request.header("Authorization", format!("Bearer {}", self.key))).await
+        }
+    }
+
+    #[tokio::test]
+    async fn limits_are_set_listed_with_what_runs_and_removed() {
+        let admin = Admin::new().await;
+        admin.api.stored_job().await;
+        admin.api.execute("UPDATE jobs SET state = 'running'").await;
+        let set = admin.put("/v1/limits/kind/join", &json!({ "max_running": 5 })).await;
+        assert_eq!(set.status, StatusCode::OK, "{}", set.text);
+        assert_eq!(set.json()["running"], 1);
+        admin.put("/v1/limits/pool/default", &json!({ "max_running": 3 })).await;
+        let rate = json!({ "starts": 20, "period_seconds": 60 });
+        let set = admin.put("/v1/limits/key/campaign:spring", &rate).await;
+        assert_eq!(set.json()["burst"], 1, "{}", set.text);
+        let list = admin.api.get("/v1/limits").await.json();
+        assert_eq!(list["concurrency"].as_array().map(Vec::len), Some(2));
+        assert_eq!(list["rates"][0]["key"], "campaign:spring");
+        for path in ["kind/join", "pool/default", "key/campaign:spring"] {
+            let left = admin.delete(&format!("/v1/limits/{path}")).await;
+            assert_eq!(left.status, StatusCode::OK, "{}", left.text);
+            admin
+                .delete(&format!("/v1/limits/{path}"))
+                .await
+                .problem("limit_not_found");
+        }
+        assert_eq!(admin.api.count("audit_log WHERE action LIKE 'limit.%'").await, 6);
+    }
+
+    #[tokio::test]
+    async fn a_changed_rate_frees_the_line_of_every_key_of_its_class() {
+        let admin = Admin::new().await;
+        for key in ["chat:1", "chat:2", "campaign:1"] {
+            let mut body = json!({ "kind": "join", "args": { "chat": "@reading_club" } });
+            body["limit_key"] = json!(key);
+            admin.api.post_job(&body).await;
+        }
+        admin
+            .api
+            .execute("UPDATE jobs SET state = 'scheduled', limit_turn = true, run_at = '2098-01-01'")
+            .await;
+        admin
+            .put("/v1/limits/key/chat", &json!({ "starts": 1, "period_seconds": 1 }))
+            .await;
+        assert_eq!(
+            admin.api.count("jobs WHERE state = 'queued' AND NOT limit_turn").await,
+            2
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_limited_is_refused_and_so_is_an_operator() {
+        let admin = Admin::new().await;
+        let most = json!({ "max_running": 1 });
+        admin.put("/v1/limits/kind/walk", &most).await.problem("unknown_kind");
+        admin
+            .put("/v1/limits/pool/nowhere", &most)
+            .await
+            .problem("unknown_pool");
+        let wrong = json!({ "max_running": -1 });
+        admin.put("/v1/limits/kind/join", &wrong).await.problem("invalid_value");
+        let wrong = json!({ "starts": 1, "period_seconds": 0 });
+        admin.put("/v1/limits/key/chat", &wrong).await.problem("invalid_value");
+        let operator = admin.api.request(Method::PUT, "/v1/limits/kind/join").body_json(&most);
+        send(operator).await.problem("forbidden");
+    }
+}

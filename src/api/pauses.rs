@@ -289,3 +289,95 @@ fn subject(scope: PauseScope, target: &str) -> String {
         scope => format!("{}:{target}", scope.as_str()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use poem::http::{Method, StatusCode};
+    use serde_json::{Value, json};
+
+    use crate::{
+        api::tests::bed::{Answer, TestApi, send},
+        store::api_keys::Scope,
+    };
+
+    async fn put(api: &TestApi, path: &str, body: &Value) -> Answer {
+        send(api.request(Method::PUT, path).body_json(body)).await
+    }
+
+    async fn delete(api: &TestApi, path: &str) -> Answer {
+        send(api.request(Method::DELETE, path)).await
+    }
+
+    #[tokio::test]
+    async fn what_is_paused_is_listed_told_and_resumed() {
+        let api = TestApi::new().await;
+        let session = api.session("alpha", "ready").await;
+        let body = json!({ "reason": "a quiet day" });
+        for path in ["everything", "pool/default", "session/alpha", "kind/scan"] {
+            let paused = put(&api, &format!("/v1/pauses/{path}"), &body).await;
+            assert_eq!(paused.status, StatusCode::OK, "{}", paused.text);
+            assert_eq!(paused.json()["reason"], "a quiet day");
+        }
+        let list = api.get("/v1/pauses").await.json();
+        let targets: Vec<&Value> = list["items"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|pause| &pause["target"])
+            .collect();
+        assert_eq!(
+            targets,
+            [&Value::Null, &json!("scan"), &json!("default"), &json!(session)]
+        );
+        assert_eq!(api.signals.control_changed.load(Ordering::SeqCst), 4);
+        let left = delete(&api, "/v1/pauses/session/alpha").await.json();
+        assert_eq!(left["items"].as_array().map(Vec::len), Some(3));
+        delete(&api, "/v1/pauses/session/alpha")
+            .await
+            .problem("pause_not_found");
+        delete(&api, "/v1/pauses/everything").await;
+        assert_eq!(api.count("audit_log WHERE action = 'pause.set'").await, 4);
+        assert_eq!(api.count("audit_log WHERE action = 'pause.ended'").await, 2);
+    }
+
+    #[tokio::test]
+    async fn a_pause_that_ended_by_itself_is_not_listed_and_cannot_be_resumed() {
+        let api = TestApi::new().await;
+        put(&api, "/v1/pauses/kind/join", &json!({ "reason": "x" })).await;
+        api.execute("UPDATE pauses SET until = wireroom_now() - interval '1 second'")
+            .await;
+        assert_eq!(api.get("/v1/pauses").await.json()["items"], json!([]));
+        delete(&api, "/v1/pauses/kind/join").await.problem("pause_not_found");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_paused_is_refused() {
+        let api = TestApi::new().await;
+        let body = json!({ "reason": "x" });
+        for (path, code) in [
+            ("pool/nowhere", "unknown_pool"),
+            ("session/nobody", "unknown_session"),
+            ("kind/walk", "unknown_kind"),
+            ("everything/x", "invalid_parameter"),
+            ("chat/x", "invalid_parameter"),
+        ] {
+            put(&api, &format!("/v1/pauses/{path}"), &body).await.problem(code);
+        }
+        let path = "/v1/pauses/everything";
+        put(&api, path, &json!({})).await.problem("missing_field");
+        put(&api, path, &json!({ "reason": " " }))
+            .await
+            .problem("invalid_value");
+        let past = json!({ "reason": "x", "until": "2020-01-01T00:00:00Z" });
+        assert_eq!(put(&api, path, &past).await.problem("invalid_value")["field"], "until");
+        let viewer = api.key(Scope::Viewer).await;
+        let request = api
+            .bare(Method::PUT, path)
+            .header("Authorization", format!("Bearer {viewer}"))
+            .body_json(&body);
+        send(request).await.problem("forbidden");
+        assert_eq!(api.count("pauses").await, 0);
+    }
+}

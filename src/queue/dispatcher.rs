@@ -32,6 +32,7 @@ use crate::{
     store::{
         StoreError,
         claims::{self, ClaimedJob, Promotion},
+        limited_claims,
         line::{Line, bounded},
         rates,
     },
@@ -215,7 +216,7 @@ impl Dispatcher {
         memory.hungry |= plan.left_out || !room.take_suspect;
         if !plan.request.members.is_empty() {
             let limits = &memory.control.limits;
-            let claim = claims::claim_within(self.line.open("claim").await?, &plan.request, limits);
+            let claim = limited_claims::claim_within(self.line.open("claim").await?, &plan.request, limits);
             let claim = bounded("claim", claim).await?;
             let brought = !claim.jobs.is_empty();
             let counted = !limits.concurrency.is_empty();

@@ -1,5 +1,5 @@
 //! Limits that an admin sets: how many jobs of a kind or a pool run at a time, and how fast jobs with a limit key start.
-//! They hold over all workers; [`claims`](super::claims) honours them.
+//! They hold over all workers; [`limited_claims`](super::limited_claims) honours them.
 
 use std::time::Duration;
 

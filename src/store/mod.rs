@@ -18,6 +18,7 @@ pub mod job_reads;
 pub mod job_store;
 pub mod jobs;
 pub mod leases;
+pub mod limited_claims;
 pub mod limits;
 pub mod line;
 pub mod member_reads;

@@ -15,8 +15,9 @@ use wireroom::{
     ids::SessionId,
     queue::Runner,
     store::{
-        claims::{ClaimRequest, Member, claim_within},
+        claims::{ClaimRequest, Member},
         jobs::NewJob,
+        limited_claims::claim_within,
         limits::{self, LimitScope},
         rates,
     },

@@ -1,5 +1,6 @@
-//! Jobs over HTTP: what is refused and how (`refusals`), what is shown (`shown`), how a result is waited for (`waits`).
+//! Jobs over HTTP: what is done to jobs that are there (`control`), what is refused and how (`refusals`), what is shown (`shown`), how a result is waited for (`waits`).
 
+mod control;
 mod refusals;
 mod shown;
 mod waits;
