@@ -41,7 +41,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
         "dashboard",
         &["clock", "config", "ids", "lifecycle", "store", "telemetry"],
     ),
-    ("sandbox", &["clock"]),
+    ("sandbox", &["clock", "telegram"]),
     (
         "cli",
         &[
@@ -87,7 +87,7 @@ fn sources() -> Vec<Source> {
     assert!(files.len() > 20, "the sources were found");
     files
         .into_iter()
-        .filter(|path| !path.ends_with("tests.rs") && !path.components().any(|part| part.as_os_str() == "tests"))
+        .filter(|path| !is_test(path))
         .map(|path| {
             let text = fs::read_to_string(&path).expect("a source file is readable");
             let text = text
@@ -109,6 +109,11 @@ fn sources() -> Vec<Source> {
             }
         })
         .collect()
+}
+
+/// Tests, and what only tests are built with.
+fn is_test(path: &Path) -> bool {
+    path.ends_with("tests.rs") || path.ends_with("testing.rs") || path.iter().any(|part| part == "tests")
 }
 
 fn collect(dir: &Path, into: &mut Vec<PathBuf>) {

@@ -205,6 +205,11 @@ async fn dev_answers_ends_softly_and_leaves_no_server() {
     process.terminate();
     let status = process.wait_for_end(BOUND).await;
     assert_eq!(status.code(), Some(0), "{}", process.output());
+    assert!(
+        process.output().contains("the worker has stopped"),
+        "{}",
+        process.output()
+    );
     let gone = sqlx::PgPool::connect(&env["DATABASE_URL"]).await;
     assert!(gone.is_err(), "Postgres still answers");
 }

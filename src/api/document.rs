@@ -80,7 +80,7 @@ resources!(
 );
 
 fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {
-    OpenApiService::new(api, "Wireroom", env!("CARGO_PKG_VERSION")).description(description())
+    OpenApiService::new(api, "Wireroom", env!("CARGO_PKG_VERSION")).description(DESCRIPTION)
 }
 
 fn described<T: OpenApi>(service: &OpenApiService<T, ()>) -> Value {
@@ -107,22 +107,31 @@ fn merge(into: &mut Value, other: Value) {
     }
 }
 
-fn description() -> String {
-    let codes: Vec<String> = Code::ALL
-        .iter()
-        .map(|code| {
-            let status = code.status().as_u16();
-            format!("| `{}` | {status} | {} |", code.as_str(), code.title())
-        })
-        .collect();
-    let codes = codes.join("\n");
-    format!(
-        "Runs Telegram work: post a job, and read its result.\n\n\
-         Every `/v1` route needs a key: `Authorization: Bearer wr_<id>_<secret>`. Every response carries `X-Request-Id`; a \
-         request may bring its own. A request is answered within 10 s, or 5 s after the wait it asked for.\n\n\
-         Every error is `application/problem+json` (RFC 9457). Programs read `code`, which never changes its meaning:\n\n\
-         | code | status | |\n| --- | --- | --- |\n{codes}"
-    )
+const DESCRIPTION: &str = "Runs Telegram work: post a job, and read its result.\n\n\
+    Every `/v1` route needs a key: `Authorization: Bearer wr_<id>_<secret>`. Every response carries `X-Request-Id`; a request \
+    may bring its own. A request is answered within 10 s, or 5 s after the wait it asked for.\n\n\
+    Every error is `application/problem+json` (RFC 9457). Programs read its `code`, which never changes its meaning; the \
+    schema `ProblemCode` lists them all.";
+
+/// Every code with its status and its title.
+fn table_of_codes() -> String {
+    let rows = Code::ALL.iter().map(|code| {
+        let status = code.status().as_u16();
+        format!("| `{}` | {status} | {} |", code.as_str(), code.title())
+    });
+    let rows: Vec<String> = rows.collect();
+    format!("| code | status | |\n| --- | --- | --- |\n{}", rows.join("\n"))
+}
+
+/// Jobs first, since that is what people come for; the state of the process last.
+fn order_tags(document: &mut Value) {
+    if let Some(tags) = document["tags"].as_array_mut() {
+        tags.sort_by_key(|tag| match tag["name"].as_str() {
+            Some("Jobs") => 0,
+            Some("Health") => 2,
+            _ => 1,
+        });
+    }
 }
 
 /// The `OpenAPI` document, the same at every call: what `/openapi.json` answers and `wireroom openapi` prints.
@@ -137,6 +146,10 @@ pub fn document() -> Value {
         known.extend(schemas);
     }
     describe_parameters(&mut document);
+    order_tags(&mut document);
+    if let Some(code) = document.pointer_mut("/components/schemas/ProblemCode") {
+        code["description"] = json!(table_of_codes());
+    }
     tidy(&mut document);
     document["servers"] = json!([{ "url": "/" }]);
     document

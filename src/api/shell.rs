@@ -2,7 +2,6 @@
 //! place where an error of any origin, a panic included, becomes a [`Problem`].
 
 use std::{
-    any::Any,
     panic::AssertUnwindSafe,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -97,10 +96,10 @@ fn is_request_id(id: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'='))
 }
 
-/// A handler's panic.
+/// A handler's panic. Its message may quote what it met; the panic hook logs as much of it as is safe.
 #[derive(Debug, thiserror::Error)]
-#[error("the handler panicked: {0}")]
-struct Panicked(String);
+#[error("the handler panicked")]
+struct Panicked;
 
 /// The outermost endpoint.
 pub struct Shell<E> {
@@ -141,7 +140,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Shell<E> {
         let answer = match tokio::time::timeout(limit, call).await {
             Ok(Ok(Ok(response))) => Ok(response),
             Ok(Ok(Err(error))) => Err(self.problem(error, &path)),
-            Ok(Err(panic)) => Err(Problem::internal(Panicked(panic_message(&*panic)))),
+            Ok(Err(_)) => Err(Problem::internal(Panicked)),
             Err(_) => Err(timed_out(limit)),
         };
         let mut response = answer.unwrap_or_else(|problem| {
@@ -205,14 +204,6 @@ fn timed_out(limit: Duration) -> Problem {
         limit.as_secs()
     );
     Problem::new(Code::Timeout, detail).source("the time limit of the request passed")
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "without a message".to_owned())
 }
 
 fn report(problem: &Problem, context: &RequestContext, method: &Method, path: &str) {

@@ -14,8 +14,9 @@ mod openapi;
 mod process;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+#[cfg(feature = "sandbox")]
+mod sandbox_accounts;
 mod session;
-mod sweeper;
 mod worker;
 
 use std::process::ExitCode;

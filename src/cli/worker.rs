@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use wireroom_jobs::{JobContext, Outcome, ports::Clock};
 
-use super::{process, sweeper};
+use super::process;
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
@@ -59,13 +59,11 @@ pub async fn serve(config: &Config, pool: PgPool, waker: Waker, shutdown: &Shutd
     sessions::verify_master_keys(&pool, &vault).await?;
     let id = WorkerId::generate();
     let (holder, queue) = start(config, &pool, waker, vault, id).await?;
-    let sweeper = tokio::spawn(sweeper::run(pool, shutdown.soft().clone()));
     tracing::info!(worker.id = %id, "worker is ready");
     shutdown.soft().cancelled().await;
     holder.stop_acquiring();
     stop_queue(queue, shutdown).await;
     holder.shutdown(config.queue.shutdown_hard).await;
-    sweeper.abort();
     tracing::info!(worker.id = %id, "the worker has stopped");
     Ok(())
 }

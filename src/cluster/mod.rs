@@ -183,6 +183,10 @@ fn is_durable(settings: &[(String, String)]) -> bool {
     !settings.iter().any(|(name, value)| name == "fsync" && value == "off")
 }
 
+#[cfg_attr(
+    not(feature = "download-postgres"),
+    expect(clippy::unused_async, reason = "the download alone awaits")
+)]
 async fn find_programs(home: &Home, download: bool) -> Result<Programs, ClusterError> {
     let made_by = server::made_by(home);
     match Programs::locate(home, made_by) {

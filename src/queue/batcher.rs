@@ -59,11 +59,16 @@ impl Endings {
 
     /// Resolves when every end that was handed in is stored.
     pub async fn all_stored(&self) {
+        self.at_most(0).await;
+    }
+
+    /// Resolves when no more than `most` ends are not stored yet.
+    pub async fn at_most(&self, most: usize) {
         loop {
             let stored = self.state.stored.notified();
             tokio::pin!(stored);
             stored.as_mut().enable();
-            if self.waiting() == 0 {
+            if self.waiting() <= most {
                 return;
             }
             stored.await;

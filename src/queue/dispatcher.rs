@@ -77,6 +77,8 @@ struct Memory {
     promote: bool,
     /// A slot that comes free may find a ready job.
     hungry: bool,
+    /// Too many ends are not stored: nothing is claimed until they are.
+    held_back: bool,
     failures: u32,
     control: Control,
     /// Until then `control` may be believed.
@@ -98,6 +100,7 @@ impl Dispatcher {
             next_due: None,
             promote: true,
             hungry: false,
+            held_back: false,
             failures: 0,
             control: Control::default(),
             control_until: Instant::now(),
@@ -126,7 +129,8 @@ impl Dispatcher {
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = self.waker.woken() => {}
-                () = self.flights.slot_freed(), if memory.hungry => {}
+                () = self.flights.slot_freed(), if memory.hungry && !memory.held_back => {}
+                () = self.endings.at_most(self.most_unstored()), if memory.held_back => {}
                 Ok(()) = changed.changed() => memory.held = self.held(),
                 () = until(memory.next_due) => memory.promote = true,
                 () = until(memory.again_at) => {}
@@ -159,11 +163,10 @@ impl Dispatcher {
         memory.hungry = false;
         memory.again_at = None;
         let mut turn = 0;
-        // Claims stop while ends cannot be stored: what is in memory stays bounded.
-        let most_unstored = usize::try_from(self.config.claim_batch).unwrap_or(0).saturating_mul(4);
+        memory.held_back = false;
         while !self.stop.is_cancelled() {
-            if self.endings.waiting() > most_unstored {
-                memory.hungry = true;
+            if self.endings.waiting() > self.most_unstored() {
+                memory.held_back = true;
                 return Ok(());
             }
             let Some(more) = self.claim(memory, turn).await? else {
@@ -188,6 +191,11 @@ impl Dispatcher {
             memory.control_until = Instant::now() + believed;
         }
         Ok(())
+    }
+
+    /// Claims stop while more ends than this cannot be stored: what is in memory stays bounded.
+    fn most_unstored(&self) -> usize {
+        usize::try_from(self.config.claim_batch).unwrap_or(0).saturating_mul(4)
     }
 
     async fn promote(&mut self) -> Result<Promotion, StoreError> {

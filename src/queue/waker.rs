@@ -54,6 +54,10 @@ struct Bell {
 }
 
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one flag per topic, each set or not by itself"
+)]
 struct Outbox {
     ready: bool,
     scheduled: bool,

@@ -17,6 +17,7 @@ use sqlx::{FromRow, PgPool};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wireroom::{
+    clock::SystemClock,
     cluster::testing::TestDatabase,
     config::QueueConfig,
     ids::{JobId, SessionId, WorkerId},
@@ -27,7 +28,7 @@ use wireroom::{
         workers::{WorkerFacts, WorkerState, beat},
     },
 };
-use wireroom_jobs::{Action, JobKind, Lane, Outcome};
+use wireroom_jobs::{Action, JobKind, Lane, Outcome, ports::Clock};
 
 use crate::support::wait::eventually;
 
@@ -239,6 +240,11 @@ pub fn bulk(pool: &str, open_kinds: Option<Vec<JobKind>>) -> Group {
         lane: Lane::Bulk,
         open_kinds,
     }
+}
+
+/// The time by this machine's clock, which is the database's too.
+pub fn now() -> chrono::DateTime<chrono::Utc> {
+    SystemClock.now()
 }
 
 pub fn facts() -> WorkerFacts {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde_json::json;
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;
@@ -18,7 +18,7 @@ use wireroom::{
 };
 use wireroom_jobs::{JobKind, Outcome};
 
-use super::bed::{AGEING, BOUND, Bed, bulk as group, config, function, job, jobs};
+use super::bed::{AGEING, BOUND, Bed, bulk as group, config, function, job, jobs, now};
 use crate::support::wait::eventually;
 
 /// Asked to stop, its functions never do; and a cancel is waited for only so long.
@@ -107,7 +107,7 @@ async fn a_retry_is_a_new_job_that_names_the_old_and_is_made_once() {
         priority: 5,
         tags: vec!["spring".to_owned()],
         limit_key: Some("campaign:spring".to_owned()),
-        deadline: Some(Utc::now() + TimeDelta::hours(1)),
+        deadline: Some(now() + TimeDelta::hours(1)),
         ..NewJob::new(JobKind::Scan, json!({"chat": "@reading_club"}))
     };
     let old = bed.enqueue_one(first).await;
@@ -173,7 +173,7 @@ async fn a_waiting_job_changes_its_place_and_its_time() {
     };
     let away = Change {
         priority: None,
-        run_at: Some(Utc::now() + TimeDelta::hours(1)),
+        run_at: Some(now() + TimeDelta::hours(1)),
     };
     assert_eq!(
         change(&mut conn, ids[2], up, AGEING).await.expect("changed"),
@@ -188,7 +188,7 @@ async fn a_waiting_job_changes_its_place_and_its_time() {
     assert_eq!(bed.job(ids[0]).await.state, "scheduled");
     let now = Change {
         priority: None,
-        run_at: Some(Utc::now()),
+        run_at: Some(now()),
     };
     assert_eq!(
         change(&mut conn, ids[0], now, AGEING).await.expect("changed"),
@@ -214,11 +214,11 @@ async fn a_waiting_job_changes_its_place_and_its_time() {
 #[tokio::test]
 async fn a_change_past_the_deadline_is_refused() {
     let bed = Bed::new().await;
-    let deadline = Some(Utc::now() + TimeDelta::minutes(5));
+    let deadline = Some(now() + TimeDelta::minutes(5));
     let id = bed.enqueue_one(NewJob { deadline, ..job() }).await;
     let late = Change {
         priority: Some(3),
-        run_at: Some(Utc::now() + TimeDelta::minutes(6)),
+        run_at: Some(now() + TimeDelta::minutes(6)),
     };
     let mut conn = bed.pool().acquire().await.expect("a connection");
     assert_eq!(
@@ -237,7 +237,7 @@ async fn a_bulk_cancel_meets_its_filter_whatever_the_state() {
         ..job()
     };
     let scheduled = NewJob {
-        run_at: Some(Utc::now() + TimeDelta::hours(1)),
+        run_at: Some(now() + TimeDelta::hours(1)),
         ..tagged("spring")
     };
     let other = bed.enqueue_one(tagged("autumn")).await;

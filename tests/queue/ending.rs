@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 use wireroom::{
     clock::SystemClock,
+    config::QueueConfig,
     ids::JobId,
     store::{
         completions::{BackAs, Due, FinalState, Finish, GoBack, fail_past_deadline, finish, go_back},
@@ -15,7 +16,8 @@ use wireroom::{
 };
 use wireroom_jobs::{JobError, Outcome, WaitReason, ports::Clock};
 
-use super::bed::{AGEING, BOUND, Bed, Counter, function, job, waits_for_cancel};
+use super::bed::{AGEING, BOUND, Bed, Counter, config, function, job, jobs, waits_for_cancel};
+use crate::support::wait::eventually;
 
 fn done(id: JobId, fence: i64) -> Finish {
     Finish {
@@ -330,4 +332,29 @@ async fn the_session_stays_in_use_until_the_end_is_stored() {
     tokio::time::timeout(BOUND, running.held.in_use.wait())
         .await
         .expect("no token is left behind");
+}
+
+#[tokio::test]
+async fn claims_wait_for_ends_to_be_stored_and_go_on_at_once() {
+    let bed = Bed::new().await;
+    bed.run(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.03); RETURN NULL; END';
+         CREATE TRIGGER slowly AFTER INSERT ON finished_jobs FOR EACH STATEMENT EXECUTE FUNCTION slowly()",
+    )
+    .await;
+    bed.enqueue(&jobs(200)).await;
+    let session = bed.session("default").await;
+    // Four ends may be unstored, and no poll helps.
+    let config = QueueConfig {
+        poll: Duration::from_hours(1),
+        claim_batch: 1,
+        ..config()
+    };
+    let runner = function(|_| async { Outcome::Done(1.into()) });
+    let _running = bed.start_on(session, 50, runner, config).await;
+    eventually(BOUND, || async {
+        let left = bed.count("SELECT count(*) FROM jobs").await;
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
 }

@@ -24,7 +24,7 @@ use wireroom::{
 };
 use wireroom_jobs::{JobKind, Outcome};
 
-use super::bed::{BOUND, Bed, Running, bulk, function, job, jobs};
+use super::bed::{BOUND, Bed, Running, bulk, function, job, jobs, now};
 use crate::support::wait::eventually;
 
 /// Counts what runs at a time, over all workers of a test.
@@ -230,7 +230,7 @@ async fn three_workers_share_the_rate_of_a_key() {
     for (first, from) in at.iter().enumerate() {
         for (last, to) in at.iter().enumerate().skip(first) {
             let took = (*to - *from).as_seconds_f64();
-            let starts = (last - first + 1) as f64;
+            let starts = f64::from(u32::try_from(last - first + 1).expect("a dozen"));
             // A millisecond is left for the clocks of a claim and of its row.
             assert!(starts <= 2.0 + (took + 0.001) * 10.0, "{starts} starts in {took} s");
         }
@@ -325,7 +325,7 @@ async fn after_a_stop_the_line_does_not_burst_and_a_new_limit_frees_it() {
 async fn a_low_priority_is_not_starved_by_a_stream_of_high_ones() {
     let bed = Bed::new().await;
     let (worker, session, fence) = bed.worker_with_session().await;
-    let run_at = Some(Utc::now() - TimeDelta::hours(4));
+    let run_at = Some(now() - TimeDelta::hours(4));
     let low = NewJob {
         priority: -100,
         run_at,

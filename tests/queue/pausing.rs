@@ -10,7 +10,7 @@ use wireroom::store::{
 };
 use wireroom_jobs::{JobKind, Outcome};
 
-use super::bed::{Bed, Running, function, job, jobs, waits_for_cancel};
+use super::bed::{Bed, Running, function, job, jobs, now, waits_for_cancel};
 
 async fn pause(bed: &Bed, scope: PauseScope, target: &str, until: Option<DateTime<Utc>>) {
     let mut conn = bed.pool().acquire().await.expect("a connection");
@@ -95,7 +95,7 @@ async fn a_pause_of_everything_ends_by_itself_and_running_jobs_are_left_alone() 
     let running = bed.start(1, waits_for_cancel()).await;
     let runs = bed.enqueue_one(job()).await;
     bed.until_state(runs, "running").await;
-    let until = Utc::now() + TimeDelta::milliseconds(1200);
+    let until = now() + TimeDelta::milliseconds(1200);
     pause(&bed, PauseScope::Everything, "", Some(until)).await;
     let other = quick(&bed, 1).await;
     let held = bed.enqueue_one(job()).await;

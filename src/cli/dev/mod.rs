@@ -16,7 +16,7 @@ use self::{
     home::Home,
     report::{CHAT, Ready},
 };
-use super::{api, demo::Demo, keys, process, session, worker};
+use super::{api, demo::Demo, keys, process, sandbox_accounts, worker};
 use crate::{
     config::{ApiConfig, Config, QueueConfig, Secret, Source, TelemetryConfig},
     lifecycle::{Shutdown, Signals, supervise},
@@ -34,6 +34,8 @@ use crate::{
 const SEED: u64 = 1;
 /// The label of the key that `dev` makes for itself.
 const KEY_LABEL: &str = "dev";
+/// How long connections to the database may take to come back at the end.
+const CLOSING: Duration = Duration::from_secs(1);
 /// How long the API may take to say that it is ready.
 const READY_BOUND: Duration = Duration::from_secs(30);
 
@@ -110,7 +112,8 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
         front.show(args.demo, begun, shutdown),
     );
     drop(waker);
-    pool.close().await;
+    // Connections that something still has end with the server.
+    let _ = tokio::time::timeout(CLOSING, pool.close()).await;
     sandbox.shutdown().await;
     let closed = database.close().await;
     fronted.and(served).and(worked).and(closed)
@@ -158,7 +161,7 @@ impl Parts {
             });
         }
         let pool = process::connect(&config.database).await?;
-        let imported = session::import_world(&config, &pool).await?;
+        let imported = sandbox_accounts::import_all(&config, &pool).await?;
         let key = api_key(&home, &pool).await?;
         let front = Front {
             url: format!("http://{}", reachable(address)),
