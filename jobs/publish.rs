@@ -299,19 +299,17 @@ impl Publication<'_> {
                 }
                 Err(error.into())
             }
-            // Refused by name, so not sent. The next attempt need not look, and so cannot take another message for ours.
-            Decision::Gate { .. } => {
-                self.maybe_sent = false;
-                let _kept = self.keep(chat, Fate::NotSent).await;
-                Err(error.into())
-            }
-            Decision::Pending
+            // Refused by name, so not sent. Kept, so that the next attempt need not look and cannot take another message for
+            // ours, and so that nobody is told that the outcome is unknown.
+            Decision::Gate { .. }
+            | Decision::Pending
             | Decision::Person { .. }
             | Decision::Target
             | Decision::Campaign
             | Decision::Content
             | Decision::Bug => {
                 self.maybe_sent = false;
+                let _kept = self.keep(chat, Fate::NotSent).await;
                 Err(error.into())
             }
         }

@@ -93,16 +93,3 @@ CREATE FUNCTION new_job_id() RETURNS uuid LANGUAGE sql VOLATILE AS $$
     FROM (SELECT overlay(uuid_send(gen_random_uuid())
         PLACING substring(int8send((extract(epoch FROM wireroom_now()) * 1000)::bigint) FROM 3) FROM 1 FOR 6) AS b) bytes
 $$;
-
--- The error of a job that ends `cancelled`: whether something it did, or may have done, at Telegram stands all the same.
-CREATE FUNCTION cancelled_error(job uuid, last_error jsonb) RETURNS jsonb LANGUAGE sql STABLE AS $$
-    SELECT CASE
-        WHEN bool_or(e.attempted_at IS NOT NULL AND e.message_id IS NULL) THEN jsonb_build_object(
-            'code', 'outcome_unknown', 'retryable', false, 'message',
-            'The job was cancelled while a message was being sent. Look in the chat before you enqueue it again.')
-        WHEN bool_or(e.message_id IS NOT NULL) THEN jsonb_build_object(
-            'code', 'effect_happened', 'retryable', false, 'message',
-            'The job was cancelled after a message had been sent: it is in the chat.')
-        ELSE last_error END
-    FROM job_effects e WHERE e.job_id = job
-$$;

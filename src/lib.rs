@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod config;
 pub mod ids;
 pub mod lifecycle;
+pub mod mtproto;
 pub mod queue;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

@@ -11,9 +11,8 @@ use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, fmt, layer::Subscr
 
 use crate::config::{LogFormat, TelemetryConfig};
 
-/// Libraries that are only heard when something is wrong, unless the filter names them. apalis warns of the order of its
-/// layers by their names, and does not know ours.
-const QUIET: [(&str, &str); 3] = [("sqlx", "warn"), ("poem", "warn"), ("apalis", "error")];
+/// Libraries that are only heard when something is wrong, unless the filter names them.
+const QUIET: [(&str, &str); 3] = [("sqlx", "warn"), ("poem", "warn"), ("apalis", "warn")];
 
 /// Libraries whose logs print requests, and so phone numbers, codes and texts; they warn of every connection that ends.
 /// Only their errors are heard, whatever the filter asks for: what their calls came to is logged by who made them.

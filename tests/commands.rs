@@ -215,6 +215,33 @@ async fn dev_answers_ends_softly_and_leaves_no_server() {
 }
 
 #[tokio::test]
+async fn the_lines_that_dev_prints_work_when_pasted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut process, _) = dev(dir.path()).await;
+    process.wait_for_line("Ctrl-C ends all of it", BOUND).await;
+    let output = process.output();
+    let lines: Vec<&str> = output.lines().filter(|line| line.starts_with("curl ")).collect();
+    assert_eq!(lines.len(), 3, "{output}");
+    for line in lines {
+        let mut shell = Process::start("/bin/sh", &["-c", line], &[]);
+        let status = shell.wait_for_end(BOUND).await;
+        let answer: Value = serde_json::from_str(&shell.output()).unwrap_or_default();
+        assert!(
+            status.success() && answer["state"] == "succeeded",
+            "{line}: {}",
+            shell.output()
+        );
+    }
+    process.interrupt();
+    assert_eq!(
+        process.wait_for_end(BOUND).await.code(),
+        Some(0),
+        "{}",
+        process.output()
+    );
+}
+
+#[tokio::test]
 async fn dev_keeps_its_key_and_its_sessions_over_a_kill() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut first, before) = dev(dir.path()).await;
@@ -248,6 +275,25 @@ async fn the_demo_runs_a_job_of_each_kind_and_ends() {
             "{kind}: {output}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_demo_that_fails_says_why_and_ends_badly() {
+    let database = TestDatabase::new().await;
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no room'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON jobs FOR EACH ROW WHEN (NEW.kind = 'scan') EXECUTE FUNCTION refuse();",
+    )
+    .execute(database.pool())
+    .await
+    .expect("made");
+    let variables = [("DATABASE_URL", database.url())];
+    refused(
+        &["dev", "--demo", "--listen", "127.0.0.1:0"],
+        &variables,
+        "the demo's scan job",
+    )
+    .await;
 }
 
 #[tokio::test]

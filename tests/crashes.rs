@@ -137,6 +137,37 @@ async fn a_history_that_cannot_be_read_ends_the_outcome_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_publish_that_is_cancelled_while_it_sends_does_not_say_that_nothing_was_sent() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker().await;
+    stack.succeed("join", json!({ "chat": "@harbour_market" })).await;
+    stack.fault(Fault::once("messages.sendMessage", Effect::BlackholeAfter));
+    let text = "Too late to stop";
+    let id = stack
+        .post("publish", json!({ "chat": "@harbour_market", "text": text }))
+        .await;
+    eventually(JOB_BOUND, async || {
+        if stack.count_messages("harbour_market", text) == 1 {
+            Ok(())
+        } else {
+            Err("not sent")
+        }
+    })
+    .await;
+    let cancel = stack.request(reqwest::Method::POST, &format!("/v1/jobs/{id}/cancel"));
+    let answer = cancel.send().await.expect("answered");
+    assert_eq!(answer.status(), reqwest::StatusCode::ACCEPTED);
+    let job = stack.finished(&id).await;
+    assert_eq!(
+        (&job["state"], &job["error"]["code"]),
+        (&json!("failed"), &json!("outcome_unknown")),
+        "{job}"
+    );
+    assert_eq!(stack.calls("messages.sendMessage"), 1, "never sent again");
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_send_that_never_arrived_is_sent_again() {
     let stack = Stack::start().await;
     let _worker = stack.worker().await;

@@ -9,6 +9,8 @@ mod commands;
 mod crashes;
 mod kinds;
 mod queue;
+mod roles;
+mod secrets;
 mod sessions;
 mod smoke;
 mod telethon;

@@ -320,6 +320,8 @@ async fn refusals_end_the_job_with_their_code() {
         fakes.telegram.resolve_username(Ok(chat()));
         fakes.telegram.send_message(Err(error));
         assert_eq!(discarded(run(&fakes).await).code, code);
+        let checkpoint = fakes.store.state().checkpoint.clone().expect("one is kept");
+        assert_eq!(checkpoint["fate"], "not_sent", "{code}: the runtime must know");
     }
 }
 

@@ -1,7 +1,7 @@
 //! apalis' view of the queue: a `Backend` whose stream is a channel that the dispatcher feeds, and the worker around it.
 //!
 //! From the outside in: `parallelize` spawns each attempt; [`Conclude`] hands its outcome to the batcher and always answers
-//! `Ok`; apalis' tracing and catch-panic; the kind's timeout; [`Route`] calls the function.
+//! `Ok`; the kind's timeout; apalis' tracing and catch-panic; [`Route`] calls the function.
 
 use std::{
     convert::Infallible,
@@ -123,6 +123,7 @@ pub fn run(
         .backend(jobs)
         .parallelize(tokio::spawn)
         .layer(conclude)
+        .layer(AttemptTimeoutLayer)
         .layer(
             // Results and panics may hold content; what is worth a line is logged where the outcome is handled.
             TraceLayer::new()
@@ -134,7 +135,6 @@ pub fn run(
         .layer(CatchPanicLayer::with_panic_handler(
             |_: &Box<dyn std::any::Any + Send>| FunctionPanicked,
         ))
-        .layer(AttemptTimeoutLayer)
         .build(route)
         // What `Worker::run` does, without its async block: the compiler cannot prove that one `Send` around a panic handler.
         .stream()

@@ -31,11 +31,13 @@ pub enum Ending {
 const UNASKED: Duration = Duration::from_secs(1);
 
 /// Decides. A failed attempt goes back while attempts are left; a function that stopped because it was `asked` to goes back
-/// at once (`go_back` ends it as cancelled when that was what had been asked).
+/// at once (`go_back` ends it as cancelled when that was what had been asked). So does one that failed in passing after it
+/// was asked: with its session taken away or its process ending, a call fails by no fault of the job's.
 pub fn of(facts: AttemptFacts, outcome: Outcome, asked: bool, random: &dyn Random) -> Ending {
     match outcome {
         Outcome::Done(result) => finish(facts, FinalState::Succeeded, Some(result), None),
         Outcome::Discard(error) => finish(facts, FinalState::Failed, None, Some(error)),
+        Outcome::Retry(error) if asked => handed_over(facts, Due::Now, Some(error)),
         Outcome::Retry(error) if facts.attempt >= facts.max_attempts => {
             finish(facts, FinalState::Failed, None, Some(error))
         }
@@ -49,15 +51,16 @@ pub fn of(facts: AttemptFacts, outcome: Outcome, asked: bool, random: &dyn Rando
             back(facts, BackAs::Retry, Due::In(delay), reason, Some(error))
         }
         Outcome::Snooze { until, reason } => back(facts, BackAs::Snooze, Due::At(until), reason, None),
-        Outcome::Cancelled => {
-            let reason = WaitReason::new(
-                "handed_over",
-                "The worker gave the job back; another one goes on with it.",
-            );
-            let due = if asked { Due::Now } else { Due::In(UNASKED) };
-            back(facts, BackAs::HandedOver, due, reason, None)
-        }
+        Outcome::Cancelled => handed_over(facts, if asked { Due::Now } else { Due::In(UNASKED) }, None),
     }
+}
+
+fn handed_over(facts: AttemptFacts, due: Due, error: Option<JobError>) -> Ending {
+    let reason = WaitReason::new(
+        "handed_over",
+        "The worker gave the job back; another one goes on with it.",
+    );
+    back(facts, BackAs::HandedOver, due, reason, error)
 }
 
 /// The end that takes the place of one the database refuses to store.
@@ -154,6 +157,16 @@ mod tests {
             };
             assert!(end.back_as.refunds());
         }
+    }
+
+    #[test]
+    fn a_call_that_failed_because_the_session_was_taken_away_costs_no_attempt() {
+        let error = JobError::transient("session_unavailable", "x");
+        let Ending::Back(end) = of(facts(4), Outcome::Retry(error.clone()), true, &Half) else {
+            panic!("attempt 4 of 4 is refunded");
+        };
+        assert_eq!((end.back_as, end.due), (BackAs::HandedOver, Due::Now));
+        assert_eq!(end.error, Some(error), "what happened is kept");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use num_bigint::BigUint;
 use sha1::{Digest as _, Sha1};
 
 use super::{clock, random, server_key::ServerKey};
-use crate::telegram::handshake::TELEGRAM_DH_PRIME;
+use crate::mtproto::TELEGRAM_DH_PRIME;
 
 const GENERATOR: i32 = 3;
 

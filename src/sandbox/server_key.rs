@@ -18,7 +18,7 @@ use rsa::{
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-use crate::telegram::handshake::fingerprint;
+use crate::mtproto::fingerprint;
 
 /// The size `MTProto` prescribes.
 const KEY_BITS: usize = 2048;

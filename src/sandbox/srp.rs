@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
 
 use super::random;
-use crate::telegram::handshake::TELEGRAM_DH_PRIME;
+use crate::mtproto::TELEGRAM_DH_PRIME;
 
 const GENERATOR: u8 = 3;
 const ITERATIONS: u32 = 100_000;

@@ -58,7 +58,8 @@ pub async fn count_live(conn: &mut PgConnection, filter: &JobFilter<'_>) -> Resu
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BulkCancelled {
     pub id: JobId,
-    /// It ran, and was asked to stop; otherwise it is `cancelled`.
+    /// It ran, and was asked to stop; otherwise it is `cancelled`, or `failed` with `outcome_unknown` when an earlier
+    /// attempt may have sent.
     pub running: bool,
 }
 
@@ -85,10 +86,10 @@ pub async fn cancel_batch(
         ), moved AS (
             INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
                 max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
-            SELECT id, kind, args, 'cancelled', lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
-                fence, worker_id, started_at, (SELECT wireroom_now()), progress, cancelled_error(id, last_error), tags,
-                created_by, created_at
-            FROM gone
+            SELECT id, kind, args, CASE WHEN in_doubt THEN 'failed' ELSE 'cancelled' END, lane, pool, session_id, priority,
+                run_at, deadline, attempt, max_attempts, fence, worker_id, started_at, (SELECT wireroom_now()), progress,
+                CASE WHEN in_doubt THEN outcome_unknown(last_error) ELSE last_error END, tags, created_by, created_at
+            FROM gone CROSS JOIN LATERAL (SELECT outcome_in_doubt(gone.id, checkpoint) AS in_doubt) d
         )
         SELECT id, running AS "running!" FROM chosen"#,
         filter.kind,

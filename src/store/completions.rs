@@ -1,5 +1,6 @@
 //! How attempts end: a finished job moves to `finished_jobs` in the statement that completes it, any other goes back.
-//! Every write names the attempt's fence; one that is stale changes nothing.
+//! Every write names the attempt's fence; one that is stale changes nothing. Whatever ends a job while nobody knows whether
+//! its message was sent, the job ends `failed` with `outcome_unknown` (`outcome_in_doubt` in the schema).
 
 use std::time::Duration;
 
@@ -77,7 +78,8 @@ impl BackAs {
     }
 }
 
-/// An attempt after which the job waits again. When a cancel was requested meanwhile, the job is `cancelled` instead.
+/// An attempt after which the job waits again. When a cancel was requested meanwhile, the job is `cancelled` instead, or
+/// `failed` with `outcome_unknown` when a message of it may have been sent.
 #[derive(Debug, Clone)]
 pub struct GoBack {
     pub id: JobId,
@@ -107,8 +109,9 @@ pub async fn finish(conn: &mut PgConnection, ended: &[Finish]) -> Result<Vec<Job
         INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
             max_attempts, fence, worker_id, started_at, finished_at, progress, result, error, tags, created_by, created_at)
         SELECT id, kind, args, final_state, lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
-            fence, worker_id, coalesce(started_at, claimed_at), (SELECT wireroom_now()), progress, result, error, tags,
-            created_by, created_at
+            fence, worker_id, coalesce(started_at, claimed_at), (SELECT wireroom_now()), progress, result,
+            CASE WHEN final_state = 'failed' AND outcome_in_doubt(id, checkpoint) THEN outcome_unknown(error) ELSE error END,
+            tags, created_by, created_at
         FROM gone
         RETURNING id",
         &ids,
@@ -186,10 +189,10 @@ pub async fn go_back(
         ), moved AS (
             INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
                 max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
-            SELECT id, kind, args, 'cancelled', lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
-                fence, worker_id, began, (SELECT t FROM clock), progress, cancelled_error(id, last_error), tags,
-                created_by, created_at
-            FROM gone
+            SELECT id, kind, args, CASE WHEN in_doubt THEN 'failed' ELSE 'cancelled' END, lane, pool, session_id, priority,
+                run_at, deadline, attempt, max_attempts, fence, worker_id, began, (SELECT t FROM clock), progress,
+                CASE WHEN in_doubt THEN outcome_unknown(last_error) ELSE last_error END, tags, created_by, created_at
+            FROM gone CROSS JOIN LATERAL (SELECT outcome_in_doubt(gone.id, checkpoint) AS in_doubt) d
         )
         SELECT id, cancelled AS "cancelled!" FROM ended"#,
         &ids,
@@ -231,7 +234,8 @@ pub async fn fail_past_deadline(conn: &mut PgConnection, limit: i64) -> Result<V
         INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
             max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
         SELECT id, kind, args, 'failed', lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts, fence,
-            worker_id, started_at, (SELECT wireroom_now()), progress, $2, tags, created_by, created_at
+            worker_id, started_at, (SELECT wireroom_now()), progress,
+            CASE WHEN outcome_in_doubt(id, checkpoint) THEN outcome_unknown($2::jsonb) ELSE $2::jsonb END, tags, created_by, created_at
         FROM gone
         RETURNING id",
         limit,

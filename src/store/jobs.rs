@@ -230,7 +230,7 @@ async fn why_refused(conn: &mut PgConnection, jobs: &[NewJob], stored: u64) -> R
 /// What a request to cancel a job did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
-    /// The job waited and is `cancelled` now.
+    /// The job waited and is `cancelled` now, or `failed` with `outcome_unknown` when an earlier attempt may have sent.
     AtOnce,
     /// The job runs: after the commit call `queue::Waker::cancelled`, and it is `cancelled` when its function stops, or
     /// is abandoned because it does not (`rescue::abandon_cancelled`). When its function succeeds first, it is `succeeded`.
@@ -284,15 +284,17 @@ async fn request_cancel(conn: &mut PgConnection, id: JobId) -> Result<(), StoreE
     Ok(())
 }
 
-async fn cancel_waiting(conn: &mut PgConnection, id: JobId) -> Result<(), StoreError> {
+/// Ends a job that waits; one that runs is left alone.
+pub(super) async fn cancel_waiting(conn: &mut PgConnection, id: JobId) -> Result<(), StoreError> {
     sqlx::query!(
         "-- cancel_waiting
         WITH gone AS (DELETE FROM jobs WHERE id = $1 AND state <> 'running' RETURNING *)
         INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
             max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
-        SELECT id, kind, args, 'cancelled', lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
-            fence, worker_id, started_at, wireroom_now(), progress, cancelled_error(id, last_error), tags, created_by, created_at
-        FROM gone",
+        SELECT id, kind, args, CASE WHEN in_doubt THEN 'failed' ELSE 'cancelled' END, lane, pool, session_id, priority,
+            run_at, deadline, attempt, max_attempts, fence, worker_id, started_at, wireroom_now(), progress,
+            CASE WHEN in_doubt THEN outcome_unknown(last_error) ELSE last_error END, tags, created_by, created_at
+        FROM gone CROSS JOIN LATERAL (SELECT outcome_in_doubt(gone.id, checkpoint) AS in_doubt) d",
         id.0
     )
     .execute(conn)

@@ -6,7 +6,12 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 use wireroom_jobs::{Action, JobError, JobKind};
 
-use super::{StoreError, completions::error_value, failed, jobs::micros};
+use super::{
+    StoreError,
+    completions::error_value,
+    failed,
+    jobs::{cancel_waiting, micros},
+};
 use crate::ids::{JobId, SessionId, WorkerId};
 
 /// A job that was taken from a worker.
@@ -34,7 +39,8 @@ pub struct RescueLimits {
 /// is another one than they were claimed under; never before the lease they were claimed under has expired.
 ///
 /// An attempt that had not started, or whose worker still lives, is refunded. One that had started under a worker that
-/// died counts, and counts as a crash; when attempts or crashes are spent the job ends `failed` with `worker_crashed`.
+/// died counts, and counts as a crash; when attempts or crashes are spent the job ends `failed` with `worker_crashed`, or
+/// with `outcome_unknown` when a message of it may have been sent; so does one that was to be cancelled then.
 /// A job keeps its session when it is bound to it.
 pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Result<Vec<Orphan>, StoreError> {
     let error = error_value(&JobError::transient(
@@ -46,7 +52,7 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
         WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t),
         orphans AS MATERIALIZED (
             SELECT j.id, j.attempt, j.max_attempts, j.fence, j.worker_id, j.session_id, j.started_at, j.crashes,
-                j.cancel_requested_at IS NOT NULL AS cancelled,
+                j.cancel_requested_at IS NOT NULL AS cancelled, outcome_in_doubt(j.id, j.checkpoint) AS in_doubt,
                 (w.id IS NULL OR w.state = 'stopped' OR w.heartbeat_at < c.t - $1::bigint * interval '1 microsecond') AS dead
             FROM clock c CROSS JOIN jobs j
             LEFT JOIN workers w ON w.id = j.worker_id
@@ -58,7 +64,7 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
             ORDER BY j.claimed_at LIMIT $3 FOR UPDATE OF j SKIP LOCKED
         ), judged AS MATERIALIZED (
             SELECT o.*, o.dead AND o.started_at IS NOT NULL AS crashed,
-                CASE WHEN o.cancelled THEN 'cancelled'
+                CASE WHEN o.cancelled THEN CASE WHEN o.in_doubt THEN 'failed' ELSE 'cancelled' END
                     WHEN o.dead AND o.started_at IS NOT NULL AND (o.attempt >= o.max_attempts OR o.crashes + 1 >= $2)
                     THEN 'failed' ELSE 'queued' END AS becomes
             FROM orphans o
@@ -73,13 +79,14 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
             SELECT id, attempt, fence, worker_id, session_id, started_at, (SELECT t FROM clock), 'orphaned'
             FROM judged WHERE becomes = 'queued'
         ), gone AS (
-            DELETE FROM jobs j USING judged o WHERE j.id = o.id AND o.becomes <> 'queued' RETURNING j.*, o.becomes
+            DELETE FROM jobs j USING judged o WHERE j.id = o.id AND o.becomes <> 'queued'
+            RETURNING j.*, o.becomes, o.in_doubt, CASE WHEN o.cancelled THEN j.last_error ELSE $4::jsonb END AS error
         ), moved AS (
             INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
                 max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
             SELECT id, kind, args, becomes, lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
                 fence, worker_id, started_at, (SELECT t FROM clock), progress,
-                CASE WHEN becomes = 'failed' THEN $4::jsonb ELSE cancelled_error(id, last_error) END, tags, created_by, created_at
+                CASE WHEN in_doubt THEN outcome_unknown(error) ELSE error END, tags, created_by, created_at
             FROM gone
         )
         SELECT id, worker_id, session_id, becomes AS "becomes!" FROM judged"#,
@@ -103,7 +110,7 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
 }
 
 /// Returns running jobs of a live worker that it does not know of, because the answer to its claim was lost; their attempt
-/// is refunded. Only claims older than `age` are looked at, so that one still on its way is not. Tells also whether
+/// is refunded, and one that was to be cancelled is. Only claims older than `age` are looked at, so that one still on its way is not. Tells also whether
 /// younger ones are left in doubt.
 pub async fn return_unknown(
     conn: &mut PgConnection,
@@ -118,7 +125,7 @@ pub async fn return_unknown(
         WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t),
         unknown AS MATERIALIZED (
             SELECT j.id, j.attempt, j.fence, j.worker_id, j.session_id, j.started_at,
-                j.claimed_at < c.t - $4::bigint * interval '1 microsecond' AS old
+                j.cancel_requested_at IS NOT NULL AS cancelled, j.claimed_at < c.t - $4::bigint * interval '1 microsecond' AS old
             FROM clock c CROSS JOIN jobs j
             WHERE j.worker_id = $1 AND j.state = 'running'
                 AND NOT EXISTS (SELECT FROM unnest($2::uuid[], $3::bigint[]) AS k (id, fence)
@@ -134,28 +141,35 @@ pub async fn return_unknown(
             SELECT id, attempt, fence, worker_id, session_id, started_at, (SELECT t FROM clock), 'orphaned'
             FROM unknown WHERE old
         )
-        SELECT id, session_id, old AS "old!" FROM unknown"#,
+        SELECT id, session_id, cancelled AS "cancelled!", old AS "old!" FROM unknown"#,
         worker.0,
         &ids,
         &fences,
         micros(age),
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await
     .map_err(failed("return_unknown"))?;
     let in_doubt = rows.iter().any(|row| !row.old);
-    let returned = rows.into_iter().filter(|row| row.old).map(|row| Orphan {
-        id: JobId(row.id),
-        worker: Some(worker),
-        session: row.session_id.map(SessionId),
-        became: "queued".to_owned(),
-    });
-    Ok((returned.collect(), in_doubt))
+    let mut returned = Vec::new();
+    for row in rows.into_iter().filter(|row| row.old) {
+        let id = JobId(row.id);
+        if row.cancelled {
+            cancel_waiting(conn, id).await?;
+        }
+        returned.push(Orphan {
+            id,
+            worker: Some(worker),
+            session: row.session_id.map(SessionId),
+            became: if row.cancelled { "cancelled" } else { "queued" }.to_owned(),
+        });
+    }
+    Ok((returned, in_doubt))
 }
 
 /// Ends running jobs as `cancelled` whose attempt has not stopped within `wait` of the request, at most `limit`; returns
 /// which. The attempt is fenced out: whatever it writes from now on changes nothing. The error says that it was abandoned,
-/// and what that leaves unknown.
+/// and what may have happened; when a message may have been sent, the job is `failed` with `outcome_unknown`.
 pub async fn abandon_cancelled(conn: &mut PgConnection, wait: Duration, limit: i64) -> Result<Vec<JobId>, StoreError> {
     let harmless = error_value(&JobError::permanent(
         "abandoned",
@@ -182,10 +196,12 @@ pub async fn abandon_cancelled(conn: &mut PgConnection, wait: Duration, limit: i
         )
         INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
             max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
-        SELECT id, kind, args, 'cancelled', lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts,
-            fence, worker_id, coalesce(started_at, claimed_at), (SELECT wireroom_now()), progress,
-            cancelled_error(id, CASE WHEN kind = ANY ($3) THEN $4::jsonb ELSE $5::jsonb END), tags, created_by, created_at
-        FROM gone
+        SELECT id, kind, args, CASE WHEN in_doubt THEN 'failed' ELSE 'cancelled' END, lane, pool, session_id, priority,
+            run_at, deadline, attempt, max_attempts, fence, worker_id, coalesce(started_at, claimed_at),
+            (SELECT wireroom_now()), progress, CASE WHEN in_doubt THEN outcome_unknown(error) ELSE error END, tags,
+            created_by, created_at
+        FROM gone CROSS JOIN LATERAL (SELECT outcome_in_doubt(gone.id, checkpoint) AS in_doubt,
+            CASE WHEN kind = ANY ($3) THEN $4::jsonb ELSE $5::jsonb END AS error) d
         RETURNING id",
         micros(wait),
         limit,
@@ -206,10 +222,6 @@ pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> 
         "session_lost",
         "The session this job is bound to is logged out, banned, frozen or deleted. Enqueue the job again on another one.",
     ));
-    let unknown = error_value(&JobError::permanent(
-        "outcome_unknown",
-        "The session was lost while a message was being sent. Look in the chat before you enqueue the job again.",
-    ));
     let moved = sqlx::query_scalar!(
         r#"-- fail_jobs_of_lost_sessions
         WITH lost AS MATERIALIZED (
@@ -224,14 +236,12 @@ pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> 
             max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
         SELECT id, kind, args, 'failed', lane, pool, session_id, priority, run_at, deadline, attempt, max_attempts, fence,
             worker_id, started_at, (SELECT wireroom_now()), progress,
-            CASE WHEN EXISTS (SELECT FROM job_effects e WHERE e.job_id = gone.id AND e.attempted_at IS NOT NULL
-                AND e.message_id IS NULL) THEN $3::jsonb ELSE $2::jsonb END,
+            CASE WHEN outcome_in_doubt(id, checkpoint) THEN outcome_unknown($2::jsonb) ELSE $2::jsonb END,
             tags, created_by, created_at
         FROM gone
         RETURNING id"#,
         limit,
         lost,
-        unknown,
     )
     .fetch_all(conn)
     .await

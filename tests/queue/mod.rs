@@ -4,6 +4,7 @@ mod bed;
 
 mod claiming;
 mod controlling;
+mod doubt;
 mod ending;
 mod enqueuing;
 mod housekeeping;

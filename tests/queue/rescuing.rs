@@ -184,6 +184,11 @@ async fn a_claim_whose_answer_was_lost_comes_back() {
     let seen = bed.job(claimed[1].id).await;
     assert_eq!((seen.state.as_str(), seen.attempt), ("queued", 0));
     assert_eq!(bed.job(claimed[0].id).await.state, "running");
+
+    bed.run("UPDATE jobs SET cancel_requested_at = wireroom_now() WHERE state = 'running'")
+        .await;
+    return_unknown(&mut conn, worker, &[], Duration::ZERO).await.unwrap();
+    assert_eq!(bed.job(claimed[0].id).await.state, "cancelled", "and is not run first");
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ impl Database {
 pub struct Stack {
     pub database: Database,
     pub sandbox: SandboxHandle,
-    _api: Process,
+    api: Process,
     pub api_addr: SocketAddr,
     pub key: String,
     variables: Vec<(String, String)>,
@@ -147,7 +147,7 @@ impl Stack {
         Self {
             database,
             sandbox,
-            _api: api,
+            api,
             api_addr,
             key,
             variables,
@@ -170,6 +170,11 @@ impl Stack {
         let mut worker = spawn(&["worker"], &variables);
         worker.wait_for_line("worker is ready", START_BOUND).await;
         worker
+    }
+
+    /// All that the API process has written.
+    pub fn api_output(&self) -> String {
+        self.api.output()
     }
 
     pub fn variables(&self) -> &[(String, String)] {

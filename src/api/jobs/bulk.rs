@@ -105,7 +105,7 @@ pub struct BulkRetryBody {
 #[schemars(rename = "BulkCancelled")]
 pub struct BulkCancelView {
     pub dry_run: bool,
-    /// Waiting jobs that are cancelled.
+    /// Waiting jobs that are cancelled (`failed` with `outcome_unknown` where an earlier attempt may have sent).
     pub cancelled: i64,
     /// Running jobs that were asked to stop.
     pub requested: i64,

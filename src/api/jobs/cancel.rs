@@ -29,10 +29,12 @@ use crate::{
 
 #[derive(ApiResponse)]
 enum CancelReply {
-    /// The job waited, and is cancelled.
+    /// The job waited, and is cancelled; or `failed` with `outcome_unknown`, when an earlier attempt may have sent its
+    /// message.
     #[oai(status = 200)]
     Done(Json<Typed<JobView>>),
-    /// The job runs, and was asked to stop: it is `cancelled` when it has, or `succeeded` when it was faster.
+    /// The job runs, and was asked to stop: it is `cancelled` when it has, `succeeded` when it was faster, and
+    /// `failed` with `outcome_unknown` when it stopped without knowing whether its message was sent.
     #[oai(status = 202)]
     Requested(Json<Typed<JobView>>),
 }

@@ -10,12 +10,13 @@ use tokio::net::TcpListener;
 
 use super::client::within;
 use crate::{
+    mtproto::TELEGRAM_DH_PRIME,
     sandbox::{
         clock, random,
         server_key::ServerKey,
         transport::{self, PacketReader, PacketWriter},
     },
-    telegram::handshake::{self, AuthKeyExchange, HandshakeError, Step, TELEGRAM_DH_PRIME, generate_auth_key},
+    telegram::handshake::{self, AuthKeyExchange, HandshakeError, Step, generate_auth_key},
 };
 
 /// What the server does wrong.
