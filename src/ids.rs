@@ -52,3 +52,7 @@ id!(
     /// A Telegram application (API id and hash).
     ApplicationId
 );
+id!(
+    /// A schedule.
+    ScheduleId
+);

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod cron;
 pub mod ids;
 pub mod lifecycle;
 pub mod mtproto;

@@ -22,6 +22,7 @@ use super::{
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     pauses::{PauseBody, PauseView, PausesApi, PausesView},
     problem::{Code, ProblemBody},
+    schedules::{ManageApi, NewScheduleBody, RunApi, SchedulePatch, ScheduleView, TickPage, TickView, TicksApi},
     sessions::{self, SessionView, SessionsApi},
     workers::{WorkerView, WorkersApi},
 };
@@ -34,6 +35,8 @@ pub enum Tag {
     Jobs,
     /// What operators hold back, and what admins limit.
     Control,
+    /// Cron expressions whose ticks make jobs.
+    Schedules,
     /// Telegram sessions.
     Sessions,
     /// Processes that run jobs.
@@ -47,36 +50,35 @@ pub enum Tag {
 const SCHEMAS: &str = "#/components/schemas/";
 
 macro_rules! resources {
-    ($($api:ident),+ $(,)?) => {
-        /// The service behind all described routes.
+    ($([$($api:ident),+ $(,)?]),+ $(,)?) => {
+        /// The service behind all described routes; in groups, since poem-openapi takes no more than sixteen together.
         pub fn service() -> OpenApiService<impl OpenApi + use<>, ()> {
-            service_of(($($api,)+))
+            service_of(($(($($api,)+),)+))
         }
 
         /// What poem-openapi says of each resource. Asked for all at once, it writes a path once for each resource that
         /// has operations there, and a reader sees the last only.
         fn resource_documents() -> Vec<Value> {
-            vec![$(described(&service_of($api))),+]
+            vec![$($(described(&service_of($api))),+),+]
         }
     };
 }
 
 resources!(
-    CreateApi,
-    ListApi,
-    GetApi,
-    CancelApi,
-    RetryApi,
-    PatchApi,
-    BulkApi,
-    MembersApi,
-    WhyApi,
-    PausesApi,
-    LimitsApi,
-    SessionsApi,
-    WorkersApi,
-    ChatsApi,
-    HealthApi,
+    [
+        CreateApi, ListApi, GetApi, CancelApi, RetryApi, PatchApi, BulkApi, MembersApi, WhyApi,
+    ],
+    [
+        PausesApi,
+        LimitsApi,
+        ManageApi,
+        TicksApi,
+        RunApi,
+        SessionsApi,
+        WorkersApi,
+        ChatsApi,
+        HealthApi,
+    ],
 );
 
 fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {
@@ -167,6 +169,8 @@ fn schemas() -> Map<String, Value> {
     let mut responses = settings.for_serialize().into_generator();
 
     requests.subschema_for::<NewJobBody>();
+    requests.subschema_for::<NewScheduleBody>();
+    requests.subschema_for::<SchedulePatch>();
     requests.subschema_for::<JobKind>();
     add::<ChangeBody>(&mut requests);
     add::<BulkCancelBody>(&mut requests);
@@ -186,6 +190,10 @@ fn schemas() -> Map<String, Value> {
     add::<RateView>(&mut responses);
     add::<MemberView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
+    add::<ScheduleView>(&mut responses);
+    add::<Page<ScheduleView>>(&mut responses);
+    add::<TickView>(&mut responses);
+    add::<TickPage>(&mut responses);
     add::<SessionView>(&mut responses);
     add::<Page<SessionView>>(&mut responses);
     add::<Page<WorkerView>>(&mut responses);

@@ -379,7 +379,7 @@ impl<'a> Change<'a> {
 
     async fn removed(
         &self,
-        mut transaction: store::Transaction,
+        mut transaction: sqlx::Transaction<'_, sqlx::Postgres>,
         scope: &str,
         target: &str,
     ) -> Result<Json<Typed<LimitsView>>, Problem> {

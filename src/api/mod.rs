@@ -13,6 +13,7 @@ mod pauses;
 mod prefer;
 mod problem;
 mod routes;
+mod schedules;
 mod sent;
 mod sessions;
 mod shell;

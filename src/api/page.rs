@@ -34,7 +34,9 @@ pub fn cut<R>(mut rows: Vec<R>, limit: u16, list: List, key: impl Fn(&R) -> Stri
 pub enum List {
     Jobs,
     Members,
+    Schedules,
     Sessions,
+    Ticks,
     Workers,
 }
 
@@ -43,7 +45,9 @@ impl List {
         match self {
             Self::Jobs => 'j',
             Self::Members => 'm',
+            Self::Schedules => 'c',
             Self::Sessions => 's',
+            Self::Ticks => 't',
             Self::Workers => 'w',
         }
     }

@@ -70,6 +70,8 @@ codes! {
     JobNotFound = NOT_FOUND, "There is no such job";
     /// The job has no members to show: it is not a scan, has not begun, or its retention is over.
     MembersNotFound = NOT_FOUND, "The job has no members to show";
+    /// There is no such schedule.
+    ScheduleNotFound = NOT_FOUND, "There is no such schedule";
     /// There is no such session.
     SessionNotFound = NOT_FOUND, "There is no such session";
     /// There is no such pause.
@@ -92,6 +94,10 @@ codes! {
     JobNotFinished = CONFLICT, "The job is not finished";
     /// The job was retried before; `detail` names the job that repeats it.
     AlreadyRetried = CONFLICT, "The job was retried before";
+    /// Another schedule has that name.
+    ScheduleExists = CONFLICT, "A schedule of that name exists";
+    /// A job of the schedule is not finished, and the schedule's jobs may not overlap.
+    ScheduleBusy = CONFLICT, "A job of the schedule is not finished";
     /// The named session cannot run jobs until a person has seen to it.
     SessionNotReady = CONFLICT, "The session cannot run jobs";
     /// The body is larger than 1 MiB.
@@ -114,6 +120,12 @@ codes! {
     UnknownSession = UNPROCESSABLE_ENTITY, "There is no such session";
     /// The session belongs to another pool than the one named.
     SessionNotInPool = UNPROCESSABLE_ENTITY, "The session is not in the pool";
+    /// The cron expression cannot be read; `detail` says where it is wrong and why.
+    InvalidCron = UNPROCESSABLE_ENTITY, "The cron expression is wrong";
+    /// There is no such time zone.
+    UnknownTimeZone = UNPROCESSABLE_ENTITY, "There is no such time zone";
+    /// No time fits the schedule's expression between its start and its end.
+    ScheduleNeverFires = UNPROCESSABLE_ENTITY, "The schedule never fires";
     /// A fault of Wireroom's; the request id finds it in the log.
     Internal = INTERNAL_SERVER_ERROR, "Something went wrong";
     /// The database does not answer for the moment.
@@ -209,6 +221,19 @@ impl Problem {
     #[must_use]
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
+        self
+    }
+
+    /// The same of a field that is inside of `parent`.
+    #[must_use]
+    pub fn within(mut self, parent: &str) -> Self {
+        if let Some(field) = self.field.take() {
+            let nested = format!("{parent}.{field}");
+            if let Some(rest) = self.detail.strip_prefix(&field) {
+                self.detail = format!("{nested}{rest}");
+            }
+            self.field = Some(nested);
+        }
         self
     }
 

@@ -2,12 +2,14 @@
 //! process runs, one batcher stores how attempts ended. DESIGN §4 says why; each module says how.
 //!
 //! The way of a job: `store::jobs::enqueue` → [`Waker`] → `dispatcher` (`plan`, `store::claims`) → `backend` (apalis) →
-//! `layers` → [`Runner`] → `endings` → `batcher` (`store::completions`). Beside it `upkeep` beats, rescues and tidies.
+//! `layers` → [`Runner`] → `endings` → `batcher` (`store::completions`). Beside it `upkeep` beats, rescues and tidies, and
+//! `cron` enqueues the jobs of schedules.
 
 mod backend;
 mod backoff;
 mod batcher;
 mod control;
+mod cron;
 mod dispatcher;
 mod endings;
 mod flights;
@@ -33,6 +35,7 @@ use wireroom_jobs::Lane;
 use self::{
     backend::ClaimedJobs,
     batcher::{Batcher, Endings},
+    cron::Ticker,
     dispatcher::Dispatcher,
     flights::Flights,
     layers::{ConcludeLayer, Route},
@@ -98,6 +101,15 @@ impl Queue {
         spawn(Box::pin(upkeep.clone().rescues()));
         spawn(Box::pin(upkeep.clone().unknown_kinds()));
         spawn(Box::pin(upkeep.clone().housekeeping()));
+        let ticker = Ticker {
+            pool: pool.clone(),
+            poll: deps.config.poll,
+            ageing_step: deps.config.ageing_step,
+            waker: deps.waker.clone(),
+            outage: deps.waker.outage(),
+        };
+        // A process that is stopping leaves ticks to the others, like claims.
+        tokio::spawn(claims.clone().run_until_cancelled_owned(ticker.run()));
         let (endings, batcher) = Batcher::new(pool.clone(), deps.waker.clone(), deps.config.ageing_step);
         spawn(Box::pin(batcher.run()));
 

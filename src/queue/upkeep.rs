@@ -20,7 +20,7 @@ use crate::{
         line::{Line, bounded},
         partitions, pauses,
         rescue::{self, RescueLimits},
-        scans,
+        scans, schedule_ticks,
         workers::{self, WorkerFacts, WorkerState},
     },
 };
@@ -262,6 +262,7 @@ impl Upkeep {
             );
         }
         while partitions::expire_rows(&mut conn, keep, BATCH).await? > 0 {}
+        while schedule_ticks::expire(&mut conn, keep, BATCH).await? > 0 {}
         while scans::sweep(&mut conn, BATCH).await? > 0 {}
         while pauses::sweep(&mut conn, BATCH).await? > 0 {}
         while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {

@@ -185,13 +185,14 @@ pub async fn go_back(
             SELECT id, attempt, fence, worker_id, session_id, started_at, (SELECT t FROM clock), outcome, error, reason
             FROM ended WHERE NOT cancelled
         ), gone AS (
-            DELETE FROM jobs j USING ended e WHERE j.id = e.id AND e.cancelled RETURNING j.*, e.started_at AS began
+            DELETE FROM jobs j USING ended e WHERE j.id = e.id AND e.cancelled
+            RETURNING j.*, e.started_at AS began, coalesce(e.error, j.last_error) AS error
         ), moved AS (
             INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
                 max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
             SELECT id, kind, args, CASE WHEN in_doubt THEN 'failed' ELSE 'cancelled' END, lane, pool, session_id, priority,
                 run_at, deadline, attempt, max_attempts, fence, worker_id, began, (SELECT t FROM clock), progress,
-                CASE WHEN in_doubt THEN outcome_unknown(last_error) ELSE last_error END, tags, created_by, created_at
+                CASE WHEN in_doubt THEN outcome_unknown(error) ELSE error END, tags, created_by, created_at
             FROM gone CROSS JOIN LATERAL (SELECT outcome_in_doubt(gone.id, checkpoint) AS in_doubt) d
         )
         SELECT id, cancelled AS "cancelled!" FROM ended"#,

@@ -31,6 +31,8 @@ pub mod reorder;
 pub mod rescue;
 pub mod sandbox_sessions;
 pub mod scans;
+pub mod schedule_ticks;
+pub mod schedules;
 pub mod schema;
 pub mod server;
 pub mod session_reads;
@@ -40,21 +42,18 @@ pub mod vault_keys;
 pub mod worker_reads;
 pub mod workers;
 
-pub use sqlx::{PgConnection, PgPool};
 use sqlx::{
-    Postgres,
+    Acquire as _, Postgres, Transaction,
     migrate::Migrator,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+pub use sqlx::{PgConnection, PgPool};
 
 use crate::config::DatabaseConfig;
 
 /// The migrations, compiled in.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
-
-/// A transaction that its owner commits.
-pub type Transaction = sqlx::Transaction<'static, Postgres>;
 
 /// A statement that failed, named by its function.
 #[derive(Debug, thiserror::Error)]
@@ -150,4 +149,12 @@ pub fn pool(config: &DatabaseConfig) -> Result<PgPool, sqlx::Error> {
 /// A connection of the pool for the statement `operation`.
 pub async fn connection(pool: &PgPool, operation: &'static str) -> Result<PoolConnection<Postgres>, StoreError> {
     pool.acquire().await.map_err(failed(operation))
+}
+
+/// A transaction on a connection that the caller keeps, for the statement `operation`; rolled back when it is dropped.
+pub async fn begin<'c>(
+    conn: &'c mut PgConnection,
+    operation: &'static str,
+) -> Result<Transaction<'c, Postgres>, StoreError> {
+    conn.begin().await.map_err(failed(operation))
 }

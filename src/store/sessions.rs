@@ -269,7 +269,8 @@ pub async fn save_username(
 }
 
 /// Changes a session's state under its lease, with the events and the audit row of it. Runs in the caller's
-/// transaction. `false`: it was in that state for that reason already, and nothing was written.
+/// transaction. `false`: it was in that state for that reason already, or was taken out of use meanwhile and does not come
+/// back by this; nothing was written.
 pub async fn change_state(
     connection: &mut PgConnection,
     lease: LeaseKey,
@@ -279,10 +280,12 @@ pub async fn change_state(
     let Some(was) = sqlx::query_scalar!(
         "-- lock_session_state
         SELECT state FROM sessions
-        WHERE id = $1 AND (state, state_reason) IS DISTINCT FROM ($2, $3) FOR NO KEY UPDATE",
+        WHERE id = $1 AND (state, state_reason) IS DISTINCT FROM ($2, $3)
+            AND (NOT $4 OR state IN ('ready', 'limited')) FOR NO KEY UPDATE",
         lease.session.0,
         change.to.as_str(),
         change.reason,
+        change.to.is_holdable(),
     )
     .fetch_optional(&mut *connection)
     .await

@@ -11,4 +11,5 @@ mod housekeeping;
 mod limiting;
 mod pausing;
 mod rescuing;
+mod schedules;
 mod stopping;

@@ -136,7 +136,7 @@ fn json(body: &[u8]) -> Result<Value, Problem> {
 }
 
 /// Deserializes `value`, and turns serde's error into a problem that names the field below `prefix`.
-fn read<'v, T>(
+pub fn read<'v, T>(
     value: &'v Value,
     prefix: &str,
     deserialize: impl FnOnce(Deserializer<'_, '_, &'v Value>) -> Result<T, serde_json::Error>,
@@ -151,7 +151,7 @@ fn read<'v, T>(
 }
 
 /// Never quotes the body: it may hold the text of a message.
-fn not_json(error: &serde_json::Error) -> Problem {
+pub fn not_json(error: &serde_json::Error) -> Problem {
     let detail = format!(
         "The body cannot be read as JSON: see line {}, column {}.",
         error.line(),
@@ -161,7 +161,7 @@ fn not_json(error: &serde_json::Error) -> Problem {
 }
 
 /// The path of the first string with a NUL in it, which Postgres cannot store.
-fn nul(value: &Value) -> Option<String> {
+pub fn nul(value: &Value) -> Option<String> {
     let below = |step: String, value: &Value| {
         nul(value).map(|rest| match rest.as_str() {
             "" => step,

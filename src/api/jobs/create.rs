@@ -148,7 +148,8 @@ async fn new_job(state: &State, caller: &Caller, request: JobRequest) -> Result<
     })
 }
 
-async fn usable_session(state: &State, id_or_label: &str) -> Result<SessionId, Problem> {
+/// The session of that id or label, if it can run jobs.
+pub async fn usable_session(state: &State, id_or_label: &str) -> Result<SessionId, Problem> {
     let session = session_reads::find_target(&state.pool, id_or_label)
         .await?
         .ok_or_else(|| Problem::new(Code::UnknownSession, "No session has that id or label.").field("session"))?;
@@ -198,7 +199,8 @@ async fn store(
     Ok((stored, waiting))
 }
 
-fn refused(error: EnqueueError) -> Problem {
+/// What a refused job is answered with.
+pub fn refused(error: EnqueueError) -> Problem {
     match error {
         EnqueueError::Store(error) => error.into(),
         EnqueueError::PoolUnknown { .. } => Problem::new(Code::UnknownPool, "No pool has that name.").field("pool"),

@@ -15,13 +15,11 @@ mod tests;
 mod view;
 mod why;
 
-#[cfg(test)]
-pub use self::body::JobRequest;
 pub use self::{
-    body::NewJobBody,
+    body::{JobBody, JobRequest, NewJobBody, invalid, not_json, nul, read, time, within},
     bulk::{BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody, BulkRetryView},
     cancel::CancelApi,
-    create::CreateApi,
+    create::{CreateApi, refused, usable_session},
     get::GetApi,
     list::ListApi,
     members::{MemberView, MembersApi},

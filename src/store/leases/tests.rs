@@ -201,3 +201,23 @@ async fn a_change_of_state_is_written_once_with_its_events_and_its_incident() {
         .unwrap();
     assert_eq!(incidents, 1);
 }
+
+#[tokio::test]
+async fn a_limit_does_not_bring_a_session_back_that_was_taken_out_of_use() {
+    let database = database_with(1).await;
+    let key = take(database.pool(), WorkerId::generate(), 1).await[0];
+    sqlx::raw_sql("UPDATE sessions SET state = 'disabled'")
+        .execute(database.pool())
+        .await
+        .unwrap();
+    let change = |to| StateChange {
+        to,
+        reason: "PEER_FLOOD".to_owned(),
+        incident: None,
+    };
+    let mut connection = database.pool().acquire().await.unwrap();
+    let limited = change(SessionState::Limited);
+    assert!(!sessions::change_state(&mut connection, key, &limited).await.unwrap());
+    let banned = change(SessionState::Banned);
+    assert!(sessions::change_state(&mut connection, key, &banned).await.unwrap());
+}

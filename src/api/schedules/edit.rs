@@ -1,0 +1,143 @@
+//! From a request that was read to a schedule that can be stored: its session, its pool and its next tick.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::body::{ScheduleRequest, as_posted, first_tick};
+use crate::{
+    api::{
+        State,
+        jobs::usable_session,
+        problem::{Code, Problem},
+    },
+    cron::{Timetable, jitter},
+    ids::ScheduleId,
+    store::{
+        schedules::{Pause, ScheduleRecord, Settings, Tick},
+        session_reads,
+    },
+};
+
+/// Finds the session of a new or changed template, and checks that it and the pool are there. What `before` had is not
+/// checked again: a schedule can be paused while its session is logged out.
+pub async fn resolve(state: &State, request: &mut ScheduleRequest, before: Option<&Settings>) -> Result<(), Problem> {
+    let before = before.map(|settings| &settings.template);
+    let template = &mut request.settings.template;
+    let had = before.and_then(|before| before.session);
+    template.session = match &request.session {
+        None => None,
+        Some(session) if had.is_some_and(|had| had.to_string() == *session) => had,
+        Some(session) => {
+            let found = usable_session(state, session).await;
+            Some(found.map_err(|problem| problem.within("job"))?)
+        }
+    };
+    if before.is_some_and(|before| before.pool == template.pool && before.session == template.session) {
+        return Ok(());
+    }
+    let Some(pool) = &template.pool else { return Ok(()) };
+    if !session_reads::pool_exists(&state.pool, pool).await? {
+        return Err(Problem::new(Code::UnknownPool, "No pool has that name.").field("job.pool"));
+    }
+    let Some(session) = template.session else { return Ok(()) };
+    match session_reads::find_target(&state.pool, &session.to_string()).await? {
+        Some(target) if target.pool != *pool => {
+            let detail = format!(
+                "The session is in the pool {}: name that, or leave pool out.",
+                target.pool
+            );
+            Err(Problem::new(Code::SessionNotInPool, detail).field("job.pool"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A tick with its jitter.
+pub fn with_jitter(id: ScheduleId, settings: &Settings, at: DateTime<Utc>) -> Tick {
+    let most = u32::try_from(settings.jitter_seconds).unwrap_or_default();
+    Tick {
+        at,
+        due: at + jitter(id.0, at, most),
+    }
+}
+
+/// The first tick from `now` on, or the refusal of a schedule that has none.
+pub fn first(id: ScheduleId, request: &ScheduleRequest, now: DateTime<Utc>) -> Result<Tick, Problem> {
+    let settings = &request.settings;
+    first_tick(settings, &request.timetable, now)
+        .map(|at| with_jitter(id, settings, at))
+        .ok_or_else(never_fires)
+}
+
+fn never_fires() -> Problem {
+    let detail = "cron: no time from now on, between starts_at and ends_at and before the year 2100, fits it.";
+    Problem::new(Code::ScheduleNeverFires, detail).field("cron")
+}
+
+/// What an edit makes of a schedule's next tick. A tick that is due and not taken yet stays due; otherwise a change of times
+/// counts from now on. Ticks of a pause are gone.
+pub fn next_after_edit(
+    before: &ScheduleRecord,
+    request: &ScheduleRequest,
+    now: DateTime<Utc>,
+) -> Result<Option<Tick>, Problem> {
+    let (old, new) = (&before.settings, &request.settings);
+    let same_times = old.cron == new.cron
+        && old.time_zone == new.time_zone
+        && old.starts_at == new.starts_at
+        && old.ends_at == new.ends_at;
+    let pending = before.next.filter(|tick| tick.at <= now && before.pause.is_none());
+    let in_bounds =
+        |at: DateTime<Utc>| new.starts_at.is_none_or(|start| start <= at) && new.ends_at.is_none_or(|end| at <= end);
+    if let Some(tick) = pending.filter(|tick| in_bounds(tick.at)) {
+        return Ok(Some(with_jitter(before.id, new, tick.at)));
+    }
+    if !same_times {
+        return first(before.id, request, now).map(Some);
+    }
+    let resumed = before.pause.is_some() && request.paused.is_none();
+    let kept = before.next.map(|tick| tick.at);
+    let at = match kept {
+        Some(at) if resumed && at <= now => first_tick(new, &request.timetable, now),
+        kept => kept,
+    };
+    Ok(at.map(|at| with_jitter(before.id, new, at)))
+}
+
+/// The pause that a request asks for; one that goes on keeps its beginning.
+pub fn pause(before: Option<&Pause>, reason: Option<&String>, now: DateTime<Utc>, by: &str) -> Option<Pause> {
+    let reason = reason?;
+    match before {
+        Some(before) if before.reason == *reason => Some(before.clone()),
+        _ => Some(Pause {
+            at: before.map_or(now, |before| before.at),
+            reason: reason.clone(),
+            by: by.to_owned(),
+        }),
+    }
+}
+
+/// The names of the fields in which two versions differ.
+pub fn changes(before: &ScheduleRecord, after: &ScheduleRecord) -> Vec<String> {
+    let posted = |schedule: &ScheduleRecord| {
+        let reason = schedule.pause.as_ref().map(|pause| pause.reason.as_str());
+        as_posted(&schedule.settings, reason)
+    };
+    let (before, after) = (posted(before), posted(after));
+    let fields = after.as_object().into_iter().flatten();
+    fields
+        .filter(|(name, value)| before.get(name.as_str()) != Some(*value))
+        .map(|(name, _): (&String, &Value)| name.clone())
+        .collect()
+}
+
+/// The ticks that come after those that were taken, at most `count`.
+pub fn upcoming(schedule: &ScheduleRecord, timetable: &Timetable, count: usize) -> Vec<Tick> {
+    let Some(next) = schedule.next else { return Vec::new() };
+    let settings = &schedule.settings;
+    let later = timetable
+        .ticks_after(next.at)
+        .take_while(|at| settings.ends_at.is_none_or(|end| *at <= end))
+        .map(|at| with_jitter(schedule.id, settings, at));
+    std::iter::once(next).chain(later).take(count).collect()
+}
