@@ -31,7 +31,7 @@ const MAX_REASON: usize = 500;
 /// Why, and until when, something is paused.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "NewPause")]
+#[schemars(rename = "PauseRequest")]
 pub struct PauseBody {
     /// For the people who wonder: up to 500 characters. It is shown to every key.
     #[schemars(length(min = 1, max = 500), example = &"Telegram is slow today")]
