@@ -132,11 +132,17 @@ pub trait Needs: Send + Sync {
 
 /// Reads.
 pub struct Viewer;
-/// Creates and cancels jobs.
+/// Creates and cancels jobs, pauses and resumes.
 pub struct Operator;
+/// Sets limits.
+pub struct Admin;
 
 impl Needs for Viewer {
     const SCOPE: Scope = Scope::Viewer;
+}
+
+impl Needs for Admin {
+    const SCOPE: Scope = Scope::Admin;
 }
 
 impl Needs for Operator {

@@ -16,10 +16,13 @@ use super::{
     chats::{ChatView, ChatsApi},
     health::{Health, HealthApi},
     jobs::{
-        AttemptView, AttemptsApi, BatchApi, BatchCreated, CancelApi, CreateApi, EventView, EventsApi, GetApi,
-        JobSummary, JobView, ListApi, MemberView, MembersApi, NewBatchBody, NewJobBody, WhyApi, WhyView,
+        AttemptView, AttemptsApi, BatchApi, BatchCreated, BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody,
+        BulkRetryView, CancelApi, ChangeBody, CreateApi, EventView, EventsApi, GetApi, JobSummary, JobView, ListApi,
+        MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, RetryApi, WhyApi, WhyView,
     },
+    limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
+    pauses::{PauseBody, PauseView, PausesApi, PausesView},
     problem::{Code, ProblemBody},
     schedules::{ManageApi, NewScheduleBody, RunApi, SchedulePatch, ScheduleView, TickPage, TickView, TicksApi},
     sessions::{self, SessionView, SessionsApi},
@@ -32,6 +35,8 @@ use crate::store::{batches::BatchMode, job_reads::JobState};
 pub enum Tag {
     /// Units of work.
     Jobs,
+    /// What operators hold back, and what admins limit.
+    Control,
     /// Cron expressions whose ticks make jobs.
     Schedules,
     /// Jobs that are enqueued together.
@@ -70,12 +75,15 @@ resources!(
         ListApi,
         GetApi,
         CancelApi,
+        RetryApi,
+        PatchApi,
+        BulkApi,
         AttemptsApi,
         EventsApi,
         MembersApi,
         WhyApi,
     ),
-    (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi),
+    (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, WorkersApi, ChatsApi, HealthApi),
 );
 
@@ -171,6 +179,12 @@ fn schemas() -> Map<String, Value> {
     requests.subschema_for::<SchedulePatch>();
     requests.subschema_for::<NewBatchBody>();
     requests.subschema_for::<JobKind>();
+    add::<ChangeBody>(&mut requests);
+    add::<BulkCancelBody>(&mut requests);
+    add::<BulkRetryBody>(&mut requests);
+    add::<PauseBody>(&mut requests);
+    add::<ConcurrencyBody>(&mut requests);
+    add::<RateBody>(&mut requests);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
@@ -178,6 +192,13 @@ fn schemas() -> Map<String, Value> {
     add::<BatchCreated>(&mut responses);
     add::<Page<AttemptView>>(&mut responses);
     add::<EventView>(&mut responses);
+    add::<BulkCancelView>(&mut responses);
+    add::<BulkRetryView>(&mut responses);
+    add::<PauseView>(&mut responses);
+    add::<PausesView>(&mut responses);
+    add::<LimitsView>(&mut responses);
+    add::<ConcurrencyView>(&mut responses);
+    add::<RateView>(&mut responses);
     add::<MemberView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
     add::<ScheduleView>(&mut responses);
@@ -309,6 +330,7 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
     let one_of = |values: &[&str]| json!({ "type": "string", "enum": values });
     Some(match (path, name) {
         ("/v1/chats/{id}", "id") => json!({ "type": "integer", "format": "int64" }),
+        ("/v1/pauses/{scope}/{target}", "scope") => one_of(&["pool", "session", "kind"]),
         (_, "id" | "session") => json!({ "type": "string", "format": "uuid" }),
         (_, "kind") => one_of(&JobKind::ALL.map(JobKind::as_str)),
         ("/v1/jobs", "state") => one_of(&JobState::ALL.map(JobState::as_str)),

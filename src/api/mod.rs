@@ -10,11 +10,14 @@ mod follow;
 mod health;
 mod idempotency;
 mod jobs;
+mod limits;
 mod page;
+mod pauses;
 mod prefer;
 mod problem;
 mod routes;
 mod schedules;
+mod sent;
 mod sessions;
 mod shell;
 #[cfg(test)]
@@ -61,6 +64,10 @@ pub trait JobSignals: Send + Sync {
     fn enqueued(&self, jobs: &[NewJob]);
     /// A running job is to stop, and that is committed.
     fn cancelled(&self, job: JobId);
+    /// Jobs that wait were made or changed otherwise than by an enqueue, and that is committed.
+    fn changed(&self);
+    /// A pause or a limit was changed, and that is committed.
+    fn control_changed(&self);
     /// Jobs were finished by the API: cancelled while they waited.
     fn finished(&self, jobs: &[JobId]);
     /// Begins to hear of finished jobs; held only while somebody waits for one.

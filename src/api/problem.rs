@@ -75,6 +75,10 @@ codes! {
     BatchNotFound = NOT_FOUND, "There is no such batch";
     /// There is no such session.
     SessionNotFound = NOT_FOUND, "There is no such session";
+    /// There is no such pause.
+    PauseNotFound = NOT_FOUND, "There is no such pause";
+    /// There is no such limit.
+    LimitNotFound = NOT_FOUND, "There is no such limit";
     /// No session has met such a chat.
     ChatNotFound = NOT_FOUND, "No session has met such a chat";
     /// The route does not have this method; `Allow` names those it has.
@@ -83,8 +87,14 @@ codes! {
     NotAcceptable = NOT_ACCEPTABLE, "No acceptable media type";
     /// The body did not come in in time.
     BodyTimeout = REQUEST_TIMEOUT, "The body did not come in in time";
-    /// The job is finished, so it cannot be cancelled.
+    /// The job is finished, so it cannot be cancelled or changed.
     JobFinished = CONFLICT, "The job is finished";
+    /// The job runs, so that it cannot be changed any more.
+    JobRunning = CONFLICT, "The job runs";
+    /// The job is not finished, so that there is nothing to retry.
+    JobNotFinished = CONFLICT, "The job is not finished";
+    /// The job was retried before; `detail` names the job that repeats it.
+    AlreadyRetried = CONFLICT, "The job was retried before";
     /// Another schedule has that name.
     ScheduleExists = CONFLICT, "A schedule of that name exists";
     /// A job of the schedule is not finished, and the schedule's jobs may not overlap.

@@ -29,6 +29,14 @@ impl JobSignals for Bell {
         self.0.cancelled(job);
     }
 
+    fn changed(&self) {
+        self.0.scheduled();
+    }
+
+    fn control_changed(&self) {
+        self.0.control_changed();
+    }
+
     fn finished(&self, jobs: &[JobId]) {
         self.0.finished(jobs);
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use wireroom_jobs::{Lane, Outcome};
 
@@ -18,6 +18,7 @@ use super::{
     backend::Dispatched,
     backoff::Random,
     batcher::{Ended, Endings},
+    control::Control,
     endings::{self, AttemptFacts},
     flights::Flights,
     outage::Outage,
@@ -31,12 +32,22 @@ use crate::{
     store::{
         StoreError,
         claims::{self, ClaimedJob, Promotion},
+        limited_claims,
         line::{Line, bounded},
+        rates,
     },
 };
 
 /// Most jobs of one promotion.
 const PROMOTE_BATCH: i64 = 1000;
+
+/// How soon a claim is tried again that concurrency limits may have kept short, doubled while it brings nothing: another
+/// worker's claim may have been in the way, or another worker's job may end.
+const LIMITED_AGAIN: Duration = Duration::from_millis(25);
+const LIMITED_AGAIN_MOST: Duration = Duration::from_millis(400);
+
+/// Most statements of one round that bring jobs into a limit key's line.
+const LINE_STATEMENTS: usize = 20;
 
 /// Everything the loop needs.
 pub struct Dispatcher {
@@ -62,13 +73,20 @@ struct Memory {
     lanes: Vec<Lane>,
     first: usize,
     /// When the next scheduled job is due, counted from the moment it was learnt.
-    next_due: Option<tokio::time::Instant>,
+    next_due: Option<Instant>,
     promote: bool,
     /// A slot that comes free may find a ready job.
     hungry: bool,
     /// Too many ends are not stored: nothing is claimed until they are.
     held_back: bool,
     failures: u32,
+    control: Control,
+    /// Until then `control` may be believed.
+    control_until: Instant,
+    poll_at: Instant,
+    /// When a claim is tried again that limits kept short.
+    again_at: Option<Instant>,
+    again_in: Duration,
 }
 
 impl Dispatcher {
@@ -84,6 +102,11 @@ impl Dispatcher {
             hungry: false,
             held_back: false,
             failures: 0,
+            control: Control::default(),
+            control_until: Instant::now(),
+            poll_at: Instant::now() + self.config.poll,
+            again_at: None,
+            again_in: LIMITED_AGAIN,
         };
         while !self.stop.is_cancelled() {
             match self.round(&mut memory).await {
@@ -110,7 +133,10 @@ impl Dispatcher {
                 () = self.endings.at_most(self.most_unstored()), if memory.held_back => {}
                 Ok(()) = changed.changed() => memory.held = self.held(),
                 () = until(memory.next_due) => memory.promote = true,
-                () = tokio::time::sleep(self.config.poll) => {
+                () = until(memory.again_at) => {}
+                () = until(Some(memory.control_until)) => {}
+                () = until(Some(memory.poll_at)) => {
+                    memory.poll_at = Instant::now() + self.config.poll;
                     memory.promote = true;
                     memory.held = self.held();
                 }
@@ -124,10 +150,11 @@ impl Dispatcher {
     }
 
     async fn round(&mut self, memory: &mut Memory) -> Result<(), StoreError> {
+        self.learn_control(memory).await?;
         if memory.promote {
             let promotion = self.promote().await?;
             memory.promote = promotion.next_in == Some(Duration::ZERO);
-            memory.next_due = promotion.next_in.map(|next_in| tokio::time::Instant::now() + next_in);
+            memory.next_due = promotion.next_in.map(|next_in| Instant::now() + next_in);
             if promotion.promoted > 0 {
                 // The sessions of these jobs may be held elsewhere.
                 self.waker.ready();
@@ -139,6 +166,7 @@ impl Dispatcher {
             }
         }
         memory.hungry = false;
+        memory.again_at = None;
         let mut turn = 0;
         memory.held_back = false;
         while !self.stop.is_cancelled() {
@@ -155,6 +183,18 @@ impl Dispatcher {
             turn += 1;
         }
         memory.first = memory.first.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Reads pauses and limits again when they changed, or may have.
+    async fn learn_control(&mut self, memory: &mut Memory) -> Result<(), StoreError> {
+        // Taken before the read: a change that comes during it is read again.
+        let changed = self.waker.take_control();
+        if changed || Instant::now() >= memory.control_until {
+            let (control, believed) = bounded("control", Control::load(self.line.open("control").await?)).await?;
+            memory.control = control;
+            memory.control_until = Instant::now() + believed;
+        }
         Ok(())
     }
 
@@ -179,6 +219,7 @@ impl Dispatcher {
             first: memory.first,
             batch: self.config.claim_batch,
             take_suspect: !self.flights.has_suspect(),
+            control: &memory.control,
         };
         let taken = |session, lane| self.flights.taken(session, lane);
         let Some(plan) = plan::plan(&room, &memory.lanes, turn, taken) else {
@@ -187,14 +228,45 @@ impl Dispatcher {
         };
         memory.hungry |= plan.left_out || !room.take_suspect;
         if !plan.request.members.is_empty() {
-            let claimed = bounded("claim", claims::claim(self.line.open("claim").await?, &plan.request)).await?;
+            let limits = &memory.control.limits;
+            let claim = limited_claims::claim_within(self.line.open("claim").await?, &plan.request, limits);
+            let claim = bounded("claim", claim).await?;
+            let brought = !claim.jobs.is_empty();
+            let counted = !limits.concurrency.is_empty();
+            if brought {
+                self.dispatch(claim.jobs, &memory.held);
+            }
             // A full claim may have left jobs behind; so may one that took only the first of several suspects.
-            memory.hungry |= !claimed.is_empty();
-            if !claimed.is_empty() {
-                self.dispatch(claimed, &memory.held);
+            memory.hungry |= brought;
+            if counted {
+                memory.try_again_soon(brought);
+            }
+            if !claim.spent_keys.is_empty() {
+                self.stand_in_line(&claim.spent_keys).await?;
+                // When the first turn comes is for the promotion to learn; and the slots are still free.
+                memory.next_due = Some(Instant::now());
             }
         }
         Ok(Some(plan.more_turns))
+    }
+
+    /// Brings what is ready of spent keys into their lines; what is too much for one round follows with the next.
+    async fn stand_in_line(&mut self, keys: &[String]) -> Result<(), StoreError> {
+        let mut statements = 0;
+        for key in keys {
+            loop {
+                let conn = self.line.open("stand_in_line").await?;
+                let moved = bounded("stand_in_line", rates::stand_in_line(conn, key)).await?;
+                statements += 1;
+                if statements >= LINE_STATEMENTS {
+                    return Ok(());
+                }
+                if moved < rates::BATCH {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn dispatch(&self, claimed: Vec<ClaimedJob>, held: &[Arc<HeldSession>]) {
@@ -241,7 +313,18 @@ impl Dispatcher {
     }
 }
 
-async fn until(due: Option<tokio::time::Instant>) {
+impl Memory {
+    fn try_again_soon(&mut self, brought: bool) {
+        if brought {
+            self.again_in = LIMITED_AGAIN;
+        }
+        let again_at = Instant::now() + self.again_in;
+        self.again_at = Some(self.again_at.map_or(again_at, |planned| planned.min(again_at)));
+        self.again_in = (self.again_in * 2).min(LIMITED_AGAIN_MOST);
+    }
+}
+
+async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,

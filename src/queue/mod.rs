@@ -8,6 +8,7 @@
 mod backend;
 mod backoff;
 mod batcher;
+mod control;
 mod cron;
 mod dispatcher;
 mod endings;

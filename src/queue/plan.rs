@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use wireroom_jobs::{Action, JobKind, Lane};
 
-use super::ports::HeldSession;
+use super::{control::Control, ports::HeldSession};
 use crate::{
     ids::{SessionId, WorkerId},
     store::claims::{ClaimRequest, Group, Member},
@@ -28,6 +28,8 @@ pub struct Room<'a> {
     /// Most slots of one claim.
     pub batch: i32,
     pub take_suspect: bool,
+    /// What operators and admins hold back.
+    pub control: &'a Control,
 }
 
 /// The lanes that some kind uses.
@@ -39,7 +41,7 @@ pub fn lanes() -> Vec<Lane> {
 /// Plans the claim of one turn; `None` when no session of that turn has room. `taken` tells how many slots of a session
 /// are in use.
 pub fn plan(room: &Room<'_>, lanes: &[Lane], turn: usize, taken: impl Fn(SessionId, Lane) -> i32) -> Option<Plan> {
-    let mut planner = Planner::default();
+    let mut planner = Planner::new(room.control);
     let order = (0..room.held.len()).map(|n| &room.held[(room.first + n) % room.held.len()]);
     for session in order {
         for &lane in lanes {
@@ -67,8 +69,8 @@ struct Variant {
     closed: BTreeSet<Action>,
 }
 
-#[derive(Default)]
 struct Planner<'a> {
+    control: &'a Control,
     members: Vec<Member>,
     groups: Vec<Variant>,
     /// (pool, lane) and the closed sets met so far, in order: the n-th gets the n-th turn.
@@ -79,8 +81,20 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
+    fn new(control: &'a Control) -> Self {
+        Self {
+            control,
+            members: Vec::new(),
+            groups: Vec::new(),
+            variants: Vec::new(),
+            asked: 0,
+            more_turns: false,
+            left_out: false,
+        }
+    }
+
     fn offer(&mut self, session: &'a HeldSession, lane: Lane, free: i32, turn: usize, batch: i32) {
-        if session.slots.of(lane) <= 0 || session.lost.is_cancelled() {
+        if session.slots.of(lane) <= 0 || session.lost.is_cancelled() || self.control.holds_session(session) {
             return;
         }
         // Before anything else, so that a session without room does not shift the turns of the others.
@@ -133,7 +147,7 @@ impl<'a> Planner<'a> {
         if known.is_some() {
             return known;
         }
-        let open_kinds = open_kinds(session, lane);
+        let open_kinds = open_kinds(session, lane, self.control);
         if open_kinds.as_ref().is_some_and(Vec::is_empty) {
             return None;
         }
@@ -149,13 +163,15 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// The kinds of a lane that no closed gate of the session keeps back; `None` when that is all of them.
-fn open_kinds(session: &HeldSession, lane: Lane) -> Option<Vec<JobKind>> {
+/// The kinds of a lane that no closed gate of the session and no pause keeps back; `None` when that is all of them, and
+/// none is counted.
+fn open_kinds(session: &HeldSession, lane: Lane, control: &Control) -> Option<Vec<JobKind>> {
     let of_lane = || JobKind::ALL.into_iter().filter(move |kind| kind.lane() == lane);
     let open: Vec<JobKind> = of_lane()
-        .filter(|kind| !session.closed.contains(&kind.action()))
+        .filter(|kind| !session.closed.contains(&kind.action()) && !control.holds_kind(*kind))
         .collect();
-    (open.len() < of_lane().count()).then_some(open)
+    let by_kind = open.len() < of_lane().count() || open.iter().any(|kind| control.counts_kind(*kind));
+    by_kind.then_some(open)
 }
 
 #[cfg(test)]
@@ -163,7 +179,10 @@ mod tests {
     use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
     use super::*;
-    use crate::queue::ports::Slots;
+    use crate::{
+        queue::ports::Slots,
+        store::pauses::{Pause, PauseScope},
+    };
 
     fn session(pool: &str, bulk: i32, closed: &[Action]) -> Arc<HeldSession> {
         Arc::new(HeldSession {
@@ -181,7 +200,9 @@ mod tests {
     }
 
     fn room(held: &[Arc<HeldSession>], batch: i32) -> Room<'_> {
+        static NOTHING: std::sync::OnceLock<Control> = std::sync::OnceLock::new();
         Room {
+            control: NOTHING.get_or_init(Control::default),
             worker: WorkerId::generate(),
             held,
             first: 0,
@@ -229,6 +250,37 @@ mod tests {
         let full = [session("a", 1, &[])];
         assert!(plan(&room(&full, 10), &lanes(), 0, |_, _| 1).is_none());
         assert!(plan(&room(&[], 10), &lanes(), 0, |_, _| 0).is_none());
+    }
+
+    #[test]
+    fn a_pause_leaves_out_what_it_names_and_nothing_else() {
+        let held = [session("a", 1, &[]), session("a", 1, &[]), session("b", 1, &[])];
+        let asked_under = |scope: PauseScope, target: String| {
+            let control = Control::with_pauses(vec![Pause {
+                scope,
+                target,
+                reason: "tests".to_owned(),
+                until: None,
+                paused_by: "key:test".to_owned(),
+                paused_at: chrono::DateTime::UNIX_EPOCH,
+            }]);
+            let paused = Room {
+                control: &control,
+                ..room(&held, 10)
+            };
+            let plan = plan(&paused, &lanes(), 0, |_, _| 0)?;
+            let kinds = plan.request.groups[0].open_kinds.clone();
+            let sessions: Vec<SessionId> = plan.request.members.iter().map(|member| member.session).collect();
+            Some((sessions, kinds))
+        };
+        assert_eq!(asked_under(PauseScope::Everything, String::new()), None);
+        let (sessions, kinds) = asked_under(PauseScope::Pool, "a".to_owned()).expect("pool b works");
+        assert_eq!((sessions, kinds), (vec![held[2].id], None));
+        let (sessions, _) = asked_under(PauseScope::Session, held[0].id.to_string()).expect("the others work");
+        assert_eq!(sessions, [held[1].id, held[2].id]);
+        let (sessions, kinds) = asked_under(PauseScope::Kind, "join".to_owned()).expect("other kinds go on");
+        assert_eq!(sessions.len(), 3);
+        assert_eq!(kinds.as_deref(), Some([JobKind::Scan, JobKind::Publish].as_slice()));
     }
 
     #[test]

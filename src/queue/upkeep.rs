@@ -18,7 +18,7 @@ use crate::{
     store::{
         self, PgPool, StoreError, batches, claims, completions, idempotency, job_logs,
         line::{Line, bounded},
-        partitions,
+        partitions, pauses,
         rescue::{self, RescueLimits},
         scans, schedule_ticks, unique_keys,
         workers::{self, WorkerFacts, WorkerState},
@@ -187,16 +187,21 @@ impl Upkeep {
             rescue::fail_jobs_of_lost_sessions(conn, BATCH),
         )
         .await?;
+        let abandoned = rescue::abandon_cancelled(conn, self.config.cancel_wait, BATCH);
+        let abandoned = bounded("abandon_cancelled", abandoned).await?;
+        for id in &abandoned {
+            tracing::warn!(job.id = %id, "a cancelled job did not stop in time; its attempt was abandoned");
+        }
         if !orphans.is_empty() {
             self.waker.ready();
         }
         let ended = orphans.iter().filter(|orphan| orphan.became != "queued");
         let ended: Vec<JobId> = ended.map(|orphan| orphan.id).collect();
-        for ids in [&ended, &late, &lost] {
+        for ids in [&ended, &late, &lost, &abandoned] {
             self.waker.finished(ids);
         }
         let batch = usize::try_from(BATCH).unwrap_or(usize::MAX);
-        Ok([orphans.len(), late.len(), lost.len()]
+        Ok([orphans.len(), late.len(), lost.len(), abandoned.len()]
             .into_iter()
             .any(|count| count >= batch))
     }
@@ -266,6 +271,7 @@ impl Upkeep {
         while idempotency::sweep(&mut conn, BATCH).await? > 0 {}
         while unique_keys::sweep(&mut conn, BATCH).await? > 0 {}
         while batches::sweep(&mut conn, keep, BATCH).await? > 0 {}
+        while pauses::sweep(&mut conn, BATCH).await? > 0 {}
         while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {
             tracing::info!(partition, "retired a day of finished work");
         }

@@ -43,6 +43,7 @@ struct Bell {
     origin: Uuid,
     ready: Notify,
     scheduled: AtomicBool,
+    control: AtomicBool,
     cancelled: broadcast::Sender<JobId>,
     finished: broadcast::Sender<Arc<[JobId]>>,
     waiters: AtomicUsize,
@@ -54,9 +55,14 @@ struct Bell {
 }
 
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one flag per topic, each set or not by itself"
+)]
 struct Outbox {
     ready: bool,
     scheduled: bool,
+    control: bool,
     waiting: bool,
     cancelled: Vec<JobId>,
     finished: Vec<JobId>,
@@ -69,6 +75,7 @@ impl Waker {
             origin: Uuid::new_v4(),
             ready: Notify::new(),
             scheduled: AtomicBool::new(false),
+            control: AtomicBool::new(false),
             cancelled: broadcast::channel(1024).0,
             finished: broadcast::channel(4096).0,
             waiters: AtomicUsize::new(0),
@@ -108,6 +115,13 @@ impl Waker {
         self.bell.scheduled.store(true, Ordering::Release);
         self.bell.ready.notify_one();
         self.bell.post(|outbox| outbox.scheduled = true);
+    }
+
+    /// Call it after the commit of a change to a pause or a limit.
+    pub fn control_changed(&self) {
+        self.bell.control.store(true, Ordering::Release);
+        self.bell.ready.notify_one();
+        self.bell.post(|outbox| outbox.control = true);
     }
 
     /// Call it after the commit of a cancel that answered `Requested`.
@@ -150,6 +164,11 @@ impl Waker {
     /// Whether jobs with a time ahead were announced since the last time.
     pub(super) fn take_scheduled(&self) -> bool {
         self.bell.scheduled.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether a change to pauses or limits was announced since the last time.
+    pub(super) fn take_control(&self) -> bool {
+        self.bell.control.swap(false, Ordering::AcqRel)
     }
 
     /// The process's one knowledge of whether the database answers.
@@ -218,6 +237,10 @@ impl Bell {
                 self.scheduled.store(true, Ordering::Release);
                 self.ready.notify_one();
             }
+            "control" => {
+                self.control.store(true, Ordering::Release);
+                self.ready.notify_one();
+            }
             "waiting" => self.others_wait.store(WAITING_FOR, Ordering::Relaxed),
             "cancelled" => ids.for_each(|id| {
                 let _ = self.cancelled.send(id);
@@ -231,6 +254,7 @@ impl Bell {
 
     /// Whatever was missed is looked for.
     fn missed(&self) {
+        self.control.store(true, Ordering::Release);
         self.scheduled.store(true, Ordering::Release);
         self.ready.notify_one();
     }
@@ -242,6 +266,7 @@ impl Outbox {
         let flags = [
             ("ready", self.ready && !self.scheduled),
             ("scheduled", self.scheduled),
+            ("control", self.control),
             ("waiting", self.waiting),
         ];
         let mut payloads: Vec<String> = flags

@@ -248,14 +248,14 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
     Ok(claimed.into_iter().map(|(_, job)| job).collect())
 }
 
-fn known_kind(name: &str) -> Result<JobKind, StoreError> {
+pub(super) fn known_kind(name: &str) -> Result<JobKind, StoreError> {
     JobKind::parse(name).ok_or_else(|| StoreError::Decode {
         operation: "claim",
         detail: format!("kind `{name}`"),
     })
 }
 
-fn known_lane(name: &str) -> Result<Lane, StoreError> {
+pub(super) fn known_lane(name: &str) -> Result<Lane, StoreError> {
     Lane::ALL
         .into_iter()
         .find(|lane| lane.as_str() == name)
@@ -265,15 +265,15 @@ fn known_lane(name: &str) -> Result<Lane, StoreError> {
         })
 }
 
-struct MemberColumns {
-    sessions: Vec<Uuid>,
-    fences: Vec<i64>,
-    free: Vec<i32>,
-    groups: Vec<i32>,
+pub(super) struct MemberColumns {
+    pub(super) sessions: Vec<Uuid>,
+    pub(super) fences: Vec<i64>,
+    pub(super) free: Vec<i32>,
+    pub(super) groups: Vec<i32>,
 }
 
 impl MemberColumns {
-    fn of(members: &[Member]) -> Self {
+    pub(super) fn of(members: &[Member]) -> Self {
         Self {
             sessions: members.iter().map(|member| member.session.0).collect(),
             fences: members.iter().map(|member| member.fence).collect(),
@@ -283,17 +283,17 @@ impl MemberColumns {
     }
 }
 
-struct GroupColumns<'a> {
-    indexes: Vec<i32>,
-    pools: Vec<&'a str>,
-    lanes: Vec<&'a str>,
-    by_kind: Vec<bool>,
-    kind_groups: Vec<i32>,
-    kinds: Vec<&'a str>,
+pub(super) struct GroupColumns<'a> {
+    pub(super) indexes: Vec<i32>,
+    pub(super) pools: Vec<&'a str>,
+    pub(super) lanes: Vec<&'a str>,
+    pub(super) by_kind: Vec<bool>,
+    pub(super) kind_groups: Vec<i32>,
+    pub(super) kinds: Vec<&'a str>,
 }
 
 impl<'a> GroupColumns<'a> {
-    fn of(groups: &'a [Group]) -> Self {
+    pub(super) fn of(groups: &'a [Group]) -> Self {
         let kinds = || {
             groups.iter().enumerate().flat_map(|(index, group)| {
                 let kinds = group.open_kinds.as_deref().unwrap_or_default();

@@ -76,6 +76,9 @@ pub struct JobRecord {
     /// `{code, message, retryable}`: of a finished job why it failed, of a live one how the last attempt ended.
     pub error: Option<Value>,
     pub tags: Vec<String>,
+    pub limit_key: Option<String>,
+    /// The finished job that it repeats.
+    pub retry_of: Option<JobId>,
     pub created_by: Option<String>,
     pub created_at: DateTime<Utc>,
 }
@@ -144,6 +147,8 @@ struct Row {
     result: Option<Value>,
     error: Option<Value>,
     tags: Vec<String>,
+    limit_key: Option<String>,
+    retry_of: Option<JobId>,
     created_by: Option<String>,
     created_at: DateTime<Utc>,
 }
@@ -178,6 +183,8 @@ impl TryFrom<Row> for JobRecord {
             result: row.result,
             error: row.error,
             tags: row.tags,
+            limit_key: row.limit_key,
+            retry_of: row.retry_of,
             created_by: row.created_by,
             created_at: row.created_at,
         })
@@ -204,6 +211,8 @@ pub async fn get(executor: impl PgExecutor<'_>, id: JobId) -> Result<Option<JobR
         SELECT id AS "id!: JobId", kind AS "kind!", args AS "args!", state AS "state!", lane AS "lane!", pool AS "pool!",
             session_id AS "session_id: SessionId", priority AS "priority!", run_at AS "run_at!", deadline, wait_reason,
             attempt AS "attempt!", max_attempts AS "max_attempts!", worker_id AS "worker_id: WorkerId", started_at,
+            (SELECT o.limit_key FROM job_origins o WHERE o.job_id = id) AS limit_key,
+            (SELECT o.retry_of FROM job_origins o WHERE o.job_id = id) AS "retry_of: JobId",
             finished_at, cancel_requested_at, progress, result, error, tags AS "tags!", created_by,
             created_at AS "created_at!"
         FROM all_jobs WHERE id = $1"#,
@@ -223,6 +232,8 @@ pub async fn finished(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<JobRecord>, Sto
         r#"-- read_finished_jobs
         SELECT id AS "id!: JobId", kind, args, state, lane, pool, session_id AS "session_id: SessionId", priority, run_at,
             deadline, NULL::jsonb AS wait_reason, attempt, max_attempts, worker_id AS "worker_id: WorkerId", started_at,
+            (SELECT o.limit_key FROM job_origins o WHERE o.job_id = id) AS limit_key,
+            (SELECT o.retry_of FROM job_origins o WHERE o.job_id = id) AS "retry_of: JobId",
             finished_at AS "finished_at?", NULL::timestamptz AS cancel_requested_at, progress, result, error, tags,
             created_by, created_at
         FROM finished_jobs WHERE id = ANY ($1) AND finished_at >= $2"#,
@@ -248,6 +259,8 @@ pub async fn list(
         SELECT id AS "id!: JobId", kind AS "kind!", args - 'text' AS "args!", state AS "state!", lane AS "lane!",
             pool AS "pool!", session_id AS "session_id: SessionId", priority AS "priority!", run_at AS "run_at!", deadline,
             wait_reason, attempt AS "attempt!", max_attempts AS "max_attempts!", worker_id AS "worker_id: WorkerId",
+            (SELECT o.limit_key FROM job_origins o WHERE o.job_id = id) AS limit_key,
+            (SELECT o.retry_of FROM job_origins o WHERE o.job_id = id) AS "retry_of: JobId",
             started_at, finished_at, cancel_requested_at, progress, result, error, tags AS "tags!", created_by,
             created_at AS "created_at!"
         FROM all_jobs

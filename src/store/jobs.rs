@@ -29,6 +29,8 @@ pub struct NewJob {
     /// The job fails when it has not been started until then.
     pub deadline: Option<DateTime<Utc>>,
     pub tags: Vec<String>,
+    /// What rate limits count the job by, such as `campaign:spring`; 1 to 128 characters.
+    pub limit_key: Option<String>,
     /// `key:<id>` of the client.
     pub created_by: Option<String>,
 }
@@ -47,6 +49,7 @@ impl NewJob {
             max_attempts: kind.default_max_attempts(),
             deadline: None,
             tags: Vec::new(),
+            limit_key: None,
             created_by: None,
         }
     }
@@ -120,18 +123,23 @@ pub async fn enqueue_in(
             SELECT n.*, coalesce(n.pool, s.pool, 'default') AS in_pool,
                 p.name IS NOT NULL AND (n.session_id IS NULL OR s.id IS NOT NULL) AS valid
             FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::text[], $5::text[], $6::uuid[], $7::smallint[],
-                $8::timestamptz[], $9::int[], $10::timestamptz[], $11::jsonb[], $12::text[])
-                AS n (id, kind, args, lane, pool, session_id, priority, run_at, max_attempts, deadline, tags, created_by)
+                $8::timestamptz[], $9::int[], $10::timestamptz[], $11::jsonb[], $12::text[], $15::text[]) AS n (id, kind, args, lane, pool,
+                session_id, priority, run_at, max_attempts, deadline, tags, created_by, limit_key)
             LEFT JOIN sessions s ON s.id = n.session_id AND s.pool = coalesce(n.pool, s.pool)
             LEFT JOIN pools p ON p.name = coalesce(n.pool, s.pool, 'default')
-        ), clock AS MATERIALIZED (SELECT wireroom_now() AS t)
+        ), clock AS MATERIALIZED (SELECT wireroom_now() AS t),
+        origins AS (
+            INSERT INTO job_origins (job_id, limit_key) SELECT id, limit_key FROM input
+            WHERE limit_key IS NOT NULL AND NOT EXISTS (SELECT FROM input WHERE NOT valid)
+        )
         INSERT INTO jobs (id, kind, args, state, lane, pool, session_id, session_bound, priority, rank, run_at,
-            deadline, max_attempts, tags, created_by, created_at, batch_id)
+            deadline, max_attempts, tags, created_by, created_at, batch_id, limit_key)
         SELECT i.id, i.kind, i.args, CASE WHEN i.run_at > c.t THEN 'scheduled' ELSE 'queued' END, i.lane, i.in_pool,
             i.session_id, i.session_id IS NOT NULL, i.priority,
             (extract(epoch FROM coalesce(i.run_at, c.t)) * 1000000)::bigint - i.priority * $13::bigint,
             coalesce(i.run_at, c.t), i.deadline, i.max_attempts,
-            CASE WHEN i.tags = '[]' THEN '{}' ELSE ARRAY(SELECT jsonb_array_elements_text(i.tags)) END, i.created_by, c.t, $14
+            CASE WHEN i.tags = '[]' THEN '{}' ELSE ARRAY(SELECT jsonb_array_elements_text(i.tags)) END, i.created_by, c.t,
+            $14, i.limit_key
         FROM input i CROSS JOIN clock c
         WHERE NOT EXISTS (SELECT FROM input WHERE NOT valid)"#,
         &columns.ids,
@@ -148,6 +156,7 @@ pub async fn enqueue_in(
         &columns.created_by as &[Option<&str>],
         micros(ageing_step),
         batch.map(|id| id.0),
+        &columns.limit_keys as &[Option<&str>],
     )
     .execute(&mut *conn)
     .await
@@ -173,6 +182,7 @@ struct Columns<'a> {
     deadlines: Vec<Option<DateTime<Utc>>>,
     tags: Vec<Value>,
     created_by: Vec<Option<&'a str>>,
+    limit_keys: Vec<Option<&'a str>>,
 }
 
 impl<'a> Columns<'a> {
@@ -190,6 +200,7 @@ impl<'a> Columns<'a> {
             deadlines: jobs.iter().map(|job| job.deadline).collect(),
             tags: jobs.iter().map(|job| Value::from(job.tags.as_slice())).collect(),
             created_by: jobs.iter().map(|job| job.created_by.as_deref()).collect(),
+            limit_keys: jobs.iter().map(|job| job.limit_key.as_deref()).collect(),
         }
     }
 }
@@ -246,8 +257,8 @@ pub async fn check_place(conn: &mut PgConnection, job: &NewJob) -> Result<Option
 pub enum Cancelled {
     /// The job waited and is `cancelled` now, or `failed` with `outcome_unknown` when an earlier attempt may have sent.
     AtOnce,
-    /// The job runs: after the commit call `queue::Waker::cancelled`, and it is `cancelled` when its function stops.
-    /// When its function succeeds first, it is `succeeded`.
+    /// The job runs: after the commit call `queue::Waker::cancelled`, and it is `cancelled` when its function stops, or
+    /// is abandoned because it does not (`rescue::abandon_cancelled`). When its function succeeds first, it is `succeeded`.
     Requested,
     /// It had finished before.
     Finished,

@@ -59,6 +59,13 @@ pub async fn expire_rows(conn: &mut PgConnection, keep: i32, limit: i64) -> Resu
                 WHERE e.prepared_at < (SELECT oldest FROM clock) AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = e.job_id)
                 ORDER BY e.prepared_at LIMIT $2)
             RETURNING 1
+        ), old_origins AS (
+            DELETE FROM job_origins WHERE job_id IN (
+                SELECT o.job_id FROM job_origins o WHERE o.made_at < (SELECT oldest FROM clock)
+                    AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = o.job_id)
+                    AND NOT EXISTS (SELECT FROM finished_jobs f WHERE f.id = o.job_id)
+                ORDER BY o.made_at LIMIT $2)
+            RETURNING 1
         ), old_workers AS (
             DELETE FROM workers w WHERE id IN (
                 SELECT id FROM workers WHERE heartbeat_at < (SELECT gone FROM clock) LIMIT $2)
@@ -66,7 +73,8 @@ pub async fn expire_rows(conn: &mut PgConnection, keep: i32, limit: i64) -> Resu
             RETURNING 1
         )
         SELECT (SELECT count(*) FROM old_floods) + (SELECT count(*) FROM old_events)
-            + (SELECT count(*) FROM old_effects) + (SELECT count(*) FROM old_workers) AS "gone!""#,
+            + (SELECT count(*) FROM old_effects) + (SELECT count(*) FROM old_origins)
+            + (SELECT count(*) FROM old_workers) AS "gone!""#,
         keep,
         limit
     )

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
-use wireroom_jobs::JobError;
+use wireroom_jobs::{Action, JobError, JobKind};
 
 use super::{
     StoreError,
@@ -179,6 +179,54 @@ pub async fn return_unknown(
         });
     }
     Ok((returned, in_doubt))
+}
+
+/// Ends running jobs as `cancelled` whose attempt has not stopped within `wait` of the request, at most `limit`; returns
+/// which. The attempt is fenced out: whatever it writes from now on changes nothing. The error says that it was abandoned,
+/// and what may have happened; when a message may have been sent, the job is `failed` with `outcome_unknown`.
+pub async fn abandon_cancelled(conn: &mut PgConnection, wait: Duration, limit: i64) -> Result<Vec<JobId>, StoreError> {
+    let harmless = error_value(&JobError::permanent(
+        "abandoned",
+        "The attempt did not stop when the job was cancelled, and was abandoned. It only read.",
+    ));
+    let unsure = error_value(&JobError::permanent(
+        "abandoned",
+        "The attempt did not stop when the job was cancelled, and was abandoned. What it was doing may have happened: look \
+         before you enqueue the job again.",
+    ));
+    let reading: Vec<&str> = JobKind::ALL
+        .into_iter()
+        .filter(|kind| kind.action() == Action::Read)
+        .map(JobKind::as_str)
+        .collect();
+    let moved = sqlx::query_scalar!(
+        "-- abandon_cancelled
+        WITH overdue AS MATERIALIZED (
+            SELECT id FROM jobs WHERE cancel_requested_at IS NOT NULL AND state = 'running'
+                AND cancel_requested_at <= (SELECT wireroom_now()) - $1::bigint * interval '1 microsecond'
+            ORDER BY cancel_requested_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        ), gone AS (
+            DELETE FROM jobs j USING overdue o WHERE j.id = o.id RETURNING j.*
+        )
+        INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
+            max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
+        SELECT id, kind, args, CASE WHEN in_doubt THEN 'failed' ELSE 'cancelled' END, lane, pool, session_id, priority,
+            run_at, deadline, attempt, max_attempts, fence, worker_id, coalesce(started_at, claimed_at),
+            (SELECT wireroom_now()), progress, CASE WHEN in_doubt THEN outcome_unknown(error) ELSE error END, tags,
+            created_by, created_at
+        FROM gone CROSS JOIN LATERAL (SELECT outcome_in_doubt(gone.id, checkpoint) AS in_doubt,
+            CASE WHEN kind = ANY ($3) THEN $4::jsonb ELSE $5::jsonb END AS error) d
+        RETURNING id",
+        micros(wait),
+        limit,
+        &reading as &[&str],
+        harmless,
+        unsure,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("abandon_cancelled"))?;
+    Ok(moved.into_iter().map(JobId).collect())
 }
 
 /// Fails waiting jobs that are bound to a session that will not come back (logged out, banned, frozen or deleted), at most

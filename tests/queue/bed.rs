@@ -17,6 +17,7 @@ use sqlx::{FromRow, PgPool};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wireroom::{
+    clock::SystemClock,
     cluster::testing::TestDatabase,
     config::QueueConfig,
     ids::{JobId, SessionId, WorkerId},
@@ -27,7 +28,7 @@ use wireroom::{
         workers::{WorkerFacts, WorkerState, beat},
     },
 };
-use wireroom_jobs::{Action, JobKind, Lane, Outcome};
+use wireroom_jobs::{Action, JobKind, Lane, Outcome, ports::Clock};
 
 use crate::support::wait::eventually;
 
@@ -241,6 +242,11 @@ pub fn bulk(pool: &str, open_kinds: Option<Vec<JobKind>>) -> Group {
     }
 }
 
+/// The time by this machine's clock, which is the database's too.
+pub fn now() -> chrono::DateTime<chrono::Utc> {
+    SystemClock.now()
+}
+
 pub fn facts() -> WorkerFacts {
     WorkerFacts {
         id: WorkerId::generate(),
@@ -268,6 +274,7 @@ pub fn config() -> QueueConfig {
         worker_dead: Duration::from_secs(1),
         ageing_step: AGEING,
         retention_days: 30,
+        cancel_wait: Duration::from_secs(30),
         shutdown_soft: Duration::from_secs(5),
         shutdown_hard: Duration::from_millis(500),
     }

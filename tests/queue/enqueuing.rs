@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use wireroom::{
-    clock::SystemClock,
     ids::{JobId, SessionId},
     queue::Waker,
     store::{
@@ -12,14 +11,10 @@ use wireroom::{
         jobs::{EnqueueError, NewJob, enqueue},
     },
 };
-use wireroom_jobs::{JobError, Outcome, ports::Clock};
+use wireroom_jobs::{JobError, Outcome};
 
-use super::bed::{AGEING, BOUND, Bed, function, job};
+use super::bed::{AGEING, BOUND, Bed, function, job, now};
 use crate::support::wait::eventually;
-
-fn now() -> chrono::DateTime<Utc> {
-    SystemClock.now()
-}
 
 #[tokio::test]
 async fn a_rolled_back_transaction_leaves_no_job() {

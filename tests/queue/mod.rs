@@ -4,11 +4,14 @@ mod bed;
 
 mod batches;
 mod claiming;
+mod controlling;
 mod doubt;
 mod ending;
 mod enqueuing;
 mod housekeeping;
+mod limiting;
 mod logs;
+mod pausing;
 mod rescuing;
 mod schedules;
 mod stopping;

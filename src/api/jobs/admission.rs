@@ -70,6 +70,7 @@ pub fn job(caller: &Caller, request: JobRequest, session: Option<SessionId>) -> 
         max_attempts: request.max_attempts,
         deadline: request.deadline,
         tags: request.tags,
+        limit_key: request.limit_key,
         created_by: Some(caller.actor()),
     };
     Ok(KeyedJob {

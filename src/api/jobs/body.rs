@@ -4,12 +4,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use poem::{Request, RequestBody};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
-    error::ContentTypeError,
     payload::{Json, Payload},
     registry::{MetaMediaType, MetaRequest, Registry},
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use serde_path_to_error::{Deserializer, Track};
 use wireroom_jobs::{JobArgs, JobKind};
@@ -21,20 +20,15 @@ use super::{
 use crate::{
     api::{
         problem::{Code, Problem},
-        shell,
+        sent,
         typed::Typed,
     },
     store::unique_keys::Unique,
 };
 
-/// Most bytes of a body.
-pub const MAX_BODY: usize = 1024 * 1024;
-
-/// How long a body may take to come in.
-const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(8);
-
 const MAX_TAGS: usize = 20;
 const MAX_TAG_LENGTH: usize = 64;
+const MAX_LIMIT_KEY_LENGTH: usize = 128;
 
 /// How far ahead a job may be scheduled, in days.
 const MAX_DAYS_AHEAD: i64 = 366;
@@ -102,6 +96,11 @@ pub struct NewJobBody {
     #[serde(default)]
     #[schemars(extend("enum" = ["reject", "return_existing", "replace", null]))]
     on_conflict: Option<String>,
+    /// What rate limits count the job by, such as a chat or a campaign: `campaign:spring`. What stands before the first
+    /// colon is its class. Of `a-z A-Z 0-9 _ . : @ + -`; shown in lists: put nothing private in it.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.:@+-]+$"))]
+    limit_key: Option<String>,
 }
 
 /// A body that has been read and found good, as far as that goes without the database.
@@ -117,6 +116,7 @@ pub struct JobRequest {
     pub deadline: Option<DateTime<Utc>>,
     pub tags: Vec<String>,
     pub unique: Option<Unique>,
+    pub limit_key: Option<String>,
 }
 
 /// Reads the bytes of a body.
@@ -127,9 +127,7 @@ pub fn json(body: &[u8]) -> Result<Value, Problem> {
 impl JobRequest {
     /// Reads a body at the time `now`.
     pub fn read(body: &Value, now: DateTime<Utc>) -> Result<Self, Problem> {
-        if let Some(field) = nul(body) {
-            return Err(invalid(field, "may not contain NUL."));
-        }
+        refuse_nul(body)?;
         let envelope: NewJobBody = read(body, "", |source| NewJobBody::deserialize(source))?;
         let kind = JobKind::parse(&envelope.kind).ok_or_else(unknown_kind)?;
         let args = read(&envelope.args, "args", |source| JobArgs::deserialize(kind, source))?;
@@ -137,9 +135,7 @@ impl JobRequest {
             .validate()
             .map_err(|error| invalid(error.field, error.message))?;
         let run_at = time("run_at", envelope.run_at.as_deref())?;
-        if run_at.is_some_and(|run_at| run_at > now + TimeDelta::days(MAX_DAYS_AHEAD)) {
-            return Err(invalid("run_at", format!("at most {MAX_DAYS_AHEAD} days ahead")));
-        }
+        check_run_at(run_at, now)?;
         let deadline = time("deadline", envelope.deadline.as_deref())?;
         check_deadline(deadline, run_at, now)?;
         let max_attempts = within("max_attempts", envelope.max_attempts, 1, 100)?;
@@ -159,6 +155,7 @@ impl JobRequest {
             deadline,
             tags: tags(envelope.tags.unwrap_or_default())?,
             unique,
+            limit_key: envelope.limit_key.map(limit_key).transpose()?,
         })
     }
 
@@ -167,6 +164,20 @@ impl JobRequest {
         let kind = JobKind::parse(body["kind"].as_str()?)?;
         let args = read(&body["args"], "args", |source| JobArgs::deserialize(kind, source)).ok()?;
         serde_json::to_value(args).ok()
+    }
+}
+
+/// A body of any type as serde reads it.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let body = json(body)?;
+    refuse_nul(&body)?;
+    read(&body, "", |source| T::deserialize(source))
+}
+
+fn refuse_nul(body: &Value) -> Result<(), Problem> {
+    match nul(body) {
+        Some(field) => Err(invalid(field, "may not contain NUL.")),
+        None => Ok(()),
     }
 }
 
@@ -250,6 +261,16 @@ pub fn time(field: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Pr
     .transpose()
 }
 
+/// Refuses a time that is too far ahead.
+pub fn check_run_at(run_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<(), Problem> {
+    match run_at {
+        Some(run_at) if run_at > now + TimeDelta::days(MAX_DAYS_AHEAD) => {
+            Err(invalid("run_at", format!("at most {MAX_DAYS_AHEAD} days ahead")))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_deadline(
     deadline: Option<DateTime<Utc>>,
     run_at: Option<DateTime<Utc>>,
@@ -269,6 +290,19 @@ fn name(field: &str, value: Option<String>) -> Result<Option<String>, Problem> {
         }
         value => Ok(value),
     }
+}
+
+/// A limit key that can be counted by.
+pub fn limit_key(key: String) -> Result<String, Problem> {
+    let fits = (1..=MAX_LIMIT_KEY_LENGTH).contains(&key.len())
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'@' | b'+' | b'-'));
+    if fits {
+        return Ok(key);
+    }
+    let message = format!("must be 1 to {MAX_LIMIT_KEY_LENGTH} characters of a-z A-Z 0-9 _ . : @ + -");
+    Err(invalid("limit_key", message))
 }
 
 fn tags(tags: Vec<String>) -> Result<Vec<String>, Problem> {
@@ -321,25 +355,6 @@ impl<'a> ApiExtractor<'a> for JobBody {
         body: &mut RequestBody,
         _options: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        match request.content_type() {
-            Some(content_type) if <Json<Typed<NewJobBody>> as Payload>::check_content_type(content_type) => {}
-            Some(content_type) => {
-                return Err(ContentTypeError::NotSupported {
-                    content_type: content_type.to_owned(),
-                }
-                .into());
-            }
-            None => return Err(ContentTypeError::ExpectContentType.into()),
-        }
-        let reading = body.take()?.into_bytes_limit(MAX_BODY);
-        match tokio::time::timeout(BODY_TIMEOUT, reading).await {
-            Ok(Ok(bytes)) => Ok(Self(bytes.to_vec())),
-            Ok(Err(poem::error::ReadBodyError::PayloadTooLarge)) => Err(shell::too_large().into()),
-            Ok(Err(_)) => Err(Problem::new(Code::BadRequest, "The body broke off.").into()),
-            Err(_) => {
-                let detail = format!("A body must come in within {} s.", BODY_TIMEOUT.as_secs());
-                Err(Problem::new(Code::BodyTimeout, detail).into())
-            }
-        }
+        Ok(Self(sent::bytes::<NewJobBody>(request, body).await?))
     }
 }

@@ -284,7 +284,7 @@ async fn latest(state: &State, id: JobId) -> Option<JobView> {
     view::with_wait_reason(state, job).await.ok()
 }
 
-fn location(state: &State, id: JobId) -> String {
+pub(super) fn location(state: &State, id: JobId) -> String {
     let base = state.config.api.public_url.as_deref().unwrap_or_default();
     format!("{}/v1/jobs/{id}", base.trim_end_matches('/'))
 }

@@ -1,9 +1,10 @@
-//! Jobs: made, looked at, listed, cancelled, explained; and the members a scan saw.
+//! Jobs: made, looked at, listed, cancelled, retried, changed, explained, many at once; and the members a scan saw.
 
 mod admission;
 mod attempts;
 mod batch;
-mod body;
+pub(super) mod body;
+mod bulk;
 mod cancel;
 mod create;
 mod events;
@@ -11,6 +12,8 @@ mod field_error;
 mod get;
 mod list;
 mod members;
+mod patch;
+mod retry;
 #[cfg(test)]
 mod tests;
 mod unique;
@@ -27,12 +30,15 @@ pub use self::{
     attempts::{AttemptView, AttemptsApi},
     batch::{BatchApi, BatchCreated, ItemView, NewBatchBody},
     body::{JobBody, JobRequest, NewJobBody, invalid, not_json, nul, read, time, within},
+    bulk::{BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody, BulkRetryView},
     cancel::CancelApi,
     create::CreateApi,
     events::{EventView, EventsApi, PACE, Pace},
     get::GetApi,
     list::ListApi,
     members::{MemberView, MembersApi},
+    patch::{ChangeBody, PatchApi},
+    retry::RetryApi,
     view::{JobSummary, JobView},
     why::{WhyApi, WhyView},
 };

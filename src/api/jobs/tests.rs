@@ -1,7 +1,9 @@
-//! Jobs over HTTP: what is refused and how (`refusals`), what is shown (`shown`), how a result is waited for (`waits`), how a
-//! request is repeated (`repeats`), how a job is alone (`uniques`), how many come at once (`batches`).
+//! Jobs over HTTP: what is done to jobs that are there (`control`), what is refused and how (`refusals`), what is shown
+//! (`shown`), how a result is waited for (`waits`), how a request is repeated (`repeats`), how a job is alone (`uniques`),
+//! how many come at once (`batches`).
 
 mod batches;
+mod control;
 mod refusals;
 mod repeats;
 mod shown;

@@ -13,8 +13,9 @@ use super::why;
 use crate::{
     api::{State, problem::Problem},
     store::{
-        PgConnection,
+        self, PgConnection,
         job_reads::{self, JobRecord, JobState, Place, PlaceFacts},
+        pauses::{self, Pause},
     },
 };
 
@@ -52,6 +53,10 @@ pub struct JobFacts {
     pub session: Option<Uuid>,
     pub priority: i16,
     pub tags: Vec<String>,
+    /// What rate limits count it by.
+    pub limit_key: Option<String>,
+    /// The finished job that it repeats.
+    pub retry_of: Option<Uuid>,
     /// How many attempts have begun; those that only waited are not counted.
     pub attempt: i32,
     pub max_attempts: i32,
@@ -157,6 +162,8 @@ impl JobFacts {
             session: job.session.map(|id| id.0),
             priority: job.priority,
             tags: job.tags,
+            limit_key: job.limit_key,
+            retry_of: job.retry_of.map(|id| id.0),
             attempt: job.attempt,
             max_attempts: job.max_attempts,
             created_at: job.created_at,
@@ -196,9 +203,11 @@ pub async fn with_wait_reasons(
             places.push(place);
         }
     }
+    let mut pauses = Vec::new();
     let facts: HashMap<Place, PlaceFacts> = if places.is_empty() {
         HashMap::new()
     } else {
+        pauses = active_pauses(state).await?;
         let facts = job_reads::place_facts(&state.pool, &places).await?;
         places.into_iter().zip(facts).collect()
     };
@@ -206,7 +215,7 @@ pub async fn with_wait_reasons(
         .into_iter()
         .map(|job| {
             let at = place(&job).and_then(|place| facts.get(&place).cloned());
-            let reason = why::reason(&job, at.as_ref());
+            let reason = why::reason(&job, at.as_ref(), &pauses);
             (job, reason)
         })
         .collect())
@@ -214,22 +223,29 @@ pub async fn with_wait_reasons(
 
 /// One job with its reason.
 pub async fn with_wait_reason(state: &State, job: JobRecord) -> Result<JobView, Problem> {
-    let facts = match place(&job) {
-        Some(place) => job_reads::place_facts(&state.pool, &[place]).await?.pop(),
-        None => None,
-    };
-    let reason = why::reason(&job, facts.as_ref());
+    let mut with_reasons = with_wait_reasons(state, vec![job]).await?;
+    let (job, reason) = with_reasons
+        .pop()
+        .ok_or_else(|| Problem::internal("a job went missing between two lines"))?;
     Ok(JobView::of(job, reason))
 }
 
 /// One job with its reason, as the caller's transaction sees it.
 pub async fn within(conn: &mut PgConnection, job: JobRecord) -> Result<JobView, Problem> {
-    let facts = match place(&job) {
-        Some(place) => job_reads::place_facts(conn, &[place]).await?.pop(),
-        None => None,
+    let (facts, pauses) = match place(&job) {
+        Some(place) => {
+            let facts = job_reads::place_facts(&mut *conn, &[place]).await?.pop();
+            (facts, pauses::active(conn).await?.0)
+        }
+        None => (None, Vec::new()),
     };
-    let reason = why::reason(&job, facts.as_ref());
+    let reason = why::reason(&job, facts.as_ref(), &pauses);
     Ok(JobView::of(job, reason))
+}
+
+async fn active_pauses(state: &State) -> Result<Vec<Pause>, Problem> {
+    let mut conn = store::connection(&state.pool, "active_pauses").await?;
+    Ok(pauses::active(&mut conn).await?.0)
 }
 
 fn args_schema(_: &mut SchemaGenerator) -> Schema {

@@ -53,6 +53,8 @@ impl Clock for TestClock {
 pub struct Signals {
     pub enqueued: AtomicUsize,
     pub cancelled: Mutex<Vec<JobId>>,
+    pub changed: AtomicUsize,
+    pub control_changed: AtomicUsize,
     pub finished: broadcast::Sender<Vec<JobId>>,
 }
 
@@ -61,6 +63,8 @@ impl Default for Signals {
         Self {
             enqueued: AtomicUsize::new(0),
             cancelled: Mutex::default(),
+            changed: AtomicUsize::new(0),
+            control_changed: AtomicUsize::new(0),
             finished: broadcast::channel(16).0,
         }
     }
@@ -76,6 +80,14 @@ impl FinishedJobs for broadcast::Receiver<Vec<JobId>> {
 impl JobSignals for Signals {
     fn enqueued(&self, jobs: &[NewJob]) {
         self.enqueued.fetch_add(jobs.len(), Ordering::SeqCst);
+    }
+
+    fn changed(&self) {
+        self.changed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn control_changed(&self) {
+        self.control_changed.fetch_add(1, Ordering::SeqCst);
     }
 
     fn finished(&self, jobs: &[JobId]) {

@@ -117,7 +117,7 @@ async fn what_is_not_there_is_a_problem_too() {
         (
             Method::PUT,
             "/v1/jobs/0190b8a0-0000-7000-8000-000000000000",
-            "GET, HEAD",
+            "GET, HEAD, PATCH",
         ),
         (
             Method::GET,

@@ -22,6 +22,7 @@ use crate::{
     api::{
         jobs::body,
         problem::{Code, Problem},
+        sent,
     },
     store::batches::BatchMode,
 };
@@ -30,7 +31,7 @@ use crate::{
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// Most bytes of an item, and of what stands between two.
-const MAX_ITEM: usize = body::MAX_BODY;
+const MAX_ITEM: usize = sent::MAX_BODY;
 
 /// How long a body may stand still.
 const IDLE: Duration = Duration::from_secs(8);
