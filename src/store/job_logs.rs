@@ -46,7 +46,7 @@ pub async fn append(
     let done = sqlx::query!(
         "-- append_log
         WITH held AS MATERIALIZED (
-            SELECT id, attempt, fence FROM jobs WHERE id = $1 AND fence = $2 AND state = 'running' FOR NO KEY UPDATE
+            SELECT id, attempt, fence FROM jobs WHERE id = $1 AND fence = $2 AND state NOT IN ('scheduled', 'queued') FOR NO KEY UPDATE
         )
         INSERT INTO job_logs (job_id, attempt, fence, level, code, message, data)
         SELECT id, attempt, fence, $3, $4, $5, $6 FROM held",
