@@ -151,6 +151,7 @@ impl Dispatcher {
 
     async fn round(&mut self, memory: &mut Memory) -> Result<(), StoreError> {
         self.learn_control(memory).await?;
+        memory.again_at = None;
         if memory.promote {
             let promotion = self.promote().await?;
             memory.promote = promotion.next_in == Some(Duration::ZERO);
@@ -166,7 +167,6 @@ impl Dispatcher {
             }
         }
         memory.hungry = false;
-        memory.again_at = None;
         let mut turn = 0;
         memory.held_back = false;
         while !self.stop.is_cancelled() {

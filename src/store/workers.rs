@@ -57,7 +57,9 @@ pub async fn beat(
         r#"-- beat
         WITH beaten AS (
             INSERT INTO workers (id, host, pid, version, state) VALUES ($1, $2, $3, $4, $5)
-            ON CONFLICT (id) DO UPDATE SET state = excluded.state, heartbeat_at = wireroom_now()
+            ON CONFLICT (id) DO UPDATE SET heartbeat_at = wireroom_now(),
+                -- A stopped process beats no more: what comes later was under way before.
+                state = CASE WHEN workers.state = 'stopped' THEN workers.state ELSE excluded.state END
         )
         SELECT r.id AS "id!", r.fence AS "fence!", j.id IS NULL AS "lost!"
         FROM unnest($6::uuid[], $7::bigint[]) AS r (id, fence)
