@@ -16,5 +16,6 @@ mod queue;
 mod roles;
 mod secrets;
 mod sessions;
+mod simulation;
 mod smoke;
 mod telethon;
