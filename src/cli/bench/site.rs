@@ -8,10 +8,12 @@ use wireroom_jobs::JobKind;
 
 use super::{Surroundings, say};
 use crate::{
+    cli::keys,
     config::{DatabaseConfig, QueueConfig, Secret, Source},
-    ids::SessionId,
+    ids::{JobId, SessionId},
     store::{
         self, PgPool,
+        api_keys::Scope,
         bench::{self, Tally},
         jobs::{NewJob, enqueue},
         schema,
@@ -107,6 +109,48 @@ impl Site {
             around.workers, around.history, around.future
         );
         Ok(Filled { sessions, setting })
+    }
+
+    /// Finished jobs of several kinds and ends; ids of up to `sample` of them, in no order.
+    pub async fn fill_history(&self, count: u32, sessions: &[SessionId], sample: i64) -> anyhow::Result<Vec<JobId>> {
+        let pool = self.pool(1)?;
+        let mut conn = pool.acquire().await.context("the database went away")?;
+        bench::add_mixed_finished(&mut conn, count.into(), sessions).await?;
+        let jobs = bench::sample_finished(&mut conn, sample).await?;
+        drop(conn);
+        pool.close().await;
+        Ok(jobs)
+    }
+
+    /// A fresh API key that may create jobs.
+    pub async fn key(&self) -> anyhow::Result<String> {
+        let pool = self.pool(1)?;
+        let key = keys::create(&pool, "bench", Scope::Operator).await?;
+        pool.close().await;
+        Ok(key.expose().to_owned())
+    }
+
+    /// Empties the table of live jobs.
+    pub async fn clear(&self) -> anyhow::Result<()> {
+        let pool = self.pool(1)?;
+        let mut conn = pool.acquire().await.context("the database went away")?;
+        bench::clear_live(&mut conn).await?;
+        drop(conn);
+        pool.close().await;
+        Ok(())
+    }
+
+    /// Fails unless so many jobs wait.
+    pub async fn require_live(&self, jobs: u64) -> anyhow::Result<()> {
+        let pool = self.pool(1)?;
+        let mut conn = pool.acquire().await.context("the database went away")?;
+        let found = bench::count_live(&mut conn).await?;
+        drop(conn);
+        pool.close().await;
+        if u64::try_from(found) != Ok(jobs) {
+            bail!("the API accepted {jobs} jobs, and {found} are there: some were lost or stored twice");
+        }
+        Ok(())
     }
 
     /// Queues the measured jobs, the n-th on the n-th session and so on in turn.
