@@ -224,6 +224,27 @@ pub async fn get(executor: impl PgExecutor<'_>, id: JobId) -> Result<Option<JobR
     row.map(JobRecord::try_from).transpose()
 }
 
+/// Those of the jobs that wait or run, in the order asked for.
+pub async fn live(executor: impl PgExecutor<'_>, ids: &[JobId]) -> Result<Vec<JobRecord>, StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"-- read_live_jobs
+        SELECT j.id AS "id!: JobId", kind AS "kind!", args AS "args!", state AS "state!", lane AS "lane!", pool AS "pool!",
+            session_id AS "session_id: SessionId", priority AS "priority!", run_at AS "run_at!", deadline, wait_reason,
+            attempt AS "attempt!", max_attempts AS "max_attempts!", worker_id AS "worker_id: WorkerId", started_at, limit_key,
+            (SELECT o.retry_of FROM job_origins o WHERE o.job_id = j.id) AS "retry_of: JobId",
+            NULL::timestamptz AS finished_at, cancel_requested_at, progress, NULL::jsonb AS result, last_error AS error,
+            tags AS "tags!", created_by, created_at AS "created_at!"
+        FROM unnest($1::uuid[]) WITH ORDINALITY AS w (id, place) JOIN jobs j ON j.id = w.id ORDER BY w.place"#,
+        &ids,
+    )
+    .fetch_all(executor)
+    .await
+    .map_err(failed("read_live_jobs"))?;
+    rows.into_iter().map(JobRecord::try_from).collect()
+}
+
 /// Those of the jobs that are finished.
 pub async fn finished(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<JobRecord>, StoreError> {
     let earliest = ids.iter().copied().map(earliest_finish).min().unwrap_or_default();
