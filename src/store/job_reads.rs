@@ -274,6 +274,15 @@ pub async fn list(
     before: Option<JobId>,
     limit: i64,
 ) -> Result<Vec<JobRecord>, StoreError> {
+    let mut transaction = pool.begin().await.map_err(failed("begin_list_jobs"))?;
+    // Each filter wants a plan of its own: one for all of them reads every job to find the few with a tag.
+    sqlx::query!(
+        r#"-- plan_each_list
+        SELECT set_config('plan_cache_mode', 'force_custom_plan', true) AS "set!""#
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(failed("plan_each_list"))?;
     let rows = sqlx::query_as!(
         Row,
         r#"-- list_jobs
@@ -287,7 +296,7 @@ pub async fn list(
         FROM all_jobs
         WHERE id < $1 AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR state = $3)
             AND ($4::text IS NULL OR pool = $4) AND ($5::uuid IS NULL OR session_id = $5)
-            AND ($6::text IS NULL OR $6 = ANY (tags)) AND ($7::timestamptz IS NULL OR created_at >= $7)
+            AND ($6::text IS NULL OR (tags @> ARRAY[$6] AND tags <> '{}')) AND ($7::timestamptz IS NULL OR created_at >= $7)
             AND ($8::timestamptz IS NULL OR created_at < $8)
         ORDER BY id DESC LIMIT $9"#,
         // A plain comparison, so that a page far down starts at its place in the index.
@@ -301,9 +310,10 @@ pub async fn list(
         filter.until,
         limit,
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await
     .map_err(failed("list_jobs"))?;
+    transaction.commit().await.map_err(failed("commit_list_jobs"))?;
     rows.into_iter().map(JobRecord::try_from).collect()
 }
 

@@ -96,9 +96,11 @@ impl Gather {
             // A task of its own: a client that goes must not take the others' jobs along.
             tokio::spawn(fly(Arc::clone(state)));
         }
-        stored
-            .await
-            .unwrap_or_else(|_| Err(Problem::internal("the transaction that a job was to be stored in panicked")))
+        stored.await.unwrap_or_else(|_| {
+            Err(Problem::internal(
+                "the transaction that a job was to be stored in panicked",
+            ))
+        })
     }
 
     /// What the next transaction stores; `None` when nothing waits, and then there is one flight less.
@@ -200,12 +202,7 @@ async fn commit(state: &State, line: &mut Line, entries: &[Entry]) -> Result<Vec
     Ok(views)
 }
 
-async fn transact(
-    state: &State,
-    line: &mut Line,
-    entries: &[Entry],
-    jobs: &[NewJob],
-) -> Result<Vec<JobView>, Failed> {
+async fn transact(state: &State, line: &mut Line, entries: &[Entry], jobs: &[NewJob]) -> Result<Vec<JobView>, Failed> {
     const OPERATION: &str = "begin_create_jobs";
     let mut transaction = store::begin(line.open(OPERATION).await?, OPERATION).await?;
     jobs::enqueue(&mut transaction, jobs, state.config.queue.ageing_step)
@@ -221,7 +218,8 @@ async fn transact(
 }
 
 fn hung() -> Problem {
-    let detail = "The database does not answer for the moment. What was asked for may have happened: look before you repeat it.";
+    let detail =
+        "The database does not answer for the moment. What was asked for may have happened: look before you repeat it.";
     Problem::new(Code::DatabaseUnavailable, detail).source("a transaction took longer than any should")
 }
 
@@ -246,7 +244,9 @@ async fn views(conn: &mut PgConnection, jobs: &[NewJob]) -> Result<Vec<JobView>,
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
     let stored = job_reads::live(&mut *conn, &ids).await?;
     if stored.len() != jobs.len() {
-        return Err(Failed::Unable(Problem::internal("a job that was just stored is not there")));
+        return Err(Failed::Unable(Problem::internal(
+            "a job that was just stored is not there",
+        )));
     }
     let with_reasons = view::all_within(conn, stored).await.map_err(Failed::Unable)?;
     let views = with_reasons.into_iter().map(|(job, reason)| JobView::of(job, reason));

@@ -104,7 +104,9 @@ impl ApiProcess {
     /// Ends it as SIGTERM would.
     pub async fn end(mut self) -> anyhow::Result<()> {
         drop(self.input);
-        let status = timeout(BOUND, self.child.wait()).await.context("the API did not end")??;
+        let status = timeout(BOUND, self.child.wait())
+            .await
+            .context("the API did not end")??;
         if !status.success() {
             bail!("the API ended with {status}; it wrote: {}", tail(self.log));
         }

@@ -11,6 +11,7 @@ mod idle;
 mod latency;
 mod leases;
 mod site;
+mod soak;
 mod tally;
 mod usage;
 mod worker;
@@ -37,6 +38,7 @@ Examples:
   wireroom bench latency --rate 50 --secs 20 --json
   wireroom bench idle --sessions 1000 --secs 60
   wireroom bench http --clients 16 --history 1000000
+  wireroom bench soak --secs 1200 --kill-every 60
 
 Everything happens in a schema that is made for the run and dropped after it; the role must be allowed to make one. Use
 a database that nobody else works in: not because of the data, but because of the figures.";
@@ -54,9 +56,14 @@ pub enum Command {
     Idle(idle::Args),
     /// How fast is the HTTP API, beside the bare enqueue and a number of finished jobs?
     Http(http::Args),
+    /// A long run at a steady rate with workers that are killed: is a job lost or doubled, does anything grow?
+    Soak(soak::Args),
     /// One worker process of a bench.
     #[command(hide = true)]
     Worker(worker::Args),
+    /// One worker process of a soak.
+    #[command(hide = true)]
+    SoakWorker,
     /// The API process of a bench.
     #[command(hide = true)]
     Api,
@@ -66,13 +73,16 @@ pub enum Command {
 enum Measured {
     Figures(Figures),
     Http(http::Report),
+    Soak(soak::Report),
 }
 
 impl Measured {
+    /// To standard output. Fails when what was found is not good.
     fn print(self, json: bool) -> anyhow::Result<()> {
         match self {
             Self::Figures(figures) => figures.print(json),
             Self::Http(report) => report.print(json),
+            Self::Soak(report) => report.print(json),
         }
     }
 }
@@ -109,11 +119,13 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     let target = match &command {
         Command::Worker(args) => return worker::run(args).await,
         Command::Api => return api::run().await,
+        Command::SoakWorker => return soak::worker::run().await,
         Command::Drain(args) => &args.target,
         Command::Enqueue(args) => &args.target,
         Command::Latency(args) => &args.target,
         Command::Idle(args) => &args.target,
         Command::Http(args) => &args.target,
+        Command::Soak(args) => &args.target,
     };
     let json = target.json;
     let mut source = Source::load()?;
@@ -146,7 +158,10 @@ async fn measure(command: &Command, site: &Site) -> anyhow::Result<Measured> {
         Command::Latency(args) => latency::measure(args, site).await?,
         Command::Idle(args) => idle::measure(args, site).await?,
         Command::Http(args) => return http::measure(args, site).await.map(Measured::Http),
-        Command::Worker(_) | Command::Api => return Err(anyhow!("a part of a bench measures nothing by itself")),
+        Command::Soak(args) => return soak::measure(args, site).await.map(Measured::Soak),
+        Command::Worker(_) | Command::SoakWorker | Command::Api => {
+            return Err(anyhow!("a part of a bench measures nothing by itself"));
+        }
     };
     Ok(Measured::Figures(figures))
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// `bulk` slots of the only session; of many, each has one. Both are ordinary settings of a session.
-const SLOTS_OF_ONE: i32 = 2_000;
+pub const SLOTS_OF_ONE: i32 = 2_000;
 /// Jobs of one filling statement.
 const FILL: u64 = 1_000;
 
@@ -92,9 +92,14 @@ impl Site {
 
     /// Sessions, and what lies in the tables beside the measured jobs.
     pub async fn surround(&self, around: &Surroundings) -> anyhow::Result<Filled> {
+        let slots = if around.sessions == 1 { SLOTS_OF_ONE } else { 1 };
+        self.surround_with(around, slots).await
+    }
+
+    /// The same with so many `bulk` slots for each session.
+    pub async fn surround_with(&self, around: &Surroundings, slots: i32) -> anyhow::Result<Filled> {
         let pool = self.pool(1)?;
         let mut conn = pool.acquire().await.context("the database went away")?;
-        let slots = if around.sessions == 1 { SLOTS_OF_ONE } else { 1 };
         let count = usize::try_from(around.sessions).context("too many sessions")?;
         let sessions = bench::add_sessions(&mut conn, count, slots).await?;
         if around.history + around.future > 0 {

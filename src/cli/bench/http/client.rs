@@ -36,7 +36,10 @@ impl Client {
 
     /// Sends a request and reads the whole answer.
     pub async fn send(&mut self, request: &[u8]) -> anyhow::Result<Reply<'_>> {
-        self.stream.write_all(request).await.context("the API's connection broke")?;
+        self.stream
+            .write_all(request)
+            .await
+            .context("the API's connection broke")?;
         self.buffer.clear();
         let head_end = loop {
             if let Some(at) = head_end(&self.buffer) {
@@ -83,7 +86,10 @@ pub fn request(method: &str, target: &str, key: &str, body: Option<&str>) -> Vec
 /// Where the body begins.
 fn head_end(bytes: &[u8]) -> Option<usize> {
     let mark = b"\r\n\r\n";
-    bytes.windows(mark.len()).position(|part| part == mark).map(|at| at + mark.len())
+    bytes
+        .windows(mark.len())
+        .position(|part| part == mark)
+        .map(|at| at + mark.len())
 }
 
 /// The status, and how long the body is.
@@ -124,7 +130,10 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move {
             let (mut socket, _) = listener.accept().await.expect("a connection");
-            for parts in [["HTTP/1.1 200 OK\r\ncontent-le", "ngth: 5\r\n\r\nhe", "llo"], ["HTTP/1.1 404 No\r\nContent-Length: 0\r\n", "\r", "\n"]] {
+            for parts in [
+                ["HTTP/1.1 200 OK\r\ncontent-le", "ngth: 5\r\n\r\nhe", "llo"],
+                ["HTTP/1.1 404 No\r\nContent-Length: 0\r\n", "\r", "\n"],
+            ] {
                 let mut request = [0; 1024];
                 assert!(socket.read(&mut request).await.expect("a request") > 0);
                 for part in parts {

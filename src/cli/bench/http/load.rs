@@ -63,7 +63,11 @@ impl Load {
         let due = Arc::new(Mutex::new(due));
         let mut clients = Vec::new();
         for _ in 0..self.connections {
-            clients.push(Client::connect(self.address).await.context("the API takes no connection")?);
+            clients.push(
+                Client::connect(self.address)
+                    .await
+                    .context("the API takes no connection")?,
+            );
         }
         let begun = now_us();
         let mut senders = JoinSet::new();

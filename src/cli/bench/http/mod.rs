@@ -133,30 +133,62 @@ impl Bench<'_> {
         say("reading");
         let rate = f64::from(self.args.rate);
         let ready = self.load(READERS, 200, self.get("/readyz".into()));
-        report.routes.push(self.steady("GET /readyz", "open", &ready, rate).await?);
-        let targets: Vec<_> = jobs.iter().map(|id| request("GET", &format!("/v1/jobs/{id}"), &self.key, None)).collect();
-        let one = self.load(READERS, 200, Arc::new(move |nth| targets[nth as usize % targets.len()].clone()));
-        report.routes.push(self.steady("GET /v1/jobs/{id}", "open", &one, rate).await?);
+        report
+            .routes
+            .push(self.steady("GET /readyz", "open", &ready, rate).await?);
+        let targets: Vec<_> = jobs
+            .iter()
+            .map(|id| request("GET", &format!("/v1/jobs/{id}"), &self.key, None))
+            .collect();
+        let one = self.load(
+            READERS,
+            200,
+            Arc::new(move |nth| targets[nth as usize % targets.len()].clone()),
+        );
+        report
+            .routes
+            .push(self.steady("GET /v1/jobs/{id}", "open", &one, rate).await?);
         let by_session = format!("session={session}");
-        for filter in ["", "kind=scan", "state=failed", &by_session, "kind=publish&state=failed", "tag=rare"] {
-            let shown = if filter.starts_with("session") { "session=…" } else { filter };
+        for filter in [
+            "",
+            "kind=scan",
+            "state=failed",
+            &by_session,
+            "kind=publish&state=failed",
+            "tag=rare",
+        ] {
+            let shown = if filter.starts_with("session") {
+                "session=…"
+            } else {
+                filter
+            };
             let mark = if filter.is_empty() { "" } else { "?" };
             let first = self.load(READERS, 200, self.get(format!("/v1/jobs?{filter}")));
             let name = format!("GET /v1/jobs{mark}{shown}");
             report.routes.push(self.steady(&name, "open", &first, rate).await?);
-            let Some(cursor) = self.later_cursor(filter).await? else { continue };
+            let Some(cursor) = self.later_cursor(filter).await? else {
+                continue;
+            };
             let later = self.load(READERS, 200, self.get(format!("/v1/jobs?{filter}&cursor={cursor}")));
-            report.routes.push(self.steady(&format!("{name}, a later page"), "open", &later, rate).await?);
+            report.routes.push(
+                self.steady(&format!("{name}, a later page"), "open", &later, rate)
+                    .await?,
+            );
         }
         Ok(())
     }
 
     /// The cursor after some large pages; of a list that ends before, the last there is.
     async fn later_cursor(&self, filter: &str) -> anyhow::Result<Option<String>> {
-        let mut client = Client::connect(self.api.address).await.context("the API takes no connection")?;
+        let mut client = Client::connect(self.api.address)
+            .await
+            .context("the API takes no connection")?;
         let mut cursor: Option<String> = None;
         for _ in 0..LEAVES {
-            let from = cursor.as_ref().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+            let from = cursor
+                .as_ref()
+                .map(|cursor| format!("&cursor={cursor}"))
+                .unwrap_or_default();
             let target = format!("/v1/jobs?{filter}&limit={LEAFED}{from}");
             let reply = client.send(&request("GET", &target, &self.key, None)).await?;
             if reply.status != 200 {
@@ -171,11 +203,14 @@ impl Bench<'_> {
         Ok(cursor)
     }
 
-    /// A second of the same that does not count, then the time asked for.
+    /// A moment of the same that does not count, then the time asked for.
     async fn steady(&self, name: &str, kind: &'static str, load: &Load, rate: f64) -> anyhow::Result<Route> {
-        let warm_up = load.open(rate, 1.0, 0).await?;
+        let secs = f64::from(self.args.secs);
+        let warm_up = load.open(rate, (secs / 5.0).min(1.0), 0).await?;
         let cpu = self.api.cpu_us();
-        let took = load.open(rate, f64::from(self.args.secs), warm_up.latencies.len() as u64).await?;
+        let took = load
+            .open(rate, f64::from(self.args.secs), warm_up.latencies.len() as u64)
+            .await?;
         if load.wanted == 202 {
             self.post(&warm_up);
             self.post(&took);
