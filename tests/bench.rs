@@ -258,7 +258,8 @@ async fn the_api_is_measured_beside_the_enqueue_and_among_finished_jobs() {
         of("GET /v1/jobs/{id}", "open"),
         of("GET /v1/jobs", "open"),
         of("GET /v1/jobs?state=failed", "open"),
-        of("GET /v1/jobs?session=…, a later page", "open"),
+        of("GET /v1/jobs?session=…", "open"),
+        of("GET /v1/jobs?kind=scan, a later page", "open"),
     ] {
         positive(route, &["requests", "rate_per_s", "p50_ms", "p95_ms", "p99_ms"]);
     }

@@ -1,6 +1,6 @@
 //! Jobs as the API reads them: live and finished alike, and what a queued job waits for.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
@@ -199,8 +199,31 @@ pub(super) fn earliest_finish(id: Uuid) -> DateTime<Utc> {
             let (seconds, nanos) = timestamp.to_unix();
             DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
         })
-        .and_then(|made| made.checked_sub_signed(chrono::TimeDelta::hours(1)))
+        .and_then(|made| made.checked_sub_signed(CLOCKS_DIFFER))
         .unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+/// What the clocks of the process that made an id and of the database may differ by.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(1);
+
+/// An id that no job made at this time or later is below.
+fn ids_since(time: Option<DateTime<Utc>>) -> Uuid {
+    time.and_then(|time| first_id(time.checked_sub_signed(CLOCKS_DIFFER)?))
+        .unwrap_or(Uuid::nil())
+}
+
+/// An id that every job made before this time is below.
+fn ids_until(time: Option<DateTime<Utc>>) -> Uuid {
+    time.and_then(|time| first_id(time.checked_add_signed(CLOCKS_DIFFER)?))
+        .unwrap_or(Uuid::max())
+}
+
+/// The first of the ids of a millisecond; `None` when there can be none.
+fn first_id(time: DateTime<Utc>) -> Option<Uuid> {
+    let millis = u64::try_from(time.timestamp_millis())
+        .ok()
+        .filter(|millis| *millis < 1 << 48)?;
+    Some(Uuid::from_u128(u128::from(millis) << 80))
 }
 
 /// The job of that id.
@@ -294,13 +317,13 @@ pub async fn list(
             started_at, finished_at, cancel_requested_at, progress, result, error, tags AS "tags!", created_by,
             created_at AS "created_at!"
         FROM all_jobs
-        WHERE id < $1 AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR state = $3)
+        WHERE id >= $10 AND id < $1 AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR state = $3)
             AND ($4::text IS NULL OR pool = $4) AND ($5::uuid IS NULL OR session_id = $5)
             AND ($6::text IS NULL OR (tags @> ARRAY[$6] AND tags <> '{}')) AND ($7::timestamptz IS NULL OR created_at >= $7)
             AND ($8::timestamptz IS NULL OR created_at < $8)
         ORDER BY id DESC LIMIT $9"#,
-        // A plain comparison, so that a page far down starts at its place in the index.
-        before.map_or(Uuid::max(), |id| id.0),
+        // Plain comparisons, so that a page far down starts at its place in the index, and one of a time ends at its end.
+        before.map_or(Uuid::max(), |id| id.0).min(ids_until(filter.until)),
         filter.kind,
         filter.state.map(JobState::as_str),
         filter.pool,
@@ -309,6 +332,7 @@ pub async fn list(
         filter.since,
         filter.until,
         limit,
+        ids_since(filter.since),
     )
     .fetch_all(&mut *transaction)
     .await
@@ -347,4 +371,24 @@ pub async fn place_facts(executor: impl PgExecutor<'_>, places: &[Place]) -> Res
     .fetch_all(executor)
     .await
     .map_err(failed("place_facts"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_bounds_the_ids_of_its_jobs() {
+        let id = JobId::generate().0;
+        let made = earliest_finish(id) + CLOCKS_DIFFER;
+        let hours = |hours| made.checked_add_signed(TimeDelta::hours(hours));
+        assert!(ids_since(Some(made)) <= id && id < ids_until(Some(made)));
+        assert!(ids_since(hours(2)) > id, "it was made long before");
+        assert!(ids_until(hours(-2)) < id, "it was made long after");
+        assert_eq!((ids_since(None), ids_until(None)), (Uuid::nil(), Uuid::max()));
+        // Times that no id has bound nothing.
+        assert_eq!(ids_since(Some(DateTime::<Utc>::MIN_UTC)), Uuid::nil());
+        assert_eq!(ids_until(Some(DateTime::<Utc>::MAX_UTC)), Uuid::max());
+        assert_eq!(ids_since(DateTime::from_timestamp(-100_000, 0)), Uuid::nil());
+    }
 }

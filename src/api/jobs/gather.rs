@@ -172,7 +172,14 @@ async fn store_all(state: &State, line: &mut Line, entries: Vec<Entry>) {
                 let _ = entry.answer.send(stored.map_err(Failed::into_problem));
             }
         }
-        Err(failed) => fail_all(entries, failed.into_problem()),
+        Err(failed) => {
+            let (problem, mut entries) = (failed.into_problem(), entries);
+            if problem.code() == Code::DatabaseUnavailable {
+                // Whoever has come meanwhile need not find that out again.
+                entries.append(&mut state.gather.lock().waiting);
+            }
+            fail_all(entries, problem);
+        }
     }
 }
 

@@ -16,6 +16,9 @@ use crate::cli::bench::now_us;
 /// An open loop that is this far behind will not catch up.
 const TOO_LATE: i64 = 20_000_000;
 
+/// Numbers of requests, and when they are due; at once, without a time.
+type Due = (u64, Option<i64>);
+
 /// Makes the n-th request's bytes.
 pub type Requests = Arc<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
 
@@ -59,7 +62,7 @@ impl Load {
         took
     }
 
-    async fn send_all(&self, due: mpsc::UnboundedReceiver<(u64, Option<i64>)>) -> anyhow::Result<Took> {
+    async fn send_all(&self, due: mpsc::UnboundedReceiver<Due>) -> anyhow::Result<Took> {
         let due = Arc::new(Mutex::new(due));
         let mut clients = Vec::new();
         for _ in 0..self.connections {
@@ -89,7 +92,7 @@ impl Load {
 async fn send_due(
     mut client: Client,
     load: Load,
-    due: Arc<Mutex<mpsc::UnboundedReceiver<(u64, Option<i64>)>>>,
+    due: Arc<Mutex<mpsc::UnboundedReceiver<Due>>>,
 ) -> anyhow::Result<Vec<i64>> {
     let mut latencies = Vec::new();
     loop {
@@ -118,7 +121,7 @@ async fn send_due(
 
 /// Says when requests are due. On a thread of its own: the runtime's timers are a millisecond coarse.
 #[expect(clippy::disallowed_methods, reason = "this thread is not the runtime's")]
-fn pace(due: &mpsc::UnboundedSender<(u64, Option<i64>)>, per_second: f64, secs: f64, from: u64) {
+fn pace(due: &mpsc::UnboundedSender<Due>, per_second: f64, secs: f64, from: u64) {
     let begun = now_us();
     let end = begun + micros(secs);
     for nth in 0_u32.. {

@@ -132,7 +132,7 @@ impl Bench<'_> {
     async fn reads(&self, report: &mut Report, jobs: &[JobId], session: &str) -> anyhow::Result<()> {
         say("reading");
         let rate = f64::from(self.args.rate);
-        let ready = self.load(READERS, 200, self.get("/readyz".into()));
+        let ready = self.load(READERS, 200, self.get("/readyz"));
         report
             .routes
             .push(self.steady("GET /readyz", "open", &ready, rate).await?);
@@ -143,7 +143,7 @@ impl Bench<'_> {
         let one = self.load(
             READERS,
             200,
-            Arc::new(move |nth| targets[nth as usize % targets.len()].clone()),
+            Arc::new(move |nth| targets[usize::try_from(nth).unwrap_or(0) % targets.len()].clone()),
         );
         report
             .routes
@@ -163,13 +163,13 @@ impl Bench<'_> {
                 filter
             };
             let mark = if filter.is_empty() { "" } else { "?" };
-            let first = self.load(READERS, 200, self.get(format!("/v1/jobs?{filter}")));
+            let first = self.load(READERS, 200, self.get(&format!("/v1/jobs?{filter}")));
             let name = format!("GET /v1/jobs{mark}{shown}");
             report.routes.push(self.steady(&name, "open", &first, rate).await?);
             let Some(cursor) = self.later_cursor(filter).await? else {
                 continue;
             };
-            let later = self.load(READERS, 200, self.get(format!("/v1/jobs?{filter}&cursor={cursor}")));
+            let later = self.load(READERS, 200, self.get(&format!("/v1/jobs?{filter}&cursor={cursor}")));
             report.routes.push(
                 self.steady(&format!("{name}, a later page"), "open", &later, rate)
                     .await?,
@@ -227,8 +227,8 @@ impl Bench<'_> {
         }
     }
 
-    fn get(&self, target: String) -> Requests {
-        let bytes = request("GET", &target, &self.key, None);
+    fn get(&self, target: &str) -> Requests {
+        let bytes = request("GET", target, &self.key, None);
         Arc::new(move |_| bytes.clone())
     }
 

@@ -26,7 +26,8 @@ pub struct Report {
 /// One route under one load.
 #[derive(Debug, Serialize)]
 pub struct Route {
-    route: String,
+    #[serde(rename = "route")]
+    name: String,
     /// `closed`: the next request when the last is answered; `half`: at half the rate of that; `open`: at the rate asked for.
     load: &'static str,
     requests: u64,
@@ -41,13 +42,13 @@ pub struct Route {
 }
 
 impl Route {
-    pub fn new(route: &str, load: &'static str, took: Took, cpu_us: Option<u64>) -> Self {
+    pub fn new(name: &str, load: &'static str, took: Took, cpu_us: Option<u64>) -> Self {
         let mut latencies = took.latencies;
         latencies.sort_unstable();
         let requests = latencies.len() as u64;
         let at = |per_cent| quantile(&latencies, per_cent).map(|micros| rounded(micros_to_secs(micros) * 1e3, 3));
         Self {
-            route: route.to_owned(),
+            name: name.to_owned(),
             load,
             requests,
             rate_per_s: rounded(count(requests) / micros_to_secs(took.micros.max(1)), 1),
@@ -106,7 +107,7 @@ impl Report {
         for route in &self.routes {
             println!(
                 "  {:<46}{:<8}{:>9}{:>9}{:>9}{:>9}{:>11}{:>12}",
-                route.route,
+                route.name,
                 route.load,
                 route.rate_per_s,
                 shown(route.p50_ms),
@@ -121,7 +122,7 @@ impl Report {
     }
 
     fn compare(&mut self) {
-        let readyz = self.routes.iter().find(|route| route.route == "GET /readyz");
+        let readyz = self.routes.iter().find(|route| route.name == "GET /readyz");
         let Some(readyz) = readyz.and_then(|route| route.p99_ms).filter(|p99| *p99 > 0.0) else {
             return;
         };
