@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn the_rate_is_kept_over_any_time() {
         assert_eq!(due(Duration::from_millis(20), 100), 2);
-        assert_eq!(due(Duration::from_secs(86_400), 100_000), 8_640_000_000);
+        assert_eq!(due(Duration::from_hours(24), 100_000), 8_640_000_000);
         assert_eq!(due(Duration::ZERO, 100), 0);
     }
 }

@@ -69,6 +69,7 @@ impl Squad {
         let mut child = Command::new(program)
             .args(["bench", "soak-worker"])
             .env("DATABASE_URL", &self.url)
+            .env("WIREROOM_LOG", log_filter())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -164,6 +165,12 @@ impl Squad {
         }
         Ok(())
     }
+}
+
+/// What a worker logs: not a line for each of the many jobs that were taken back from one that was killed.
+fn log_filter() -> String {
+    let asked = std::env::var("WIREROOM_LOG").unwrap_or_else(|_| "info".to_owned());
+    format!("{asked},wireroom::queue::upkeep=error")
 }
 
 /// Passes a worker's lines on, then its end.
