@@ -30,6 +30,8 @@ pub struct Options {
     pub variables: Vec<(&'static str, String)>,
     /// A Postgres server for this test alone.
     pub own_server: bool,
+    /// The program of all processes, when it is not this build's: it migrates its database itself.
+    pub program: Option<String>,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             sandbox: SandboxConfig::default(),
             variables: Vec::new(),
             own_server: false,
+            program: None,
         }
     }
 }
@@ -100,6 +103,14 @@ impl Database {
         &self.pool
     }
 
+    /// Takes all of the schema away, as in a database that was never migrated.
+    pub async fn empty(&self) {
+        sqlx::raw_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+            .execute(&self.pool)
+            .await
+            .expect("emptied");
+    }
+
     /// Stops the server as a crash does and starts it again. For a server of the test's own.
     pub async fn crash(&mut self) {
         let Owner::Own(cluster, _) = &mut self.owner else {
@@ -116,6 +127,7 @@ pub struct Stack {
     api: Process,
     pub api_addr: SocketAddr,
     pub key: String,
+    program: String,
     variables: Vec<(String, String)>,
     client: Client,
     /// Holds the sandbox's public key for as long as processes read it.
@@ -140,11 +152,16 @@ impl Stack {
         let key_file: PathBuf = files.path().join("sandbox.pem");
         std::fs::write(&key_file, sandbox.public_key_pem()).expect("written");
         let variables = variables(&database, &sandbox, &key_file, &options.variables);
-        for account in &options.accounts {
-            import(&variables, account).await;
+        let program = options.program.clone().unwrap_or_else(|| THIS_BUILD.to_owned());
+        if options.program.is_some() {
+            database.empty().await;
+            complete(&program, &["migrate"], &variables).await;
         }
-        let key = create_key(&variables).await;
-        let mut api = spawn(&["api"], &variables);
+        for account in &options.accounts {
+            complete(&program, &["session", "import-sandbox", account], &variables).await;
+        }
+        let key = create_key(&program, &variables).await;
+        let mut api = spawn(&program, &["api"], &variables);
         let api_addr = listening(&mut api).await;
         Self {
             database,
@@ -152,6 +169,7 @@ impl Stack {
             api,
             api_addr,
             key,
+            program,
             variables,
             client: http_client(),
             _files: files,
@@ -169,9 +187,31 @@ impl Stack {
             variables.retain(|(known, _)| known != name);
             variables.push(((*name).to_owned(), value.clone()));
         }
-        let mut worker = spawn(&["worker"], &variables);
+        let mut worker = spawn(&self.program, &["worker"], &variables);
         worker.wait_for_line("worker is ready", START_BOUND).await;
         worker
+    }
+
+    /// From here on processes are of this build: those that run stay what they are.
+    pub fn upgrade(&mut self) {
+        THIS_BUILD.clone_into(&mut self.program);
+    }
+
+    /// Runs a command of the program that new processes are of; it must succeed. Returns what it wrote.
+    pub async fn command(&self, arguments: &[&str]) -> String {
+        complete(&self.program, arguments, &self.variables).await
+    }
+
+    /// Starts one more API; requests go to it from here on. Returns the one they went to.
+    pub async fn replace_api(&mut self) -> Process {
+        let mut api = spawn(&self.program, &["api"], &self.variables);
+        self.api_addr = listening(&mut api).await;
+        std::mem::replace(&mut self.api, api)
+    }
+
+    /// The client of requests, with the operator's key to go with it: for a task of its own.
+    pub fn client(&self) -> (Client, String) {
+        (self.client.clone(), self.key.clone())
     }
 
     /// Ends the API as a deploy does.
@@ -352,25 +392,27 @@ pub fn http_client() -> Client {
     Client::new()
 }
 
-fn spawn(arguments: &[&str], variables: &[(String, String)]) -> Process {
+/// The program under test.
+const THIS_BUILD: &str = env!("CARGO_BIN_EXE_wireroom");
+
+fn spawn(program: &str, arguments: &[&str], variables: &[(String, String)]) -> Process {
     let variables: Vec<(&str, &str)> = variables
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
-    Process::wireroom(arguments, &variables)
+    Process::start(program, arguments, &variables)
 }
 
-async fn import(variables: &[(String, String)], account: &str) {
-    let mut process = spawn(&["session", "import-sandbox", account], variables);
+/// Runs a command that must succeed; returns what it wrote.
+async fn complete(program: &str, arguments: &[&str], variables: &[(String, String)]) -> String {
+    let mut process = spawn(program, arguments, variables);
     let status = process.wait_for_end(START_BOUND).await;
     assert!(status.success(), "{}", process.output());
+    process.output()
 }
 
-async fn create_key(variables: &[(String, String)]) -> String {
-    let mut process = spawn(&["keys", "create", "--label", "test", "--scope", "admin"], variables);
-    let status = process.wait_for_end(START_BOUND).await;
-    let output = process.output();
-    assert!(status.success(), "{output}");
+async fn create_key(program: &str, variables: &[(String, String)]) -> String {
+    let output = complete(program, &["keys", "create", "--label", "test", "--scope", "admin"], variables).await;
     let key = output.split_whitespace().find(|word| word.starts_with("wr_"));
     key.unwrap_or_else(|| panic!("no key in {output}")).to_owned()
 }

@@ -1,0 +1,13 @@
+-- What an older release may run with. Each migration after the first release adds its row: the newest migration of the oldest
+-- release whose processes run correctly with the schema as it is after this one. A process that finds migrations it does not
+-- know starts when each of them has a row that admits it, and refuses otherwise. How to choose: docs/MIGRATIONS.md.
+CREATE TABLE schema_compatibility (
+    migration bigint PRIMARY KEY,
+    oldest_release bigint NOT NULL CHECK (oldest_release < migration)
+);
+-- The first: one that landed with this table, and expands too.
+INSERT INTO schema_compatibility (migration, oldest_release) VALUES (20261121000001, 20261120000015),
+    (20261121000002, 20261120000015);
+
+-- What rate limits count the jobs of a schedule by; null: nothing. A worker of the release before makes such a job without it.
+ALTER TABLE schedules ADD COLUMN limit_key text CHECK (length(limit_key) BETWEEN 1 AND 128);
