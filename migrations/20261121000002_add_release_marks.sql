@@ -11,3 +11,11 @@ INSERT INTO schema_compatibility (migration, oldest_release) VALUES (20261121000
 
 -- What rate limits count the jobs of a schedule by; null: nothing. A worker of the release before makes such a job without it.
 ALTER TABLE schedules ADD COLUMN limit_key text CHECK (length(limit_key) BETWEEN 1 AND 128);
+
+-- Which jobs a batch was made of, for as long as the batch is kept; a finished job does not know its batch. Rows are written
+-- when the batch is: those that the release before made meanwhile have none.
+CREATE TABLE batch_jobs (
+    batch_id uuid NOT NULL REFERENCES batches (id) ON DELETE CASCADE,
+    job_id uuid NOT NULL,
+    PRIMARY KEY (batch_id, job_id)
+);

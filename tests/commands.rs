@@ -104,12 +104,22 @@ async fn a_newer_schema_that_admits_this_release_is_run_with_and_warned_of_once(
     let (succeeded, output) = run(&["migrate"], &variables).await;
     assert!(succeeded && output.contains("newer release"), "{output}");
     let (healthy, output) = run(&["doctor"], &variables).await;
-    assert!(healthy && output.contains("migration 99990101000000 is of a newer Wireroom"), "{output}");
+    assert!(
+        healthy && output.contains("migration 99990101000000 is of a newer Wireroom"),
+        "{output}"
+    );
     let mut api = Process::wireroom(&["api"], &variables);
     let line = api.wait_for_line("http://127.0.0.1:", BOUND).await;
     let (_, address) = line.split_once("http://").expect("waited for");
-    let address = address.split(|c: char| !c.is_ascii_digit() && !".:".contains(c)).next().unwrap_or_default();
-    let ready = http_client().get(format!("http://{address}/readyz")).send().await.expect("answered");
+    let address = address
+        .split(|c: char| !c.is_ascii_digit() && !".:".contains(c))
+        .next()
+        .unwrap_or_default();
+    let ready = http_client()
+        .get(format!("http://{address}/readyz"))
+        .send()
+        .await
+        .expect("answered");
     assert_eq!(ready.status(), 200);
     let output = api.output();
     assert_eq!(output.matches("migrated by a newer release").count(), 1, "{output}");

@@ -4,10 +4,9 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -122,51 +121,17 @@ async fn exits_cleanly(mut process: Process) {
     assert!(status.success(), "{status}: {}", process.output());
 }
 
-/// A tick each second, for as long as the test takes.
-async fn every_second(stack: &Stack) -> String {
-    let body = json!({
-        "name": "each second", "cron": "* * * * * *", "job": { "kind": "join", "args": { "chat": CHAT } },
-        "missed": "all", "missed_max": 1000,
-    });
-    let response = stack.request(Method::POST, "/v1/schedules").json(&body).send().await.expect("answered");
-    let status = response.status();
-    let schedule: Value = response.json().await.expect("JSON");
-    assert_eq!(status, StatusCode::CREATED, "{schedule}");
-    schedule["id"].as_str().expect("an id").to_owned()
-}
-
-/// Waits until two more ticks were taken from now on.
-async fn ticks_go_on(stack: &Stack) {
-    let query = "SELECT count(*) FROM schedule_ticks";
-    let wanted = stack.figure(query).await + 2;
-    eventually(JOB_BOUND, async || match stack.figure(query).await {
-        ticks if ticks >= wanted => Ok(()),
-        ticks => Err(ticks),
-    })
-    .await;
-}
-
-/// Every second from the first tick to the last has one tick, with one job.
-async fn no_tick_is_lost_or_doubled(stack: &Stack) {
-    let query = "SELECT count(*), count(DISTINCT tick_at), count(DISTINCT job_id),
-            extract(epoch FROM max(tick_at) - min(tick_at))::bigint + 1 FROM schedule_ticks";
-    let (ticks, times, jobs, seconds): (i64, i64, i64, i64) = sqlx::query_as(query)
-        .fetch_one(stack.database.pool())
-        .await
-        .expect("answered");
-    assert!(ticks >= 6, "{ticks} ticks");
-    assert_eq!((ticks, ticks, ticks), (times, jobs, seconds));
-    let twice = "SELECT count(*) FROM (SELECT id FROM finished_jobs GROUP BY id HAVING count(*) > 1) d";
-    assert_eq!(stack.figure(twice).await, 0, "a job has two results");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by .ci/previous"]
 async fn the_previous_release_runs_on_while_this_one_is_deployed() {
     let previous = std::env::var("PREVIOUS_WIREROOM").expect("PREVIOUS_WIREROOM names the previous release's program");
     let accounts = vec!["alice", "bob"];
     let program = Some(previous.clone());
-    let options = Options { accounts, program, ..Options::default() };
+    let options = Options {
+        accounts,
+        program,
+        ..Options::default()
+    };
     let mut stack = Stack::with(options).await;
     let knows_marks = stack.figure(MARKS_TABLE).await == 1;
     let old_worker = stack.worker().await;
@@ -176,7 +141,7 @@ async fn the_previous_release_runs_on_while_this_one_is_deployed() {
             .await;
         assert_eq!(stack.finished(&id).await["state"], "succeeded");
     }
-    let schedule = every_second(&stack).await;
+    let schedule = stack.schedule_each_second(CHAT).await;
     let old_load = Load::start(&stack, "old", stack.api_addr);
     old_load.goes_on(5).await;
 
@@ -185,7 +150,7 @@ async fn the_previous_release_runs_on_while_this_one_is_deployed() {
     let output = stack.command(&["migrate"]).await;
     let migrated = !output.contains("; 0 migration(s)");
     old_load.goes_on(10).await;
-    ticks_go_on(&stack).await;
+    stack.ticks_go_on(2).await;
 
     // Both releases beside each other: each takes jobs of the other's API.
     let new_worker = stack.worker().await;
@@ -194,28 +159,30 @@ async fn the_previous_release_runs_on_while_this_one_is_deployed() {
     share_the_work(&stack, 2).await;
     old_load.goes_on(5).await;
     new_load.goes_on(5).await;
-    ticks_go_on(&stack).await;
+    stack.ticks_go_on(2).await;
 
     // The old ones go.
     let mut texts = old_load.end().await;
     exits_cleanly(old_worker).await;
     exits_cleanly(old_api).await;
     new_load.goes_on(5).await;
-    ticks_go_on(&stack).await;
+    stack.ticks_go_on(2).await;
     if migrated {
         roll_back(&stack, &previous, knows_marks).await;
     }
     texts.extend(new_load.end().await);
 
-    let deleted = stack.request(Method::DELETE, &format!("/v1/schedules/{schedule}"));
-    no_tick_is_lost_or_doubled(&stack).await;
-    assert_eq!(deleted.send().await.expect("answered").status(), StatusCode::NO_CONTENT);
+    stack.end_of_each_second(&schedule).await;
+    let twice = "SELECT count(*) FROM (SELECT id FROM finished_jobs GROUP BY id HAVING count(*) > 1) d";
+    assert_eq!(stack.figure(twice).await, 0, "a job has two results");
     for text in &texts {
         assert_eq!(stack.count_messages("harbour_market", text), 1, "{text}");
     }
-    eventually(JOB_BOUND, async || match stack.figure("SELECT count(*) FROM jobs").await {
-        0 => Ok(()),
-        left => Err(left),
+    eventually(JOB_BOUND, async || {
+        match stack.figure("SELECT count(*) FROM jobs").await {
+            0 => Ok(()),
+            left => Err(left),
+        }
     })
     .await;
     let failed = "SELECT count(*) FROM finished_jobs WHERE state <> 'succeeded'";
@@ -243,6 +210,10 @@ async fn roll_back(stack: &Stack, previous: &str, knows_marks: bool) {
         exits_cleanly(worker).await;
     } else {
         let status = worker.wait_for_end(START_BOUND).await;
-        assert!(!status.success() && worker.output().contains("newer Wireroom"), "{}", worker.output());
+        assert!(
+            !status.success() && worker.output().contains("newer Wireroom"),
+            "{}",
+            worker.output()
+        );
     }
 }

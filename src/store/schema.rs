@@ -278,15 +278,30 @@ mod tests {
         let needs = newest_own() + 1;
         let state = state_after(TOMORROW, Some(needs)).await;
         let version = TOMORROW;
-        assert_eq!(state, SchemaState::Ahead { version, needs: Some(needs) });
+        assert_eq!(
+            state,
+            SchemaState::Ahead {
+                version,
+                needs: Some(needs)
+            }
+        );
         let error = refuse(state).expect_err("refused").to_string();
-        assert!(error.contains(&format!("needs a release with migration {needs} or later")), "{error}");
+        assert!(
+            error.contains(&format!("needs a release with migration {needs} or later")),
+            "{error}"
+        );
     }
 
     #[tokio::test]
     async fn a_newer_schema_without_a_mark_is_ahead() {
         let state = state_after(TOMORROW, None).await;
-        assert_eq!(state, SchemaState::Ahead { version: TOMORROW, needs: None });
+        assert_eq!(
+            state,
+            SchemaState::Ahead {
+                version: TOMORROW,
+                needs: None
+            }
+        );
     }
 
     #[tokio::test]

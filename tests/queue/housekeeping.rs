@@ -49,6 +49,29 @@ async fn old_days_are_detached_then_dropped_and_young_ones_stay() {
 }
 
 #[tokio::test]
+async fn a_stopped_worker_stays_stopped_whatever_beat_comes_late() {
+    let bed = Bed::new().await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    let facts = facts();
+    let state = async || -> String {
+        sqlx::query_scalar("SELECT state FROM workers WHERE id = $1")
+            .bind(facts.id.0)
+            .fetch_one(bed.pool())
+            .await
+            .unwrap()
+    };
+    for said in [WorkerState::Running, WorkerState::Draining, WorkerState::Stopped] {
+        beat(&mut conn, &facts, said, &[]).await.unwrap();
+        assert_eq!(state().await, said.as_str());
+    }
+    // Beats that were under way when the process said its last.
+    for late in [WorkerState::Draining, WorkerState::Running] {
+        beat(&mut conn, &facts, late, &[]).await.unwrap();
+        assert_eq!(state().await, "stopped");
+    }
+}
+
+#[tokio::test]
 async fn old_rows_go_in_batches_and_live_effects_stay() {
     let bed = Bed::new().await;
     let live = bed.enqueue_one(job()).await;

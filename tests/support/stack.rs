@@ -348,6 +348,48 @@ impl Stack {
             .expect("answered")
     }
 
+    /// Makes a schedule that joins `chat` at every second, and makes up for seconds that nobody took in time.
+    pub async fn schedule_each_second(&self, chat: &str) -> String {
+        let body = json!({
+            "name": "each second", "cron": "* * * * * *", "job": { "kind": "join", "args": { "chat": chat } },
+            "missed": "all", "missed_max": 1000,
+        });
+        let request = self.request(Method::POST, "/v1/schedules").json(&body);
+        let response = request.send().await.expect("answered");
+        let status = response.status();
+        let schedule: Value = response.json().await.expect("JSON");
+        assert_eq!(status, StatusCode::CREATED, "{schedule}");
+        schedule["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Waits until so many more ticks were taken from now on.
+    pub async fn ticks_go_on(&self, more: i64) {
+        let query = "SELECT count(*) FROM schedule_ticks";
+        let wanted = self.figure(query).await + more;
+        eventually(JOB_BOUND, async || match self.figure(query).await {
+            ticks if ticks >= wanted => Ok(()),
+            ticks => Err(ticks),
+        })
+        .await;
+    }
+
+    /// Removes the schedule of [`Stack::schedule_each_second`]: each second from its first tick to its last has one tick,
+    /// each tick one job, and each job was made by a tick.
+    pub async fn end_of_each_second(&self, schedule: &str) {
+        let query = "SELECT count(*), count(DISTINCT tick_at), count(DISTINCT job_id),
+                extract(epoch FROM max(tick_at) - min(tick_at))::bigint + 1,
+                (SELECT count(*) FROM all_jobs WHERE created_by LIKE 'schedule:%')
+            FROM schedule_ticks";
+        let (ticks, times, with_job, seconds, jobs): (i64, i64, i64, i64, i64) = sqlx::query_as(query)
+            .fetch_one(self.database.pool())
+            .await
+            .expect("answered");
+        assert!(ticks >= 5, "{ticks} ticks");
+        assert_eq!((ticks, ticks, ticks, ticks), (times, with_job, seconds, jobs));
+        let request = self.request(Method::DELETE, &format!("/v1/schedules/{schedule}"));
+        assert_eq!(request.send().await.expect("answered").status(), StatusCode::NO_CONTENT);
+    }
+
     /// The end of a test: no key was used from two places, no job is left running.
     pub async fn finish(self) {
         assert_eq!(self.sandbox.incidents(), [], "a key was used from two places");
@@ -412,7 +454,12 @@ async fn complete(program: &str, arguments: &[&str], variables: &[(String, Strin
 }
 
 async fn create_key(program: &str, variables: &[(String, String)]) -> String {
-    let output = complete(program, &["keys", "create", "--label", "test", "--scope", "admin"], variables).await;
+    let output = complete(
+        program,
+        &["keys", "create", "--label", "test", "--scope", "admin"],
+        variables,
+    )
+    .await;
     let key = output.split_whitespace().find(|word| word.starts_with("wr_"));
     key.unwrap_or_else(|| panic!("no key in {output}")).to_owned()
 }

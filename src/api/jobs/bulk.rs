@@ -59,6 +59,10 @@ pub struct FilterBody {
     #[serde(default)]
     #[schemars(example = &"campaign:spring")]
     tag: Option<String>,
+    /// Only jobs of the batch with this id.
+    #[serde(default)]
+    #[schemars(extend("format" = "uuid"))]
+    batch: Option<String>,
     /// Only jobs made at this time (RFC 3339) or later.
     #[serde(default)]
     #[schemars(extend("format" = "date-time"))]
@@ -374,6 +378,11 @@ fn parsed(filter: &FilterBody) -> Result<JobFilter<'_>, Problem> {
             .parse()
             .map_err(|_| body::invalid("filter.session", "must be a session's id."))
     });
+    let batch = filter.batch.as_deref().map(|batch| {
+        batch
+            .parse()
+            .map_err(|_| body::invalid("filter.batch", "must be a batch's id."))
+    });
     let parsed = JobFilter {
         kind: kind.transpose()?,
         state: state.transpose()?,
@@ -382,6 +391,7 @@ fn parsed(filter: &FilterBody) -> Result<JobFilter<'_>, Problem> {
         tag: filter.tag.as_deref(),
         since: body::time("filter.since", filter.since.as_deref())?,
         until: body::time("filter.until", filter.until.as_deref())?,
+        batch: batch.transpose()?,
     };
     let empty = told(filter)
         .as_object()
