@@ -1,6 +1,6 @@
 -- What an older release may run with. Each migration after the first release adds its row: the newest migration of the oldest
 -- release whose processes run correctly with the schema as it is after this one. A process that finds migrations it does not
--- know starts when each of them has a row that admits it, and refuses otherwise. How to choose: docs/MIGRATIONS.md.
+-- know starts when each of them has a row that admits it, and refuses otherwise. How to choose: migrations/README.md.
 CREATE TABLE schema_compatibility (
     migration bigint PRIMARY KEY,
     oldest_release bigint NOT NULL CHECK (oldest_release < migration)

@@ -144,6 +144,7 @@ async fn the_previous_release_runs_on_while_this_one_is_deployed() {
     let schedule = stack.schedule_each_second(CHAT).await;
     let old_load = Load::start(&stack, "old", stack.api_addr);
     old_load.goes_on(5).await;
+    stack.ticks_go_on(2).await;
 
     // The schema changes under both of them.
     stack.upgrade();

@@ -1,5 +1,5 @@
 //! The schema's version: applying migrations, and refusing a database this program does not know, unless the newer release
-//! that migrated it says that this one may still run with it (docs/MIGRATIONS.md).
+//! that migrated it says that this one may still run with it (migrations/README.md).
 
 use std::collections::HashMap;
 
@@ -238,7 +238,7 @@ mod tests {
             .collect();
         assert!(
             silent.is_empty(),
-            "{silent:?}: insert the row of schema_compatibility as docs/MIGRATIONS.md says"
+            "{silent:?}: insert the row of schema_compatibility as migrations/README.md says"
         );
     }
 
