@@ -5,9 +5,10 @@ CREATE TABLE schema_compatibility (
     migration bigint PRIMARY KEY,
     oldest_release bigint NOT NULL CHECK (oldest_release < migration)
 );
--- The first: one that landed with this table, and expands too.
-INSERT INTO schema_compatibility (migration, oldest_release) VALUES (20261121000001, 20261120000015),
-    (20261121000002, 20261120000015);
+-- This one, and those that came with it in the same release: all of them expand.
+INSERT INTO schema_compatibility (migration, oldest_release)
+SELECT migration, 20261120000015 FROM unnest(ARRAY[20261121000001, 20261121000002, 20261121000003, 20261121000004,
+    20261121000005, 20261121000090]) AS migration;
 
 -- What rate limits count the jobs of a schedule by; null: nothing. A worker of the release before makes such a job without it.
 ALTER TABLE schedules ADD COLUMN limit_key text CHECK (length(limit_key) BETWEEN 1 AND 128);
@@ -19,3 +20,15 @@ CREATE TABLE batch_jobs (
     job_id uuid NOT NULL,
     PRIMARY KEY (batch_id, job_id)
 );
+
+-- The audit log has a row for each request that changed something, and none for ever: what is older than a year may be
+-- deleted, and nothing of it may be changed.
+CREATE FUNCTION refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'DELETE' AND OLD.at < wireroom_now() - interval '365 days' THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION 'audit_log is append-only; rows older than 365 days may be deleted';
+END $$;
+CREATE OR REPLACE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE ON audit_log
+    FOR EACH ROW EXECUTE FUNCTION refuse_audit_change();

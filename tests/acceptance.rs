@@ -52,9 +52,13 @@ fn wrong(root: &Path, reference: &str) -> Option<String> {
     }
     let ignored = attributes.iter().find(|line| line.starts_with("#[ignore"))?;
     // `#[ignore = "run by <script>"]`, where the script is a step of what must hold.
-    let script = ignored.split("\"run by ").nth(1).and_then(|rest| rest.split('"').next());
+    let script = ignored
+        .split("\"run by ")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next());
     let steps = fs::read_to_string(root.join(STEPS)).unwrap_or_default();
-    let is_run = script.is_some_and(|script| steps.contains(&format!("bash {script}\n")) && root.join(script).is_file());
+    let is_run =
+        script.is_some_and(|script| steps.contains(&format!("bash {script}\n")) && root.join(script).is_file());
     (!is_run).then(|| format!("{reference} is ignored, and {STEPS} has no step that runs it"))
 }
 

@@ -316,6 +316,19 @@ async fn the_demo_runs_a_job_of_each_kind_and_ends() {
 }
 
 #[tokio::test]
+async fn a_demo_that_nobody_reads_any_more_ends_quietly() {
+    let program = env!("CARGO_BIN_EXE_wireroom");
+    let script = format!("{program} dev --demo --listen 127.0.0.1:0 | head -n 1; echo the end");
+    let mut shell = Process::start("/bin/sh", &["-c", &script], &[]);
+    let status = shell.wait_for_end(BOUND).await;
+    let output = shell.output();
+    assert!(status.success() && output.contains("Wireroom is ready"), "{output}");
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.last(), Some(&"the end"), "{output}");
+    assert!(!output.contains("panicked") && !output.contains("error:"), "{output}");
+}
+
+#[tokio::test]
 async fn a_demo_that_fails_says_why_and_ends_badly() {
     let database = TestDatabase::new().await;
     sqlx::raw_sql(

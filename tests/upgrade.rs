@@ -1,5 +1,6 @@
 //! A deploy: the previous release's processes run on while the schema becomes this one's, and beside this release's after it.
-//! Run by `.ci/previous`, which builds the previous release and names its program in `PREVIOUS_WIREROOM`.
+//! Run by `.ci/previous`, which builds the previous release and names its program in `PREVIOUS_WIREROOM`, and its source in
+//! `PREVIOUS_SOURCE`.
 
 use std::{
     net::SocketAddr,
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     process::Process,
-    stack::{JOB_BOUND, Options, START_BOUND, Stack},
+    stack::{JOB_BOUND, Options, Program, START_BOUND, Stack},
     wait::eventually,
 };
 
@@ -96,6 +97,13 @@ async fn publish(client: &Client, key: &str, api: SocketAddr, text: &str) {
     .await;
 }
 
+fn previous_release() -> Program {
+    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is set by .ci/previous"));
+    let example = format!("{}/.env.example", variable("PREVIOUS_SOURCE"));
+    let known = std::fs::read_to_string(&example).unwrap_or_else(|error| panic!("{example}: {error}"));
+    Program::other(variable("PREVIOUS_WIREROOM"), known)
+}
+
 /// Waits until `count` workers each have succeeded with a job that was enqueued from now on.
 async fn share_the_work(stack: &Stack, count: i64) {
     let since: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("SELECT wireroom_now()")
@@ -124,7 +132,7 @@ async fn exits_cleanly(mut process: Process) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by .ci/previous"]
 async fn the_previous_release_runs_on_while_this_one_is_deployed() {
-    let previous = std::env::var("PREVIOUS_WIREROOM").expect("PREVIOUS_WIREROOM names the previous release's program");
+    let previous = previous_release();
     let accounts = vec!["alice", "bob"];
     let program = Some(previous.clone());
     let options = Options {
@@ -196,13 +204,8 @@ const MARKS_TABLE: &str = "SELECT count(*) FROM pg_class WHERE relname = 'schema
 
 /// The previous release, started again on the new schema: it runs when this release says that it may, and says so once; one
 /// from before such marks refuses.
-async fn roll_back(stack: &Stack, previous: &str, knows_marks: bool) {
-    let variables: Vec<(&str, &str)> = stack
-        .variables()
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    let mut worker = Process::start(previous, &["worker"], &variables);
+async fn roll_back(stack: &Stack, previous: &Program, knows_marks: bool) {
+    let mut worker = previous.start(&["worker"], stack.variables());
     if knows_marks {
         worker.wait_for_line("worker is ready", START_BOUND).await;
         let warnings = worker.output().matches("migrated by a newer release").count();

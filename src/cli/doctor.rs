@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::TcpListener, path::Path, process::ExitCode, time::Duration};
 
-use super::process::OLDEST_POSTGRES;
+use super::{process::OLDEST_POSTGRES, stdout};
 use crate::{
     clock::SystemClock,
     config::{ApiConfig, Config, DatabaseConfig, ServerConfig, TelegramConfig, VaultConfig},
@@ -51,7 +51,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             examine(&config, &mut findings).await;
         }
     }
-    print!("{}", report(&findings));
+    stdout::line(format_args!("{}", report(&findings).trim_end()))?;
     let failed = findings.iter().any(|(_, finding)| matches!(finding, Bad { .. }));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -16,7 +16,7 @@ use crate::{
     config::QueueConfig,
     ids::JobId,
     store::{
-        self, PgPool, StoreError, batches, claims, completions, idempotency, job_logs,
+        self, PgPool, StoreError, audit, batches, claims, completions, idempotency, job_logs,
         line::{Line, bounded},
         partitions, pauses,
         rescue::{self, RescueLimits},
@@ -275,6 +275,7 @@ impl Upkeep {
         while unique_keys::sweep(&mut conn, BATCH).await? > 0 {}
         while batches::sweep(&mut conn, keep, BATCHES).await? > 0 {}
         while pauses::sweep(&mut conn, BATCH).await? > 0 {}
+        while audit::expire(&mut conn, BATCH).await? > 0 {}
         while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {
             tracing::info!(partition, "retired a day of finished work");
         }

@@ -31,7 +31,7 @@ pub struct Options {
     /// A Postgres server for this test alone.
     pub own_server: bool,
     /// The program of all processes, when it is not this build's: it migrates its database itself.
-    pub program: Option<String>,
+    pub program: Option<Program>,
 }
 
 impl Default for Options {
@@ -127,7 +127,7 @@ pub struct Stack {
     api: Process,
     pub api_addr: SocketAddr,
     pub key: String,
-    program: String,
+    program: Program,
     variables: Vec<(String, String)>,
     client: Client,
     /// Holds the sandbox's public key for as long as processes read it.
@@ -152,16 +152,18 @@ impl Stack {
         let key_file: PathBuf = files.path().join("sandbox.pem");
         std::fs::write(&key_file, sandbox.public_key_pem()).expect("written");
         let variables = variables(&database, &sandbox, &key_file, &options.variables);
-        let program = options.program.clone().unwrap_or_else(|| THIS_BUILD.to_owned());
-        if options.program.is_some() {
+        let is_other = options.program.is_some();
+        let program = options.program.unwrap_or_else(Program::this_build);
+        if is_other {
             database.empty().await;
-            complete(&program, &["migrate"], &variables).await;
+            program.complete(&["migrate"], &variables).await;
         }
         for account in &options.accounts {
-            complete(&program, &["session", "import-sandbox", account], &variables).await;
+            let import = ["session", "import-sandbox", account];
+            program.complete(&import, &variables).await;
         }
         let key = create_key(&program, &variables).await;
-        let mut api = spawn(&program, &["api"], &variables);
+        let mut api = program.start(&["api"], &variables);
         let api_addr = listening(&mut api).await;
         Self {
             database,
@@ -187,24 +189,24 @@ impl Stack {
             variables.retain(|(known, _)| known != name);
             variables.push(((*name).to_owned(), value.clone()));
         }
-        let mut worker = spawn(&self.program, &["worker"], &variables);
+        let mut worker = self.program.start(&["worker"], &variables);
         worker.wait_for_line("worker is ready", START_BOUND).await;
         worker
     }
 
     /// From here on processes are of this build: those that run stay what they are.
     pub fn upgrade(&mut self) {
-        THIS_BUILD.clone_into(&mut self.program);
+        self.program = Program::this_build();
     }
 
     /// Runs a command of the program that new processes are of; it must succeed. Returns what it wrote.
     pub async fn command(&self, arguments: &[&str]) -> String {
-        complete(&self.program, arguments, &self.variables).await
+        self.program.complete(arguments, &self.variables).await
     }
 
     /// Starts one more API; requests go to it from here on. Returns the one they went to.
     pub async fn replace_api(&mut self) -> Process {
-        let mut api = spawn(&self.program, &["api"], &self.variables);
+        let mut api = self.program.start(&["api"], &self.variables);
         self.api_addr = listening(&mut api).await;
         std::mem::replace(&mut self.api, api)
     }
@@ -434,32 +436,57 @@ pub fn http_client() -> Client {
     Client::new()
 }
 
-/// The program under test.
-const THIS_BUILD: &str = env!("CARGO_BIN_EXE_wireroom");
-
-fn spawn(program: &str, arguments: &[&str], variables: &[(String, String)]) -> Process {
-    let variables: Vec<(&str, &str)> = variables
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    Process::start(program, arguments, &variables)
+/// A built program, of this release or another.
+#[derive(Debug, Clone)]
+pub struct Program {
+    path: String,
+    /// Its `.env.example`; `None`: it knows all variables that tests set.
+    known: Option<String>,
 }
 
-/// Runs a command that must succeed; returns what it wrote.
-async fn complete(program: &str, arguments: &[&str], variables: &[(String, String)]) -> String {
-    let mut process = spawn(program, arguments, variables);
-    let status = process.wait_for_end(START_BOUND).await;
-    assert!(status.success(), "{}", process.output());
-    process.output()
+impl Program {
+    fn this_build() -> Self {
+        Self {
+            path: env!("CARGO_BIN_EXE_wireroom").to_owned(),
+            known: None,
+        }
+    }
+
+    /// The program at `path`, whose `.env.example` is `known`: it refuses variables that came later, and is not given any.
+    pub fn other(path: String, known: String) -> Self {
+        Self {
+            path,
+            known: Some(known),
+        }
+    }
+
+    /// Starts it.
+    pub fn start(&self, arguments: &[&str], variables: &[(String, String)]) -> Process {
+        let variables: Vec<(&str, &str)> = variables
+            .iter()
+            .filter(|(name, _)| self.knows(name))
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        Process::start(&self.path, arguments, &variables)
+    }
+
+    fn knows(&self, variable: &str) -> bool {
+        let mut lines = self.known.iter().flat_map(|text| text.lines());
+        self.known.is_none() || lines.any(|line| line.split_once('=').is_some_and(|(name, _)| name == variable))
+    }
+
+    /// Runs a command that must succeed; returns what it wrote.
+    async fn complete(&self, arguments: &[&str], variables: &[(String, String)]) -> String {
+        let mut process = self.start(arguments, variables);
+        let status = process.wait_for_end(START_BOUND).await;
+        assert!(status.success(), "{}", process.output());
+        process.output()
+    }
 }
 
-async fn create_key(program: &str, variables: &[(String, String)]) -> String {
-    let output = complete(
-        program,
-        &["keys", "create", "--label", "test", "--scope", "admin"],
-        variables,
-    )
-    .await;
+async fn create_key(program: &Program, variables: &[(String, String)]) -> String {
+    let arguments = ["keys", "create", "--label", "test", "--scope", "admin"];
+    let output = program.complete(&arguments, variables).await;
     let key = output.split_whitespace().find(|word| word.starts_with("wr_"));
     key.unwrap_or_else(|| panic!("no key in {output}")).to_owned()
 }
