@@ -6,7 +6,7 @@ use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{StoreError, failed};
-use crate::ids::{JobId, SessionId, WorkerId};
+use crate::ids::{BatchId, JobId, SessionId, WorkerId};
 
 /// A job's state. Live jobs have one of the first three, finished jobs one of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,6 +95,8 @@ pub struct JobFilter<'a> {
     pub since: Option<DateTime<Utc>>,
     /// Created before.
     pub until: Option<DateTime<Utc>>,
+    /// Made with this batch.
+    pub batch: Option<BatchId>,
 }
 
 /// Where a queued job can run, and what must be open for it.
@@ -297,6 +299,9 @@ pub async fn list(
     before: Option<JobId>,
     limit: i64,
 ) -> Result<Vec<JobRecord>, StoreError> {
+    if let Some(batch) = filter.batch {
+        return list_of_batch(pool, batch, filter, before, limit).await;
+    }
     let mut transaction = pool.begin().await.map_err(failed("begin_list_jobs"))?;
     // Each filter wants a plan of its own: one for all of them reads every job to find the few with a tag.
     sqlx::query!(
@@ -338,6 +343,49 @@ pub async fn list(
     .await
     .map_err(failed("list_jobs"))?;
     transaction.commit().await.map_err(failed("commit_list_jobs"))?;
+    rows.into_iter().map(JobRecord::try_from).collect()
+}
+
+/// The same of the jobs of a batch. A statement of its own: it begins at the batch, so that a small batch among a million of
+/// younger jobs is not looked for among those.
+async fn list_of_batch(
+    pool: &PgPool,
+    batch: BatchId,
+    filter: &JobFilter<'_>,
+    before: Option<JobId>,
+    limit: i64,
+) -> Result<Vec<JobRecord>, StoreError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"-- list_jobs_of_batch
+        SELECT j.id AS "id!: JobId", j.kind AS "kind!", j.args - 'text' AS "args!", j.state AS "state!", j.lane AS "lane!",
+            j.pool AS "pool!", j.session_id AS "session_id: SessionId", j.priority AS "priority!", j.run_at AS "run_at!",
+            j.deadline, j.wait_reason, j.attempt AS "attempt!", j.max_attempts AS "max_attempts!",
+            j.worker_id AS "worker_id: WorkerId", o.limit_key AS "limit_key?", o.retry_of AS "retry_of?: JobId",
+            j.started_at, j.finished_at, j.cancel_requested_at, j.progress, j.result, j.error, j.tags AS "tags!",
+            j.created_by, j.created_at AS "created_at!"
+        FROM batch_jobs b
+        CROSS JOIN LATERAL (SELECT * FROM all_jobs WHERE id = b.job_id) j
+        LEFT JOIN job_origins o ON o.job_id = b.job_id
+        WHERE b.batch_id = $1 AND b.job_id < $2 AND ($3::text IS NULL OR j.kind = $3)
+            AND ($4::text IS NULL OR j.state = $4) AND ($5::text IS NULL OR j.pool = $5)
+            AND ($6::uuid IS NULL OR j.session_id = $6) AND ($7::text IS NULL OR $7 = ANY (j.tags))
+            AND ($8::timestamptz IS NULL OR j.created_at >= $8) AND ($9::timestamptz IS NULL OR j.created_at < $9)
+        ORDER BY b.job_id DESC LIMIT $10"#,
+        batch.0,
+        before.map_or(Uuid::max(), |id| id.0),
+        filter.kind,
+        filter.state.map(JobState::as_str),
+        filter.pool,
+        filter.session.map(|id| id.0),
+        filter.tag,
+        filter.since,
+        filter.until,
+        limit,
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(failed("list_jobs_of_batch"))?;
     rows.into_iter().map(JobRecord::try_from).collect()
 }
 
