@@ -19,3 +19,4 @@ mod sessions;
 mod simulation;
 mod smoke;
 mod telethon;
+mod upgrade;
