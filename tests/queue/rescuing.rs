@@ -231,7 +231,11 @@ async fn jobs_bound_to_a_lost_session_fail_by_what_is_known_of_their_effects() {
         .unwrap();
     assert_eq!(fail_jobs_of_lost_sessions(&mut conn, 10).await.unwrap().len(), 3);
     assert_eq!(bed.job(plain).await.error_code(), "session_lost");
-    assert_eq!(bed.job(sent).await.error_code(), "session_lost");
+    assert_eq!(
+        bed.job(sent).await.error_code(),
+        "outcome_unknown",
+        "not to be sent again"
+    );
     assert_eq!(bed.job(unknown).await.error_code(), "outcome_unknown");
     assert_eq!(bed.job(other).await.state, "queued");
 }
