@@ -35,10 +35,11 @@ use crate::{ids::WorkerId, store::claims::ClaimedJob};
 /// A claimed job on its way to apalis.
 #[derive(Clone)]
 pub struct Dispatched {
-    pub job: ClaimedJob,
+    pub job: Box<ClaimedJob>,
     pub session: Arc<HeldSession>,
     pub cancellation: CancellationToken,
-    pub in_use: TaskTrackerToken,
+    /// Taken by the layer that keeps it until the attempt's end is stored.
+    pub in_use: Option<TaskTrackerToken>,
 }
 
 /// The stream of claimed jobs. It ends when the dispatcher drops its end; then the worker runs out.

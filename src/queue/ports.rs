@@ -56,7 +56,7 @@ pub trait Sessions: Send + Sync + 'static {
 /// One attempt of one job, on its way to the function.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    pub job: ClaimedJob,
+    pub job: Box<ClaimedJob>,
     pub session: Arc<HeldSession>,
     /// Cancelled when the job is cancelled or taken away, the session is lost, or the process shuts down hard. A function
     /// that does not stop within the hard shutdown's time is dropped.
@@ -100,7 +100,6 @@ mod tests {
             kind: JobKind::Join,
             args,
             lane: Lane::Bulk,
-            pool: "default".to_owned(),
             session: SessionId::generate(),
             session_fence: 1,
             attempt: 1,

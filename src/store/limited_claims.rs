@@ -22,7 +22,7 @@ use crate::ids::{JobId, SessionId};
 #[derive(Debug, Clone, Default)]
 pub struct Claim {
     /// By rank and id.
-    pub jobs: Vec<ClaimedJob>,
+    pub jobs: Vec<Box<ClaimedJob>>,
     /// Limit keys whose bucket was empty: the jobs that found it so stand in line now, and
     /// [`rates::stand_in_line`](super::rates::stand_in_line) brings the others there.
     pub spent_keys: Vec<String>,
@@ -203,8 +203,8 @@ pub async fn claim_within(
             wait_reason = CASE WHEN a.turn_at IS NOT NULL THEN $21::jsonb END, run_at = coalesce(a.turn_at, j.run_at),
             limit_turn = a.turn_at IS NOT NULL
         FROM assigned a WHERE j.id = a.id
-        RETURNING j.id, j.kind, j.args, j.lane, j.pool, j.session_id, j.session_fence, j.attempt, j.max_attempts, j.fence,
-            j.created_at, j.deadline, j.suspect, j.rank, j.limit_key, j.state = 'running' AS "claimed!""#,
+        RETURNING j.id, j.kind, j.args, j.lane, j.session_id, j.session_fence, j.attempt, j.max_attempts, j.fence, j.created_at,
+            j.deadline, j.suspect, j.rank, j.limit_key, j.state = 'running' AS "claimed!""#,
         &members.sessions,
         &members.fences,
         &members.free,
@@ -231,18 +231,17 @@ pub async fn claim_within(
     .await
     .map_err(failed("claim_within"))?;
     let mut spent_keys = Vec::new();
-    let mut claimed: Vec<(i64, ClaimedJob)> = Vec::with_capacity(rows.len());
+    let mut claimed: Vec<(i64, Box<ClaimedJob>)> = Vec::with_capacity(rows.len());
     for row in rows {
         let (Some(session), Some(session_fence), true) = (row.session_id, row.session_fence, row.claimed) else {
             spent_keys.extend(row.limit_key);
             continue;
         };
-        let job = ClaimedJob {
+        let job = Box::new(ClaimedJob {
             id: JobId(row.id),
             kind: known_kind(&row.kind)?,
             args: row.args,
             lane: known_lane(&row.lane)?,
-            pool: row.pool,
             session: SessionId(session),
             session_fence,
             attempt: row.attempt,
@@ -251,7 +250,7 @@ pub async fn claim_within(
             created_at: row.created_at,
             deadline: row.deadline,
             suspect: row.suspect,
-        };
+        });
         claimed.push((row.rank, job));
     }
     spent_keys.sort_unstable();

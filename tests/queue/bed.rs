@@ -205,7 +205,7 @@ impl Bed {
         fence: i64,
         pool: &str,
         free: i32,
-    ) -> Vec<ClaimedJob> {
+    ) -> Vec<Box<ClaimedJob>> {
         let request = ClaimRequest {
             worker,
             members: vec![Member {
@@ -220,7 +220,7 @@ impl Bed {
         self.claim_with(&request).await
     }
 
-    pub async fn claim_with(&self, request: &ClaimRequest) -> Vec<ClaimedJob> {
+    pub async fn claim_with(&self, request: &ClaimRequest) -> Vec<Box<ClaimedJob>> {
         let mut conn = self.pool().acquire().await.expect("a connection");
         claim(&mut conn, request).await.expect("a claim")
     }
