@@ -256,8 +256,11 @@ impl Dispatcher {
             take_suspect: !self.flights.has_suspect(),
             control: &memory.control,
         };
-        let taken = |session, lane| self.flights.taken(session, lane);
-        let Some(plan) = plan::plan(&room, &memory.lanes, turn, taken) else {
+        let plan = {
+            let taken = self.flights.taken();
+            plan::plan(&room, &memory.lanes, turn, |session, lane| taken.of(session, lane))
+        };
+        let Some(plan) = plan else {
             memory.hungry |= !memory.held.is_empty();
             return Ok(None);
         };
@@ -304,7 +307,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn dispatch(&self, claimed: Vec<Box<ClaimedJob>>, held: &[Arc<HeldSession>]) {
+    fn dispatch(&self, claimed: impl IntoIterator<Item = Box<ClaimedJob>>, held: &[Arc<HeldSession>]) {
         let sessions: HashMap<SessionId, &Arc<HeldSession>> = held.iter().map(|held| (held.id, held)).collect();
         for job in claimed {
             match sessions.get(&job.session) {

@@ -148,10 +148,9 @@ impl Flights {
         self.start_seen.notify_one();
     }
 
-    /// Slots taken of a session.
-    pub fn taken(&self, session: SessionId, lane: Lane) -> i32 {
-        let inner = self.lock();
-        inner.taken.get(&session).map_or(0, |taken| taken[lane_index(lane)])
+    /// The slots that are taken, for one look at many sessions; nothing begins or ends while it is held.
+    pub fn taken(&self) -> Taken<'_> {
+        Taken(self.lock())
     }
 
     /// Whether a job runs that an earlier worker died under.
@@ -208,6 +207,17 @@ impl Flights {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing that panics runs under the lock, and counts are never left half changed.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Flights::taken`].
+pub struct Taken<'a>(MutexGuard<'a, Inner>);
+
+impl Taken<'_> {
+    /// Slots taken of a session.
+    pub fn of(&self, session: SessionId, lane: Lane) -> i32 {
+        let taken = self.0.taken.get(&session);
+        taken.map_or(0, |taken| taken[lane_index(lane)])
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
-use sqlx::PgConnection;
+use serde_json::value::RawValue;
+use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 use wireroom_jobs::{JobKind, Lane};
 
@@ -120,7 +120,8 @@ pub struct ClaimRequest {
 pub struct ClaimedJob {
     pub id: JobId,
     pub kind: JobKind,
-    pub args: Value,
+    /// As they are stored; the function's own type is read from them, and nothing in between.
+    pub args: Box<RawValue>,
     pub lane: Lane,
     pub session: SessionId,
     /// The fence of the session's lease at the claim.
@@ -139,6 +140,9 @@ pub struct ClaimedJob {
 /// Claims ready jobs for all of a worker's sessions, each at most its free slots: its own jobs and its pool's, by rank
 /// and id. A session whose lease is not this worker's any more, or has expired, gets none. Kinds that this version does
 /// not know are left alone.
+// The parts that ask for single kinds say `state IS NOT DISTINCT FROM 'queued'`, as the indexes by kind do and no other: by `=`
+// the planner, while it believes that hardly any job is ready, would take any index of ready jobs, and read past a backlog of
+// other kinds.
 #[expect(clippy::too_many_lines, reason = "one statement, whose parts make no sense apart")]
 pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Vec<Box<ClaimedJob>>, StoreError> {
     let members = MemberColumns::of(&request.members);
@@ -182,8 +186,9 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
             FROM members m JOIN groups g ON g.grp = m.grp AND g.by_kind CROSS JOIN LATERAL (
                 SELECT e.* FROM kinds k CROSS JOIN LATERAL (
                     SELECT j.ctid AS at, j.id, j.rank, j.suspect FROM jobs j
-                    WHERE j.state = 'queued' AND j.session_id = m.session_id
-                        AND j.lane || '/' || j.kind = g.lane || '/' || k.kind AND ($13 OR NOT j.suspect) AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
+                    WHERE j.state IS NOT DISTINCT FROM 'queued' AND j.session_id = m.session_id
+                        AND j.lane || '/' || j.kind = g.lane || '/' || k.kind AND ($13 OR NOT j.suspect)
+                        AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                     ORDER BY j.rank, j.id LIMIT m.free FOR UPDATE SKIP LOCKED
                 ) e
                 WHERE k.grp = m.grp ORDER BY e.rank, e.id LIMIT m.free
@@ -192,7 +197,7 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
             SELECT g.grp, NULL, NULL, c.at, c.id, c.rank, c.suspect
             FROM groups g JOIN kinds k ON k.grp = g.grp CROSS JOIN LATERAL (
                 SELECT j.ctid AS at, j.id, j.rank, j.suspect FROM jobs j
-                WHERE j.state = 'queued' AND j.session_id IS NULL AND j.pool = g.pool
+                WHERE j.state IS NOT DISTINCT FROM 'queued' AND j.session_id IS NULL AND j.pool = g.pool
                     AND j.lane || '/' || j.kind = g.lane || '/' || k.kind AND ($13 OR NOT j.suspect)
                     AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                 ORDER BY j.rank, j.id LIMIT g.free FOR UPDATE SKIP LOCKED
@@ -240,7 +245,7 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
         -- The rows are locked, so they are where they were found. One that was changed since this statement began lies
         -- elsewhere, and is found by the claim that its change rings for.
         FROM assigned a WHERE j.ctid = a.at
-        RETURNING j.id, j.kind, j.args, j.lane, j.session_id AS "session_id!", j.session_fence AS "session_fence!",
+        RETURNING j.id, j.kind, j.args AS "args: Json<Box<RawValue>>", j.lane, j.session_id AS "session_id!", j.session_fence AS "session_fence!",
             j.attempt, j.max_attempts, j.fence, j.created_at, j.deadline, j.suspect, j.rank"#,
         &members.sessions,
         &members.fences,
@@ -265,7 +270,7 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
             let job = Box::new(ClaimedJob {
                 id: JobId(row.id),
                 kind: known_kind(&row.kind)?,
-                args: row.args,
+                args: row.args.0,
                 lane: known_lane(&row.lane)?,
                 session: SessionId(row.session_id),
                 session_fence: row.session_fence,
@@ -379,27 +384,27 @@ pub async fn unknown_kinds(conn: &mut PgConnection) -> Result<Vec<(String, i64)>
         WITH RECURSIVE pinned AS (
             -- From one kind of a session to the next over the index.
             (SELECT session_id, lane || '/' || kind AS lane_kind, kind FROM jobs
-            WHERE state = 'queued' AND session_id IS NOT NULL ORDER BY session_id, lane || '/' || kind LIMIT 1)
+            WHERE state IS NOT DISTINCT FROM 'queued' AND session_id IS NOT NULL ORDER BY session_id, lane || '/' || kind LIMIT 1)
             UNION ALL
             SELECT n.session_id, n.lane_kind, n.kind FROM pinned p CROSS JOIN LATERAL (
                 SELECT session_id, lane || '/' || kind AS lane_kind, kind FROM jobs
-                WHERE state = 'queued' AND session_id IS NOT NULL
+                WHERE state IS NOT DISTINCT FROM 'queued' AND session_id IS NOT NULL
                     AND (session_id, lane || '/' || kind) > (p.session_id, p.lane_kind)
                 ORDER BY session_id, lane || '/' || kind LIMIT 1) n
         ), pooled AS (
             (SELECT pool, lane || '/' || kind AS lane_kind, kind FROM jobs
-            WHERE state = 'queued' AND session_id IS NULL ORDER BY pool, lane || '/' || kind LIMIT 1)
+            WHERE state IS NOT DISTINCT FROM 'queued' AND session_id IS NULL ORDER BY pool, lane || '/' || kind LIMIT 1)
             UNION ALL
             SELECT n.pool, n.lane_kind, n.kind FROM pooled p CROSS JOIN LATERAL (
                 SELECT pool, lane || '/' || kind AS lane_kind, kind FROM jobs
-                WHERE state = 'queued' AND session_id IS NULL AND (pool, lane || '/' || kind) > (p.pool, p.lane_kind)
+                WHERE state IS NOT DISTINCT FROM 'queued' AND session_id IS NULL AND (pool, lane || '/' || kind) > (p.pool, p.lane_kind)
                 ORDER BY pool, lane || '/' || kind LIMIT 1) n
         ), counted AS (
-            SELECT p.kind, (SELECT count(*) FROM (SELECT FROM jobs j WHERE j.state = 'queued' AND j.session_id = p.session_id
+            SELECT p.kind, (SELECT count(*) FROM (SELECT FROM jobs j WHERE j.state IS NOT DISTINCT FROM 'queued' AND j.session_id = p.session_id
                 AND j.lane || '/' || j.kind = p.lane_kind LIMIT 1000) c) AS jobs
             FROM pinned p WHERE p.kind <> ALL ($1)
             UNION ALL
-            SELECT p.kind, (SELECT count(*) FROM (SELECT FROM jobs j WHERE j.state = 'queued' AND j.session_id IS NULL
+            SELECT p.kind, (SELECT count(*) FROM (SELECT FROM jobs j WHERE j.state IS NOT DISTINCT FROM 'queued' AND j.session_id IS NULL
                 AND j.pool = p.pool AND j.lane || '/' || j.kind = p.lane_kind LIMIT 1000) c)
             FROM pooled p WHERE p.kind <> ALL ($1)
         )

@@ -325,6 +325,11 @@ pub fn held(id: SessionId, fence: i64, slots: i32) -> HeldSession {
     }
 }
 
+/// The args that a function was called with.
+pub fn args(attempt: &Attempt) -> Value {
+    serde_json::from_str(attempt.job.args.get()).expect("JSON")
+}
+
 /// A function that is a closure.
 pub struct Function<F>(pub F);
 
