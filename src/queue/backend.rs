@@ -1,7 +1,7 @@
 //! apalis' view of the queue: a `Backend` whose stream is a channel that the dispatcher feeds, and the worker around it.
 //!
-//! From the outside in: `parallelize` spawns each attempt and lets it go; [`Conclude`] hands its outcome to the batcher and always answers
-//! `Ok`; the kind's timeout; apalis' tracing and catch-panic; [`Route`] calls the function.
+//! From the outside in: `parallelize` spawns each attempt and lets it go; [`Conclude`] hands its outcome to the batcher and
+//! always answers `Ok`; the kind's timeout; apalis' tracing and catch-panic; [`Route`] calls the function.
 
 use std::{
     convert::Infallible,
