@@ -305,7 +305,7 @@ async fn what_a_process_asks_regularly_reads_no_backlog() {
     within("the look for passed deadlines", read, 20, 0, 0);
     let (read, lost) = read_by!(pool, |conn| rescue::fail_jobs_of_lost_sessions(conn, 500));
     assert!(lost.is_empty());
-    within("the look for lost sessions", read, 20, 15, SESSIONS);
+    within("the look for lost sessions", read, 20, 4, SESSIONS);
 }
 
 #[tokio::test]
