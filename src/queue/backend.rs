@@ -116,6 +116,7 @@ pub fn run(
     worker: WorkerId,
     jobs: ClaimedJobs,
     conclude: ConcludeLayer,
+    timeout: AttemptTimeoutLayer,
     route: Route,
 ) -> BoxFuture<'static, Result<(), WorkerError>> {
     let span = move |task: &Task<Dispatched>| {
@@ -134,7 +135,7 @@ pub fn run(
         .backend(jobs)
         .parallelize(detached)
         .layer(conclude)
-        .layer(AttemptTimeoutLayer)
+        .layer(timeout)
         .layer(
             // Results and panics may hold content; what is worth a line is logged where the outcome is handled.
             TraceLayer::new()
