@@ -37,6 +37,29 @@ pub async fn record(conn: &mut PgConnection, entry: Entry<'_>) -> Result<(), Sto
     Ok(())
 }
 
+/// Appends a row for each entry, in one statement.
+pub async fn record_all(conn: &mut PgConnection, entries: &[Entry<'_>]) -> Result<(), StoreError> {
+    let actors: Vec<&str> = entries.iter().map(|entry| entry.actor).collect();
+    let actions: Vec<&str> = entries.iter().map(|entry| entry.action).collect();
+    let subjects: Vec<&str> = entries.iter().map(|entry| entry.subject).collect();
+    let requests: Vec<Option<&str>> = entries.iter().map(|entry| entry.request_id).collect();
+    let details: Vec<Value> = entries.iter().map(|entry| entry.details.clone()).collect();
+    sqlx::query!(
+        "-- record_audit_all
+        INSERT INTO audit_log (actor, action, subject, request_id, details)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::jsonb[])",
+        &actors as &[&str],
+        &actions as &[&str],
+        &subjects as &[&str],
+        &requests as &[Option<&str>],
+        &details,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("record_audit_all"))?;
+    Ok(())
+}
+
 /// Who last did `action` to `subject`; `None` when the log does not know, as for the jobs of a bulk request.
 pub async fn actor_of(conn: &mut PgConnection, action: &str, subject: &str) -> Result<Option<String>, StoreError> {
     sqlx::query_scalar!(
