@@ -36,7 +36,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             None => Ok(()),
             Some(pool) => {
                 let waker = Waker::start(pool.clone());
-                serve(&config, pool, waker, &shutdown).await
+                serve(&config, pool, waker, Identity::generate(), &shutdown).await
             }
         }
     };
@@ -53,12 +53,35 @@ pub fn vault(config: &Config) -> anyhow::Result<Vault> {
     Ok(Vault::parse(keys)?)
 }
 
+/// Who a worker is, and by which clock it goes.
+pub struct Identity {
+    /// Fresh for every start.
+    pub id: WorkerId,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Identity {
+    /// A new one, by the system's clock.
+    pub fn generate() -> Self {
+        Self {
+            id: WorkerId::generate(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
 /// Runs jobs until the soft step; then short ones finish, the rest is handed back, and the leases are released last.
-pub async fn serve(config: &Config, pool: PgPool, waker: Waker, shutdown: &Shutdown) -> anyhow::Result<()> {
+pub async fn serve(
+    config: &Config,
+    pool: PgPool,
+    waker: Waker,
+    identity: Identity,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
     let vault = vault(config)?;
     sessions::verify_master_keys(&pool, &vault).await?;
-    let id = WorkerId::generate();
-    let (holder, queue) = start(config, &pool, waker, vault, id).await?;
+    let id = identity.id;
+    let (holder, queue) = start(config, &pool, waker, vault, identity).await?;
     tracing::info!(worker.id = %id, "worker is ready");
     shutdown.soft().cancelled().await;
     holder.stop_acquiring();
@@ -73,9 +96,9 @@ async fn start(
     pool: &PgPool,
     waker: Waker,
     vault: Vault,
-    id: WorkerId,
+    identity: Identity,
 ) -> anyhow::Result<(Arc<Holder>, QueueHandle)> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let Identity { id, clock } = identity;
     let settings = HolderSettings {
         worker: id,
         sessions: config.sessions.clone(),

@@ -216,7 +216,7 @@ pub async fn abandon_cancelled(conn: &mut PgConnection, wait: Duration, limit: i
 }
 
 /// Fails waiting jobs that are bound to a session that will not come back (logged out, banned, frozen or deleted), at most
-/// `limit`: with `outcome_unknown` when something was being sent whose end nobody saw, otherwise with `session_lost`.
+/// `limit`: with `outcome_unknown` when something was being sent and not seen to be refused, otherwise with `session_lost`.
 pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> Result<Vec<JobId>, StoreError> {
     let lost = error_value(&JobError::permanent(
         "session_lost",
