@@ -144,6 +144,7 @@ async fn a_session_under_a_newer_fence_gives_its_old_jobs_back_without_a_crash()
     start(&mut conn, &[(id, 1)]).await.unwrap();
     let other = bed.worker().await;
     bed.lease(session, other).await;
+    bed.run("UPDATE workers SET heartbeat_at = wireroom_now()").await;
     assert_eq!(rescue(&bed).await.len(), 1);
     let seen = bed.job(id).await;
     assert_eq!(
@@ -155,6 +156,29 @@ async fn a_session_under_a_newer_fence_gives_its_old_jobs_back_without_a_crash()
             .await,
         0
     );
+}
+
+/// The lease may run out, and another worker take it, a moment before the dead worker's silence has lasted long enough.
+#[tokio::test]
+async fn a_crash_counts_although_the_lease_was_taken_over_before_the_worker_counted_as_dead() {
+    let bed = Bed::new().await;
+    let (worker, session, fence) = bed.worker_with_session().await;
+    let id = bed.enqueue_one(job()).await;
+    let claimed = bed.claim(worker, session, fence, "default", 1).await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    start(&mut conn, &[(id, claimed[0].fence)]).await.unwrap();
+    bed.run("UPDATE workers SET heartbeat_at = wireroom_now() - interval '14 seconds'")
+        .await;
+    bed.expire_lease(session).await;
+    let other = bed.worker().await;
+    bed.lease(session, other).await;
+
+    assert!(rescue(&bed).await.is_empty(), "dead or alive: not known yet");
+
+    bed.run("UPDATE workers SET heartbeat_at = wireroom_now() - interval '16 seconds' WHERE heartbeat_at < started_at")
+        .await;
+    assert_eq!(rescue(&bed).await[0].became, "queued");
+    assert_eq!(bed.count("SELECT crashes::bigint FROM jobs").await, 1);
 }
 
 #[tokio::test]
