@@ -58,12 +58,14 @@ pub async fn serve(config: &Config, pool: PgPool, waker: Waker, shutdown: &Shutd
     let vault = vault(config)?;
     sessions::verify_master_keys(&pool, &vault).await?;
     let id = WorkerId::generate();
-    let (holder, queue) = start(config, &pool, waker, vault, id).await?;
+    let (holder, queue) = start(config, &pool, waker.clone(), vault, id).await?;
+    let telling = tokio::spawn(tell(Arc::clone(&holder), waker));
     tracing::info!(worker.id = %id, "worker is ready");
     shutdown.soft().cancelled().await;
     holder.stop_acquiring();
     stop_queue(queue, shutdown).await;
     holder.shutdown(config.queue.shutdown_hard).await;
+    telling.abort();
     tracing::info!(worker.id = %id, "the worker has stopped");
     Ok(())
 }
@@ -83,10 +85,7 @@ async fn start(
         worker_fresh: config.queue.worker_dead,
     };
     let holder = Holder::start(pool.clone(), vault, Arc::clone(&clock), settings)?;
-    let sessions = Arc::new(Held {
-        holder: Arc::clone(&holder),
-        clock: Arc::clone(&clock),
-    });
+    let sessions = Arc::new(Held(Arc::clone(&holder)));
     let runner = Arc::new(Functions {
         holder: Arc::clone(&holder),
         pool: pool.clone(),
@@ -104,6 +103,14 @@ async fn start(
     .await
     .context("the queue did not start")?;
     Ok((holder, queue))
+}
+
+/// Lets the holder know at once what it would see with its next renewal.
+async fn tell(holder: Arc<Holder>, waker: Waker) {
+    loop {
+        waker.sessions_told().await;
+        holder.look_again();
+    }
 }
 
 /// The queue has the same two steps; ours tell it when the second signal comes.
@@ -133,15 +140,11 @@ fn facts(id: WorkerId) -> WorkerFacts {
 }
 
 /// The sessions of this process, as the queue asks for them.
-struct Held {
-    holder: Arc<Holder>,
-    clock: Arc<dyn Clock>,
-}
+struct Held(Arc<Holder>);
 
 impl queue::Sessions for Held {
     fn held(&self) -> Vec<queue::HeldSession> {
-        let now = self.clock.now();
-        let held = self.holder.held().into_iter();
+        let held = self.0.held().into_iter();
         held.map(|session| queue::HeldSession {
             id: session.id,
             pool: session.pool.clone(),
@@ -151,7 +154,7 @@ impl queue::Sessions for Held {
                 bulk: session.slots.bulk,
                 watch: session.slots.watch,
             },
-            closed: session.closed_actions(now).into_iter().collect(),
+            closed: session.closed_actions().into_iter().collect(),
             lost: session.lost.clone(),
             in_use: session.in_use.clone(),
         })
@@ -159,7 +162,7 @@ impl queue::Sessions for Held {
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
-        self.holder.changed()
+        self.0.changed()
     }
 }
 

@@ -7,6 +7,7 @@ pub mod held;
 pub mod holder;
 pub mod import;
 pub mod master_keys;
+mod settings;
 mod term;
 
 pub use held::{HeldSession, Slots};
