@@ -124,6 +124,13 @@ CREATE TABLE flood_totals (
 ) WITH (fillfactor = 50);
 INSERT INTO flood_totals SELECT method, error, waited_in_place, count(*), sum(seconds) FROM floods GROUP BY 1, 2, 3;
 
+-- Which master keys a worker has, so that nothing is sealed under one that a running worker cannot open.
+CREATE TABLE worker_keys (
+    worker_id uuid PRIMARY KEY,
+    key_ids text[] NOT NULL,
+    noted_at timestamptz NOT NULL DEFAULT wireroom_now()
+);
+
 -- Jobs that invite have a gate of their own.
 ALTER TABLE gates DROP CONSTRAINT gates_action_check,
     ADD CONSTRAINT gates_action_check CHECK (action IN ('resolve', 'join', 'send', 'read', 'invite', 'other'));

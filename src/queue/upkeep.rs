@@ -20,7 +20,7 @@ use crate::{
         line::{Line, bounded},
         partitions, pauses,
         rescue::{self, RescueLimits},
-        scans, schedule_ticks, session_checks, unique_keys,
+        scans, schedule_ticks, session_checks, unique_keys, vault_keys,
         workers::{self, WorkerFacts, WorkerState},
     },
 };
@@ -275,6 +275,7 @@ impl Upkeep {
         while floods::expire(&mut conn, keep, BATCH).await? > 0 {}
         while session_checks::sweep(&mut conn, BATCH).await? > 0 {}
         while leases::sweep_terms(&mut conn, BATCH).await? > 0 {}
+        while vault_keys::sweep_workers(&mut conn, BATCH).await? > 0 {}
         while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {
             tracing::info!(partition, "retired a day of finished work");
         }

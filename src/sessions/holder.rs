@@ -23,13 +23,15 @@ use super::{held::HeldSession, settings, term::Term};
 use crate::{
     config::{SessionsConfig, TelegramConfig},
     ids::{SessionId, WorkerId},
-    store::{self, StoreError, leases, sessions},
+    store::{self, StoreError, leases, sessions, vault_keys},
     telegram::trust::Moment,
     vault::Vault,
 };
 
 /// How often the share is looked at.
 const BALANCE: Duration = Duration::from_secs(1);
+/// How long leases that become free are gathered before any is taken.
+const GATHER: Duration = Duration::from_millis(50);
 /// How many sessions of a process catch up on missed updates at a time.
 const CATCH_UPS: usize = 8;
 /// Stands for the application where a configured server asks for none.
@@ -64,6 +66,8 @@ pub struct Holder {
     terms: Mutex<HashMap<SessionId, Arc<Term>>>,
     /// Somebody has something to tell that comes with a renewal.
     told: Notify,
+    /// A lease may have become free.
+    freed: Notify,
     /// No more leases are taken.
     closing: CancellationToken,
     /// All terms are over.
@@ -94,6 +98,7 @@ impl Holder {
             changed: watch::Sender::new(0),
             terms: Mutex::default(),
             told: Notify::new(),
+            freed: Notify::new(),
             closing: CancellationToken::new(),
             over: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -121,10 +126,11 @@ impl Holder {
         self.changed.subscribe()
     }
 
-    /// Looks at the settings of its sessions now, and not with the next renewal: call it when a cap was changed, or when a
-    /// check or a move was asked for. Nothing is lost when it is not called.
+    /// Looks at the settings of its sessions and for free leases now, and not in a while: call it when a cap was changed, a
+    /// check or a move was asked for, or a lease was given back. Nothing is lost when it is not called.
     pub fn look_again(&self) {
         self.told.notify_one();
+        self.freed.notify_one();
     }
 
     /// How many leases this process has, whether the sessions answer or not.
@@ -182,12 +188,16 @@ impl Holder {
     }
 
     async fn renew_all(self: Arc<Self>) {
+        if let Err(error) = self.note_keys().await {
+            // Until it is noted, nobody can seal anything under a new key: that is safe.
+            tracing::warn!(%error, "which master keys this worker has was not noted");
+        }
         let mut next = Instant::now() + self.settings.sessions.renew;
         loop {
             tokio::select! {
                 () = self.over.cancelled() => return,
                 () = sleep_until(next) => next += self.settings.sessions.renew,
-                () = self.told.notified() => {}
+                () = self.told.notified() => sleep(GATHER).await,
             }
             match timeout(self.settings.sessions.renew, self.renew()).await {
                 Ok(Ok(())) => {}
@@ -197,6 +207,12 @@ impl Holder {
             // After a pause there is one renewal to catch up with, not as many as were missed.
             next = next.max(Instant::now().checked_sub(self.settings.sessions.renew).unwrap_or(next));
         }
+    }
+
+    async fn note_keys(&self) -> Result<(), StoreError> {
+        let ids: Vec<String> = self.vault.key_ids().map(str::to_owned).collect();
+        let mut connection = self.acquire("note_worker_keys").await?;
+        vault_keys::note_worker(&mut connection, self.settings.worker, &ids).await
     }
 
     async fn renew(self: &Arc<Self>) -> Result<(), StoreError> {
@@ -247,6 +263,8 @@ impl Holder {
             tokio::select! {
                 () = self.closing.cancelled() => return,
                 () = sleep(pause) => {}
+                // A worker that stops gives its sessions back one by one.
+                () = self.freed.notified() => sleep(GATHER).await,
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, postgres::types::PgInterval};
 
-use super::{StoreError, failed};
+use super::{StoreError, failed, notifications};
 use crate::ids::{SessionId, WorkerId};
 
 /// Names one term of one holder. A write that carries a stale one changes nothing.
@@ -212,7 +212,8 @@ pub async fn renew(
         .collect())
 }
 
-/// Gives a lease back, after the socket is closed. `false`: it was not ours any more, and nothing was changed.
+/// Gives a lease back, after the socket is closed, and tells the other workers that it is free. `false`: it was not ours
+/// any more, and nothing was changed.
 pub async fn release(connection: &mut PgConnection, key: LeaseKey) -> Result<bool, StoreError> {
     sqlx::query_scalar!(
         r#"-- release_lease
@@ -224,10 +225,13 @@ pub async fn release(connection: &mut PgConnection, key: LeaseKey) -> Result<boo
             UPDATE session_terms t SET released_at = wireroom_now() FROM released r
             WHERE t.session_id = r.session_id AND t.fence = r.fence
         )
-        SELECT EXISTS (SELECT FROM released) AS "released!""#,
+        SELECT count(pg_notify($4, $5)) = 1 AS "released!" FROM released"#,
         key.session.0,
         key.owner.0,
         key.fence,
+        notifications::CHANNEL,
+        // As wakers write it: who says it, and what it is about.
+        format!("{} sessions", key.owner.0.simple()),
     )
     .fetch_one(connection)
     .await

@@ -1,10 +1,15 @@
 //! Sessions over a real sandbox and a real database, with everything in this process.
 
+mod caps;
+mod decisions;
+mod health;
 mod holding;
 mod login;
 mod losses;
 mod pause;
 mod port;
+mod rotation;
+mod takeovers;
 
 use std::{
     net::SocketAddr,
