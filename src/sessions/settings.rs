@@ -17,7 +17,9 @@ use crate::{
 };
 
 /// Takes in the settings of these terms. What fails is tried again with the next renewal, which finds the same versions.
-pub(super) async fn take_in(holder: Arc<Holder>, changed: Vec<(Arc<Term>, i64)>) {
+pub(super) async fn take_in(holder: Arc<Holder>, mut changed: Vec<(Arc<Term>, i64)>) {
+    // One that is being loaded is looked at again until it is there.
+    changed.retain(|(term, _)| term.session().is_some());
     if let Err(error) = try_take_in(&holder, &changed).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
@@ -32,7 +34,6 @@ pub(super) async fn take_in(holder: Arc<Holder>, changed: Vec<(Arc<Term>, i64)>)
 }
 
 async fn try_take_in(holder: &Arc<Holder>, changed: &[(Arc<Term>, i64)]) -> Result<(), StoreError> {
-    // A session that is being loaded reads its settings itself; it is looked at again until it is there.
     let sessions: Vec<(Arc<Term>, Arc<HeldSession>)> = changed
         .iter()
         .filter_map(|(term, _)| Some((Arc::clone(term), term.session()?)))

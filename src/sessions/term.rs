@@ -145,7 +145,7 @@ impl Term {
             self.take_away();
         }
         if let Some(session) = self.session.get() {
-            session.gates.sync_limited(renewed.limited);
+            session.gates.sync_limited(renewed.limited, renewed.settings_version);
         }
     }
 

@@ -298,7 +298,9 @@ pub async fn change_state(
     };
     sqlx::query!(
         "-- change_session_state
-        UPDATE sessions SET state = $2, state_reason = $3, state_since = wireroom_now() WHERE id = $1",
+        UPDATE sessions SET state = $2, state_reason = $3, state_since = wireroom_now(),
+            settings_version = settings_version + 1
+        WHERE id = $1",
         lease.session.0,
         change.to.as_str(),
         change.reason,
@@ -319,6 +321,18 @@ pub async fn change_state(
         audit(connection, lease.owner, action, lease.session, &details).await?;
     }
     Ok(true)
+}
+
+/// The version of a session's settings; it grows with every change of its state.
+pub async fn settings_version(connection: &mut PgConnection, session: SessionId) -> Result<i64, StoreError> {
+    sqlx::query_scalar!(
+        "-- settings_version
+        SELECT settings_version FROM sessions WHERE id = $1",
+        session.0,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("settings_version"))
 }
 
 /// The latest terms of a session's lease, the last one first: who could have used it when.

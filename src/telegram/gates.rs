@@ -56,9 +56,13 @@ impl Until {
 struct State {
     closed: HashMap<(Action, i64), Until>,
     spent: HashMap<Action, (Instant, Spent)>,
+    /// How often the store was asked for all spent caps.
+    looks: u64,
     limited: bool,
     /// The store knows it too: from then on the store decides.
     limit_stored: bool,
+    /// The session's settings version with which the store learnt of it: a later one that knows no limit has lifted it.
+    limited_at: Option<i64>,
 }
 
 impl State {
@@ -82,8 +86,10 @@ impl Gates {
                 })
                 .collect(),
             spent: HashMap::new(),
+            looks: 0,
             limited,
             limit_stored: limited,
+            limited_at: None,
         };
         for cap in spent {
             state.spend(cap, now);
@@ -112,16 +118,32 @@ impl Gates {
         at
     }
 
-    /// Closes the action of a cap that is spent, if it has one, until its window ends.
-    pub fn spend(&self, spent: Spent) {
-        self.lock().spend(spent, Instant::now());
-        self.note_change();
+    /// How often all caps were taken in anew: for [`Gates::spend`], taken before the store is asked.
+    pub fn looks(&self) -> u64 {
+        self.lock().looks
+    }
+
+    /// Closes the action of a cap that is spent, if it has one, until its window ends. Not when all caps were taken in anew
+    /// since `looks`: it may have been raised, and if it was not, the next use finds that out.
+    pub fn spend(&self, spent: Spent, looks: u64) {
+        let is_current = {
+            let mut state = self.lock();
+            let is_current = state.looks == looks;
+            if is_current {
+                state.spend(spent, Instant::now());
+            }
+            is_current
+        };
+        if is_current {
+            self.note_change();
+        }
     }
 
     /// Takes in what the store says of all caps.
     pub fn sync_spent(&self, spent: Vec<Spent>) {
         {
             let mut state = self.lock();
+            state.looks += 1;
             state.spent.clear();
             for cap in spent {
                 state.spend(cap, Instant::now());
@@ -136,15 +158,22 @@ impl Gates {
         self.note_change();
     }
 
-    /// Takes in what the store says: a limit it has never heard of stays, one that a person has lifted goes.
-    pub fn sync_limited(&self, stored: bool) {
+    /// The limit is in the store, with this version of the session's settings.
+    pub fn limit_is_stored(&self, version: i64) {
+        self.lock().limited_at = Some(version);
+    }
+
+    /// Takes in what the store says with a version of the session's settings: a limit it had not heard of by then stays, one
+    /// that a person has lifted goes.
+    pub fn sync_limited(&self, stored: bool, version: i64) {
         let changed = {
             let mut state = self.lock();
             let before = state.limited;
             if stored {
                 state.limited = true;
-            } else if state.limit_stored {
+            } else if state.limit_stored || state.limited_at.is_some_and(|at| version > at) {
                 state.limited = false;
+                state.limited_at = None;
             }
             state.limit_stored = stored;
             before != state.limited
@@ -281,18 +310,24 @@ mod tests {
         gates.limit();
         assert_eq!(gates.closed_actions(), [Action::Send]);
         assert!(watcher.has_changed().unwrap());
-        gates.sync_limited(false);
+        gates.sync_limited(false, 7);
         assert!(gates.is_limited(), "the store has not heard of it yet");
-        gates.sync_limited(true);
-        gates.sync_limited(false);
+        gates.sync_limited(true, 8);
+        gates.sync_limited(false, 9);
         assert!(!gates.is_limited(), "a person has lifted it");
+        gates.limit();
+        gates.limit_is_stored(10);
+        gates.sync_limited(false, 9);
+        assert!(gates.is_limited(), "what was read before it was stored lifts nothing");
+        gates.sync_limited(false, 11);
+        assert!(!gates.is_limited(), "lifted before a renewal had seen it");
     }
 
     #[test]
     fn a_spent_cap_closes_its_action_and_a_longer_gate_goes_before_it() {
         let gates = gates();
-        gates.spend(spent(Capped::Message, 30));
-        gates.spend(spent(Capped::Dialogue, 30));
+        gates.spend(spent(Capped::Message, 30), gates.looks());
+        gates.spend(spent(Capped::Dialogue, 30), gates.looks());
         assert_eq!(gates.closed_actions(), [Action::Send], "groups may still be written to");
         let cap = spent(Capped::Message, 30);
         assert_eq!(gates.closed(Action::Send), Some(Closed::Cap(cap)));
@@ -305,6 +340,11 @@ mod tests {
         assert!(
             matches!(gates.closed(Action::Join), Some(Closed::Gate { .. })),
             "a raised cap opens no gate"
+        );
+        gates.spend(spent(Capped::Join, 90), 0);
+        assert!(
+            matches!(gates.closed(Action::Join), Some(Closed::Gate { .. })),
+            "what was found before the cap was raised closes nothing"
         );
     }
 }

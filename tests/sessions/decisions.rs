@@ -140,7 +140,7 @@ async fn a_gate_and_a_pending_request_put_the_job_off_and_cost_no_attempt() {
     let id = post(&stack, JobKind::Join, "alice", link).await;
     let pending = stack.job_when(&id, "put off", |job| job["state"] == "scheduled").await;
     assert_eq!(
-        (&pending["wait"]["code"], &pending["attempt"]),
+        (&pending["wait_reason"]["code"], &pending["attempt"]),
         (&json!("approval_pending"), &json!(0)),
         "{pending}"
     );
@@ -151,7 +151,7 @@ async fn a_gate_and_a_pending_request_put_the_job_off_and_cost_no_attempt() {
         .job_when(&flooded, "put off", |job| job["state"] == "scheduled")
         .await;
     assert_eq!(
-        (&put_off["wait"]["code"], &put_off["attempt"]),
+        (&put_off["wait_reason"]["code"], &put_off["attempt"]),
         (&json!("flood"), &json!(0)),
         "{put_off}"
     );
@@ -251,7 +251,7 @@ async fn a_spent_cap_puts_off_one_job_holds_the_next_and_is_named() {
         .job_when(&third, "put off", |job| job["state"] == "scheduled")
         .await;
     assert_eq!(
-        (&put_off["wait"]["code"], &put_off["attempt"]),
+        (&put_off["wait_reason"]["code"], &put_off["attempt"]),
         (&json!("cap_reached"), &json!(0)),
         "{put_off}"
     );

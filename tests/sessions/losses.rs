@@ -77,10 +77,11 @@ async fn a_duplicated_key_is_an_incident() {
     let error = telegram.resolve_username("anybody").await.unwrap_err();
     assert_eq!(error.decision, Decision::Session);
     until("state", async || {
-        (world.row(session.id).await.0 == "logged_out").then_some(())
+        (world.row(session.id).await.0 == "quarantined").then_some(())
     })
     .await;
-    let incidents = "SELECT count(*) FROM audit_log WHERE action = 'session.auth_key_duplicated'";
+    let incidents = "SELECT count(*) FROM audit_log WHERE action = 'session.auth_key_duplicated'
+        AND jsonb_array_length(details -> 'terms') = 1";
     assert_eq!(world.count(incidents).await, 1);
     holder.shutdown(BOUND).await;
     world.end().await;

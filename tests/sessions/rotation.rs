@@ -72,6 +72,10 @@ async fn everything_is_sealed_anew_while_jobs_go_on_and_the_old_key_can_go() {
     let again = rotate_master_keys(&pool, &both, FRESH).await.unwrap();
     assert_eq!(again.resealed, 0);
     holder.shutdown(BOUND).await;
+    sqlx::query("UPDATE workers SET state = 'stopped'")
+        .execute(&pool)
+        .await
+        .unwrap();
 
     let only_new = vault(&[&new]);
     verify_master_keys(&pool, &only_new).await.unwrap();

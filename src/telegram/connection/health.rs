@@ -58,7 +58,8 @@ impl Connection {
                         _ => Duration::ZERO,
                     };
                     pause = pause.max(flood);
-                    if flood.is_zero() {
+                    // Whether we may use it is no fault of the session's.
+                    if flood.is_zero() && !matches!(error, CallError::LeaseLost | CallError::SessionLost(_)) {
                         self.note_failure(&error);
                     }
                 }

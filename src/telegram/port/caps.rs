@@ -20,6 +20,7 @@ impl JobTelegram {
             return Ok(());
         };
         let opens = chat_id.filter(|chat| capped == Capped::Message && is_person(*chat));
+        let looks = self.gates.looks();
         let used = self.take(capped, opens).await.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "a call could not be counted");
             own_error(
@@ -31,13 +32,13 @@ impl JobTelegram {
         match used {
             Use::Granted { spent } => {
                 if let Some(spent) = spent {
-                    self.gates.spend(spent);
+                    self.gates.spend(spent, looks);
                 }
                 Ok(())
             }
             Use::Refused(spent) => {
                 let refusal = reached(&spent);
-                self.gates.spend(spent);
+                self.gates.spend(spent, looks);
                 Err(refusal)
             }
         }

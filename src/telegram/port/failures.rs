@@ -140,10 +140,13 @@ impl JobTelegram {
         let stored = async {
             let mut transaction = self.begin("limit_session").await?;
             sessions::change_state(&mut transaction, lease, &change).await?;
-            transaction.commit().await.map_err(store::failed("limit_session"))
+            let version = sessions::settings_version(&mut transaction, lease.session).await?;
+            transaction.commit().await.map_err(store::failed("limit_session"))?;
+            Ok::<_, StoreError>(version)
         };
-        if let Err(error) = stored.await {
-            tracing::error!(%error, "that the account is limited was kept in memory alone");
+        match stored.await {
+            Ok(version) => self.gates.limit_is_stored(version),
+            Err(error) => tracing::error!(%error, "that the account is limited was kept in memory alone"),
         }
     }
 
