@@ -164,7 +164,7 @@ impl SessionCapsApi {
             )
             .await?;
         let caps = all(&mut transaction).await?;
-        change.commit(transaction).await?;
+        change.commit(transaction, None).await?;
         Ok(Json(Typed(caps)))
     }
 
@@ -199,7 +199,7 @@ impl SessionCapsApi {
         change
             .record(&mut transaction, "session.cap_set", &format!("session:{id}"), details)
             .await?;
-        change.commit(transaction).await?;
+        change.commit(transaction, Some(id)).await?;
         Ok(Json(Typed(detail(state.0, id).await?)))
     }
 
@@ -241,7 +241,7 @@ impl SessionCapsApi {
                 details,
             )
             .await?;
-        change.commit(transaction).await?;
+        change.commit(transaction, Some(id)).await?;
         Ok(Json(Typed(detail(state.0, id).await?)))
     }
 
@@ -285,7 +285,7 @@ impl SessionCapsApi {
                 details,
             )
             .await?;
-        change.commit(transaction).await?;
+        change.commit(transaction, Some(id)).await?;
         Ok(Json(Typed(detail(state.0, id).await?)))
     }
 }
@@ -322,9 +322,14 @@ impl<'a> Change<'a> {
         Ok(audit::record(conn, entry).await?)
     }
 
-    async fn commit(&self, transaction: store::PgTransaction<'_>) -> Result<(), Problem> {
+    /// Commits, and lets holders and jobs that were put off know.
+    async fn commit(&self, transaction: store::PgTransaction<'_>, session: Option<SessionId>) -> Result<(), Problem> {
         transaction.commit().await.map_err(failed("commit_cap"))?;
         self.state.signals.sessions_changed();
+        let ageing_step = self.state.config.queue.ageing_step;
+        let mut conn = store::connection(&self.state.pool, "wake_capped").await?;
+        while caps::wake(&mut conn, session, ageing_step).await? == caps::WAKE {}
+        self.state.signals.changed();
         Ok(())
     }
 }

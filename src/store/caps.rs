@@ -11,6 +11,9 @@ use wireroom_jobs::Action;
 use super::{StoreError, failed};
 use crate::ids::SessionId;
 
+/// Most jobs that [`wake`] makes ready at a time.
+pub const WAKE: i64 = 500;
+
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Capped {
@@ -526,6 +529,31 @@ async fn reopen(conn: &mut PgConnection, session: Option<SessionId>, capped: Opt
     .await
     .map_err(failed("reopen_caps"))?;
     Ok(())
+}
+
+/// Makes jobs ready again that were put off by a spent cap, at most [`WAKE`], because a cap or a time zone is another one
+/// now; of one session or of all. Returns how many: those that meet a spent cap again are put off again.
+pub async fn wake(conn: &mut PgConnection, session: Option<SessionId>, ageing_step: Duration) -> Result<i64, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- wake_capped
+        WITH waiting AS MATERIALIZED (
+            SELECT id FROM jobs WHERE session_id IS NOT NULL AND state <> 'running' AND state = 'scheduled'
+                AND ($1::uuid IS NULL OR session_id = $1) AND wait_reason ->> 'code' = 'cap_reached'
+            LIMIT $2 FOR UPDATE SKIP LOCKED
+        ), clock AS MATERIALIZED (SELECT wireroom_now() AS t),
+        woken AS (
+            UPDATE jobs j SET state = 'queued', wait_reason = NULL, run_at = c.t,
+                rank = (extract(epoch FROM c.t) * 1000000)::bigint - j.priority * $3::bigint
+            FROM waiting w, clock c WHERE j.id = w.id RETURNING 1
+        )
+        SELECT count(*) AS "woken!" FROM woken"#,
+        session.map(|session| session.0),
+        WAKE,
+        i64::try_from(ageing_step.as_micros()).unwrap_or(i64::MAX),
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("wake_capped"))
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub enum Moved {
 
 /// Moves a session to a pool, which must exist.
 pub async fn move_session(conn: &mut PgConnection, session: SessionId, pool: &str) -> Result<Moved, StoreError> {
-    // Locked, so that nobody takes it in the old pool meanwhile.
+    // A worker that takes it meanwhile finds with its first renewal that it is in another pool, and lets go.
     let held = sqlx::query_scalar!(
         r#"-- lock_for_move
         SELECT coalesce(l.owner IS NOT NULL AND l.expires_at > wireroom_now(), false) AS "held!"

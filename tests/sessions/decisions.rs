@@ -256,6 +256,9 @@ async fn a_spent_cap_puts_off_one_job_holds_the_next_and_is_named() {
         "{put_off}"
     );
     assert_eq!(stack.count_messages("harbour_market", "three"), 0);
+    // A raised cap does not leave it waiting for midnight.
+    set(4).await;
+    assert_eq!(stack.finished(&third).await["state"], "succeeded");
     stack.finish().await;
 }
 

@@ -55,6 +55,7 @@ async fn sharing_levels_within_ten_seconds_and_moves_no_more_than_it_must() {
     let second = stack.worker().await;
     holds(&stack, &second, 3).await;
     holds(&stack, &first, 3).await;
+    println!("levelled in {:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert_eq!(stack.figure(TERMS).await, 9, "three moved");
 
@@ -64,6 +65,7 @@ async fn sharing_levels_within_ten_seconds_and_moves_no_more_than_it_must() {
     let stopping = Instant::now();
     holds(&stack, &second, 6).await;
     let took = stopping.elapsed();
+    println!("handed over in {took:?}");
     assert!(
         took < Duration::from_secs(1),
         "a stopped worker's sessions ran elsewhere after {took:?}"
@@ -90,6 +92,7 @@ async fn a_killed_workers_sessions_run_elsewhere_within_the_lease_and_two_second
     })
     .await;
     let took = killed.elapsed();
+    println!("taken over in {took:?}");
     assert!(took < LEASE + Duration::from_secs(2), "{took:?}");
     stack.finish().await;
 }
