@@ -134,10 +134,3 @@ CREATE TABLE worker_keys (
 -- Jobs that invite have a gate of their own.
 ALTER TABLE gates DROP CONSTRAINT gates_action_check,
     ADD CONSTRAINT gates_action_check CHECK (action IN ('resolve', 'join', 'send', 'read', 'invite', 'other'));
-
--- Rows that say which release may run with a schema came with a migration of the same day, in a branch of its own.
-DO $$ BEGIN
-    IF to_regclass('schema_compatibility') IS NOT NULL THEN
-        INSERT INTO schema_compatibility (migration, oldest_release) VALUES (20261121000005, 20261120000015);
-    END IF;
-END $$;

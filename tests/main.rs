@@ -18,3 +18,4 @@ mod secrets;
 mod sessions;
 mod smoke;
 mod telethon;
+mod upgrade;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{process, worker};
+use super::{process, stdout, worker};
 use crate::{
     config::{Config, Secret},
     sessions,
@@ -78,7 +78,7 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Create(args) => {
             let key = create(&pool, &args.label, args.scope.into()).await?;
-            println!("{}", key.expose());
+            stdout::line(format_args!("{}", key.expose()))?;
         }
         Command::List => list(&pool).await?,
         Command::Revoke { id } => revoke(&pool, &id).await?,
@@ -100,16 +100,19 @@ pub async fn create(pool: &PgPool, label: &str, scope: Scope) -> anyhow::Result<
 }
 
 async fn list(pool: &PgPool) -> anyhow::Result<()> {
-    println!("{:<18} {:<9} {:<9} {:<17} LABEL", "ID", "SCOPE", "STATE", "CREATED");
+    stdout::line(format_args!(
+        "{:<18} {:<9} {:<9} {:<17} LABEL",
+        "ID", "SCOPE", "STATE", "CREATED"
+    ))?;
     for key in api_keys::list(pool).await? {
-        println!(
+        stdout::line(format_args!(
             "{:<18} {:<9} {:<9} {:<17} {}",
             key.id,
             key.scope.as_str(),
             if key.revoked_at.is_some() { "revoked" } else { "valid" },
             key.created_at.format("%Y-%m-%d %H:%M"),
             key.label,
-        );
+        ))?;
     }
     Ok(())
 }
@@ -117,19 +120,17 @@ async fn list(pool: &PgPool) -> anyhow::Result<()> {
 async fn rotate_master(config: &Config, pool: &PgPool) -> anyhow::Result<()> {
     let vault = worker::vault(config)?;
     let rotated = sessions::rotate_master_keys(pool, &vault, config.queue.worker_dead).await?;
-    println!(
+    stdout::line(format_args!(
         "Sealed {} values anew under the key `{}`.",
         rotated.resealed, rotated.to
-    );
+    ))?;
     if rotated.still_used.is_empty() {
-        println!("Nothing in the database needs another key any more.");
-    } else {
-        println!(
-            "Something is still sealed under {}: keep it in WIREROOM_MASTER_KEYS.",
-            rotated.still_used.join(", ")
-        );
+        return stdout::line(format_args!("Nothing in the database needs another key any more."));
     }
-    Ok(())
+    stdout::line(format_args!(
+        "Something is still sealed under {}: keep it in WIREROOM_MASTER_KEYS.",
+        rotated.still_used.join(", ")
+    ))
 }
 
 async fn revoke(pool: &PgPool, id: &str) -> anyhow::Result<()> {
@@ -137,9 +138,8 @@ async fn revoke(pool: &PgPool, id: &str) -> anyhow::Result<()> {
     let revoked = api_keys::revoke(&mut transaction, id, ACTOR).await?;
     transaction.commit().await.context("the key was not revoked")?;
     match revoked {
-        Revoked::Now => println!("Revoked."),
-        Revoked::Before => println!("It was revoked before."),
+        Revoked::Now => stdout::line(format_args!("Revoked.")),
+        Revoked::Before => stdout::line(format_args!("It was revoked before.")),
         Revoked::Unknown => bail!("there is no key with that id; `wireroom keys list` shows them"),
     }
-    Ok(())
 }

@@ -18,6 +18,7 @@ mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_accounts;
 mod session;
+mod stdout;
 mod worker;
 
 use std::process::ExitCode;
@@ -93,6 +94,7 @@ pub fn main() -> ExitCode {
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match ended {
         Ok(code) => code,
+        Err(error) if error.is::<stdout::Closed>() => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
 }

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::process;
 #[cfg(feature = "sandbox")]
 use super::sandbox_accounts;
+use super::{process, stdout};
 use crate::store::{
     PgPool,
     session_reads::{self, SessionFilter, SessionRecord},
@@ -41,14 +41,14 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(pool: &PgPool) -> anyhow::Result<()> {
-    println!(
+    stdout::line(format_args!(
         "{:<36} {:<16} {:<12} {:<16} {:<36}",
         "ID", "LABEL", "POOL", "STATE", "HELD BY WORKER"
-    );
+    ))?;
     let mut after = None;
     loop {
         let page = session_reads::list(pool, &SessionFilter::default(), after, PAGE).await?;
-        page.iter().for_each(print);
+        page.iter().try_for_each(print)?;
         match page.last() {
             Some(last) => after = Some(last.id),
             None => return Ok(()),
@@ -56,12 +56,12 @@ async fn list(pool: &PgPool) -> anyhow::Result<()> {
     }
 }
 
-fn print(session: &SessionRecord) {
+fn print(session: &SessionRecord) -> anyhow::Result<()> {
     let worker = session
         .worker
         .map_or_else(|| "-".to_owned(), |worker| worker.to_string());
-    println!(
+    stdout::line(format_args!(
         "{:<36} {:<16} {:<12} {:<16} {worker:<36}",
         session.id, session.label, session.pool, session.state
-    );
+    ))
 }

@@ -533,7 +533,11 @@ async fn reopen(conn: &mut PgConnection, session: Option<SessionId>, capped: Opt
 
 /// Makes jobs ready again that were put off by a spent cap, at most [`WAKE`], because a cap or a time zone is another one
 /// now; of one session or of all. Returns how many: those that meet a spent cap again are put off again.
-pub async fn wake(conn: &mut PgConnection, session: Option<SessionId>, ageing_step: Duration) -> Result<i64, StoreError> {
+pub async fn wake(
+    conn: &mut PgConnection,
+    session: Option<SessionId>,
+    ageing_step: Duration,
+) -> Result<i64, StoreError> {
     sqlx::query_scalar!(
         r#"-- wake_capped
         WITH waiting AS MATERIALIZED (
