@@ -208,12 +208,12 @@ async fn a_spent_cap_puts_off_one_job_holds_the_next_and_is_named() {
     assert_eq!(publish(&stack, "alice", "one").await["state"], "succeeded");
     let args = json!({ "chat": GROUP, "text": "two" });
     let second = post(&stack, JobKind::Publish, "alice", args).await;
-    let because = why(&stack, &second).await;
-    assert_eq!(because["reason"]["code"], "cap_reached", "{because}");
-    assert_eq!(
-        because["reasons"][0]["data"],
-        json!({ "action": "message", "window": "day", "cap": 1 })
-    );
+    // Not claimed at all, or, when the holder was just told of the cap that was set, claimed once and put off.
+    let named = async || {
+        let because = why(&stack, &second).await;
+        (because["reason"]["code"] == "cap_reached" && because["reason"]["until"].is_string()).then_some(())
+    };
+    until("the cap is named", named).await;
     let alice = session(&stack, "alice").await;
     let message = alice["caps"]
         .as_array()

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::support::{
     process::Process,
-    stack::{JOB_BOUND, Options, START_BOUND, Stack},
+    stack::{Options, START_BOUND, Stack},
 };
 
 /// As the stack configures it.
@@ -21,6 +21,28 @@ async fn stack_of(accounts: &[&'static str]) -> Stack {
         ..Options::default()
     })
     .await
+}
+
+/// With leases so long that none runs out on a busy machine, and workers that are not soon taken for dead: nothing but what
+/// the test is about moves a session.
+async fn stack_with_long_leases(accounts: &[&'static str]) -> Stack {
+    Stack::with(Options {
+        accounts: accounts.to_vec(),
+        variables: vec![
+            ("WIREROOM_SESSIONS_LEASE_SECONDS", "60".to_owned()),
+            ("WIREROOM_QUEUE_WORKER_DEAD_SECONDS", "60".to_owned()),
+        ],
+        ..Options::default()
+    })
+    .await
+}
+
+/// A time by the database's clock, which knows nothing of how long a test took to look.
+async fn time(stack: &Stack, query: &'static str) -> DateTime<Utc> {
+    sqlx::query_scalar(query)
+        .fetch_one(stack.database.pool())
+        .await
+        .expect("answered")
 }
 
 /// How many sessions each process holds, by pid.
@@ -48,28 +70,25 @@ const TERMS: &str = "SELECT count(*) FROM session_terms";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sharing_levels_within_ten_seconds_and_moves_no_more_than_it_must() {
-    let stack = stack_of(&ACCOUNTS).await;
+    let stack = stack_with_long_leases(&ACCOUNTS).await;
     let mut first = stack.worker().await;
     holds(&stack, &first, 6).await;
-    let started = Instant::now();
     let second = stack.worker().await;
+    let started = time(&stack, "SELECT max(started_at) FROM workers").await;
     holds(&stack, &second, 3).await;
     holds(&stack, &first, 3).await;
-    println!("levelled in {:?}", started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    let took = time(&stack, "SELECT max(acquired_at) FROM session_terms").await - started;
+    println!("levelled in {took}");
+    assert!(took < TimeDelta::seconds(10), "{took}");
     assert_eq!(stack.figure(TERMS).await, 9, "three moved");
 
     first.terminate();
-    let noticed = "SELECT count(*) FROM workers WHERE state <> 'running'";
-    until("stopping", async || (stack.figure(noticed).await == 1).then_some(())).await;
-    let stopping = Instant::now();
     holds(&stack, &second, 6).await;
-    let took = stopping.elapsed();
-    println!("handed over in {took:?}");
-    assert!(
-        took < Duration::from_secs(1),
-        "a stopped worker's sessions ran elsewhere after {took:?}"
-    );
+    let slowest = "SELECT (extract(epoch FROM max(n.acquired_at - t.released_at)) * 1000)::bigint
+        FROM session_terms t JOIN session_terms n ON n.session_id = t.session_id AND n.fence = t.fence + 1";
+    let took = stack.figure(slowest).await;
+    println!("handed over in {took} ms");
+    assert!(took < 1000, "given back, and taken {took} ms later");
     assert_eq!(stack.figure(TERMS).await, 12, "three moved back, and no other");
     assert!(first.wait_for_end(START_BOUND).await.success());
     until("connected", async || (connected(&stack) == 6).then_some(())).await;
@@ -85,15 +104,19 @@ async fn a_killed_workers_sessions_run_elsewhere_within_the_lease_and_two_second
     holds(&stack, &second, 2).await;
     holds(&stack, &first, 2).await;
     until("connected", async || (connected(&stack) == 4).then_some(())).await;
-    let killed = Instant::now();
+    let killed = time(&stack, "SELECT wireroom_now()").await;
+    let at = Instant::now();
     first.kill();
     until("taken over", async || {
         (held_by(&stack, &second).await == 4 && connected(&stack) == 4).then_some(())
     })
     .await;
-    let took = killed.elapsed();
-    println!("taken over in {took:?}");
-    assert!(took < LEASE + Duration::from_secs(2), "{took:?}");
+    let took = time(&stack, "SELECT max(acquired_at) FROM session_terms").await - killed;
+    println!("taken over in {took}, connected in {:?}", at.elapsed());
+    assert!(
+        took.to_std().is_ok_and(|took| took < LEASE + Duration::from_secs(2)),
+        "{took}"
+    );
     stack.finish().await;
 }
 
@@ -195,7 +218,7 @@ async fn a_clock_ten_minutes_off_opens_no_gate_early_and_takes_no_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_over_the_api_is_made_by_the_holder_and_a_stopped_one_is_told() {
-    let stack = stack_of(&["alice"]).await;
+    let stack = stack_with_long_leases(&["alice"]).await;
     let worker = stack.worker().await;
     holds(&stack, &worker, 1).await;
     until("connected", async || (connected(&stack) == 1).then_some(())).await;
@@ -205,26 +228,15 @@ async fn a_check_over_the_api_is_made_by_the_holder_and_a_stopped_one_is_told() 
     let answer = stack.request(Method::POST, &path).send().await.expect("answered");
     let answer: serde_json::Value = answer.json().await.expect("JSON");
     assert_eq!(answer["ok"], true, "{answer}");
+    let bound = Duration::from_secs(6);
     assert!(
-        asked.elapsed() < Duration::from_secs(1),
-        "told at once: {:?}",
+        asked.elapsed() < bound,
+        "told, not found with a renewal: {:?}",
         asked.elapsed()
     );
     worker.pause();
     let late = stack.request(Method::POST, &path).send().await.expect("answered");
-    let status = late.status();
+    assert_eq!(late.status(), 504);
     worker.resume();
-    // Held when it was asked, or not any more: the lease may have run out between.
-    assert!([409, 504].contains(&status.as_u16()), "{status}");
-    until("held again", async || {
-        (held_by(&stack, &worker).await == 1).then_some(())
-    })
-    .await;
-    tokio::time::timeout(
-        JOB_BOUND,
-        until("connected", async || (connected(&stack) == 1).then_some(())),
-    )
-    .await
-    .expect("in time");
     drop(worker);
 }
