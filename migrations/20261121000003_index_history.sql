@@ -20,3 +20,6 @@ BEGIN
         END IF;
     END LOOP;
 END $$;
+
+-- Indexes alone: the release before writes and reads as it did.
+INSERT INTO schema_compatibility (migration, oldest_release) VALUES (20261121000003, 20261120000015);
