@@ -16,6 +16,7 @@ mod queue;
 mod roles;
 mod secrets;
 mod sessions;
+mod simulation;
 mod smoke;
 mod telethon;
 mod upgrade;

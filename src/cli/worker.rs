@@ -5,6 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context;
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 use wireroom_jobs::{JobContext, Outcome, ports::Clock};
 
 use super::process;
@@ -36,7 +37,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             None => Ok(()),
             Some(pool) => {
                 let waker = Waker::start(pool.clone());
-                serve(&config, pool, waker, &shutdown).await
+                serve(&config, pool, waker, Identity::generate(), &shutdown).await
             }
         }
     };
@@ -53,19 +54,42 @@ pub fn vault(config: &Config) -> anyhow::Result<Vault> {
     Ok(Vault::parse(keys)?)
 }
 
+/// Who a worker is, and by which clock it goes.
+pub struct Identity {
+    /// Fresh for every start.
+    pub id: WorkerId,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Identity {
+    /// A new one, by the system's clock.
+    pub fn generate() -> Self {
+        Self {
+            id: WorkerId::generate(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
 /// Runs jobs until the soft step; then short ones finish, the rest is handed back, and the leases are released last.
-pub async fn serve(config: &Config, pool: PgPool, waker: Waker, shutdown: &Shutdown) -> anyhow::Result<()> {
+pub async fn serve(
+    config: &Config,
+    pool: PgPool,
+    waker: Waker,
+    identity: Identity,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
     let vault = vault(config)?;
     sessions::verify_master_keys(&pool, &vault).await?;
-    let id = WorkerId::generate();
-    let (holder, queue) = start(config, &pool, waker.clone(), vault, id).await?;
-    let telling = tokio::spawn(tell(Arc::clone(&holder), waker));
+    let id = identity.id;
+    let (holder, queue) = start(config, &pool, waker.clone(), vault, identity).await?;
+    let telling = AbortOnDropHandle::new(tokio::spawn(tell(Arc::clone(&holder), waker)));
     tracing::info!(worker.id = %id, "worker is ready");
     shutdown.soft().cancelled().await;
     holder.stop_acquiring();
     stop_queue(queue, shutdown).await;
     holder.shutdown(config.queue.shutdown_hard).await;
-    telling.abort();
+    drop(telling);
     tracing::info!(worker.id = %id, "the worker has stopped");
     Ok(())
 }
@@ -75,9 +99,9 @@ async fn start(
     pool: &PgPool,
     waker: Waker,
     vault: Vault,
-    id: WorkerId,
+    identity: Identity,
 ) -> anyhow::Result<(Arc<Holder>, QueueHandle)> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let Identity { id, clock } = identity;
     let settings = HolderSettings {
         worker: id,
         sessions: config.sessions.clone(),
