@@ -65,6 +65,10 @@ impl JobContext {
                 "slow_mode_met",
                 "The chat is in slow mode. The job goes on when it may write.",
             ),
+            "cap_reached" => (
+                "cap_met",
+                "The session has done this as often as it may for now. The job goes on when it may again.",
+            ),
             "approval_pending" => (
                 "approval_awaited",
                 "An admin of the chat has to approve the request to join. The job looks again later.",

@@ -46,6 +46,8 @@ impl From<StoreError> for Outcome {
 fn wait_reason(error: &TelegramError) -> WaitReason {
     if error.code.to_ascii_uppercase().starts_with("SLOWMODE_WAIT") || error.code == "slow_mode" {
         WaitReason::new("slow_mode", format!("The chat is in slow mode. {}", sentence(error)))
+    } else if error.code == "cap_reached" {
+        WaitReason::new("cap_reached", error.message.clone())
     } else {
         WaitReason::new(
             "flood",
@@ -154,6 +156,7 @@ mod tests {
             ("SLOWMODE_WAIT", "slow_mode"),
             ("SLOWMODE_WAIT_30", "slow_mode"),
             ("slow_mode", "slow_mode"),
+            ("cap_reached", "cap_reached"),
         ] {
             let Outcome::Snooze { until: at, reason } = Outcome::from(error(name, Decision::Gate { until })) else {
                 panic!("{name} does not snooze");

@@ -56,6 +56,8 @@ pub enum Action {
     Send,
     /// Reading lists and histories.
     Read,
+    /// Adding people to chats.
+    Invite,
     /// Anything else.
     Other,
 }
@@ -127,7 +129,14 @@ impl Lane {
 }
 
 impl Action {
-    pub const ALL: [Self; 5] = [Self::Resolve, Self::Join, Self::Send, Self::Read, Self::Other];
+    pub const ALL: [Self; 6] = [
+        Self::Resolve,
+        Self::Join,
+        Self::Send,
+        Self::Read,
+        Self::Invite,
+        Self::Other,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -135,6 +144,7 @@ impl Action {
             Self::Join => "join",
             Self::Send => "send",
             Self::Read => "read",
+            Self::Invite => "invite",
             Self::Other => "other",
         }
     }

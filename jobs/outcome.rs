@@ -22,7 +22,7 @@ pub enum Outcome {
 /// Why a scheduled job waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitReason {
-    /// A stable word: `flood`, `slow_mode`, `approval_pending`, `backoff`, `handed_over`, `session_limited`.
+    /// A stable word: `flood`, `slow_mode`, `cap_reached`, `approval_pending`, `backoff`, `handed_over`, `session_limited`.
     pub code: String,
     /// One sentence for a person.
     pub message: String,

@@ -3,7 +3,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chacha20poly1305::{
-    Key, KeyInit, XChaCha20Poly1305, XNonce,
+    KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
 use zeroize::Zeroizing;
@@ -33,7 +33,7 @@ pub struct Sealed {
     pub bytes: Vec<u8>,
 }
 
-/// The master keys: the first one seals, every one opens.
+/// The master keys: the first one seals, every one opens. They are wiped from memory when it is dropped.
 #[derive(Clone)]
 pub struct Vault {
     keys: Vec<(String, XChaCha20Poly1305)>,
@@ -69,8 +69,9 @@ impl Vault {
                 .ok()
                 .filter(|bytes| bytes.len() == 32)
                 .ok_or_else(|| VaultError::Keys(format!("the key `{id}` must be 32 bytes in base64")))?;
-            let key = Key::try_from(bytes.as_slice()).expect("32 bytes were checked");
-            keys.push((id.to_owned(), XChaCha20Poly1305::new(&key)));
+            // From the slice: a key by value would be a copy that nobody wipes.
+            let cipher = XChaCha20Poly1305::new_from_slice(&bytes).expect("32 bytes were checked");
+            keys.push((id.to_owned(), cipher));
         }
         Ok(Self { keys })
     }
@@ -148,6 +149,14 @@ mod tests {
             .map(|id| Vault::generate(id).unwrap().expose().to_owned())
             .collect();
         Vault::parse(&Secret::new(keys.join(","))).unwrap()
+    }
+
+    #[test]
+    fn keys_are_wiped_when_they_are_dropped() {
+        fn is_wiped<T: zeroize::ZeroizeOnDrop>() {}
+        is_wiped::<XChaCha20Poly1305>();
+        is_wiped::<Zeroizing<Vec<u8>>>();
+        is_wiped::<Secret>();
     }
 
     #[test]

@@ -14,6 +14,7 @@ use wireroom_jobs::{
 use super::{
     batches::{BatchView, BatchesApi},
     chats::{ChatView, ChatsApi},
+    floods::{FloodView, FloodsApi},
     health::{Health, HealthApi},
     jobs::{
         AttemptView, AttemptsApi, BatchApi, BatchCreated, BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody,
@@ -23,8 +24,11 @@ use super::{
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     pauses::{PauseBody, PauseView, PausesApi, PausesView},
+    pools::{MoveBody, NewPoolBody, PoolView, PoolsApi, PoolsView},
     problem::{Code, ProblemBody},
     schedules::{ManageApi, NewScheduleBody, RunApi, SchedulePatch, ScheduleView, TickPage, TickView, TicksApi},
+    session_caps::{CapBody, CapView, CapsView, SessionCapsApi, TimeZoneBody},
+    session_health::{CheckView, SessionDetail, SessionHealthApi},
     sessions::{self, SessionView, SessionsApi},
     workers::{WorkerView, WorkersApi},
 };
@@ -84,7 +88,8 @@ resources!(
         WhyApi,
     ),
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
-    (SessionsApi, WorkersApi, ChatsApi, HealthApi),
+    (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
+    (WorkersApi, ChatsApi, HealthApi),
 );
 
 fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {
@@ -185,6 +190,10 @@ fn schemas() -> Map<String, Value> {
     add::<PauseBody>(&mut requests);
     add::<ConcurrencyBody>(&mut requests);
     add::<RateBody>(&mut requests);
+    add::<CapBody>(&mut requests);
+    add::<TimeZoneBody>(&mut requests);
+    add::<NewPoolBody>(&mut requests);
+    add::<MoveBody>(&mut requests);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
@@ -206,6 +215,13 @@ fn schemas() -> Map<String, Value> {
     add::<TickView>(&mut responses);
     add::<TickPage>(&mut responses);
     add::<SessionView>(&mut responses);
+    add::<SessionDetail>(&mut responses);
+    add::<CheckView>(&mut responses);
+    add::<CapView>(&mut responses);
+    add::<CapsView>(&mut responses);
+    add::<PoolView>(&mut responses);
+    add::<PoolsView>(&mut responses);
+    add::<Page<FloodView>>(&mut responses);
     add::<Page<SessionView>>(&mut responses);
     add::<Page<WorkerView>>(&mut responses);
     add::<ChatView>(&mut responses);

@@ -6,6 +6,7 @@ mod batches;
 mod chats;
 mod docs;
 mod document;
+mod floods;
 mod follow;
 mod health;
 mod idempotency;
@@ -13,11 +14,14 @@ mod jobs;
 mod limits;
 mod page;
 mod pauses;
+mod pools;
 mod prefer;
 mod problem;
 mod routes;
 mod schedules;
 mod sent;
+mod session_caps;
+mod session_health;
 mod sessions;
 mod shell;
 #[cfg(test)]
@@ -68,6 +72,8 @@ pub trait JobSignals: Send + Sync {
     fn changed(&self);
     /// A pause or a limit was changed, and that is committed.
     fn control_changed(&self);
+    /// A session was changed in a way that its holder must know of, and that is committed.
+    fn sessions_changed(&self);
     /// Jobs were finished by the API: cancelled while they waited.
     fn finished(&self, jobs: &[JobId]);
     /// Begins to hear of finished jobs; held only while somebody waits for one.

@@ -75,6 +75,8 @@ codes! {
     BatchNotFound = NOT_FOUND, "There is no such batch";
     /// There is no such session.
     SessionNotFound = NOT_FOUND, "There is no such session";
+    /// The session has no such cap of its own.
+    CapNotFound = NOT_FOUND, "The session has no such cap";
     /// There is no such pause.
     PauseNotFound = NOT_FOUND, "There is no such pause";
     /// There is no such limit.
@@ -103,6 +105,14 @@ codes! {
     IdempotencyKeyReused = CONFLICT, "The Idempotency-Key was used with another request";
     /// Another job has the `unique_key`: `job` names it.
     UniqueKeyConflict = CONFLICT, "Another job has the unique_key";
+    /// A pool of that name exists.
+    PoolExists = CONFLICT, "A pool of that name exists";
+    /// No worker holds the session, so that nobody can check it.
+    SessionNotHeld = CONFLICT, "No worker holds the session";
+    /// The session is not limited, so that there is nothing to resume.
+    SessionNotLimited = CONFLICT, "The session is not limited";
+    /// The worker that holds the session did not answer in time.
+    CheckTimeout = GATEWAY_TIMEOUT, "The check was not answered in time";
     /// The named session cannot run jobs until a person has seen to it.
     SessionNotReady = CONFLICT, "The session cannot run jobs";
     /// The body is larger than it may be: 1 MiB, and 64 MiB of a batch with 1 MiB for a job.

@@ -1,14 +1,10 @@
-//! `GET /v1/sessions` and `GET /v1/sessions/{id}`.
+//! `GET /v1/sessions`; [`session_health`](super::session_health) has more of each.
 
 use std::{collections::HashMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use poem::web::Data;
-use poem_openapi::{
-    OpenApi,
-    param::{Path, Query},
-    payload::Json,
-};
+use poem_openapi::{OpenApi, param::Query, payload::Json};
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
@@ -172,33 +168,12 @@ impl SessionsApi {
         let items = with_gates(&state, sessions).await?;
         Ok(Json(Typed(Page { items, next_cursor })))
     }
+}
 
-    /// Look at a session
-    ///
-    /// Shows one session. Scope: viewer.
-    #[oai(
-        path = "/v1/sessions/:id",
-        method = "get",
-        operation_id = "get_session",
-        tag = "Tag::Sessions"
-    )]
-    async fn get(
-        &self,
-        _caller: Allowed<Viewer>,
-        state: Data<&Arc<State>>,
-        /// The session's id.
-        id: Path<String>,
-    ) -> Result<Json<Typed<SessionView>>, Problem> {
-        let id: SessionId = id
-            .parse()
-            .map_err(|_| Problem::new(Code::InvalidParameter, "A session's id is a UUID.").field("id"))?;
-        let session = session_reads::get(&state.pool, id).await?;
-        with_gates(&state, session.into_iter().collect())
-            .await?
-            .pop()
-            .map(|session| Json(Typed(session)))
-            .ok_or_else(|| Problem::new(Code::SessionNotFound, "There is no session of that id."))
-    }
+/// The session of that id, with its gates.
+pub async fn one(state: &State, id: SessionId) -> Result<Option<SessionView>, Problem> {
+    let session = session_reads::get(&state.pool, id).await?;
+    Ok(with_gates(state, session.into_iter().collect()).await?.pop())
 }
 
 async fn with_gates(state: &State, sessions: Vec<SessionRecord>) -> Result<Vec<SessionView>, Problem> {

@@ -38,6 +38,10 @@ impl JobSignals for Bell {
         self.0.control_changed();
     }
 
+    fn sessions_changed(&self) {
+        self.0.sessions_changed();
+    }
+
     fn finished(&self, jobs: &[JobId]) {
         self.0.finished(jobs);
     }

@@ -1,13 +1,15 @@
-//! `wireroom keys`: who may call the API. The database is all it needs, so that it works before anything runs.
+//! `wireroom keys`: who may call the API; the database is all it needs, so that it works before anything runs. And what
+//! secrets are sealed under: `rotate-master`.
 
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{process, stdout};
+use super::{process, stdout, worker};
 use crate::{
-    config::Secret,
+    config::{Config, Secret},
+    sessions,
     store::{
         PgPool,
         api_keys::{self, KeyMaterial, Revoked, Scope},
@@ -24,6 +26,14 @@ pub enum Command {
     Create(Create),
     /// Every key, without its secret.
     List,
+    /// Seal every stored secret under the first key of `WIREROOM_MASTER_KEYS`, while workers run.
+    #[command(after_help = "\
+To change the master key:
+  1. put the new key first and keep the old one: WIREROOM_MASTER_KEYS=new:…,old:…
+  2. restart every worker with it
+  3. run this command with it
+  4. take the old key out of the workers' configuration; keep it for as long as you keep backups of the database")]
+    RotateMaster,
     /// End a key. API processes notice within 5 seconds.
     #[command(after_help = "Example:\n  wireroom keys revoke 3f0c9a5be2d17840")]
     Revoke {
@@ -72,6 +82,7 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::List => list(&pool).await?,
         Command::Revoke { id } => revoke(&pool, &id).await?,
+        Command::RotateMaster => rotate_master(&config, &pool).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -104,6 +115,22 @@ async fn list(pool: &PgPool) -> anyhow::Result<()> {
         ))?;
     }
     Ok(())
+}
+
+async fn rotate_master(config: &Config, pool: &PgPool) -> anyhow::Result<()> {
+    let vault = worker::vault(config)?;
+    let rotated = sessions::rotate_master_keys(pool, &vault, config.queue.worker_dead).await?;
+    stdout::line(format_args!(
+        "Sealed {} values anew under the key `{}`.",
+        rotated.resealed, rotated.to
+    ))?;
+    if rotated.still_used.is_empty() {
+        return stdout::line(format_args!("Nothing in the database needs another key any more."));
+    }
+    stdout::line(format_args!(
+        "Something is still sealed under {}: keep it in WIREROOM_MASTER_KEYS.",
+        rotated.still_used.join(", ")
+    ))
 }
 
 async fn revoke(pool: &PgPool, id: &str) -> anyhow::Result<()> {

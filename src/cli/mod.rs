@@ -63,7 +63,7 @@ Example:
     Openapi,
     /// Prepare the database: apply the migrations that it has not. Safe to run from several places at once.
     Migrate,
-    /// API keys: create, list, revoke.
+    /// API keys: create, list, revoke. Master keys: rotate.
     #[command(subcommand)]
     Keys(keys::Command),
     /// Telegram sessions: list them, log accounts of a sandbox in.

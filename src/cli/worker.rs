@@ -5,6 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context;
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 use wireroom_jobs::{JobContext, Outcome, ports::Clock};
 
 use super::process;
@@ -81,12 +82,14 @@ pub async fn serve(
     let vault = vault(config)?;
     sessions::verify_master_keys(&pool, &vault).await?;
     let id = identity.id;
-    let (holder, queue) = start(config, &pool, waker, vault, identity).await?;
+    let (holder, queue) = start(config, &pool, waker.clone(), vault, identity).await?;
+    let telling = AbortOnDropHandle::new(tokio::spawn(tell(Arc::clone(&holder), waker)));
     tracing::info!(worker.id = %id, "worker is ready");
     shutdown.soft().cancelled().await;
     holder.stop_acquiring();
     stop_queue(queue, shutdown).await;
     holder.shutdown(config.queue.shutdown_hard).await;
+    drop(telling);
     tracing::info!(worker.id = %id, "the worker has stopped");
     Ok(())
 }
@@ -106,10 +109,7 @@ async fn start(
         worker_fresh: config.queue.worker_dead,
     };
     let holder = Holder::start(pool.clone(), vault, Arc::clone(&clock), settings)?;
-    let sessions = Arc::new(Held {
-        holder: Arc::clone(&holder),
-        clock: Arc::clone(&clock),
-    });
+    let sessions = Arc::new(Held(Arc::clone(&holder)));
     let runner = Arc::new(Functions {
         holder: Arc::clone(&holder),
         pool: pool.clone(),
@@ -127,6 +127,14 @@ async fn start(
     .await
     .context("the queue did not start")?;
     Ok((holder, queue))
+}
+
+/// Lets the holder know at once what it would see with its next renewal.
+async fn tell(holder: Arc<Holder>, waker: Waker) {
+    loop {
+        waker.sessions_told().await;
+        holder.look_again();
+    }
 }
 
 /// The queue has the same two steps; ours tell it when the second signal comes.
@@ -156,15 +164,11 @@ fn facts(id: WorkerId) -> WorkerFacts {
 }
 
 /// The sessions of this process, as the queue asks for them.
-struct Held {
-    holder: Arc<Holder>,
-    clock: Arc<dyn Clock>,
-}
+struct Held(Arc<Holder>);
 
 impl queue::Sessions for Held {
     fn held(&self) -> Vec<queue::HeldSession> {
-        let now = self.clock.now();
-        let held = self.holder.held().into_iter();
+        let held = self.0.held().into_iter();
         held.map(|session| queue::HeldSession {
             id: session.id,
             pool: session.pool.clone(),
@@ -174,7 +178,7 @@ impl queue::Sessions for Held {
                 bulk: session.slots.bulk,
                 watch: session.slots.watch,
             },
-            closed: session.closed_actions(now).into_iter().collect(),
+            closed: session.closed_actions().into_iter().collect(),
             lost: session.lost.clone(),
             in_use: session.in_use.clone(),
         })
@@ -182,7 +186,7 @@ impl queue::Sessions for Held {
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
-        self.holder.changed()
+        self.0.changed()
     }
 }
 

@@ -16,11 +16,11 @@ use crate::{
     config::QueueConfig,
     ids::JobId,
     store::{
-        self, PgPool, StoreError, audit, batches, claims, completions, idempotency, job_logs,
+        self, PgPool, StoreError, audit, batches, claims, completions, floods, idempotency, job_logs, leases,
         line::{Line, bounded},
         partitions, pauses,
         rescue::{self, RescueLimits},
-        scans, schedule_ticks, unique_keys,
+        scans, schedule_ticks, session_checks, unique_keys, vault_keys,
         workers::{self, WorkerFacts, WorkerState},
     },
 };
@@ -277,6 +277,10 @@ impl Upkeep {
         while unique_keys::sweep(&mut conn, BATCH).await? > 0 {}
         while batches::sweep(&mut conn, keep, BATCHES).await? > 0 {}
         while pauses::sweep(&mut conn, BATCH).await? > 0 {}
+        while floods::expire(&mut conn, keep, BATCH).await? > 0 {}
+        while session_checks::sweep(&mut conn, BATCH).await? > 0 {}
+        while leases::sweep_terms(&mut conn, BATCH).await? > 0 {}
+        while vault_keys::sweep_workers(&mut conn, BATCH).await? > 0 {}
         while audit::expire(&mut conn, BATCH).await? > 0 {}
         while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {
             tracing::info!(partition, "retired a day of finished work");

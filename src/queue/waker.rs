@@ -44,6 +44,7 @@ struct Bell {
     ready: Notify,
     scheduled: AtomicBool,
     control: AtomicBool,
+    sessions: Notify,
     cancelled: broadcast::Sender<JobId>,
     finished: broadcast::Sender<Arc<[JobId]>>,
     waiters: AtomicUsize,
@@ -63,6 +64,7 @@ struct Outbox {
     ready: bool,
     scheduled: bool,
     control: bool,
+    sessions: bool,
     waiting: bool,
     cancelled: Vec<JobId>,
     finished: Vec<JobId>,
@@ -76,6 +78,7 @@ impl Waker {
             ready: Notify::new(),
             scheduled: AtomicBool::new(false),
             control: AtomicBool::new(false),
+            sessions: Notify::new(),
             cancelled: broadcast::channel(1024).0,
             finished: broadcast::channel(4096).0,
             waiters: AtomicUsize::new(0),
@@ -122,6 +125,17 @@ impl Waker {
         self.bell.control.store(true, Ordering::Release);
         self.bell.ready.notify_one();
         self.bell.post(|outbox| outbox.control = true);
+    }
+
+    /// Call it after the commit of a change to a session that its holder must know of.
+    pub fn sessions_changed(&self) {
+        self.bell.sessions.notify_one();
+        self.bell.post(|outbox| outbox.sessions = true);
+    }
+
+    /// Resolves when sessions were changed since the last time, or may have been.
+    pub async fn sessions_told(&self) {
+        self.bell.sessions.notified().await;
     }
 
     /// Call it after the commit of a cancel that answered `Requested`.
@@ -241,6 +255,7 @@ impl Bell {
                 self.control.store(true, Ordering::Release);
                 self.ready.notify_one();
             }
+            "sessions" => self.sessions.notify_one(),
             "waiting" => self.others_wait.store(WAITING_FOR, Ordering::Relaxed),
             "cancelled" => ids.for_each(|id| {
                 let _ = self.cancelled.send(id);
@@ -254,6 +269,7 @@ impl Bell {
 
     /// Whatever was missed is looked for.
     fn missed(&self) {
+        self.sessions.notify_one();
         self.control.store(true, Ordering::Release);
         self.scheduled.store(true, Ordering::Release);
         self.ready.notify_one();
@@ -267,6 +283,7 @@ impl Outbox {
             ("ready", self.ready && !self.scheduled),
             ("scheduled", self.scheduled),
             ("control", self.control),
+            ("sessions", self.sessions),
             ("waiting", self.waiting),
         ];
         let mut payloads: Vec<String> = flags

@@ -1,19 +1,21 @@
 //! A held session as the queue sees it: what may run on it now, and when to stop.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
-use chrono::{DateTime, Utc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 use wireroom_jobs::{Action, Lane};
 
 use crate::{
     ids::SessionId,
+    store::sessions::Sign,
     telegram::{
         connection::Connection,
         gates::Gates,
+        pace::Pace,
         port::{AttemptHooks, JobTelegram, PortSettings},
         trust::Trust,
     },
@@ -51,9 +53,12 @@ pub struct HeldSession {
     pub in_use: TaskTracker,
     pub(super) connection: Arc<Connection>,
     pub(super) gates: Arc<Gates>,
+    pub(super) pace: Arc<Pace>,
     pub(super) port: PortSettings,
     /// A cheap call came back since the connection was made.
     pub(super) answers: AtomicBool,
+    /// The check that was begun last.
+    pub(super) last_check: Mutex<Option<Uuid>>,
     /// It gets no new jobs, because it is to be given up.
     pub(super) leaving: AtomicBool,
 }
@@ -69,9 +74,9 @@ impl std::fmt::Debug for HeldSession {
 }
 
 impl HeldSession {
-    /// Actions whose gate is closed everywhere: jobs of their kinds are not to be claimed for this session.
-    pub fn closed_actions(&self, now: DateTime<Utc>) -> Vec<Action> {
-        self.gates.closed_actions(now)
+    /// Actions whose gate is closed everywhere, or whose cap is spent: jobs of their kinds are not to be claimed for this session.
+    pub fn closed_actions(&self) -> Vec<Action> {
+        self.gates.closed_actions()
     }
 
     /// The port of one attempt of one job.
@@ -79,6 +84,7 @@ impl HeldSession {
         JobTelegram::new(
             Arc::clone(&self.connection),
             Arc::clone(&self.gates),
+            Arc::clone(&self.pace),
             self.port.clone(),
             hooks,
         )
@@ -90,6 +96,27 @@ impl HeldSession {
             && !self.leaving.load(Ordering::Acquire)
             && !self.lost.is_cancelled()
             && self.trust().holds()
+    }
+
+    /// `false`: it is made already.
+    pub(super) fn begin_check(&self, check: Uuid) -> bool {
+        let mut last = self.last_check.lock().unwrap_or_else(PoisonError::into_inner);
+        // Ids of checks sort by the time of asking.
+        let is_new = last.is_none_or(|last| last < check);
+        if is_new {
+            *last = Some(check);
+        }
+        is_new
+    }
+
+    /// What was seen of the session since this was asked last; `None` when that is nothing.
+    pub(super) fn take_sign(&self) -> Option<Sign> {
+        let sign = Sign {
+            session: self.id,
+            called: self.connection.take_called(),
+            updated: self.connection.take_updated(),
+        };
+        (sign.called || sign.updated).then_some(sign)
     }
 
     pub(super) fn trust(&self) -> &Arc<Trust> {

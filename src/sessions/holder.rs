@@ -7,30 +7,31 @@
 use std::{
     collections::HashMap,
     net::SocketAddrV4,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use chrono::TimeDelta;
 use sqlx::PgPool;
 use tokio::{
-    sync::{Semaphore, watch},
-    time::{Instant, sleep, timeout},
+    sync::{Notify, Semaphore, watch},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wireroom_jobs::ports::Clock;
 
-use super::{held::HeldSession, term::Term};
+use super::{held::HeldSession, settings, term::Term};
 use crate::{
     config::{SessionsConfig, TelegramConfig},
     ids::{SessionId, WorkerId},
-    store::{self, StoreError, leases, sessions},
+    store::{self, StoreError, leases, sessions, vault_keys},
     telegram::trust::Moment,
     vault::Vault,
 };
 
 /// How often the share is looked at.
 const BALANCE: Duration = Duration::from_secs(1);
+/// How long leases that become free are gathered before any is taken.
+const GATHER: Duration = Duration::from_millis(50);
 /// How many sessions of a process catch up on missed updates at a time.
 const CATCH_UPS: usize = 8;
 /// Stands for the application where a configured server asks for none.
@@ -63,6 +64,10 @@ pub struct Holder {
     pub(super) catch_up: Arc<Semaphore>,
     pub(super) changed: watch::Sender<u64>,
     terms: Mutex<HashMap<SessionId, Arc<Term>>>,
+    /// Somebody has something to tell that comes with a renewal.
+    told: Notify,
+    /// A lease may have become free.
+    freed: Notify,
     /// No more leases are taken.
     closing: CancellationToken,
     /// All terms are over.
@@ -92,6 +97,8 @@ impl Holder {
             catch_up: Arc::new(Semaphore::new(CATCH_UPS)),
             changed: watch::Sender::new(0),
             terms: Mutex::default(),
+            told: Notify::new(),
+            freed: Notify::new(),
             closing: CancellationToken::new(),
             over: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -117,6 +124,13 @@ impl Holder {
     /// Changes whenever [`Holder::held`] or the closed actions of a session would answer something else.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Looks at the settings of its sessions and for free leases now, and not in a while: call it when a cap was changed, a
+    /// check or a move was asked for, or a lease was given back. Nothing is lost when it is not called.
+    pub fn look_again(&self) {
+        self.told.notify_one();
+        self.freed.notify_one();
     }
 
     /// How many leases this process has, whether the sessions answer or not.
@@ -174,12 +188,16 @@ impl Holder {
     }
 
     async fn renew_all(self: Arc<Self>) {
-        let mut next = Instant::now();
+        if let Err(error) = self.note_keys().await {
+            // Until it is noted, nobody can seal anything under a new key: that is safe.
+            tracing::warn!(%error, "which master keys this worker has was not noted");
+        }
+        let mut next = Instant::now() + self.settings.sessions.renew;
         loop {
-            next += self.settings.sessions.renew;
             tokio::select! {
                 () = self.over.cancelled() => return,
-                () = tokio::time::sleep_until(next) => {}
+                () = sleep_until(next) => next += self.settings.sessions.renew,
+                () = self.told.notified() => sleep(GATHER).await,
             }
             match timeout(self.settings.sessions.renew, self.renew()).await {
                 Ok(Ok(())) => {}
@@ -191,7 +209,13 @@ impl Holder {
         }
     }
 
-    async fn renew(&self) -> Result<(), StoreError> {
+    async fn note_keys(&self) -> Result<(), StoreError> {
+        let ids: Vec<String> = self.vault.key_ids().map(str::to_owned).collect();
+        let mut connection = self.acquire("note_worker_keys").await?;
+        vault_keys::note_worker(&mut connection, self.settings.worker, &ids).await
+    }
+
+    async fn renew(self: &Arc<Self>) -> Result<(), StoreError> {
         let terms = self.terms();
         if terms.is_empty() {
             return Ok(());
@@ -202,22 +226,28 @@ impl Holder {
         let lease = self.settings.sessions.lease;
         let renewed = leases::renew(&mut connection, self.settings.worker, &keys, lease).await?;
         let renewed: HashMap<_, _> = renewed.into_iter().map(|renewed| (renewed.key, renewed)).collect();
-        let mut called = Vec::new();
+        let mut signs = Vec::new();
+        let mut changed = Vec::new();
         for term in &terms {
             match renewed.get(&term.key) {
                 Some(renewed) => {
                     term.trust.extend(start, self.trusted_span());
                     term.heard(*renewed);
+                    if term.settings_version.load(Ordering::Relaxed) != renewed.settings_version {
+                        changed.push((Arc::clone(term), renewed.settings_version));
+                    }
                 }
                 // It had expired, or is another's: nobody may use it here.
                 None => term.trust.end(),
             }
-            if term.session().is_some_and(|session| session.connection.take_called()) {
-                called.push(term.key.session);
-            }
+            signs.extend(term.session().and_then(|session| session.take_sign()));
         }
-        if !called.is_empty() {
-            sessions::touch_last_call(&mut connection, &called).await?;
+        if !changed.is_empty() {
+            // Not here: nothing may hold up the next renewal.
+            tokio::spawn(settings::take_in(Arc::clone(self), changed));
+        }
+        if !signs.is_empty() {
+            sessions::note_signs(&mut connection, &signs).await?;
         }
         Ok(())
     }
@@ -233,6 +263,8 @@ impl Holder {
             tokio::select! {
                 () = self.closing.cancelled() => return,
                 () = sleep(pause) => {}
+                // A worker that stops gives its sessions back one by one.
+                () = self.freed.notified() => sleep(GATHER).await,
             }
         }
     }
@@ -258,7 +290,7 @@ impl Holder {
     }
 
     fn adopt(self: &Arc<Self>, lease: leases::AcquiredLease, start: Moment) {
-        let term = Arc::new(Term::new(lease.key, start, self.trusted_span()));
+        let term = Arc::new(Term::new(&lease, start, self.trusted_span()));
         tracing::info!(session.id = %lease.key.session, fence = lease.key.fence, "took a lease");
         self.lock().insert(lease.key.session, Arc::clone(&term));
         // Whatever was taken after the shutdown began goes straight back.
@@ -284,17 +316,12 @@ impl Holder {
     async fn announce_openings(self: Arc<Self>) {
         let mut changed = self.changed();
         loop {
-            let now = self.clock.now();
             let sessions = self.terms().into_iter().filter_map(|term| term.session());
-            let next = sessions.filter_map(|session| session.gates.next_opening(now)).min();
-            let wait = next
-                .map_or(TimeDelta::MAX, |at| at - now)
-                .to_std()
-                .unwrap_or(Duration::ZERO);
+            let next = sessions.filter_map(|session| session.gates.next_opening()).min();
             tokio::select! {
                 () = self.over.cancelled() => return,
                 changed = changed.changed() => if changed.is_err() { return },
-                () = sleep(wait.min(Duration::from_hours(1))), if next.is_some() => self.note_change(),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.note_change(),
             }
         }
     }

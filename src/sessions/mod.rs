@@ -1,15 +1,19 @@
 //! The Telegram sessions of one process: which it holds, that nobody else does, and how new ones come to be.
 //!
 //! `holder` takes, renews and shares leases; `term` is the life of one of them; `held` is what the queue sees.
-//! `import` logs accounts of a configured server in; `master_keys` refuses a wrong vault before anything is touched.
+//! `settings` takes in what is changed or asked while a session is held. `import` logs accounts of a configured server in;
+//! `master_keys` refuses a wrong vault before anything is touched, and `rotation` seals everything under another key.
 
 pub mod held;
 pub mod holder;
 pub mod import;
 pub mod master_keys;
+pub mod rotation;
+mod settings;
 mod term;
 
 pub use held::{HeldSession, Slots};
 pub use holder::{Holder, HolderError, HolderSettings};
 pub use import::{ImportAccount, ImportError, Imported, import};
 pub use master_keys::{MasterKeyError, check_master_keys, verify_master_keys};
+pub use rotation::{Rotated, RotationError, rotate_master_keys};

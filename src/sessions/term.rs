@@ -3,8 +3,8 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -21,14 +21,19 @@ use super::{
     holder::Holder,
 };
 use crate::{
+    config::SessionsConfig,
     store::{
-        StoreError, failed, gates,
+        StoreError,
+        breakers::{self, Rests},
+        caps, failed, gates,
         leases::{self, AcquiredLease, LeaseKey, Renewed},
+        pools,
         sessions::{self, SessionState, StateChange},
     },
     telegram::{
-        connection::{Connection, ConnectionSettings},
+        connection::{Connection, ConnectionSettings, Failing},
         gates::Gates,
+        pace::Pace,
         port::PortSettings,
         session_storage::{PgSession, StorageError, StorageSettings},
         trust::{Moment, Trust},
@@ -54,6 +59,22 @@ pub(super) struct Term {
     /// Somebody else may have it, if its jobs end soon.
     offered: AtomicBool,
     offer: Notify,
+    /// It is to be taken again in another pool, when its jobs have ended.
+    moving: CancellationToken,
+    /// The settings that were looked at last.
+    pub settings_version: AtomicI64,
+}
+
+/// What ended a term.
+enum Ending {
+    /// Trust, or whoever holds the session.
+    Over,
+    /// Something happened to the session.
+    Lost(StateChange),
+    /// It does not answer, and is left alone for a while.
+    Tired(Failing),
+    /// It goes to another pool.
+    Moves,
 }
 
 /// Why a session could not be loaded.
@@ -71,9 +92,11 @@ enum OpenError {
 
 impl Term {
     /// A term that began with the statement that started at `start`.
-    pub fn new(key: LeaseKey, start: Moment, trusted: Duration) -> Self {
+    pub fn new(lease: &AcquiredLease, start: Moment, trusted: Duration) -> Self {
         Self {
-            key,
+            key: lease.key,
+            moving: CancellationToken::new(),
+            settings_version: AtomicI64::new(lease.settings_version),
             trust: Arc::new(Trust::new(start, trusted)),
             session: OnceLock::new(),
             given_up: CancellationToken::new(),
@@ -89,7 +112,7 @@ impl Term {
     }
 
     pub fn is_leaving(&self) -> bool {
-        self.offered.load(Ordering::Acquire) || self.given_up.is_cancelled()
+        self.offered.load(Ordering::Acquire) || self.given_up.is_cancelled() || self.moving.is_cancelled()
     }
 
     pub fn is_idle(&self) -> bool {
@@ -110,6 +133,11 @@ impl Term {
         self.offer.notify_one();
     }
 
+    /// Lets the session go to another pool when its jobs have ended.
+    pub fn move_on(&self) {
+        self.moving.cancel();
+    }
+
     /// Takes in what a renewal told of the session.
     pub fn heard(&self, renewed: Renewed) {
         if !renewed.holdable {
@@ -117,16 +145,17 @@ impl Term {
             self.take_away();
         }
         if let Some(session) = self.session.get() {
-            session.gates.sync_limited(renewed.limited);
+            session.gates.sync_limited(renewed.limited, renewed.settings_version);
         }
     }
 
     /// Lives the term to its end.
     pub async fn live(self: Arc<Self>, holder: Arc<Holder>, lease: AcquiredLease) {
+        let on_probation = lease.on_probation;
         match self.open(&holder, lease).await {
             Ok(session) => {
-                let incident = self.serve(&holder, &session).await;
-                self.end(&holder, &session, incident).await;
+                let ending = self.serve(&holder, &session, on_probation).await;
+                self.end(&holder, &session, ending).await;
             }
             Err(error) => {
                 tracing::error!(
@@ -142,8 +171,14 @@ impl Term {
     }
 
     async fn open(&self, holder: &Holder, lease: AcquiredLease) -> Result<Arc<HeldSession>, OpenError> {
+        let pool = if lease.moves {
+            self.settle_pool(holder).await?
+        } else {
+            lease.pool
+        };
         let mut connection = holder.acquire("closed_gates").await?;
         let closed = gates::closed(&mut connection, self.key.session).await?;
+        let spent = caps::spent(&mut connection, &[self.key.session]).await?;
         drop(connection);
         let settings = StorageSettings {
             lease: self.key,
@@ -159,12 +194,13 @@ impl Term {
             api_id: holder.api_id,
             call_deadline: telegram.call_deadline,
             catch_up: Arc::clone(&holder.catch_up),
+            health_call: holder.settings.sessions.health_call(),
         };
         let connection =
             Connection::open(Arc::new(storage), Arc::clone(&self.trust), settings).map_err(OpenError::Relay)?;
         let session = Arc::new(HeldSession {
             id: self.key.session,
-            pool: lease.pool,
+            pool,
             fence: self.key.fence,
             slots: Slots {
                 interactive: lease.interactive_slots,
@@ -174,45 +210,66 @@ impl Term {
             lost: CancellationToken::new(),
             in_use: TaskTracker::new(),
             connection,
-            gates: Arc::new(Gates::new(closed, lease.limited, holder.changed.clone())),
+            gates: Arc::new(Gates::new(
+                closed,
+                spent.into_iter().map(|(_, spent)| spent).collect(),
+                lease.limited,
+                holder.changed.clone(),
+            )),
+            pace: Arc::new(Pace::new(holder.settings.sessions.pace)),
             port: PortSettings {
                 database: holder.database.clone(),
                 clock: Arc::clone(&holder.clock),
                 wait_in_place: telegram.wait_in_place,
             },
             answers: AtomicBool::new(false),
+            last_check: Mutex::new(None),
             leaving: AtomicBool::new(false),
         });
         Ok(Arc::clone(self.session.get_or_init(|| session)))
     }
 
-    /// Keeps the session in use until something ends the term; answers with what happened to the session, if that did.
-    async fn serve(&self, holder: &Holder, session: &HeldSession) -> Option<StateChange> {
+    /// Keeps the session in use until something ends the term. `on_probation`: its breaker is half-open, so that its
+    /// first answer closes it and its first failure opens it again.
+    async fn serve(&self, holder: &Holder, session: &HeldSession, mut on_probation: bool) -> Ending {
         let mut ready = session.connection.ready();
+        let mut failing = session.connection.failing();
         loop {
             let answers = *ready.borrow_and_update();
             if session.answers.swap(answers, Ordering::AcqRel) != answers {
                 holder.note_change();
             }
+            if answers && on_probation {
+                on_probation = !self.close_breaker(holder).await;
+            }
+            let times = failing.borrow_and_update().times;
+            if times >= holder.settings.sessions.breaker_failures || (on_probation && times > 0) {
+                return Ending::Tired(failing.borrow().clone());
+            }
             tokio::select! {
                 biased;
                 () = self.trust.ended() => {
                     tracing::warn!(session.id = %self.key.session, "trust in the lease has ended");
-                    return None;
+                    return Ending::Over;
                 }
-                change = session.connection.lost() => return Some(change),
-                () = self.taken_away.cancelled() => return None,
+                change = session.connection.lost() => return Ending::Lost(change),
+                () = self.taken_away.cancelled() => return Ending::Over,
                 () = self.given_up.cancelled() => {
                     self.drain(holder, session).await;
-                    return session.connection.incident();
+                    return after_draining(session, Ending::Over);
+                }
+                () = self.moving.cancelled() => {
+                    self.drain(holder, session).await;
+                    return after_draining(session, Ending::Moves);
                 }
                 () = self.offer.notified() => {
                     if timeout(PATIENCE, self.drain(holder, session)).await.is_ok() {
-                        return session.connection.incident();
+                        return after_draining(session, Ending::Over);
                     }
                     self.stay(holder, session);
                 }
-                changed = ready.changed() => if changed.is_err() { return None },
+                changed = ready.changed() => if changed.is_err() { return Ending::Over },
+                changed = failing.changed() => if changed.is_err() { return Ending::Over },
             }
         }
     }
@@ -239,13 +296,71 @@ impl Term {
         holder.note_change();
     }
 
-    async fn end(&self, holder: &Holder, session: &HeldSession, incident: Option<StateChange>) {
+    async fn end(&self, holder: &Holder, session: &HeldSession, ending: Ending) {
         session.connection.cut_off();
         session.lost.cancel();
         holder.note_change();
         session.connection.close().await;
-        if let Some(change) = incident {
-            self.write_down(holder, &change).await;
+        match ending {
+            Ending::Over => {}
+            Ending::Lost(change) => self.write_down(holder, &change).await,
+            Ending::Tired(failing) => self.rest(holder, &failing.error).await,
+            Ending::Moves => {
+                if let Err(error) = self.settle_pool(holder).await {
+                    // The next holder moves it before it uses it.
+                    tracing::warn!(session.id = %self.key.session, %error, "a session was not moved to its pool yet");
+                }
+            }
+        }
+    }
+
+    async fn settle_pool(&self, holder: &Holder) -> Result<String, StoreError> {
+        const OPERATION: &str = "settle_pool";
+        let mut connection = holder.acquire(OPERATION).await?;
+        let mut transaction = connection.begin().await.map_err(failed(OPERATION))?;
+        let pool = pools::settle(&mut transaction, self.key).await?;
+        transaction.commit().await.map_err(failed(OPERATION))?;
+        tracing::info!(session.id = %self.key.session, pool, "the session is in its pool");
+        Ok(pool)
+    }
+
+    /// Leaves the session alone, for longer each time: nobody takes its lease until then.
+    async fn rest(&self, holder: &Holder, error: &str) {
+        const OPERATION: &str = "trip_breaker";
+        let rests = Rests {
+            first: holder.settings.sessions.breaker_rest,
+            longest: SessionsConfig::LONGEST_REST,
+        };
+        let stored = async {
+            let mut connection = holder.acquire(OPERATION).await?;
+            let mut transaction = connection.begin().await.map_err(failed(OPERATION))?;
+            let until = breakers::trip(&mut transaction, self.key, rests, fraction(), error).await?;
+            transaction.commit().await.map_err(failed(OPERATION))?;
+            Ok::<_, StoreError>(until)
+        };
+        match stored.await {
+            Ok(until) => tracing::warn!(session.id = %self.key.session, %until, error, "the session rests"),
+            Err(failure) => {
+                tracing::warn!(session.id = %self.key.session, error = %failure, "a breaker was not opened");
+            }
+        }
+    }
+
+    /// `false`: it could not be stored, and is tried again.
+    async fn close_breaker(&self, holder: &Holder) -> bool {
+        const OPERATION: &str = "close_breaker";
+        let stored = async {
+            let mut connection = holder.acquire(OPERATION).await?;
+            let mut transaction = connection.begin().await.map_err(failed(OPERATION))?;
+            breakers::close(&mut transaction, self.key).await?;
+            transaction.commit().await.map_err(failed(OPERATION))
+        };
+        match stored.await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(session.id = %self.key.session, %error, "a breaker was not closed");
+                false
+            }
         }
     }
 
@@ -292,6 +407,9 @@ impl Term {
                 incident: None,
             };
             self.write_down(holder, &change).await;
+        } else if let OpenError::Storage(StorageError::Vault(error)) = error {
+            // It names the key that is missing; no other worker has it either, or one has, and takes it after the rest.
+            self.rest(holder, &error.to_string()).await;
         } else {
             tokio::select! {
                 () = sleep(AFTER_FAILURE) => {}
@@ -314,5 +432,19 @@ impl Term {
             Ok(Err(error)) => tracing::warn!(%error, "a lease was not released: it runs out by itself"),
             Err(_) => tracing::warn!("the database took too long to release a lease: it runs out by itself"),
         }
+    }
+}
+
+/// How a term ends whose session has no job any more.
+fn after_draining(session: &HeldSession, ending: Ending) -> Ending {
+    session.connection.incident().map_or(ending, Ending::Lost)
+}
+
+/// From 0 to 1; in the middle when the system has no randomness to give.
+fn fraction() -> f64 {
+    let mut bytes = [0_u8; 4];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
+        Err(_) => 0.5,
     }
 }

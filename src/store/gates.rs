@@ -16,7 +16,23 @@ pub struct Gate {
     /// The one chat it closes; `None` closes the action everywhere.
     pub chat_id: Option<i64>,
     pub reason: String,
-    pub opens_at: DateTime<Utc>,
+    pub opens: Opening,
+}
+
+/// When a gate opens: by the database's clock, and how long that is from now, for a process whose clock is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    pub at: DateTime<Utc>,
+    pub left: Duration,
+}
+
+impl Opening {
+    pub(super) fn new(at: DateTime<Utc>, micros: i64) -> Self {
+        Self {
+            at,
+            left: Duration::from_micros(micros.try_into().unwrap_or(0)),
+        }
+    }
 }
 
 /// Closes a gate for `wait` from now by the database's clock, unless it is closed for longer already; answers when it
@@ -28,15 +44,15 @@ pub async fn close(
     chat_id: Option<i64>,
     reason: &str,
     wait: Duration,
-) -> Result<DateTime<Utc>, StoreError> {
-    sqlx::query_scalar!(
-        "-- close_gate
+) -> Result<Opening, StoreError> {
+    let row = sqlx::query!(
+        r#"-- close_gate
         INSERT INTO gates AS g (session_id, action, chat_id, reason, opens_at)
         VALUES ($1, $2, $3, $4, wireroom_now() + $5::interval)
         ON CONFLICT (session_id, action, chat_id) DO UPDATE
         SET opens_at = GREATEST(g.opens_at, EXCLUDED.opens_at), closed_at = wireroom_now(),
             reason = CASE WHEN EXCLUDED.opens_at > g.opens_at THEN EXCLUDED.reason ELSE g.reason END
-        RETURNING opens_at",
+        RETURNING opens_at, (extract(epoch FROM opens_at - wireroom_now()) * 1000000)::bigint AS "left!""#,
         session.0,
         action.as_str(),
         chat_id.unwrap_or(0),
@@ -45,7 +61,8 @@ pub async fn close(
     )
     .fetch_one(connection)
     .await
-    .map_err(failed("close_gate"))
+    .map_err(failed("close_gate"))?;
+    Ok(Opening::new(row.opens_at, row.left))
 }
 
 /// The gates of a session that are closed now; those that have opened are deleted.
@@ -59,8 +76,10 @@ pub async fn closed(connection: &mut PgConnection, session: SessionId) -> Result
     .await
     .map_err(failed("sweep_gates"))?;
     let rows = sqlx::query!(
-        "-- closed_gates
-        SELECT action, chat_id, reason, opens_at FROM gates WHERE session_id = $1 AND opens_at > wireroom_now()",
+        r#"-- closed_gates
+        SELECT action, chat_id, reason, opens_at,
+            (extract(epoch FROM opens_at - wireroom_now()) * 1000000)::bigint AS "left!"
+        FROM gates WHERE session_id = $1 AND opens_at > wireroom_now()"#,
         session.0,
     )
     .fetch_all(connection)
@@ -79,7 +98,7 @@ pub async fn closed(connection: &mut PgConnection, session: SessionId) -> Result
                 action,
                 chat_id: (row.chat_id != 0).then_some(row.chat_id),
                 reason: row.reason,
-                opens_at: row.opens_at,
+                opens: Opening::new(row.opens_at, row.left),
             })
         })
         .collect()

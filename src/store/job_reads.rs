@@ -116,12 +116,18 @@ pub struct PlaceFacts {
     pub ready: i64,
     /// Ready, and a worker holds its lease.
     pub held: i64,
-    /// Held, and no gate of the action is closed.
+    /// Held, no gate of the action is closed, and no cap on it is spent.
     pub open: i64,
     /// When the first gate of a held session opens.
     pub opens_at: Option<DateTime<Utc>>,
     /// The reason of that gate.
     pub gate_reason: Option<String>,
+    /// The gate is a spent cap: `{action, window, cap}`.
+    pub spent_cap: Option<Value>,
+    /// Ready, and left alone because they kept failing to connect.
+    pub resting: i64,
+    /// When the first of those is tried again.
+    pub rests_until: Option<DateTime<Utc>>,
     /// The state and its reason of the session, where the place is one session.
     pub session_state: Option<String>,
     pub session_state_reason: Option<String>,
@@ -404,13 +410,27 @@ pub async fn place_facts(executor: impl PgExecutor<'_>, places: &[Place]) -> Res
             min(g.opens_at) FILTER (WHERE s.state = 'ready' AND l.session_id IS NOT NULL) AS opens_at,
             (array_agg(g.reason ORDER BY g.opens_at) FILTER (WHERE s.state = 'ready' AND l.session_id IS NOT NULL))[1]
                 AS gate_reason,
+            (array_agg(g.cap ORDER BY g.opens_at) FILTER (WHERE s.state = 'ready' AND l.session_id IS NOT NULL))[1]
+                AS spent_cap,
+            count(b.session_id) FILTER (WHERE s.state = 'ready') AS "resting!",
+            min(b.open_until) FILTER (WHERE s.state = 'ready') AS rests_until,
             min(s.state) FILTER (WHERE p.session_id IS NOT NULL) AS session_state,
             min(s.state_reason) FILTER (WHERE p.session_id IS NOT NULL) AS session_state_reason
         FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS p (session_id, pool, action, position)
         LEFT JOIN sessions s ON s.id = p.session_id OR (p.session_id IS NULL AND s.pool = p.pool)
         LEFT JOIN session_leases l ON l.session_id = s.id AND l.owner IS NOT NULL AND l.expires_at > wireroom_now()
-        LEFT JOIN gates g ON g.session_id = s.id AND g.action = p.action AND g.chat_id = 0
-            AND g.opens_at > wireroom_now()
+        LEFT JOIN session_breakers b ON b.session_id = s.id AND b.open_until > wireroom_now()
+        LEFT JOIN LATERAL (
+            SELECT c.opens_at, c.reason, c.cap FROM (
+                SELECT opens_at, reason, NULL::jsonb AS cap FROM gates
+                WHERE session_id = s.id AND action = p.action AND chat_id = 0
+                UNION ALL
+                SELECT closed_until, 'cap_reached',
+                    jsonb_build_object('action', action, 'window', closed_by, 'cap', closed_cap)
+                FROM session_cap_usage
+                WHERE session_id = s.id AND action = CASE p.action WHEN 'send' THEN 'message' ELSE p.action END
+            ) c WHERE c.opens_at > wireroom_now() ORDER BY c.opens_at DESC LIMIT 1
+        ) g ON true
         GROUP BY p.position ORDER BY p.position"#,
         &sessions as &[Option<Uuid>],
         &pools,

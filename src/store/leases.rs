@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, postgres::types::PgInterval};
 
-use super::{StoreError, failed};
+use super::{StoreError, failed, notifications};
 use crate::ids::{SessionId, WorkerId};
 
 /// Names one term of one holder. A write that carries a stale one changes nothing.
@@ -21,6 +21,7 @@ pub struct LeaseKey {
 
 /// A lease that was just taken, with what its holder needs of the session.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "facts of a row, each by itself")]
 pub struct AcquiredLease {
     pub key: LeaseKey,
     pub pool: String,
@@ -32,6 +33,12 @@ pub struct AcquiredLease {
     pub interactive_slots: i32,
     pub bulk_slots: i32,
     pub watch_slots: i32,
+    /// What [`Renewed::settings_version`] is compared with.
+    pub settings_version: i64,
+    /// It is to move to another pool before it is used.
+    pub moves: bool,
+    /// Its breaker is half-open: one failure to connect opens it again.
+    pub on_probation: bool,
 }
 
 /// How many sessions there are to share, and among how many workers.
@@ -55,7 +62,8 @@ impl Census {
 pub async fn census(connection: &mut PgConnection, me: WorkerId, fresh: Duration) -> Result<Census, StoreError> {
     let row = sqlx::query!(
         r#"-- lease_census
-        SELECT (SELECT count(*) FROM sessions WHERE state IN ('ready', 'limited')) AS "sessions!",
+        SELECT (SELECT count(*) FROM sessions s WHERE state IN ('ready', 'limited') AND NOT EXISTS (
+                SELECT FROM session_breakers b WHERE b.session_id = s.id AND b.open_until > wireroom_now())) AS "sessions!",
             (SELECT count(*) FROM workers
                 WHERE id <> $1 AND state = 'running' AND heartbeat_at > wireroom_now() - $2::interval) + 1 AS "workers!""#,
         me.0,
@@ -70,7 +78,8 @@ pub async fn census(connection: &mut PgConnection, me: WorkerId, fresh: Duration
     })
 }
 
-/// Takes up to `limit` free leases of sessions that may be held, for `lease` from now by the database's clock.
+/// Takes up to `limit` free leases of sessions that may be held, for `lease` from now by the database's clock. Sessions
+/// whose breaker is open are left alone.
 pub async fn acquire(
     connection: &mut PgConnection,
     owner: WorkerId,
@@ -91,17 +100,26 @@ pub async fn acquire(
         r#"-- acquire_leases
         WITH free AS (
             SELECT l.session_id FROM session_leases l JOIN sessions s ON s.id = l.session_id
-            WHERE l.expires_at <= wireroom_now() AND s.state IN ('ready', 'limited')
+            WHERE l.expires_at <= wireroom_now() AND s.state IN ('ready', 'limited') AND NOT EXISTS (
+                SELECT FROM session_breakers b WHERE b.session_id = s.id AND b.open_until > wireroom_now())
             ORDER BY l.expires_at, l.session_id
             LIMIT $2
             FOR UPDATE OF l SKIP LOCKED
+        ), taken AS (
+            UPDATE session_leases l
+            SET owner = $1, fence = l.fence + 1, acquired_at = wireroom_now(), renewed_at = wireroom_now(),
+                expires_at = wireroom_now() + $3::interval
+            FROM free
+            WHERE l.session_id = free.session_id
+            RETURNING l.session_id, l.fence
+        ), noted AS (
+            INSERT INTO session_terms (session_id, fence, owner) SELECT session_id, fence, $1 FROM taken
+            ON CONFLICT DO NOTHING
         )
-        UPDATE session_leases l
-        SET owner = $1, fence = l.fence + 1, acquired_at = wireroom_now(), renewed_at = wireroom_now(),
-            expires_at = wireroom_now() + $3::interval
-        FROM free, sessions s
-        WHERE l.session_id = free.session_id AND s.id = free.session_id
-        RETURNING l.session_id AS "session: SessionId", l.fence, s.pool, s.account_id, s.is_bot, s.home_dc, s.state = 'limited' AS "limited!", s.interactive_slots, s.bulk_slots, s.watch_slots"#,
+        SELECT t.session_id AS "session: SessionId", t.fence, s.pool, s.account_id, s.is_bot, s.home_dc,
+            s.state = 'limited' AS "limited!", s.interactive_slots, s.bulk_slots, s.watch_slots, s.settings_version,
+            s.next_pool IS NOT NULL AS "moves!", EXISTS (SELECT FROM session_breakers b WHERE b.session_id = s.id) AS "on_probation!"
+        FROM taken t JOIN sessions s ON s.id = t.session_id"#,
         owner.0,
         limit,
         interval(lease),
@@ -125,6 +143,9 @@ pub async fn acquire(
             interactive_slots: row.interactive_slots,
             bulk_slots: row.bulk_slots,
             watch_slots: row.watch_slots,
+            settings_version: row.settings_version,
+            moves: row.moves,
+            on_probation: row.on_probation,
         })
         .collect())
 }
@@ -138,6 +159,8 @@ pub struct Renewed {
     pub holdable: bool,
     /// The account is limited.
     pub limited: bool,
+    /// Grows when its holder has to look again: a cap was changed, a check or a move is asked for.
+    pub settings_version: i64,
 }
 
 /// Renews all of `keys` in one statement. What is not in the answer is lost: it had expired, or is another's.
@@ -163,7 +186,8 @@ pub async fn renew(
         FROM mine, sessions s
         WHERE l.session_id = mine.session_id AND s.id = mine.session_id
         RETURNING l.session_id AS "session: SessionId", l.fence, l.expires_at,
-            s.state IN ('ready', 'limited') AS "holdable!", s.state = 'limited' AS "limited!""#,
+            s.state IN ('ready', 'limited') AS "holdable!", s.state = 'limited' AS "limited!",
+            s.settings_version"#,
         owner.0,
         &sessions,
         &fences,
@@ -183,25 +207,51 @@ pub async fn renew(
             expires_at: row.expires_at,
             holdable: row.holdable,
             limited: row.limited,
+            settings_version: row.settings_version,
         })
         .collect())
 }
 
-/// Gives a lease back, after the socket is closed. `false`: it was not ours any more, and nothing was changed.
+/// Gives a lease back, after the socket is closed, and tells the other workers that it is free. `false`: it was not ours
+/// any more, and nothing was changed.
 pub async fn release(connection: &mut PgConnection, key: LeaseKey) -> Result<bool, StoreError> {
-    let changed = sqlx::query!(
-        "-- release_lease
-        UPDATE session_leases SET owner = NULL, expires_at = '-infinity'
-        WHERE session_id = $1 AND owner = $2 AND fence = $3",
+    sqlx::query_scalar!(
+        r#"-- release_lease
+        WITH released AS (
+            UPDATE session_leases SET owner = NULL, expires_at = '-infinity'
+            WHERE session_id = $1 AND owner = $2 AND fence = $3
+            RETURNING session_id, fence
+        ), noted AS (
+            UPDATE session_terms t SET released_at = wireroom_now() FROM released r
+            WHERE t.session_id = r.session_id AND t.fence = r.fence
+        )
+        SELECT count(pg_notify($4, $5)) = 1 AS "released!" FROM released"#,
         key.session.0,
         key.owner.0,
         key.fence,
+        notifications::CHANNEL,
+        // As wakers write it: who says it, and what it is about.
+        format!("{} sessions", key.owner.0.simple()),
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("release_lease"))
+}
+
+/// Deletes the record of terms that began a month ago, at most `limit`, but never a session's present term; returns how
+/// many.
+pub async fn sweep_terms(connection: &mut PgConnection, limit: i64) -> Result<u64, StoreError> {
+    let gone = sqlx::query!(
+        "-- sweep_terms
+        DELETE FROM session_terms WHERE (session_id, fence) IN (
+            SELECT t.session_id, t.fence FROM session_terms t JOIN session_leases l ON l.session_id = t.session_id
+            WHERE t.acquired_at < wireroom_now() - interval '30 days' AND t.fence < l.fence LIMIT $1)",
+        limit,
     )
     .execute(connection)
     .await
-    .map_err(failed("release_lease"))?
-    .rows_affected();
-    Ok(changed == 1)
+    .map_err(failed("sweep_terms"))?;
+    Ok(gone.rows_affected())
 }
 
 /// Asserts that `key` is held, and keeps it from changing hands until the transaction ends: what is written after this

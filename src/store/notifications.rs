@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgPool, postgres::PgListener};
 
 use super::{StoreError, failed};
 
-const CHANNEL: &str = "wireroom_queue";
+pub(super) const CHANNEL: &str = "wireroom_queue";
 
 /// The most bytes of one payload (Postgres takes less than 8,000).
 pub const PAYLOAD: usize = 7_900;

@@ -9,6 +9,9 @@ use crate::{
     vault::Sealed,
 };
 
+/// How many terms of a lease an incident is told with.
+const TERMS_OF_AN_INCIDENT: i64 = 20;
+
 /// A data centre of a session as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DcRow {
@@ -295,7 +298,9 @@ pub async fn change_state(
     };
     sqlx::query!(
         "-- change_session_state
-        UPDATE sessions SET state = $2, state_reason = $3, state_since = wireroom_now() WHERE id = $1",
+        UPDATE sessions SET state = $2, state_reason = $3, state_since = wireroom_now(),
+            settings_version = settings_version + 1
+        WHERE id = $1",
         lease.session.0,
         change.to.as_str(),
         change.reason,
@@ -311,9 +316,39 @@ pub async fn change_state(
         emit(connection, "session.access_lost", lease.session, &data).await?;
     }
     if let Some(action) = change.incident {
-        audit(connection, lease.owner, action, lease.session, &data).await?;
+        let mut details = data;
+        details["terms"] = terms(connection, lease.session).await?;
+        audit(connection, lease.owner, action, lease.session, &details).await?;
     }
     Ok(true)
+}
+
+/// The version of a session's settings; it grows with every change of its state.
+pub async fn settings_version(connection: &mut PgConnection, session: SessionId) -> Result<i64, StoreError> {
+    sqlx::query_scalar!(
+        "-- settings_version
+        SELECT settings_version FROM sessions WHERE id = $1",
+        session.0,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("settings_version"))
+}
+
+/// The latest terms of a session's lease, the last one first: who could have used it when.
+async fn terms(connection: &mut PgConnection, session: SessionId) -> Result<serde_json::Value, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- latest_terms
+        SELECT coalesce(jsonb_agg(jsonb_build_object('fence', t.fence, 'worker', t.owner, 'host', w.host,
+            'acquired_at', t.acquired_at, 'released_at', t.released_at) ORDER BY t.fence DESC), '[]') AS "terms!"
+        FROM (SELECT * FROM session_terms WHERE session_id = $1 ORDER BY fence DESC LIMIT $2) t
+        LEFT JOIN workers w ON w.id = t.owner"#,
+        session.0,
+        TERMS_OF_AN_INCIDENT,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("latest_terms"))
 }
 
 /// Notes that a session is not in a chat any more, and raises `session.access_lost` for it. `false`: it was not known to
@@ -344,7 +379,7 @@ pub async fn lose_chat(
     Ok(lost)
 }
 
-async fn emit(
+pub(super) async fn emit(
     connection: &mut PgConnection,
     event: &str,
     session: SessionId,
@@ -384,16 +419,32 @@ async fn audit(
     Ok(())
 }
 
-/// Notes that a call came back lately for each of `sessions`.
-pub async fn touch_last_call(connection: &mut PgConnection, sessions: &[SessionId]) -> Result<(), StoreError> {
-    let ids: Vec<_> = sessions.iter().map(|session| session.0).collect();
+/// What was seen of a session lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sign {
+    pub session: SessionId,
+    /// A call came back.
+    pub called: bool,
+    /// An update came in.
+    pub updated: bool,
+}
+
+/// Notes the signs of life of some sessions.
+pub async fn note_signs(connection: &mut PgConnection, signs: &[Sign]) -> Result<(), StoreError> {
+    let ids: Vec<_> = signs.iter().map(|sign| sign.session.0).collect();
+    let called: Vec<bool> = signs.iter().map(|sign| sign.called).collect();
+    let updated: Vec<bool> = signs.iter().map(|sign| sign.updated).collect();
     sqlx::query!(
-        "-- touch_last_call
-        UPDATE sessions SET last_call_at = wireroom_now() WHERE id = ANY($1)",
+        "-- note_signs
+        UPDATE sessions s SET last_call_at = CASE WHEN n.called THEN wireroom_now() ELSE s.last_call_at END,
+            last_update_at = CASE WHEN n.updated THEN wireroom_now() ELSE s.last_update_at END
+        FROM unnest($1::uuid[], $2::bool[], $3::bool[]) AS n (id, called, updated) WHERE s.id = n.id",
         &ids,
+        &called,
+        &updated,
     )
     .execute(connection)
     .await
-    .map_err(failed("touch_last_call"))?;
+    .map_err(failed("note_signs"))?;
     Ok(())
 }

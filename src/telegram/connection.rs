@@ -4,6 +4,8 @@
 //! process goes on. A call that does not come back in time hangs up on the server: its outcome is unknown, and the next
 //! call dials anew. An answer that says the session is lost stops everything for good: nobody connects again.
 
+mod health;
+
 use std::{
     num::NonZeroUsize,
     panic::AssertUnwindSafe,
@@ -28,11 +30,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::health::Failing;
 use super::{errors::Meaning, relay::Relay, session_storage::PgSession, trust::Trust, updates};
-use crate::store::{
-    floods::{self, Flood},
-    sessions::{SessionState, StateChange},
-};
+use crate::store::sessions::{SessionState, StateChange};
 
 /// Updates that wait to be read. When more come they are dropped and fetched again as a difference.
 const UPDATES: usize = 10_000;
@@ -53,6 +53,8 @@ pub struct ConnectionSettings {
     pub call_deadline: Duration,
     /// How many sessions of this process catch up on missed updates at a time.
     pub catch_up: Arc<Semaphore>,
+    /// A session that was silent for about this long is called, to see whether it answers.
+    pub health_call: Duration,
 }
 
 /// Why a call gave no answer.
@@ -82,9 +84,14 @@ pub struct Connection {
     link: watch::Sender<Option<SenderPoolHandle>>,
     /// A cheap call came back since the runner started.
     ready: watch::Sender<bool>,
+    /// How often in a row the session failed to answer at all, and what the last failure was.
+    failing: watch::Sender<Failing>,
     incident: watch::Sender<Option<StateChange>>,
     stop: CancellationToken,
     called: AtomicBool,
+    /// When a call last came back.
+    answered_at: Mutex<Instant>,
+    updated: AtomicBool,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -112,9 +119,12 @@ impl Connection {
             settings,
             link: watch::Sender::new(None),
             ready: watch::Sender::new(false),
+            failing: watch::Sender::new(Failing::default()),
             incident: watch::Sender::new(None),
             stop: CancellationToken::new(),
             called: AtomicBool::new(false),
+            answered_at: Mutex::new(Instant::now()),
+            updated: AtomicBool::new(false),
             supervisor: Mutex::new(None),
         });
         let supervisor = tokio::spawn(Arc::clone(&connection).supervise());
@@ -159,6 +169,15 @@ impl Connection {
         self.called.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether an update has come in since this was asked last.
+    pub fn take_updated(&self) -> bool {
+        self.updated.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn note_update(&self) {
+        self.updated.store(true, Ordering::Relaxed);
+    }
+
     /// Calls Telegram once, in the home data centre, within the deadline. No answer but [`CallError::Rpc`] and
     /// [`CallError::LeaseLost`] says that nothing happened.
     pub async fn call<R: RemoteCall>(&self, request: &R) -> Result<R::Return, CallError> {
@@ -182,7 +201,7 @@ impl Connection {
             return Err(CallError::Deadline);
         };
         let body = answer.map_err(|error| self.judge(error))?;
-        self.called.store(true, Ordering::Relaxed);
+        self.note_answer();
         R::Return::from_bytes(&body).map_err(|_| CallError::Unreadable)
     }
 
@@ -202,7 +221,7 @@ impl Connection {
         }
         match error {
             InvocationError::Rpc(error) => {
-                self.called.store(true, Ordering::Relaxed);
+                self.note_answer();
                 CallError::Rpc(error)
             }
             InvocationError::Deserialize(_) => CallError::Unreadable,
@@ -232,7 +251,8 @@ impl Connection {
         };
         let (to, incident) = match Meaning::of(error) {
             Meaning::LoggedOut => (SessionState::LoggedOut, None),
-            Meaning::KeyDuplicated => (SessionState::LoggedOut, Some("session.auth_key_duplicated")),
+            // Dead like a revoked one, but somebody must find out who used it.
+            Meaning::KeyDuplicated => (SessionState::Quarantined, Some("session.auth_key_duplicated")),
             Meaning::Banned => (SessionState::Banned, None),
             Meaning::Frozen => (SessionState::Frozen, None),
             _ => return None,
@@ -324,6 +344,7 @@ impl Connection {
             self.check().await;
             tokio::select! {
                 () = self.flush_peers() => {}
+                () = Box::pin(self.stay_healthy()) => {}
                 () = updates::read(self, &handle, updates) => {}
             }
         });
@@ -342,80 +363,6 @@ impl Connection {
             }
         }
         end_runner(&handle, running).await;
-    }
-
-    /// Asks who we are until the answer comes: only then is the session healthy, and the updates are worth reading.
-    async fn check(&self) {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self.who_am_i().await {
-                Ok(()) => {
-                    self.ready.send_replace(true);
-                    return;
-                }
-                Err(error) => {
-                    tracing::warn!(session.id = %self.storage.lease().session, %error, "the session does not answer");
-                    if let CallError::Rpc(error) = &error {
-                        pause = pause.max(self.record_flood("users.getUsers", error).await);
-                    }
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    /// Records the flood that a call of no job met, and answers with how long to wait; nothing for any other error.
-    pub(super) async fn record_flood(&self, method: &str, error: &RpcError) -> Duration {
-        if Meaning::of(error) != Meaning::Flood {
-            return Duration::ZERO;
-        }
-        let seconds = error.value.unwrap_or(0);
-        let flood = Flood {
-            session: self.storage.lease().session,
-            job: None,
-            method,
-            error: &error.name,
-            seconds: i32::try_from(seconds).unwrap_or(i32::MAX),
-            waited_in_place: true,
-        };
-        let recorded = async {
-            let connection = self.storage.database().acquire().await;
-            let mut connection = connection.map_err(crate::store::failed("record_flood"))?;
-            floods::record(&mut connection, &flood).await
-        };
-        if let Err(error) = recorded.await {
-            tracing::error!(%error, seconds, "a flood was not recorded");
-        }
-        Duration::from_secs(seconds.into())
-    }
-
-    async fn who_am_i(&self) -> Result<(), CallError> {
-        let request = tl::functions::users::GetUsers {
-            id: vec![tl::enums::InputUser::UserSelf],
-        };
-        let users = self.call(&request).await?;
-        let myself = users.iter().find_map(|user| match user {
-            tl::enums::User::User(user) if user.is_self => Some(user),
-            _ => None,
-        });
-        match myself {
-            Some(user) if user.id == self.storage.account_id() => {
-                if let Err(error) = self.storage.save_username(user.username.as_deref()).await {
-                    tracing::warn!(session.id = %self.storage.lease().session, %error, "the username was not stored");
-                }
-                Ok(())
-            }
-            Some(_) => {
-                self.condemn(StateChange {
-                    to: SessionState::Quarantined,
-                    reason: "OTHER_ACCOUNT".to_owned(),
-                    incident: Some("session.other_account"),
-                });
-                Err(CallError::SessionLost("OTHER_ACCOUNT".to_owned()))
-            }
-            None => Err(CallError::Unreadable),
-        }
     }
 
     /// Stores learnt peers behind, a second after there are any.

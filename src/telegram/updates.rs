@@ -45,6 +45,7 @@ pub(super) async fn read(connection: &Connection, handle: &SenderPoolFatHandle, 
         match receiver.next().await {
             Ok((updates, users, chats)) => {
                 pause = FIRST_PAUSE;
+                connection.note_update();
                 connection.learn(&users, &chats).await;
                 let states: Vec<State> = updates.into_iter().map(|(_, state)| state).collect();
                 if !store(connection, &states).await {
@@ -62,7 +63,7 @@ pub(super) async fn read(connection: &Connection, handle: &SenderPoolFatHandle, 
                 }
                 tracing::debug!(%error, "updates could not be fetched");
                 if let CallError::Rpc(error) = &error {
-                    pause = pause.max(connection.record_flood("updates.getDifference", error).await);
+                    pause = pause.max(Box::pin(connection.record_flood("updates.getDifference", error)).await);
                 }
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -77,10 +77,11 @@ async fn a_duplicated_key_is_an_incident() {
     let error = telegram.resolve_username("anybody").await.unwrap_err();
     assert_eq!(error.decision, Decision::Session);
     until("state", async || {
-        (world.row(session.id).await.0 == "logged_out").then_some(())
+        (world.row(session.id).await.0 == "quarantined").then_some(())
     })
     .await;
-    let incidents = "SELECT count(*) FROM audit_log WHERE action = 'session.auth_key_duplicated'";
+    let incidents = "SELECT count(*) FROM audit_log WHERE action = 'session.auth_key_duplicated'
+        AND jsonb_array_length(details -> 'terms') = 1";
     assert_eq!(world.count(incidents).await, 1);
     holder.shutdown(BOUND).await;
     world.end().await;
@@ -104,7 +105,7 @@ async fn a_limited_account_sends_nothing_until_a_person_lifts_it() {
     let error = telegram.send_message(&chat, 1, &draft("hello")).await.unwrap_err();
     assert_eq!(error.decision, Decision::Campaign);
     assert_eq!(world.row(session.id).await.0, "limited");
-    assert_eq!(session.closed_actions(SystemClock.now()), [Action::Send]);
+    assert_eq!(session.closed_actions(), [Action::Send]);
     assert_eq!(
         telegram
             .send_message(&chat, 2, &draft("hello"))
@@ -128,10 +129,7 @@ async fn a_limited_account_sends_nothing_until_a_person_lifts_it() {
         .execute(world.database.pool())
         .await
         .unwrap();
-    until("lifted", async || {
-        session.closed_actions(SystemClock.now()).is_empty().then_some(())
-    })
-    .await;
+    until("lifted", async || session.closed_actions().is_empty().then_some(())).await;
     holder.shutdown(BOUND).await;
     world.end().await;
 }

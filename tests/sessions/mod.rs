@@ -1,10 +1,15 @@
 //! Sessions over a real sandbox and a real database, with everything in this process.
 
+mod caps;
+mod decisions;
+mod health;
 mod holding;
 mod login;
 mod losses;
 mod pause;
 mod port;
+mod rotation;
+mod takeovers;
 
 use std::{
     net::SocketAddr,
@@ -140,6 +145,10 @@ fn holder_settings(worker: WorkerId, telegram: TelegramConfig) -> HolderSettings
             renew: Duration::from_millis(500),
             margin: Duration::from_millis(600),
             max: 100,
+            healthy: Duration::from_mins(10),
+            pace: Duration::ZERO,
+            breaker_failures: 5,
+            breaker_rest: Duration::from_secs(1),
             peer_cache: 100,
         },
         telegram,

@@ -52,7 +52,7 @@ async fn a_short_flood_is_waited_out_and_a_long_one_closes_the_gate() {
     assert!(matches!(flooded.decision, Decision::Gate { until } if until > SystemClock.now() + TimeDelta::seconds(50)));
     assert_eq!(flooded.code, "FLOOD_WAIT");
     assert!(changed.has_changed().unwrap());
-    assert_eq!(session.closed_actions(SystemClock.now()), [Action::Read]);
+    assert_eq!(session.closed_actions(), [Action::Read]);
     let calls = faults.calls();
     let gated = telegram.members(&chat, 0, 10).await.unwrap_err();
     assert!(matches!(gated.decision, Decision::Gate { .. }));
@@ -69,7 +69,7 @@ async fn a_short_flood_is_waited_out_and_a_long_one_closes_the_gate() {
     holder.shutdown(BOUND).await;
     let holder = world.holder();
     let session = held(&holder, 1).await.remove(0);
-    assert_eq!(session.closed_actions(SystemClock.now()), [Action::Read]);
+    assert_eq!(session.closed_actions(), [Action::Read]);
     holder.shutdown(BOUND).await;
     world.end().await;
 }
@@ -161,7 +161,7 @@ async fn slow_mode_closes_one_chat_for_one_session() {
         matches!(second.decision, Decision::Gate { .. }) && second.code == "slow_mode",
         "{second}"
     );
-    assert_eq!(session.closed_actions(SystemClock.now()), [], "other chats are open");
+    assert_eq!(session.closed_actions(), [], "other chats are open");
     let Joined::Joined(other) = telegram.join_by_invite(INVITES[0]).await.unwrap() else {
         panic!("not a member before");
     };

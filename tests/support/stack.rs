@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tempfile::TempDir;
 use wireroom::{
-    cluster::{Cluster, ClusterConfig, testing::TestDatabase},
+    cluster::{
+        Cluster, ClusterConfig,
+        testing::{NO_CAPS, TestDatabase},
+    },
     sandbox::{Fault, Sandbox, SandboxConfig, SandboxHandle, call::UserId, world::PeerKey},
     vault::Vault,
 };
@@ -88,6 +91,7 @@ impl Database {
         let url = cluster.ensure_database("wireroom").await.expect("a database");
         let pool = PgPool::connect(&url).await.expect("connected");
         wireroom::store::MIGRATOR.run(&pool).await.expect("migrated");
+        sqlx::raw_sql(NO_CAPS).execute(&pool).await.expect("no caps");
         Self {
             url,
             pool,
@@ -417,6 +421,8 @@ fn variables(
         ),
         ("WIREROOM_API_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ("WIREROOM_LOG_FORMAT".to_owned(), "text".to_owned()),
+        // A distance between calls is for people who have floods to fear.
+        ("WIREROOM_SESSIONS_PACE_SECONDS".to_owned(), "0".to_owned()),
         // Short, so that a test that kills a worker does not take long.
         ("WIREROOM_SESSIONS_LEASE_SECONDS".to_owned(), "3".to_owned()),
         ("WIREROOM_QUEUE_HEARTBEAT_SECONDS".to_owned(), "0.5".to_owned()),

@@ -65,6 +65,7 @@ async fn connected() -> World {
     };
     let storage = PgSession::load(database.pool().clone(), vault, settings).await.unwrap();
     let settings = ConnectionSettings {
+        health_call: Duration::from_mins(10),
         api_id: 1,
         call_deadline: telegram.call_deadline,
         catch_up: Arc::new(Semaphore::new(1)),

@@ -15,7 +15,8 @@ use crate::{
     store::{
         self, StoreError,
         floods::{self, Flood},
-        gates, sessions,
+        gates::{self, Opening},
+        sessions,
     },
     telegram::{
         connection::CallError,
@@ -118,11 +119,14 @@ impl JobTelegram {
             let mut connection = self.database("close_gate").await?;
             gates::close(&mut connection, session, action, chat_id, reason, wait).await
         };
-        let opens_at = stored.await.unwrap_or_else(|error| {
+        let opens = stored.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a gate was closed in memory alone");
-            self.settings.clock.now() + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX)
+            Opening {
+                at: self.settings.clock.now() + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX),
+                left: wait,
+            }
         });
-        self.gates.close(action, chat_id, opens_at)
+        self.gates.close(action, chat_id, opens)
     }
 
     async fn limit(&self, reason: &str) {
@@ -136,10 +140,13 @@ impl JobTelegram {
         let stored = async {
             let mut transaction = self.begin("limit_session").await?;
             sessions::change_state(&mut transaction, lease, &change).await?;
-            transaction.commit().await.map_err(store::failed("limit_session"))
+            let version = sessions::settings_version(&mut transaction, lease.session).await?;
+            transaction.commit().await.map_err(store::failed("limit_session"))?;
+            Ok::<_, StoreError>(version)
         };
-        if let Err(error) = stored.await {
-            tracing::error!(%error, "that the account is limited was kept in memory alone");
+        match stored.await {
+            Ok(version) => self.gates.limit_is_stored(version),
+            Err(error) => tracing::error!(%error, "that the account is limited was kept in memory alone"),
         }
     }
 
@@ -155,14 +162,17 @@ impl JobTelegram {
         }
     }
 
-    async fn database(
+    pub(super) async fn database(
         &self,
         operation: &'static str,
     ) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {
         self.settings.database.acquire().await.map_err(store::failed(operation))
     }
 
-    async fn begin(&self, operation: &'static str) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
+    pub(super) async fn begin(
+        &self,
+        operation: &'static str,
+    ) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
         self.settings.database.begin().await.map_err(store::failed(operation))
     }
 }

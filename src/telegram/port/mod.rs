@@ -2,8 +2,9 @@
 //!
 //! Before each call it asks whether the lease is trusted and the action's gate open; a refusal costs no request. Before
 //! the attempt's first call it lets the queue bind the job to the session. Every flood is recorded; a short one is waited
-//! out in place, a longer one closes a gate. What the table in [`super::errors`] says of an error is done here.
+//! out in place, a longer one closes a gate. What is capped is counted first. Calls of one session keep a distance. What the table in [`super::errors`] says of an error is done here.
 
+mod caps;
 mod chats;
 mod failures;
 mod members;
@@ -28,7 +29,8 @@ use wireroom_jobs::{
 use super::{
     connection::{CallError, Connection},
     errors::{KnownError, Meaning},
-    gates::Gates,
+    gates::{Closed, Gates},
+    pace::Pace,
 };
 use crate::ids::JobId;
 
@@ -71,31 +73,44 @@ pub struct PortSettings {
 pub struct JobTelegram {
     connection: Arc<Connection>,
     gates: Arc<Gates>,
+    pace: Arc<Pace>,
     settings: PortSettings,
     hooks: AttemptHooks,
     bound: OnceCell<()>,
 }
 
 impl JobTelegram {
-    pub fn new(connection: Arc<Connection>, gates: Arc<Gates>, settings: PortSettings, hooks: AttemptHooks) -> Self {
+    pub fn new(
+        connection: Arc<Connection>,
+        gates: Arc<Gates>,
+        pace: Arc<Pace>,
+        settings: PortSettings,
+        hooks: AttemptHooks,
+    ) -> Self {
         Self {
             connection,
             gates,
+            pace,
             settings,
             hooks,
             bound: OnceCell::new(),
         }
     }
 
-    /// One call: admitted, bound, made, and its failure turned into a decision. `chat_id` is what slow mode is about.
+    /// One call: admitted, bound, counted, made, and its failure turned into a decision. `chat_id` is what slow mode is
+    /// about.
     async fn call<R>(&self, action: Action, chat_id: Option<i64>, request: &R) -> Result<R::Return, TelegramError>
     where
         R: RemoteCall + Identifiable + Sync,
     {
+        self.admit(action, chat_id)?;
+        self.bind().await?;
+        self.pace.turn().await;
+        // The gate may have closed while this call waited for its turn.
+        self.admit(action, chat_id)?;
+        self.spend(action, chat_id).await?;
         let mut waits = 0;
         loop {
-            self.admit(action, chat_id)?;
-            self.bind().await?;
             let error = match self.connection.call(request).await {
                 Ok(answer) => return Ok(answer),
                 Err(CallError::Rpc(error)) => error,
@@ -110,24 +125,45 @@ impl JobTelegram {
                 Some(error) => return Err(error),
                 None => waits += 1,
             }
+            // Counted already: its own use may have closed the gate.
+            self.admit_again(action, chat_id)?;
         }
     }
 
     /// Refuses what would be refused, without a call.
     fn admit(&self, action: Action, chat_id: Option<i64>) -> Result<(), TelegramError> {
+        self.admit_session(action)?;
+        match self.gates.closed(action) {
+            Some(Closed::Gate { until }) => return Err(failures::gated("flood", until)),
+            Some(Closed::Cap(spent)) => return Err(caps::reached(&spent)),
+            None => {}
+        }
+        self.admit_in(action, chat_id)
+    }
+
+    /// The same for a call that is counted already and waited out a flood: a cap is no reason any more.
+    fn admit_again(&self, action: Action, chat_id: Option<i64>) -> Result<(), TelegramError> {
+        self.admit_session(action)?;
+        if let Some(Closed::Gate { until }) = self.gates.closed(action) {
+            return Err(failures::gated("flood", until));
+        }
+        self.admit_in(action, chat_id)
+    }
+
+    fn admit_session(&self, action: Action) -> Result<(), TelegramError> {
         if !self.connection.trust().holds() {
             return Err(failures::without_answer(&CallError::LeaseLost));
         }
         if action == Action::Send && self.gates.is_limited() {
             return Err(failures::limited());
         }
-        let now = self.settings.clock.now();
-        if let Some(until) = self.gates.opens_at(action, None, now) {
-            return Err(failures::gated("flood", until));
-        }
-        match chat_id.and_then(|chat| self.gates.opens_at(action, Some(chat), now)) {
-            Some(until) => Err(failures::gated("slow_mode", until)),
-            None => Ok(()),
+        Ok(())
+    }
+
+    fn admit_in(&self, action: Action, chat_id: Option<i64>) -> Result<(), TelegramError> {
+        match chat_id.and_then(|chat| self.gates.closed_in(action, chat)) {
+            Some(Closed::Gate { until }) => Err(failures::gated("slow_mode", until)),
+            Some(Closed::Cap(_)) | None => Ok(()),
         }
     }
 

@@ -133,6 +133,9 @@ fn at_place(job: &JobRecord, place: &PlaceFacts) -> Option<ReasonView> {
         let message = format!("None of the {} sessions of the pool {pool} is ready.", place.sessions);
         return Some(plain("no_ready_session", message, data));
     }
+    if place.held == 0 && place.resting == place.ready {
+        return Some(resting(place, "Every ready session of the pool"));
+    }
     if place.held == 0 {
         let message = format!(
             "No worker holds a session of the pool {pool}; {} would be ready.",
@@ -158,6 +161,9 @@ fn pinned(job: &JobRecord, place: &PlaceFacts) -> Option<ReasonView> {
         let message = format!("The job's session is {state}{because}.");
         return Some(plain("session_not_ready", message, data));
     }
+    if place.held == 0 && place.resting > 0 {
+        return Some(resting(place, "The job's session"));
+    }
     if place.held == 0 {
         let message = "No worker holds the job's session.".to_owned();
         return Some(plain("no_worker", message, data));
@@ -169,6 +175,9 @@ fn gated(place: &PlaceFacts, who: &str) -> Option<ReasonView> {
     if place.open > 0 {
         return None;
     }
+    if let Some(cap) = &place.spent_cap {
+        return Some(spent(place, who, cap));
+    }
     let reason = place.gate_reason.as_deref().unwrap_or("a gate is closed");
     Some(ReasonView {
         code: "gate_closed".to_owned(),
@@ -176,6 +185,34 @@ fn gated(place: &PlaceFacts, who: &str) -> Option<ReasonView> {
         until: place.opens_at,
         data: json!({ "reason": reason }),
     })
+}
+
+fn spent(place: &PlaceFacts, who: &str, cap: &Value) -> ReasonView {
+    let what = match cap["action"].as_str() {
+        Some("join") => "joins",
+        Some("invite") => "invitations",
+        _ => "messages",
+    };
+    let per = match cap["window"].as_str() {
+        Some("hour") => "an hour",
+        Some("day") => "a day",
+        _ => "a minute",
+    };
+    ReasonView {
+        code: "cap_reached".to_owned(),
+        message: format!("{who} has used up its cap: {} {what} {per}.", cap["cap"]),
+        until: place.opens_at,
+        data: cap.clone(),
+    }
+}
+
+fn resting(place: &PlaceFacts, who: &str) -> ReasonView {
+    ReasonView {
+        code: "breaker_open".to_owned(),
+        message: format!("{who} kept failing to connect, and is left alone for a while."),
+        until: place.rests_until,
+        data: json!({ "resting": place.resting }),
+    }
 }
 
 fn limited(job: &JobRecord, controls: &Controls) -> Vec<ReasonView> {

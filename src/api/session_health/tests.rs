@@ -1,0 +1,120 @@
+use poem::http::{Method, StatusCode};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    api::tests::bed::{TestApi, send},
+    ids::WorkerId,
+    store::session_checks,
+};
+
+const HELD: &str = "INSERT INTO session_leases (session_id, owner, fence, acquired_at, expires_at)
+    SELECT id, gen_random_uuid(), 7, wireroom_now(), wireroom_now() + interval '1 minute' FROM sessions";
+
+#[tokio::test]
+async fn a_session_is_shown_whole() {
+    let api = TestApi::new().await;
+    let id = api.session("one", "ready").await;
+    let path = format!("/v1/sessions/{id}");
+    let fresh = api.get(&path).await.json();
+    assert_eq!(
+        (&fresh["healthy"], &fresh["breaker"]["state"]),
+        (&json!(false), &json!("closed"))
+    );
+    assert_eq!(fresh["lease"]["held"], false, "{fresh}");
+    api.execute(HELD).await;
+    api.execute("UPDATE sessions SET last_call_at = wireroom_now() - interval '9 minutes'")
+        .await;
+    api.execute("INSERT INTO chats (id, type, title) VALUES (-1, 'group', 't')")
+        .await;
+    api.execute("INSERT INTO session_chats (session_id, chat_id, member) SELECT id, -1, true FROM sessions")
+        .await;
+    api.execute(
+        "INSERT INTO session_breakers (session_id, trips, open_until, error)
+        SELECT id, 2, wireroom_now() - interval '1 second', 'the connection was lost' FROM sessions",
+    )
+    .await;
+    let job = api.stored_job().await;
+    sqlx::query("UPDATE jobs SET state = 'running', session_id = $1 WHERE id = $2")
+        .bind(id.0)
+        .bind(job.0)
+        .execute(api.pool())
+        .await
+        .expect("it runs");
+    let whole = api.get(&path).await.json();
+    assert_eq!(whole["healthy"], true, "{whole}");
+    assert_eq!(
+        (&whole["lease"]["held"], &whole["lease"]["fence"]),
+        (&json!(true), &json!(7))
+    );
+    assert_eq!(
+        (&whole["breaker"]["state"], &whole["breaker"]["trips"]),
+        (&json!("half_open"), &json!(2))
+    );
+    assert_eq!((&whole["chats_joined"], &whole["running_jobs"]), (&json!(1), &json!(1)));
+    assert_eq!(whole["label"], "one");
+    api.execute("UPDATE session_breakers SET open_until = wireroom_now() + interval '1 hour'")
+        .await;
+    assert_eq!(api.get(&path).await.json()["breaker"]["state"], "open");
+    api.execute("UPDATE sessions SET last_call_at = wireroom_now() - interval '11 minutes'")
+        .await;
+    assert_eq!(
+        api.get(&path).await.json()["healthy"],
+        false,
+        "connected is not healthy"
+    );
+}
+
+#[tokio::test]
+async fn a_check_is_answered_by_the_holder_or_refused_in_time() {
+    let api = TestApi::new().await;
+    let id = api.session("one", "ready").await;
+    let path = format!("/v1/sessions/{id}/check");
+    send(api.request(Method::POST, &path)).await.problem("session_not_held");
+    api.execute(HELD).await;
+    let pool = api.pool().clone();
+    let worker = WorkerId::generate();
+    // As the holder does when it is told.
+    tokio::spawn(async move {
+        loop {
+            let mut conn = pool.acquire().await.expect("a connection");
+            if let Some((_, check)) = session_checks::open(&mut conn, &[id]).await.expect("read").pop() {
+                let answer = json!({ "ok": false, "code": "call_deadline", "message": "No answer." });
+                session_checks::answer(&mut conn, check, worker, &answer)
+                    .await
+                    .expect("stored");
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let answer = send(api.request(Method::POST, &path)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    let answer = answer.json();
+    assert_eq!(
+        (&answer["ok"], &answer["code"]),
+        (&json!(false), &json!("call_deadline"))
+    );
+    assert_eq!(
+        answer["worker"].as_str().and_then(|id| id.parse::<Uuid>().ok()),
+        Some(worker.0)
+    );
+    assert_eq!(api.count("audit_log WHERE action = 'session.checked'").await, 1);
+}
+
+#[tokio::test]
+async fn a_limited_session_is_resumed_by_a_person_and_no_other_is() {
+    let api = TestApi::new().await;
+    let id = api.session("one", "limited").await;
+    let path = format!("/v1/sessions/{id}/resume");
+    let resumed = send(api.request(Method::POST, &path)).await.json();
+    assert_eq!(
+        (&resumed["state"], &resumed["state_reason"]),
+        (&json!("ready"), &json!("RESUMED"))
+    );
+    assert_eq!(api.count("events WHERE type = 'session.state_changed'").await, 1);
+    assert_eq!(api.count("audit_log WHERE action = 'session.resumed'").await, 1);
+    send(api.request(Method::POST, &path))
+        .await
+        .problem("session_not_limited");
+}

@@ -1,0 +1,564 @@
+//! Caps: how often a session may do something in a minute, an hour and a day of its own time zone. A use is counted before
+//! the call is made, so that a crash in between counts one too many and never one too few.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+use wireroom_jobs::Action;
+
+use super::{StoreError, failed};
+use crate::ids::SessionId;
+
+/// Most jobs that [`wake`] makes ready at a time.
+pub const WAKE: i64 = 500;
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Capped {
+    Join,
+    Invite,
+    Message,
+    /// The first message to a person.
+    Dialogue,
+}
+
+impl Capped {
+    pub const ALL: [Self; 4] = [Self::Join, Self::Invite, Self::Message, Self::Dialogue];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Invite => "invite",
+            Self::Message => "message",
+            Self::Dialogue => "dialogue",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|capped| capped.as_str() == name)
+    }
+
+    /// What every call of an action counts as; `None`: it is not counted.
+    pub const fn of(action: Action) -> Option<Self> {
+        match action {
+            Action::Join => Some(Self::Join),
+            Action::Send => Some(Self::Message),
+            Action::Invite => Some(Self::Invite),
+            Action::Resolve | Action::Read | Action::Other => None,
+        }
+    }
+
+    /// The action that is closed while the cap is spent; `None` where only some of its calls count.
+    pub const fn closes(self) -> Option<Action> {
+        match self {
+            Self::Join => Some(Action::Join),
+            Self::Invite => Some(Action::Invite),
+            Self::Message => Some(Action::Send),
+            Self::Dialogue => None,
+        }
+    }
+}
+
+/// The span a cap is counted over, by the session's clock on the wall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    Minute,
+    Hour,
+    Day,
+}
+
+impl Window {
+    /// The longest first: of two spent caps it is the one that opens last.
+    pub const ALL: [Self; 3] = [Self::Day, Self::Hour, Self::Minute];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|window| window.as_str() == name)
+    }
+}
+
+/// How often something may be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap {
+    pub per_minute: i32,
+    pub per_hour: i32,
+    pub per_day: i32,
+}
+
+/// A spent cap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spent {
+    pub capped: Capped,
+    pub window: Window,
+    /// How often the window allows it.
+    pub cap: i32,
+    /// When the window ends, by the database's clock.
+    pub until: DateTime<Utc>,
+    /// How long that is from now.
+    pub left: Duration,
+}
+
+/// What became of asking for a use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Use {
+    /// It is counted; `spent`: it was the last one for now.
+    Granted { spent: Option<Spent> },
+    /// Nothing was counted.
+    Refused(Spent),
+}
+
+/// Counts one use of `capped` by a session, and, when that is the first message to the person `opens`, one dialogue.
+/// Either both are counted or none. Runs in the caller's transaction, which holds the session's counters until it ends.
+pub async fn take(
+    conn: &mut PgConnection,
+    session: SessionId,
+    capped: Capped,
+    opens: Option<i64>,
+) -> Result<Use, StoreError> {
+    let Some(person) = opens else {
+        return take_one(conn, session, capped).await;
+    };
+    // Dialogues before messages, always: so two of these never wait for each other.
+    let dialogues = roll(conn, session, Capped::Dialogue).await?;
+    if !open_dialogue(conn, session, person).await? {
+        return take_one(conn, session, capped).await;
+    }
+    let used = match dialogues.spent() {
+        Some(spent) => Use::Refused(spent),
+        None => take_one(conn, session, capped).await?,
+    };
+    match used {
+        Use::Granted { .. } => {
+            count(conn, session, &dialogues).await?;
+        }
+        Use::Refused(_) => close_dialogue(conn, session, person).await?,
+    }
+    Ok(used)
+}
+
+async fn take_one(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Result<Use, StoreError> {
+    let counters = roll(conn, session, capped).await?;
+    if let Some(spent) = counters.spent() {
+        close(conn, session, &spent).await?;
+        return Ok(Use::Refused(spent));
+    }
+    let spent = count(conn, session, &counters).await?;
+    Ok(Use::Granted { spent })
+}
+
+/// The counters of this moment's windows, locked.
+struct Counters {
+    capped: Capped,
+    windows: [Counter; 3],
+}
+
+#[derive(Clone, Copy)]
+struct Counter {
+    window: Window,
+    used: i32,
+    cap: i32,
+    ends: DateTime<Utc>,
+    left: Duration,
+}
+
+impl Counters {
+    /// The spent cap that opens last.
+    fn spent(&self) -> Option<Spent> {
+        self.spent_after(0)
+    }
+
+    fn spent_after(&self, more: i32) -> Option<Spent> {
+        let spent = self.windows.iter().find(|counter| counter.used + more >= counter.cap)?;
+        Some(Spent {
+            capped: self.capped,
+            window: spent.window,
+            cap: spent.cap,
+            until: spent.ends,
+            left: spent.left,
+        })
+    }
+}
+
+/// Moves a session's counters on to the windows of this moment, and locks them. A clock or a time zone that is set back
+/// gives nothing new: the later window is kept.
+async fn roll(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Result<Counters, StoreError> {
+    let row = sqlx::query!(
+        r#"-- roll_caps
+        WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t),
+        cap AS (
+            SELECT s.id, s.time_zone, coalesce(c.per_minute, d.per_minute) AS per_minute,
+                coalesce(c.per_hour, d.per_hour) AS per_hour, coalesce(c.per_day, d.per_day) AS per_day
+            FROM sessions s CROSS JOIN session_cap_defaults d
+            LEFT JOIN session_caps c ON c.session_id = s.id AND c.action = d.action
+            WHERE s.id = $1 AND d.action = $2
+        ), rolled AS (
+            INSERT INTO session_cap_usage AS u
+                (session_id, action, minute_at, minute_used, hour_at, hour_used, day_at, day_used)
+            SELECT id, $2, date_trunc('minute', t, time_zone), 0, date_trunc('hour', t, time_zone), 0,
+                date_trunc('day', t, time_zone), 0
+            FROM cap, clock
+            ON CONFLICT (session_id, action) DO UPDATE SET
+                minute_used = CASE WHEN u.minute_at >= excluded.minute_at THEN u.minute_used ELSE 0 END,
+                hour_used = CASE WHEN u.hour_at >= excluded.hour_at THEN u.hour_used ELSE 0 END,
+                day_used = CASE WHEN u.day_at >= excluded.day_at THEN u.day_used ELSE 0 END,
+                minute_at = greatest(u.minute_at, excluded.minute_at),
+                hour_at = greatest(u.hour_at, excluded.hour_at),
+                day_at = greatest(u.day_at, excluded.day_at)
+            RETURNING u.minute_at, u.minute_used, u.hour_at, u.hour_used, u.day_at, u.day_used
+        ), ends AS (
+            -- 36 hours after a midnight it is noon or so of the next day, whatever the clocks do that night.
+            SELECT r.minute_at + interval '1 minute' AS minute_ends, r.hour_at + interval '1 hour' AS hour_ends,
+                date_trunc('day', r.day_at + interval '36 hours', cap.time_zone) AS day_ends
+            FROM rolled r, cap
+        )
+        SELECT r.minute_used AS "minute_used!", r.hour_used AS "hour_used!", r.day_used AS "day_used!",
+            c.per_minute AS "per_minute!", c.per_hour AS "per_hour!", c.per_day AS "per_day!",
+            e.minute_ends AS "minute_ends!", e.hour_ends AS "hour_ends!", e.day_ends AS "day_ends!", t AS "now!"
+        FROM rolled r, cap c, ends e, clock"#,
+        session.0,
+        capped.as_str(),
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("roll_caps"))?;
+    let counter = |window, used, cap, ends: DateTime<Utc>| Counter {
+        window,
+        used,
+        cap,
+        ends,
+        left: (ends - row.now).to_std().unwrap_or(Duration::ZERO),
+    };
+    Ok(Counters {
+        capped,
+        windows: [
+            counter(Window::Day, row.day_used, row.per_day, row.day_ends),
+            counter(Window::Hour, row.hour_used, row.per_hour, row.hour_ends),
+            counter(Window::Minute, row.minute_used, row.per_minute, row.minute_ends),
+        ],
+    })
+}
+
+/// Counts one use in every window; answers with the cap that this one spent.
+async fn count(conn: &mut PgConnection, session: SessionId, counters: &Counters) -> Result<Option<Spent>, StoreError> {
+    let spent = counters.spent_after(1);
+    sqlx::query!(
+        "-- count_cap_use
+        UPDATE session_cap_usage SET minute_used = minute_used + 1, hour_used = hour_used + 1, day_used = day_used + 1,
+            closed_until = $3, closed_by = $4, closed_cap = $5
+        WHERE session_id = $1 AND action = $2",
+        session.0,
+        counters.capped.as_str(),
+        spent.as_ref().map(|spent| spent.until),
+        spent.as_ref().map(|spent| spent.window.as_str()),
+        spent.as_ref().map(|spent| spent.cap),
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("count_cap_use"))?;
+    Ok(spent)
+}
+
+/// Remembers a cap that was found spent, as after it was lowered.
+async fn close(conn: &mut PgConnection, session: SessionId, spent: &Spent) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- close_cap
+        UPDATE session_cap_usage SET closed_until = $3, closed_by = $4, closed_cap = $5
+        WHERE session_id = $1 AND action = $2 AND (closed_until, closed_by, closed_cap) IS DISTINCT FROM ($3, $4, $5)",
+        session.0,
+        spent.capped.as_str(),
+        spent.until,
+        spent.window.as_str(),
+        spent.cap,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("close_cap"))?;
+    Ok(())
+}
+
+/// Notes that a session writes to a person; `false`: it did before.
+async fn open_dialogue(conn: &mut PgConnection, session: SessionId, person: i64) -> Result<bool, StoreError> {
+    let opened = sqlx::query!(
+        "-- open_dialogue
+        INSERT INTO session_dialogues (session_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        session.0,
+        person,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("open_dialogue"))?;
+    Ok(opened.rows_affected() == 1)
+}
+
+async fn close_dialogue(conn: &mut PgConnection, session: SessionId, person: i64) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- close_dialogue
+        DELETE FROM session_dialogues WHERE session_id = $1 AND user_id = $2",
+        session.0,
+        person,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("close_dialogue"))?;
+    Ok(())
+}
+
+/// The caps of these sessions that are spent now.
+pub async fn spent(conn: &mut PgConnection, sessions: &[SessionId]) -> Result<Vec<(SessionId, Spent)>, StoreError> {
+    let ids: Vec<Uuid> = sessions.iter().map(|session| session.0).collect();
+    let rows = sqlx::query!(
+        r#"-- spent_caps
+        SELECT session_id AS "session: SessionId", action, closed_by AS "window!", closed_cap AS "cap!",
+            closed_until AS "until!", (extract(epoch FROM closed_until - wireroom_now()) * 1000000)::bigint AS "left!"
+        FROM session_cap_usage WHERE session_id = ANY ($1) AND closed_until > wireroom_now()"#,
+        &ids,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("spent_caps"))?;
+    rows.into_iter()
+        .map(|row| {
+            let spent = Spent {
+                capped: known(&row.action, "spent_caps")?,
+                window: Window::parse(&row.window).ok_or_else(|| StoreError::Decode {
+                    operation: "spent_caps",
+                    detail: format!("window {}", row.window),
+                })?,
+                cap: row.cap,
+                until: row.until,
+                left: Duration::from_micros(row.left.try_into().unwrap_or(0)),
+            };
+            Ok((row.session, spent))
+        })
+        .collect()
+}
+
+fn known(action: &str, operation: &'static str) -> Result<Capped, StoreError> {
+    Capped::parse(action).ok_or_else(|| StoreError::Decode {
+        operation,
+        detail: format!("action {action}"),
+    })
+}
+
+/// A cap, and what is used of it now.
+#[derive(Debug, Clone)]
+pub struct CapRecord {
+    pub capped: Capped,
+    pub cap: Cap,
+    /// In the minute, the hour and the day of this moment.
+    pub minute_used: i32,
+    pub hour_used: i32,
+    pub day_used: i32,
+    /// It is spent until then.
+    pub closed_until: Option<DateTime<Utc>>,
+    /// `key:<id>` of who set it for this session, or for all; `None`: as it came.
+    pub set_by: Option<String>,
+    pub set_at: DateTime<Utc>,
+    /// It holds for every session that has none of its own.
+    pub is_default: bool,
+}
+
+/// The caps of a session, each with its use; nothing for a session that does not exist.
+pub async fn of_session(conn: &mut PgConnection, session: SessionId) -> Result<Vec<CapRecord>, StoreError> {
+    let rows = sqlx::query!(
+        r#"-- caps_of_session
+        SELECT d.action, coalesce(c.per_minute, d.per_minute) AS "per_minute!",
+            coalesce(c.per_hour, d.per_hour) AS "per_hour!", coalesce(c.per_day, d.per_day) AS "per_day!",
+            CASE WHEN u.minute_at >= date_trunc('minute', k.t, s.time_zone) THEN u.minute_used ELSE 0 END AS "minute_used!",
+            CASE WHEN u.hour_at >= date_trunc('hour', k.t, s.time_zone) THEN u.hour_used ELSE 0 END AS "hour_used!",
+            CASE WHEN u.day_at >= date_trunc('day', k.t, s.time_zone) THEN u.day_used ELSE 0 END AS "day_used!",
+            CASE WHEN u.closed_until > k.t THEN u.closed_until END AS closed_until,
+            CASE WHEN c.session_id IS NULL THEN d.set_by ELSE c.set_by END AS set_by,
+            CASE WHEN c.session_id IS NULL THEN d.set_at ELSE c.set_at END AS "set_at!", c.session_id IS NULL AS "is_default!"
+        FROM sessions s CROSS JOIN session_cap_defaults d CROSS JOIN (SELECT wireroom_now() AS t) k
+        LEFT JOIN session_caps c ON c.session_id = s.id AND c.action = d.action
+        LEFT JOIN session_cap_usage u ON u.session_id = s.id AND u.action = d.action
+        WHERE s.id = $1 ORDER BY d.action"#,
+        session.0,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("caps_of_session"))?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(CapRecord {
+                capped: known(&row.action, "caps_of_session")?,
+                cap: Cap {
+                    per_minute: row.per_minute,
+                    per_hour: row.per_hour,
+                    per_day: row.per_day,
+                },
+                minute_used: row.minute_used,
+                hour_used: row.hour_used,
+                day_used: row.day_used,
+                closed_until: row.closed_until,
+                set_by: row.set_by,
+                set_at: row.set_at,
+                is_default: row.is_default,
+            })
+        })
+        .collect()
+}
+
+/// The caps of sessions that have none of their own; nothing is used of them.
+pub async fn defaults(conn: &mut PgConnection) -> Result<Vec<CapRecord>, StoreError> {
+    let rows = sqlx::query!(
+        "-- default_caps
+        SELECT action, per_minute, per_hour, per_day, set_by, set_at FROM session_cap_defaults ORDER BY action"
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("default_caps"))?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(CapRecord {
+                capped: known(&row.action, "default_caps")?,
+                cap: Cap {
+                    per_minute: row.per_minute,
+                    per_hour: row.per_hour,
+                    per_day: row.per_day,
+                },
+                minute_used: 0,
+                hour_used: 0,
+                day_used: 0,
+                closed_until: None,
+                set_by: row.set_by,
+                set_at: row.set_at,
+                is_default: true,
+            })
+        })
+        .collect()
+}
+
+/// Sets a cap of one session, or of all that have none of their own. What was spent under the old one opens, and is found
+/// spent again by the next use if it is.
+pub async fn set(
+    conn: &mut PgConnection,
+    session: Option<SessionId>,
+    capped: Capped,
+    cap: Cap,
+    actor: &str,
+) -> Result<(), StoreError> {
+    match session {
+        Some(session) => sqlx::query!(
+            "-- set_session_cap
+            INSERT INTO session_caps (session_id, action, per_minute, per_hour, per_day, set_by)
+            VALUES ($1, $2, $3, $4, $5, $6)
+            ON CONFLICT (session_id, action) DO UPDATE SET per_minute = excluded.per_minute, per_hour = excluded.per_hour,
+                per_day = excluded.per_day, set_by = excluded.set_by, set_at = wireroom_now()",
+            session.0,
+            capped.as_str(),
+            cap.per_minute,
+            cap.per_hour,
+            cap.per_day,
+            actor,
+        )
+        .execute(&mut *conn)
+        .await
+        .map_err(failed("set_session_cap"))?,
+        None => sqlx::query!(
+            "-- set_default_cap
+            UPDATE session_cap_defaults SET per_minute = $2, per_hour = $3, per_day = $4, set_by = $5,
+                set_at = wireroom_now()
+            WHERE action = $1",
+            capped.as_str(),
+            cap.per_minute,
+            cap.per_hour,
+            cap.per_day,
+            actor,
+        )
+        .execute(&mut *conn)
+        .await
+        .map_err(failed("set_default_cap"))?,
+    };
+    reopen(conn, session, Some(capped)).await
+}
+
+/// Removes a session's own cap, so that the one of all holds for it; `false`: it had none.
+pub async fn remove(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Result<bool, StoreError> {
+    let removed = sqlx::query!(
+        "-- remove_session_cap
+        DELETE FROM session_caps WHERE session_id = $1 AND action = $2",
+        session.0,
+        capped.as_str(),
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(failed("remove_session_cap"))?;
+    reopen(conn, Some(session), Some(capped)).await?;
+    Ok(removed.rows_affected() == 1)
+}
+
+/// Sets the time zone in which a session's hours and days are counted. `false`: there is no such session.
+pub async fn set_time_zone(conn: &mut PgConnection, session: SessionId, zone: &str) -> Result<bool, StoreError> {
+    let changed = sqlx::query!(
+        "-- set_time_zone
+        UPDATE sessions SET time_zone = $2 WHERE id = $1",
+        session.0,
+        zone,
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(failed("set_time_zone"))?;
+    reopen(conn, Some(session), None).await?;
+    Ok(changed.rows_affected() == 1)
+}
+
+/// Opens what was spent under other settings, and lets the holders know.
+async fn reopen(conn: &mut PgConnection, session: Option<SessionId>, capped: Option<Capped>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- reopen_caps
+        WITH opened AS (
+            UPDATE session_cap_usage SET closed_until = NULL, closed_by = NULL, closed_cap = NULL
+            WHERE ($1::uuid IS NULL OR session_id = $1) AND ($2::text IS NULL OR action = $2) AND closed_until IS NOT NULL
+        )
+        UPDATE sessions SET settings_version = settings_version + 1 WHERE $1::uuid IS NULL OR id = $1",
+        session.map(|session| session.0),
+        capped.map(Capped::as_str),
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("reopen_caps"))?;
+    Ok(())
+}
+
+/// Makes jobs ready again that were put off by a spent cap, at most [`WAKE`], because a cap or a time zone is another one
+/// now; of one session or of all. Returns how many: those that meet a spent cap again are put off again.
+pub async fn wake(
+    conn: &mut PgConnection,
+    session: Option<SessionId>,
+    ageing_step: Duration,
+) -> Result<i64, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- wake_capped
+        WITH waiting AS MATERIALIZED (
+            SELECT id FROM jobs WHERE session_id IS NOT NULL AND state <> 'running' AND state = 'scheduled'
+                AND ($1::uuid IS NULL OR session_id = $1) AND wait_reason ->> 'code' = 'cap_reached'
+            LIMIT $2 FOR UPDATE SKIP LOCKED
+        ), clock AS MATERIALIZED (SELECT wireroom_now() AS t),
+        woken AS (
+            UPDATE jobs j SET state = 'queued', wait_reason = NULL, run_at = c.t,
+                rank = (extract(epoch FROM c.t) * 1000000)::bigint - j.priority * $3::bigint
+            FROM waiting w, clock c WHERE j.id = w.id RETURNING 1
+        )
+        SELECT count(*) AS "woken!" FROM woken"#,
+        session.map(|session| session.0),
+        WAKE,
+        i64::try_from(ageing_step.as_micros()).unwrap_or(i64::MAX),
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("wake_capped"))
+}
+
+#[cfg(test)]
+mod tests;
