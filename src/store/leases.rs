@@ -27,6 +27,8 @@ pub struct AcquiredLease {
     pub account_id: Option<i64>,
     pub is_bot: bool,
     pub home_dc: i32,
+    /// The API id of the session's application; `None`: it has none of its own.
+    pub api_id: Option<i32>,
     /// The account is limited: it may read, and contact nobody.
     pub limited: bool,
     pub interactive_slots: i32,
@@ -101,7 +103,7 @@ pub async fn acquire(
             expires_at = wireroom_now() + $3::interval
         FROM free, sessions s
         WHERE l.session_id = free.session_id AND s.id = free.session_id
-        RETURNING l.session_id AS "session: SessionId", l.fence, s.pool, s.account_id, s.is_bot, s.home_dc, s.state = 'limited' AS "limited!", s.interactive_slots, s.bulk_slots, s.watch_slots"#,
+        RETURNING l.session_id AS "session: SessionId", l.fence, s.pool, s.account_id, s.is_bot, s.home_dc, (SELECT a.api_id FROM applications a WHERE a.id = s.application_id) AS api_id, s.state = 'limited' AS "limited!", s.interactive_slots, s.bulk_slots, s.watch_slots"#,
         owner.0,
         limit,
         interval(lease),
@@ -121,6 +123,7 @@ pub async fn acquire(
             account_id: row.account_id,
             is_bot: row.is_bot,
             home_dc: row.home_dc,
+            api_id: row.api_id,
             limited: row.limited,
             interactive_slots: row.interactive_slots,
             bulk_slots: row.bulk_slots,

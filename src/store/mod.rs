@@ -2,6 +2,7 @@
 //! enqueue joins its caller's transaction.
 
 pub mod api_keys;
+pub mod applications;
 pub mod attempt_data;
 pub mod attempt_reads;
 pub mod audit;
@@ -13,6 +14,8 @@ pub mod chats;
 pub mod claims;
 pub mod completions;
 pub mod effects;
+pub mod errand_work;
+pub mod errands;
 pub mod floods;
 pub mod gates;
 pub mod health;
@@ -41,6 +44,7 @@ pub mod schedules;
 pub mod schema;
 pub mod server;
 pub mod session_reads;
+pub mod session_logins;
 pub mod sessions;
 pub mod unique_keys;
 pub mod update_states;

@@ -344,7 +344,7 @@ pub async fn lose_chat(
     Ok(lost)
 }
 
-async fn emit(
+pub(super) async fn emit(
     connection: &mut PgConnection,
     event: &str,
     session: SessionId,

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::{StoreError, failed};
-use crate::vault::Sealed;
+use crate::{letterbox::Slot, vault::Sealed};
 
 /// The known text sealed under a key, if that key was used before.
 pub async fn check_of(connection: &mut PgConnection, key_id: &str) -> Result<Option<Sealed>, StoreError> {
@@ -35,13 +35,27 @@ pub async fn remember(connection: &mut PgConnection, check: &Sealed) -> Result<(
     Ok(())
 }
 
+/// Publishes where to seal for the workers, under the key that seals now.
+pub async fn publish_slot(connection: &mut PgConnection, key_id: &str, slot: &Slot) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- publish_letterbox_slot
+        UPDATE vault_keys SET slot = $2, sealing_at = wireroom_now() WHERE id = $1",
+        key_id,
+        slot.as_bytes().as_slice(),
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("publish_letterbox_slot"))?;
+    Ok(())
+}
+
 /// The ids of all keys that sealed rows name.
 pub async fn used(connection: &mut PgConnection) -> Result<Vec<String>, StoreError> {
     sqlx::query_scalar!(
         r#"-- used_vault_keys
         SELECT DISTINCT sealed_with AS "id!" FROM (
             SELECT sealed_with FROM session_dcs WHERE sealed_with IS NOT NULL
-            UNION ALL SELECT sealed_with FROM applications
+            UNION ALL SELECT sealed_with FROM applications WHERE sealed_with <> ''
         ) AS sealed ORDER BY 1"#
     )
     .fetch_all(connection)
