@@ -25,6 +25,15 @@ pub enum LetterError {
     Seal,
 }
 
+/// A sealed value and the id of the key that opens it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    pub key_id: String,
+    /// What the vault sealed: 24 bytes of nonce, then the ciphertext and its tag. A letter: 32 bytes of a fresh public key, then
+    /// the same.
+    pub bytes: Vec<u8>,
+}
+
 /// Where letters are put in: public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot([u8; SLOT_BYTES]);

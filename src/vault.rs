@@ -15,6 +15,8 @@ use crate::{
     letterbox::{Opener, Slot},
 };
 
+pub use crate::letterbox::Sealed;
+
 const NONCE: usize = 24;
 
 /// What may go wrong with keys and sealed values. Never shows either.
@@ -28,14 +30,6 @@ pub enum VaultError {
     DoesNotOpen { id: String },
     #[error("the system has no randomness to give")]
     Randomness,
-}
-
-/// A sealed value and the id of the key that opens it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sealed {
-    pub key_id: String,
-    /// 24 bytes of nonce, then the ciphertext and its tag.
-    pub bytes: Vec<u8>,
 }
 
 /// The master keys: the first one seals, every one opens.

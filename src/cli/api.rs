@@ -37,6 +37,10 @@ impl JobSignals for Bell {
         self.0.control_changed();
     }
 
+    fn errand_asked(&self) {
+        self.0.errand_asked();
+    }
+
     fn finished(&self, jobs: &[JobId]) {
         self.0.finished(jobs);
     }

@@ -14,7 +14,7 @@ use crate::{
     ids::{SessionId, WorkerId},
     lifecycle::{Shutdown, Signals, supervise},
     queue::{self, Attempt, Queue, QueueDeps, QueueHandle, SystemRandom, Waker, decode_args},
-    sessions::{self, Holder, HolderSettings},
+    sessions::{self, Desk, DeskSettings, Holder, HolderSettings},
     store::{
         self, PgPool, StoreError,
         attempt_data::{self, AttemptKey},
@@ -58,14 +58,35 @@ pub async fn serve(config: &Config, pool: PgPool, waker: Waker, shutdown: &Shutd
     let vault = vault(config)?;
     sessions::verify_master_keys(&pool, &vault).await?;
     let id = WorkerId::generate();
+    let desk = desk(config, &pool, &waker, vault.clone(), id).await?;
     let (holder, queue) = start(config, &pool, waker, vault, id).await?;
     tracing::info!(worker.id = %id, "worker is ready");
     shutdown.soft().cancelled().await;
     holder.stop_acquiring();
-    stop_queue(queue, shutdown).await;
+    // Beside the queue: a login that waits for a person has no end to wait for.
+    tokio::join!(
+        stop_queue(queue, shutdown),
+        desk.shutdown(config.queue.shutdown_hard)
+    );
     holder.shutdown(config.queue.shutdown_hard).await;
     tracing::info!(worker.id = %id, "the worker has stopped");
     Ok(())
+}
+
+/// What is asked of this worker for sessions: logins above all.
+async fn desk(
+    config: &Config,
+    pool: &PgPool,
+    waker: &Waker,
+    vault: Vault,
+    id: WorkerId,
+) -> anyhow::Result<Arc<Desk>> {
+    let settings = DeskSettings {
+        worker: id,
+        sessions: config.sessions.clone(),
+        telegram: config.telegram.clone(),
+    };
+    Ok(Desk::start(pool.clone(), vault, Arc::new(SystemClock), settings, waker.errands()).await?)
 }
 
 async fn start(

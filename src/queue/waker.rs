@@ -44,6 +44,7 @@ struct Bell {
     ready: Notify,
     scheduled: AtomicBool,
     control: AtomicBool,
+    errands: Arc<Notify>,
     cancelled: broadcast::Sender<JobId>,
     finished: broadcast::Sender<Arc<[JobId]>>,
     waiters: AtomicUsize,
@@ -63,6 +64,7 @@ struct Outbox {
     ready: bool,
     scheduled: bool,
     control: bool,
+    errands: bool,
     waiting: bool,
     cancelled: Vec<JobId>,
     finished: Vec<JobId>,
@@ -76,6 +78,7 @@ impl Waker {
             ready: Notify::new(),
             scheduled: AtomicBool::new(false),
             control: AtomicBool::new(false),
+            errands: Arc::default(),
             cancelled: broadcast::channel(1024).0,
             finished: broadcast::channel(4096).0,
             waiters: AtomicUsize::new(0),
@@ -122,6 +125,17 @@ impl Waker {
         self.bell.control.store(true, Ordering::Release);
         self.bell.ready.notify_one();
         self.bell.post(|outbox| outbox.control = true);
+    }
+
+    /// Call it after the commit of something asked of the workers for a session, a login above all.
+    pub fn errand_asked(&self) {
+        self.bell.errands.notify_one();
+        self.bell.post(|outbox| outbox.errands = true);
+    }
+
+    /// Rung when something was asked, here or elsewhere. For one listener.
+    pub fn errands(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell.errands)
     }
 
     /// Call it after the commit of a cancel that answered `Requested`.
@@ -241,6 +255,7 @@ impl Bell {
                 self.control.store(true, Ordering::Release);
                 self.ready.notify_one();
             }
+            "errands" => self.errands.notify_one(),
             "waiting" => self.others_wait.store(WAITING_FOR, Ordering::Relaxed),
             "cancelled" => ids.for_each(|id| {
                 let _ = self.cancelled.send(id);
@@ -257,6 +272,7 @@ impl Bell {
         self.control.store(true, Ordering::Release);
         self.scheduled.store(true, Ordering::Release);
         self.ready.notify_one();
+        self.errands.notify_one();
     }
 }
 
@@ -267,6 +283,7 @@ impl Outbox {
             ("ready", self.ready && !self.scheduled),
             ("scheduled", self.scheduled),
             ("control", self.control),
+            ("errands", self.errands),
             ("waiting", self.waiting),
         ];
         let mut payloads: Vec<String> = flags

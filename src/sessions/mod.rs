@@ -1,14 +1,16 @@
 //! The Telegram sessions of one process: which it holds, that nobody else does, and how new ones come to be.
 //!
 //! `holder` takes, renews and shares leases; `term` is the life of one of them; `held` is what the queue sees.
-//! `import` logs accounts of a configured server in; `master_keys` refuses a wrong vault before anything is touched.
+//! `errands` logs accounts in and out, imports and exports; `import` logs accounts of a configured server in; `master_keys` refuses a wrong vault before anything is touched.
 
+pub mod errands;
 pub mod held;
 pub mod holder;
 pub mod import;
 pub mod master_keys;
 mod term;
 
+pub use errands::{Desk, DeskError, DeskSettings};
 pub use held::{HeldSession, Slots};
 pub use holder::{Holder, HolderError, HolderSettings};
 pub use import::{ImportAccount, ImportError, Imported, import};

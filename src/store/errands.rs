@@ -142,6 +142,19 @@ pub struct CodeInfo {
     pub resend_after: Option<i32>,
 }
 
+/// An authorisation in a letter: what an import brings and an export hands out. Wiped when it is dropped.
+#[derive(serde::Serialize, serde::Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+pub struct Portable {
+    pub dc: i32,
+    /// The auth key, in base64.
+    pub key: String,
+    pub account_id: Option<i64>,
+    pub is_bot: bool,
+    /// Where the data centre is, for formats that say it.
+    #[serde(default)]
+    pub address: String,
+}
+
 /// An errand about to be stored.
 #[derive(Debug, Clone)]
 pub struct NewErrand<'a> {

@@ -29,6 +29,7 @@ pub mod leases;
 pub mod limited_claims;
 pub mod limits;
 pub mod line;
+pub mod login_requests;
 pub mod member_reads;
 pub mod notifications;
 pub mod partitions;

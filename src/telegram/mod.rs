@@ -4,6 +4,7 @@ pub mod connection;
 pub mod errors;
 pub mod gates;
 pub mod handshake;
+pub mod login;
 mod peer_cache;
 pub mod port;
 pub mod relay;

@@ -55,6 +55,7 @@ pub struct Signals {
     pub cancelled: Mutex<Vec<JobId>>,
     pub changed: AtomicUsize,
     pub control_changed: AtomicUsize,
+    pub errands_asked: AtomicUsize,
     pub finished: broadcast::Sender<Vec<JobId>>,
 }
 
@@ -65,6 +66,7 @@ impl Default for Signals {
             cancelled: Mutex::default(),
             changed: AtomicUsize::new(0),
             control_changed: AtomicUsize::new(0),
+            errands_asked: AtomicUsize::new(0),
             finished: broadcast::channel(16).0,
         }
     }
@@ -88,6 +90,10 @@ impl JobSignals for Signals {
 
     fn control_changed(&self) {
         self.control_changed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn errand_asked(&self) {
+        self.errands_asked.fetch_add(1, Ordering::SeqCst);
     }
 
     fn finished(&self, jobs: &[JobId]) {
