@@ -48,7 +48,8 @@ struct MasterKey {
 
 impl MasterKey {
     fn new(id: &str, bytes: &[u8; 32]) -> Self {
-        let mut derived = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(bytes).expect("HMAC takes keys of any length");
+        let mut derived =
+            <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(bytes).expect("HMAC takes keys of any length");
         derived.update(b"wireroom letterbox");
         let secret: Zeroizing<[u8; 32]> = Zeroizing::new(derived.finalize().into_bytes().into());
         Self {

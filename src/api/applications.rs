@@ -112,7 +112,9 @@ impl ApplicationsApi {
         _caller: Allowed<Viewer>,
         state: Data<&Arc<State>>,
     ) -> Result<Json<Typed<ApplicationsView>>, Problem> {
-        Ok(Json(Typed(ApplicationsView { items: all(&state).await? })))
+        Ok(Json(Typed(ApplicationsView {
+            items: all(&state).await?,
+        })))
     }
 
     /// Add an application
@@ -186,7 +188,10 @@ impl ApplicationsApi {
         match applications::delete(&mut transaction, id).await? {
             Deleted::Now => {}
             Deleted::Unknown => {
-                return Err(Problem::new(Code::ApplicationNotFound, "There is no application of that id."));
+                return Err(Problem::new(
+                    Code::ApplicationNotFound,
+                    "There is no application of that id.",
+                ));
             }
             Deleted::InUse => {
                 let detail = "Sessions belong to it, or it is the default one: delete those first.";
@@ -202,7 +207,9 @@ impl ApplicationsApi {
         };
         audit::record(&mut transaction, entry).await?;
         transaction.commit().await.map_err(failed("commit_application"))?;
-        Ok(Json(Typed(ApplicationsView { items: all(&state).await? })))
+        Ok(Json(Typed(ApplicationsView {
+            items: all(&state).await?,
+        })))
     }
 }
 
@@ -217,13 +224,22 @@ fn check(body: &ApplicationBody, hash: &str) -> Result<(), Problem> {
         return Err(invalid("label", "must be 1 to 100 characters."));
     }
     if body.label.starts_with(RESERVED) {
-        return Err(invalid("label", format!("must not begin with {RESERVED}: those are the workers' own.")));
+        return Err(invalid(
+            "label",
+            format!("must not begin with {RESERVED}: those are the workers' own."),
+        ));
     }
     if body.api_id <= 0 {
-        return Err(invalid("api_id", "must be a positive number, as my.telegram.org shows it."));
+        return Err(invalid(
+            "api_id",
+            "must be a positive number, as my.telegram.org shows it.",
+        ));
     }
     if hash.len() != 32 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(invalid("api_hash", "must be 32 hexadecimal digits, as my.telegram.org shows them."));
+        return Err(invalid(
+            "api_hash",
+            "must be 32 hexadecimal digits, as my.telegram.org shows them.",
+        ));
     }
     Ok(())
 }

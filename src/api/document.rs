@@ -23,8 +23,8 @@ use super::{
     },
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     logins::{
-        BeginApi, CodeBody, DeleteView, EnableBody, ExportBody, ExportView, ImportBody, LoginBody, LoginView,
-        ManageSessionApi, PasswordBody, QrBody, StepsApi,
+        BeginApi, CodeBody, DeleteView, EnableBody, ExportBody, ExportView, FollowLoginApi, ImportBody, LoginBody,
+        LoginView, ManageSessionApi, PasswordBody, QrBody, StepsApi,
     },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     pauses::{PauseBody, PauseView, PausesApi, PausesView},
@@ -90,7 +90,7 @@ resources!(
     ),
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, WorkersApi, ChatsApi, HealthApi),
-    (BeginApi, StepsApi, ManageSessionApi, ApplicationsApi),
+    (BeginApi, StepsApi, FollowLoginApi, ManageSessionApi, ApplicationsApi),
 );
 
 fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {

@@ -20,8 +20,7 @@ use super::{
     State,
     auth::Caller,
     jobs::batches,
-    logins,
-    prefer,
+    logins, prefer,
     problem::{Code, Problem},
 };
 

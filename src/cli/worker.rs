@@ -64,23 +64,14 @@ pub async fn serve(config: &Config, pool: PgPool, waker: Waker, shutdown: &Shutd
     shutdown.soft().cancelled().await;
     holder.stop_acquiring();
     // Beside the queue: a login that waits for a person has no end to wait for.
-    tokio::join!(
-        stop_queue(queue, shutdown),
-        desk.shutdown(config.queue.shutdown_hard)
-    );
+    tokio::join!(stop_queue(queue, shutdown), desk.shutdown(config.queue.shutdown_hard));
     holder.shutdown(config.queue.shutdown_hard).await;
     tracing::info!(worker.id = %id, "the worker has stopped");
     Ok(())
 }
 
 /// What is asked of this worker for sessions: logins above all.
-async fn desk(
-    config: &Config,
-    pool: &PgPool,
-    waker: &Waker,
-    vault: Vault,
-    id: WorkerId,
-) -> anyhow::Result<Arc<Desk>> {
+async fn desk(config: &Config, pool: &PgPool, waker: &Waker, vault: Vault, id: WorkerId) -> anyhow::Result<Arc<Desk>> {
     let settings = DeskSettings {
         worker: id,
         sessions: config.sessions.clone(),

@@ -8,8 +8,14 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    auth_keys::AuthKeys, connections::Connections, faults::Faults, key_watch::KeyWatch, server_key::ServerKey,
-    services::{auth::Logins, tokens::LoginTokens}, stats::Stats, world::World,
+    auth_keys::AuthKeys,
+    connections::Connections,
+    faults::Faults,
+    key_watch::KeyWatch,
+    server_key::ServerKey,
+    services::{auth::Logins, tokens::LoginTokens},
+    stats::Stats,
+    world::World,
 };
 
 /// The data centre the sandbox is.

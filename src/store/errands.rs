@@ -123,6 +123,36 @@ words! {
     }
 }
 
+impl ErrandProblem {
+    /// One sentence for a person. Never any content.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::PhoneInvalid => "Telegram does not take this number: write it with its country code.",
+            Self::PhoneBanned => "Telegram banned this number.",
+            Self::PhoneFlooded => "Too many logins were tried with this number: leave it alone for a day.",
+            Self::PhoneUnregistered => "There is no account of this number.",
+            Self::CodeWrong => "The code is not that one.",
+            Self::CodeExpired => "The code is too old: ask for another one.",
+            Self::PasswordWrong => "The password is not that one.",
+            Self::Flooded => "Telegram asks to wait.",
+            Self::TooManyTries => "Five tries were wrong: begin anew, and not at once.",
+            Self::BotTokenInvalid => "Telegram does not take this bot's token.",
+            Self::OtherAccount => "The session belongs to another account.",
+            Self::ApplicationInvalid => {
+                "Telegram does not take the application's id and hash, or there are none: see TELEGRAM_API_ID."
+            }
+            Self::KeyDead => "The authorisation is over: log in again.",
+            Self::AccountBanned => "Telegram banned or froze the account.",
+            Self::Unsupported => "Telegram asks for something this version does not know.",
+            Self::Refused => "Telegram refused.",
+            Self::NoAnswer => "Telegram did not answer in time.",
+            Self::Busy => "Jobs of the session did not end in time.",
+            Self::Expired => "It waited too long: begin anew.",
+            Self::Cancelled => "Somebody gave it up.",
+        }
+    }
+}
+
 impl ErrandState {
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Done | Self::Failed)

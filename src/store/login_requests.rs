@@ -84,8 +84,22 @@ pub async fn begin_login(
         session_logins::rehome(conn, session.id, request.pool, request.application).await?;
     }
     let details = json!({ "method": request.task.as_str(), "label": request.label, "pool": request.pool });
-    let action = if request.task == Task::Import { "session.import_begun" } else { "session.login_begun" };
-    store_errand(conn, &session, request.task, request.input, None, &slot, asker, (action, details)).await
+    let action = if request.task == Task::Import {
+        "session.import_begun"
+    } else {
+        "session.login_begun"
+    };
+    store_errand(
+        conn,
+        &session,
+        request.task,
+        request.input,
+        None,
+        &slot,
+        asker,
+        (action, details),
+    )
+    .await
 }
 
 /// Which sessions an errand may be begun for.
@@ -134,7 +148,10 @@ pub async fn begin_errand(
     Ok(Some(begun))
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one row, and of the audit row beside it")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one row, and of the audit row beside it"
+)]
 async fn store_errand(
     conn: &mut PgConnection,
     session: &Locked,
@@ -167,7 +184,10 @@ async fn store_errand(
 #[derive(Debug, Clone)]
 pub enum StepAsked {
     /// It is to be done; its number.
-    Now { errand: ErrandId, seq: i32 },
+    Now {
+        errand: ErrandId,
+        seq: i32,
+    },
     /// The session has no live login; the one that ended last, if any.
     Over(Option<Box<ErrandRecord>>),
     /// Another step is being done.
@@ -224,7 +244,15 @@ pub async fn give_up(
         session_logins::set_state(conn, session, SessionState::New, Some("LOGIN_CANCELLED")).await?;
     }
     let details = json!({ "method": errand.task.as_str() });
-    session_logins::note(conn, asker.actor, "session.login_cancelled", session, asker.request_id, details).await?;
+    session_logins::note(
+        conn,
+        asker.actor,
+        "session.login_cancelled",
+        session,
+        asker.request_id,
+        details,
+    )
+    .await?;
     Ok(Some(errand.id))
 }
 

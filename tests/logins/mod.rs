@@ -1,8 +1,10 @@
 //! Logins over the API, done by real workers against a sandbox: what each outcome is told as, and what is left of it.
 
+mod applications;
 mod authorisations;
 mod outcomes;
 mod takeover;
+mod terminal;
 
 use std::time::Duration;
 
@@ -48,7 +50,12 @@ impl Answer {
 
     #[track_caller]
     fn problem(&self, code: &str, status: u16) -> &Value {
-        assert_eq!((self.body["code"].as_str(), self.status), (Some(code), status), "{}", self.body);
+        assert_eq!(
+            (self.body["code"].as_str(), self.status),
+            (Some(code), status),
+            "{}",
+            self.body
+        );
         &self.body
     }
 
@@ -133,5 +140,9 @@ async fn login_when(stack: &Stack, id: &str, what: &str, wanted: impl Fn(&Value)
 async fn assert_erased(stack: &Stack) {
     let left = "SELECT count(*) FROM errands WHERE state IN ('done', 'failed')
         AND num_nonnulls(input_sealed, progress_sealed, output_sealed, qr_url, password_hint) > 0";
-    assert_eq!(stack.figure(left).await, 0, "something sealed is left of a login that ended");
+    assert_eq!(
+        stack.figure(left).await,
+        0,
+        "something sealed is left of a login that ended"
+    );
 }

@@ -19,11 +19,17 @@ async fn a_number_is_logged_in_and_its_session_runs_jobs() {
 
     code(&stack, &id, "00000").await.problem("login_code_wrong", 422);
     code(&stack, &id, "99999").await.problem("login_code_expired", 410);
-    assert_eq!(super::login(&stack, &id).await["wrong_tries"], 1, "an old code is not a wrong one");
+    assert_eq!(
+        super::login(&stack, &id).await["wrong_tries"],
+        1,
+        "an old code is not a wrong one"
+    );
     let resent = post_empty(&stack, &format!("/v1/sessions/{id}/resend")).await;
     assert_eq!(resent.login("code_needed")["code"]["sent_by"], "sms");
     let path = format!("/v1/sessions/{id}/password");
-    post(&stack, &path, json!({ "password": "x" })).await.problem("login_out_of_turn", 409);
+    post(&stack, &path, json!({ "password": "x" }))
+        .await
+        .problem("login_out_of_turn", 409);
     code(&stack, &id, " 222-22 ").await.login("done");
 
     let ready = session(&stack, &id).await;
@@ -63,7 +69,10 @@ async fn each_number_that_telegram_refuses_has_its_own_answer() {
         let id = refused.session();
         assert_eq!(session(&stack, &id).await["state"], state, "{number}");
         let login = login(&stack, &id).await;
-        assert_eq!((login["state"].as_str(), login["problem"].as_str()), (Some("failed"), Some(problem)));
+        assert_eq!(
+            (login["state"].as_str(), login["problem"].as_str()),
+            (Some("failed"), Some(problem))
+        );
         code(&stack, &id, LOGIN_CODE).await.problem(problem, status);
     }
     // A number nobody has registered looks like any other until its code is entered.
@@ -73,12 +82,28 @@ async fn each_number_that_telegram_refuses_has_its_own_answer() {
         .problem("phone_number_unregistered", 422);
     for (body, code, field) in [
         (json!({ "label": "x", "phone": "hello" }), "invalid_value", "phone"),
-        (json!({ "label": "x", "phone": ALICE, "proxy": "socks5://127.0.0.1:1" }), "invalid_value", "proxy"),
-        (json!({ "label": "x", "bot_token": "no token" }), "invalid_value", "bot_token"),
+        (
+            json!({ "label": "x", "phone": ALICE, "proxy": "socks5://127.0.0.1:1" }),
+            "invalid_value",
+            "proxy",
+        ),
+        (
+            json!({ "label": "x", "bot_token": "no token" }),
+            "invalid_value",
+            "bot_token",
+        ),
         (json!({ "label": ALICE, "phone": ALICE }), "invalid_value", "label"),
         (json!({ "label": "x" }), "missing_field", "phone"),
-        (json!({ "label": "x", "phone": ALICE, "pool": "nowhere" }), "unknown_pool", "pool"),
-        (json!({ "label": "x", "phone": ALICE, "application": "mine" }), "unknown_application", "application"),
+        (
+            json!({ "label": "x", "phone": ALICE, "pool": "nowhere" }),
+            "unknown_pool",
+            "pool",
+        ),
+        (
+            json!({ "label": "x", "phone": ALICE, "application": "mine" }),
+            "unknown_application",
+            "application",
+        ),
     ] {
         let refused = post(&stack, "/v1/sessions", body).await;
         assert_eq!(refused.problem(code, 422)["field"], field);
@@ -95,11 +120,16 @@ async fn a_second_factor_is_asked_for_with_its_hint() {
     let begun = begin(&stack, "carol", CAROL).await;
     let id = begun.session();
     let asked = code(&stack, &id, LOGIN_CODE).await;
-    assert_eq!(asked.login("password_needed")["password_hint"], wireroom::sandbox::PASSWORD_HINT);
+    assert_eq!(
+        asked.login("password_needed")["password_hint"],
+        wireroom::sandbox::PASSWORD_HINT
+    );
     assert_eq!(session(&stack, &id).await["state"], "password_needed");
     code(&stack, &id, LOGIN_CODE).await.problem("login_out_of_turn", 409);
     let path = format!("/v1/sessions/{id}/password");
-    post(&stack, &path, json!({ "password": "wrong" })).await.problem("password_wrong", 422);
+    post(&stack, &path, json!({ "password": "wrong" }))
+        .await
+        .problem("password_wrong", 422);
     post(&stack, &path, json!({ "password": PASSWORD })).await.login("done");
     assert_eq!(session(&stack, &id).await["state"], "ready");
     assert_erased(&stack).await;
@@ -168,7 +198,9 @@ async fn a_bot_is_logged_in_by_its_token() {
     let _worker = stack.worker().await;
     let bot = stack.account("harbour_bot");
     let wrong = json!({ "label": "bot", "bot_token": format!("{bot}:harbour_bot-elsewhere") });
-    post(&stack, "/v1/sessions", wrong).await.problem("bot_token_invalid", 422);
+    post(&stack, "/v1/sessions", wrong)
+        .await
+        .problem("bot_token_invalid", 422);
     let right = json!({ "label": "bot", "bot_token": format!("{bot}:harbour_bot-sandbox") });
     let done = post(&stack, "/v1/sessions", right).await;
     done.login("done");
@@ -205,11 +237,37 @@ async fn a_qr_code_is_shown_made_anew_and_scanned() {
     assert_eq!(session(&stack, &id).await["username"], "bob");
 
     let begun = post(&stack, "/v1/sessions/qr", json!({ "label": "with a password" })).await;
-    let (id, url) = (begun.session(), begun.body["qr"]["url"].as_str().expect("a URL").to_owned());
+    let events = stack.request(Method::GET, &format!("/v1/sessions/{}/login/events", begun.session()));
+    let events = events.send().await.expect("answered");
+    assert_eq!(events.headers()["content-type"], "text/event-stream");
+    let (id, url) = (
+        begun.session(),
+        begun.body["qr"]["url"].as_str().expect("a URL").to_owned(),
+    );
     controls.accept_login(&url, stack.account("carol")).expect("scanned");
     login_when(&stack, &id, "asked for", |login| login["state"] == "password_needed").await;
     let path = format!("/v1/sessions/{id}/password");
     post(&stack, &path, json!({ "password": PASSWORD })).await.login("done");
+    // The stream tells each of these, and ends by itself.
+    let told = tokio::time::timeout(BOUND, events.text())
+        .await
+        .expect("in time")
+        .expect("text");
+    let told: Vec<(&str, Value)> = told
+        .split("\n\n")
+        .filter_map(|block| block.strip_prefix("event: ")?.split_once("\ndata: "))
+        .map(|(name, data)| (name, serde_json::from_str(data).expect("JSON")))
+        .collect();
+    let states: Vec<(&str, &str)> = told
+        .iter()
+        .map(|(name, login)| (*name, login["state"].as_str().expect("a state")))
+        .collect();
+    assert_eq!(
+        (states.first(), states.last()),
+        (Some(&("login", "scan_needed")), Some(&("final", "done"))),
+        "{states:?}"
+    );
+    assert!(states.contains(&("login", "password_needed")), "{states:?}");
     assert_erased(&stack).await;
     stack.finish().await;
 }

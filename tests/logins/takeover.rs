@@ -38,7 +38,11 @@ async fn a_worker_that_stops_hands_its_logins_over_at_once() {
 async fn a_login_that_no_worker_answers_can_be_continued() {
     let stack = empty().await;
     begin(&stack, "alice", ALICE).await.problem("no_worker", 503);
-    assert_eq!(stack.figure("SELECT count(*) FROM sessions").await, 0, "nothing is left");
+    assert_eq!(
+        stack.figure("SELECT count(*) FROM sessions").await,
+        0,
+        "nothing is left"
+    );
     let mut worker = stack.worker().await;
     worker.kill();
     let request = stack.request(Method::POST, "/v1/sessions").header("Prefer", "wait=1");
@@ -79,5 +83,27 @@ async fn of_two_workers_one_does_a_login() {
     let once = "SELECT count(*) FROM errands WHERE state = 'done' AND fence = 1";
     assert_eq!(stack.figure(once).await, 8, "each was claimed once");
     assert_eq!((stack.calls("auth.sendCode"), stack.calls("auth.signIn")), (8, 8));
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_stopped_past_its_hold_sends_nothing_when_it_wakes() {
+    let stack = empty().await;
+    let first = stack.worker().await;
+    let alice = begin(&stack, "alice", ALICE).await.session();
+    first.pause();
+    let _second = stack.worker().await;
+    code(&stack, &alice, LOGIN_CODE).await.login("done");
+    first.resume();
+    eventually(BOUND, async || {
+        let awake = "SELECT count(*) FROM workers WHERE heartbeat_at > wireroom_now() - interval '1 second'";
+        match stack.figure(awake).await {
+            2 => Ok(()),
+            awake => Err(awake),
+        }
+    })
+    .await;
+    stack.succeed("join", json!({ "chat": "@harbour_market" })).await;
+    // That no key was used from two places is asserted here.
     stack.finish().await;
 }

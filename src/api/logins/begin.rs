@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use poem::{http::HeaderMap, web::Data};
 use poem_openapi::{ApiResponse, OpenApi, param::Header, payload::Json};
 use schemars::JsonSchema;
@@ -24,7 +25,7 @@ use crate::{
     ids::ApplicationId,
     store::{
         self, applications,
-        errands::Task,
+        errands::{Portable, Task},
         failed,
         login_requests::{self, Asker, Begun, LoginRequest},
         session_reads,
@@ -55,7 +56,7 @@ pub struct LoginBody {
     #[serde(default)]
     #[schemars(example = &"+999 66 2 0001")]
     phone: Option<String>,
-    /// As @BotFather shows it.
+    /// As Telegram's `@BotFather` shows it.
     #[serde(default)]
     bot_token: Option<String>,
     /// Not supported yet: refused, so that no session connects from another place than was meant.
@@ -97,8 +98,12 @@ pub struct ImportBody {
     #[serde(default)]
     application: Option<String>,
     /// A string session of Telethon or Pyrogram (or a library with the same format, such as Kurigram).
+    #[serde(default)]
     #[schemars(length(min = 1, max = 4096))]
-    session: String,
+    session: Option<String>,
+    /// Instead of it, a `.session` file of Telethon, in base64; up to 700 kB.
+    #[serde(default)]
+    session_file: Option<String>,
     /// Not supported yet: refused.
     #[serde(default)]
     proxy: Option<Value>,
@@ -203,7 +208,7 @@ impl BeginApi {
 
     /// Import a session from elsewhere
     ///
-    /// Stores a string session of Telethon or Pyrogram as a session in the state `disabled`, and connects nothing: a session that
+    /// Stores a string session of Telethon or Pyrogram, or a session file of Telethon, as a session in the state `disabled`, and connects nothing: a session that
     /// still runs elsewhere dies at once and for good when it is used from two places (`AUTH_KEY_DUPLICATED`). Stop it there, then
     /// POST `/v1/sessions/{id}/enable` with `stopped_elsewhere: true`; it is checked with one call before it counts. Who cannot be
     /// sure logs in by QR instead. Scope: admin.
@@ -225,14 +230,10 @@ impl BeginApi {
         body: Sent<ImportBody>,
     ) -> Result<LoginBegun, Problem> {
         let mut body = body.read()?;
-        let text = Zeroizing::new(std::mem::take(&mut body.session));
+        let text = body.session.take().map(Zeroizing::new);
+        let file = body.session_file.take().map(Zeroizing::new);
         refuse_proxy(body.proxy.as_ref())?;
-        if text.is_empty() || text.len() > MAX_SESSION_TEXT {
-            return Err(invalid("session", format!("must be 1 to {MAX_SESSION_TEXT} characters.")));
-        }
-        let portable = formats::parse(text.trim()).map_err(|error| {
-            Problem::new(Code::SessionFormatUnknown, format!("session: {error}")).field("session")
-        })?;
+        let portable = authorisation(text.as_deref(), file.as_deref())?;
         // A struct of strings and numbers always serializes.
         let input = Zeroizing::new(serde_json::to_vec(&portable).unwrap_or_default());
         let who = Who {
@@ -242,6 +243,29 @@ impl BeginApi {
         };
         let about = About::of(&who, &body.label, body.pool.as_deref(), body.application.as_deref()).await?;
         begin(&who, &about, Task::Import, Some(&input), headers).await
+    }
+}
+
+fn authorisation(text: Option<&String>, file: Option<&String>) -> Result<Portable, Problem> {
+    let unknown = |field: &'static str, error: &dyn std::fmt::Display| {
+        Problem::new(Code::SessionFormatUnknown, format!("{field} {error}")).field(field)
+    };
+    match (text, file) {
+        (Some(text), None) if text.is_empty() || text.len() > MAX_SESSION_TEXT => Err(invalid(
+            "session",
+            format!("must be 1 to {MAX_SESSION_TEXT} characters."),
+        )),
+        (Some(text), None) => formats::parse(text.trim()).map_err(|error| unknown("session", &error)),
+        (None, Some(file)) => {
+            let bytes = STANDARD.decode(file.trim()).map(Zeroizing::new);
+            let bytes = bytes.map_err(|_| invalid("session_file", "must be base64."))?;
+            formats::parse_file(&bytes).map_err(|error| unknown("session_file", &error))
+        }
+        _ => {
+            let detail =
+                "Give a session (a string session) or a session_file (a Telethon file in base64), and not both.";
+            Err(Problem::new(Code::MissingField, detail).field("session"))
+        }
     }
 }
 
@@ -315,14 +339,19 @@ async fn begin(
         Begun::Busy { session } => return Err(busy(session)),
         Begun::Wrong { session } => {
             let detail = "A session of that label is logged in. Choose another label, or log it out first.";
-            return Err(Problem::new(Code::SessionExists, detail).session(session).field("label"));
+            return Err(Problem::new(Code::SessionExists, detail)
+                .session(session)
+                .field("label"));
         }
     };
     transaction.commit().await.map_err(failed("commit_login"))?;
     who.state.signals.errand_asked();
     let record = answer(who.state, session, errand, 1, patience).await?;
     let view = LoginView::of(*record)?;
-    Ok(LoginBegun::Created(Json(Typed(view)), format!("/v1/sessions/{session}")))
+    Ok(LoginBegun::Created(
+        Json(Typed(view)),
+        format!("/v1/sessions/{session}"),
+    ))
 }
 
 fn check_label(label: &str) -> Result<(), Problem> {
@@ -333,10 +362,16 @@ fn check_label(label: &str) -> Result<(), Problem> {
     let digits = label.chars().filter(char::is_ascii_digit).count();
     let letters = label.chars().any(char::is_alphabetic);
     if digits >= 7 && !letters {
-        return Err(invalid("label", "must not be a phone number: labels are shown to everybody."));
+        return Err(invalid(
+            "label",
+            "must not be a phone number: labels are shown to everybody.",
+        ));
     }
     if label.parse::<uuid::Uuid>().is_ok() {
-        return Err(invalid("label", "must not be a UUID: it could be taken for a session's id."));
+        return Err(invalid(
+            "label",
+            "must not be a UUID: it could be taken for a session's id.",
+        ));
     }
     Ok(())
 }
@@ -356,7 +391,10 @@ fn phone_number(text: &str) -> Result<Zeroizing<String>, Problem> {
     let allowed = |c: char| c.is_ascii_digit() || " -().+".contains(c);
     let digits: Zeroizing<String> = Zeroizing::new(text.chars().filter(char::is_ascii_digit).collect());
     if !text.chars().all(allowed) || !(5..=20).contains(&digits.len()) {
-        return Err(invalid("phone", "must be a number with its country code, such as +999 66 2 0001."));
+        return Err(invalid(
+            "phone",
+            "must be a number with its country code, such as +999 66 2 0001.",
+        ));
     }
     Ok(Zeroizing::new(format!("+{}", digits.as_str())))
 }
@@ -367,11 +405,16 @@ fn bot_token(text: &str) -> Result<Zeroizing<String>, Problem> {
         !id.is_empty()
             && id.bytes().all(|byte| byte.is_ascii_digit())
             && (5..=200).contains(&rest.len())
-            && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+            && rest
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
     });
     if !well_formed {
         text.zeroize();
-        return Err(invalid("bot_token", "must be a bot's token as @BotFather shows it: digits, a colon, and text."));
+        return Err(invalid(
+            "bot_token",
+            "must be a bot's token as @BotFather shows it: digits, a colon, and text.",
+        ));
     }
     Ok(text)
 }

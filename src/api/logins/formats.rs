@@ -14,6 +14,7 @@ use base64::{
 };
 use zeroize::Zeroizing;
 
+use super::sqlite;
 use crate::store::errands::Portable;
 
 const KEY: usize = 256;
@@ -63,6 +64,27 @@ pub fn parse(text: &str) -> Result<Portable, FormatError> {
     portable(bytes[0], &bytes[key_at..id_at], Some(id).filter(|id| *id > 0), is_bot)
 }
 
+/// Reads a session file of Telethon (or one with the same table).
+pub fn parse_file(bytes: &[u8]) -> Result<Portable, FileError> {
+    let rows = sqlite::rows(bytes, "sessions")?;
+    let row = rows.last().ok_or(FormatError::NoKey)?;
+    let key = row.values.iter().find_map(|value| match value {
+        sqlite::Value::Bytes(bytes) if bytes.len() == KEY => Some(*bytes),
+        _ => None,
+    });
+    let dc = u8::try_from(row.id).map_err(|_| FormatError::Dc)?;
+    Ok(portable(dc, key.ok_or(FormatError::NoKey)?, None, false)?)
+}
+
+/// Why a file is no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FileError {
+    #[error(transparent)]
+    Sqlite(#[from] sqlite::SqliteError),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+}
+
 fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     LENIENT.decode(text).ok().map(Zeroizing::new)
 }
@@ -104,11 +126,16 @@ pub fn pyrogram(portable: &Portable, api_id: i32) -> Option<Zeroizing<String>> {
     bytes.extend_from_slice(&key(portable)?);
     bytes.extend(u64::try_from(portable.account_id?).ok()?.to_be_bytes());
     bytes.push(u8::from(portable.is_bot));
-    Some(Zeroizing::new(general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_slice())))
+    Some(Zeroizing::new(
+        general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_slice()),
+    ))
 }
 
 fn key(portable: &Portable) -> Option<Zeroizing<Vec<u8>>> {
-    let key = general_purpose::STANDARD.decode(&portable.key).ok().map(Zeroizing::new)?;
+    let key = general_purpose::STANDARD
+        .decode(&portable.key)
+        .ok()
+        .map(Zeroizing::new)?;
     (key.len() == KEY).then_some(key)
 }
 
@@ -146,6 +173,13 @@ mod tests {
     }
 
     #[test]
+    fn a_telethon_file_is_read() {
+        let read = parse_file(include_bytes!("tests/made-up.session")).unwrap();
+        same(&read, &sample(), false);
+        assert!(parse_file(b"hello").is_err());
+    }
+
+    #[test]
     fn older_forms_and_addresses_of_both_kinds_are_read() {
         let sample = sample();
         let key = key(&sample).unwrap();
@@ -154,11 +188,13 @@ mod tests {
         same(&parse(&ipv6).unwrap(), &sample, false);
         let id = 7_000_000_001_u64.to_be_bytes();
         same(&parse(&url_safe(&[&[4, 0], &key, &id, &[1]])).unwrap(), &sample, true);
-        let small = Portable {
-            account_id: Some(77),
-            ..self::sample()
-        };
-        same(&parse(&url_safe(&[&[4, 0], &key, &77_u32.to_be_bytes(), &[1]])).unwrap(), &small, true);
+        let mut small = self::sample();
+        small.account_id = Some(77);
+        same(
+            &parse(&url_safe(&[&[4, 0], &key, &77_u32.to_be_bytes(), &[1]])).unwrap(),
+            &small,
+            true,
+        );
     }
 
     #[test]

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{LoginView, Waited, answer, answered, busy, formats, no_session, no_worker, patience, pending, session_id, view};
+use super::{
+    LoginView, Waited, answer, answered, busy, formats, no_session, no_worker, patience, pending, session_id, view,
+};
 use crate::{
     api::{
         State,
@@ -175,7 +177,15 @@ impl ManageSessionApi {
         errands::erase_output(&mut transaction, errand).await?;
         let details = json!({ "format": format });
         let actor = caller.0.actor();
-        session_logins::note(&mut transaction, &actor, "session.exported", id, Some(context.id()), details).await?;
+        session_logins::note(
+            &mut transaction,
+            &actor,
+            "session.exported",
+            id,
+            Some(context.id()),
+            details,
+        )
+        .await?;
         transaction.commit().await.map_err(failed("commit_export"))?;
         Ok(Json(Typed(ExportView {
             id: id.0,
@@ -327,7 +337,8 @@ impl Asked<'_> {
         match session_logins::live_jobs(&mut conn, self.id).await? {
             0 => Ok(()),
             count => {
-                let detail = format!("{count} unfinished jobs need the session: let them finish, or cancel them first.");
+                let detail =
+                    format!("{count} unfinished jobs need the session: let them finish, or cancel them first.");
                 Err(Problem::new(Code::SessionBusy, detail).session(self.id))
             }
         }
@@ -344,7 +355,9 @@ impl Asked<'_> {
                 let api_id = applications
                     .iter()
                     .find(|application| Some(application.id) == of_session)
-                    .map_or(self.state.config.telegram.api_id.unwrap_or_default(), |application| application.api_id);
+                    .map_or(self.state.config.telegram.api_id.unwrap_or_default(), |application| {
+                        application.api_id
+                    });
                 formats::pyrogram(portable, api_id)
             }
         };

@@ -4,9 +4,11 @@
 //! none comes in time the caller gets 504 and goes on with the same session.
 
 mod begin;
+mod follow;
 mod formats;
 mod manage;
 mod picture;
+mod sqlite;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -17,13 +19,14 @@ use std::time::Duration;
 use poem::http::{HeaderMap, Method};
 use tokio::time::{Instant, sleep};
 
+use self::view::problem_of;
 pub use self::{
     begin::{BeginApi, ImportBody, LoginBody, QrBody},
+    follow::FollowLoginApi,
     manage::{DeleteView, EnableBody, ExportBody, ExportView, ManageSessionApi},
     steps::{CodeBody, PasswordBody, StepsApi},
     view::LoginView,
 };
-use self::view::problem_of;
 use super::{
     State, prefer,
     problem::{Code, Problem},
@@ -37,7 +40,7 @@ use crate::{
 };
 
 /// How long a request waits for a worker's answer.
-pub const WAIT: Duration = Duration::from_secs(60);
+pub const WAIT: Duration = Duration::from_mins(1);
 
 /// How often the answer is looked for, at first and later.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
@@ -103,7 +106,10 @@ async fn answer(
 ) -> Result<Box<ErrandRecord>, Problem> {
     match answered(state, errand, seq, patience).await? {
         Waited::Pending => Err(pending(session)),
-        Waited::Gone => Err(Problem::new(Code::SessionNotFound, "The session was deleted meanwhile.")),
+        Waited::Gone => Err(Problem::new(
+            Code::SessionNotFound,
+            "The session was deleted meanwhile.",
+        )),
         Waited::Answered(record) => match record.problem {
             Some(problem) => Err(problem_of(&record, problem)),
             None if record.state == ErrandState::Failed => Err(Problem::internal("an errand failed without a problem")),

@@ -232,7 +232,7 @@ async fn take_step(
     }
 }
 
-async fn latest(state: &State, id: SessionId) -> Result<ErrandRecord, Problem> {
+pub(super) async fn latest(state: &State, id: SessionId) -> Result<ErrandRecord, Problem> {
     let mut conn = store::connection(&state.pool, "read_errand").await?;
     let record = errands::latest(&mut conn, id).await?;
     drop(conn);
@@ -243,11 +243,9 @@ async fn latest(state: &State, id: SessionId) -> Result<ErrandRecord, Problem> {
 }
 
 async fn not_found(state: &State, id: SessionId) -> Result<Problem, Problem> {
-    Ok(match session_reads::get(&state.pool, id).await? {
-        None => super::no_session(),
-        Some(_) => {
-            let detail = "Nothing is being done for this session. POST /v1/sessions with its label logs it in.";
-            Problem::new(Code::LoginNotFound, detail).session(id)
-        }
-    })
+    if session_reads::get(&state.pool, id).await?.is_none() {
+        return Ok(super::no_session());
+    }
+    let detail = "Nothing is being done for this session. POST /v1/sessions with its label logs it in.";
+    Ok(Problem::new(Code::LoginNotFound, detail).session(id))
 }

@@ -122,24 +122,27 @@ pub const IMPORTED: &str = "The session is stored and not connected: a session t
 
 fn next(record: &ErrandRecord) -> String {
     let base = format!("/v1/sessions/{}", record.session);
-    let text = match (record.state, record.task) {
+    match (record.state, record.task) {
         (ErrandState::Working, _) => format!("Wait: a worker is to answer. GET {base}/login shows when it has."),
         (ErrandState::CodeNeeded, _) => {
             format!("POST {base}/code with {{\"code\": \"…\"}}, or {base}/resend for another one.")
         }
         (ErrandState::PasswordNeeded, _) => format!("POST {base}/password with {{\"password\": \"…\"}}."),
         (ErrandState::ScanNeeded, _) => {
-            format!("Scan the code in the account's own app; GET {base}/login shows the current one, and when it was scanned.")
+            format!(
+                "Scan the code in the account's own app; GET {base}/login shows the current one, and when it was scanned."
+            )
         }
         (ErrandState::Done, Task::Import) => IMPORTED.to_owned(),
         (ErrandState::Done, Task::Export) => {
             format!("The session is disabled. POST {base}/enable with {{\"stopped_elsewhere\": true}} brings it back.")
         }
-        (ErrandState::Done, Task::LogOut) => "Nothing: the session is logged out. A login with its label brings it back.".to_owned(),
+        (ErrandState::Done, Task::LogOut) => {
+            "Nothing: the session is logged out. A login with its label brings it back.".to_owned()
+        }
         (ErrandState::Done, _) => "Nothing: the session is ready.".to_owned(),
         (ErrandState::Failed, _) => "It is over; `problem` says why. Begin anew.".to_owned(),
-    };
-    text
+    }
 }
 
 /// The problem a step met, as its caller reads it.

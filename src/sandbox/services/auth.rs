@@ -202,11 +202,7 @@ pub(in crate::sandbox) fn sign_in(
 }
 
 /// Signs a key in, or asks for the account's password first.
-pub(super) fn enter(
-    server: &Server,
-    call: &Call<'_>,
-    account: UserId,
-) -> Answer<tl::enums::auth::Authorization> {
+pub(super) fn enter(server: &Server, call: &Call<'_>, account: UserId) -> Answer<tl::enums::auth::Authorization> {
     let mut pending = server.logins.lock();
     if call.world.password_of(account).is_some() {
         pending.passwords.insert(call.caller.key_id, account);

@@ -46,7 +46,11 @@ impl LoginTokens {
         let now = clock::unix_seconds();
         let mut tokens = self.lock();
         tokens.retain(|_, token| {
-            let lifetime = if token.accepted_by.is_some() { ACCEPTED_LIFETIME } else { TOKEN_LIFETIME };
+            let lifetime = if token.accepted_by.is_some() {
+                ACCEPTED_LIFETIME
+            } else {
+                TOKEN_LIFETIME
+            };
             now - token.made_at < lifetime
         });
         if tokens.len() >= MOST_TOKENS {

@@ -96,7 +96,15 @@ impl Run {
         session_logins::set_state(&mut transaction, self.session, SessionState::Ready, None).await?;
         errand_work::reply(&mut transaction, self.key, work.asked, &done()).await?;
         let details = json!({ "worker": self.key.owner });
-        session_logins::note(&mut transaction, &work.created_by, "session.enabled", self.session, None, details).await?;
+        session_logins::note(
+            &mut transaction,
+            &work.created_by,
+            "session.enabled",
+            self.session,
+            None,
+            details,
+        )
+        .await?;
         transaction.commit().await.map_err(failed(OPERATION))?;
         Ok(StepDone::Written)
     }
@@ -161,7 +169,15 @@ impl Run {
         session_logins::end_hold(&mut transaction, self.session, &self.hold_actor()).await?;
         session_logins::delete(&mut transaction, self.session).await?;
         let details = json!({ "logged_out": deletion.log_out });
-        session_logins::note(&mut transaction, &work.created_by, "session.deleted", self.session, None, details).await?;
+        session_logins::note(
+            &mut transaction,
+            &work.created_by,
+            "session.deleted",
+            self.session,
+            None,
+            details,
+        )
+        .await?;
         transaction.commit().await.map_err(failed(OPERATION))?;
         Ok(StepDone::Written)
     }

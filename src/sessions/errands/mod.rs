@@ -235,7 +235,11 @@ async fn publish_application(database: &PgPool, vault: &Vault, telegram: &Telegr
 }
 
 /// Opens what a step was given.
-fn open_input(vault: &Vault, errand: crate::ids::ErrandId, work: &errand_work::Work) -> Result<Option<Secret>, VaultError> {
+fn open_input(
+    vault: &Vault,
+    errand: crate::ids::ErrandId,
+    work: &errand_work::Work,
+) -> Result<Option<Secret>, VaultError> {
     let Some(sealed) = &work.input else { return Ok(None) };
     let opened = vault.open_letter(&errands::input_owner(errand, work.step), sealed)?;
     Ok(std::str::from_utf8(&opened).ok().map(Secret::new))

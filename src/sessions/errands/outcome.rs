@@ -2,10 +2,7 @@
 
 use crate::{
     store::errands::{ErrandProblem, Step},
-    telegram::{
-        errors::Meaning,
-        login::LinkError,
-    },
+    telegram::{errors::Meaning, login::LinkError},
 };
 
 /// After so many wrong codes or passwords the login ends: Telegram would lock the number.
@@ -133,7 +130,10 @@ mod tests {
     #[test]
     fn a_flood_says_how_long_and_the_fifth_wrong_try_ends_it() {
         let flood = refusal(420, "FLOOD_WAIT_77", Step::Code, 0);
-        assert_eq!((flood.problem, flood.retry_after, flood.ends), (ErrandProblem::Flooded, Some(77), false));
+        assert_eq!(
+            (flood.problem, flood.retry_after, flood.ends),
+            (ErrandProblem::Flooded, Some(77), false)
+        );
         assert!(refusal(420, "FLOOD_WAIT_77", Step::Start, 0).ends);
         assert!(!refusal(400, "PHONE_CODE_INVALID", Step::Code, 3).ends);
         let last = refusal(400, "PHONE_CODE_INVALID", Step::Code, 4);

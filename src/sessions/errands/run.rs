@@ -7,11 +7,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{
-    Desk, open_input,
-    outcome::Refusal,
-    progress::Progress,
-};
+use super::{Desk, open_input, outcome::Refusal, progress::Progress};
 use crate::{
     config::Secret,
     ids::SessionId,
@@ -112,10 +108,9 @@ impl Run {
         loop {
             pulse.borrow_and_update();
             let pause = match self.once().await {
-                Ok(true) => return,
+                // Over; or cancelled, or another worker's by now.
+                Ok(true) | Err(StepError::Store(StoreError::Fenced { .. })) => return,
                 Ok(false) => POLL,
-                // Cancelled, or another worker's by now.
-                Err(StepError::Store(StoreError::Fenced { .. })) => return,
                 Err(error) => {
                     tracing::warn!(
                         session.id = %self.session, errand.id = %self.key.errand,
@@ -215,7 +210,9 @@ impl Run {
             }
             (Task::Phone, Step::Resend) => self.resend_code().await,
             (Task::Phone, Step::Code) => self.enter_code(&input.ok_or(ErrandProblem::Expired)?).await,
-            (Task::Phone | Task::Qr, Step::Password) => self.enter_password(&input.ok_or(ErrandProblem::Expired)?).await,
+            (Task::Phone | Task::Qr, Step::Password) => {
+                self.enter_password(&input.ok_or(ErrandProblem::Expired)?).await
+            }
             (Task::Bot, Step::Start) => self.sign_in_bot(&input.ok_or(ErrandProblem::Expired)?).await,
             (Task::Qr, Step::Start) => self.show_token().await,
             (Task::Import, Step::Start) => self.import(work, &input.ok_or(ErrandProblem::Expired)?).await,
@@ -271,16 +268,17 @@ impl Run {
             _ => None,
         };
         match self.task {
-            Task::Phone | Task::Bot | Task::Qr => Some(over.filter(|_| refusal.problem != ErrandProblem::KeyDead).unwrap_or(
-                match work.was.as_str() {
-                    "logged_out" => SessionState::LoggedOut,
-                    "banned" => SessionState::Banned,
-                    "frozen" => SessionState::Frozen,
-                    "quarantined" => SessionState::Quarantined,
-                    "disabled" => SessionState::Disabled,
-                    _ => SessionState::New,
-                },
-            )),
+            Task::Phone | Task::Bot | Task::Qr => Some(
+                over.filter(|_| refusal.problem != ErrandProblem::KeyDead)
+                    .unwrap_or(match work.was.as_str() {
+                        "logged_out" => SessionState::LoggedOut,
+                        "banned" => SessionState::Banned,
+                        "frozen" => SessionState::Frozen,
+                        "quarantined" => SessionState::Quarantined,
+                        "disabled" => SessionState::Disabled,
+                        _ => SessionState::New,
+                    }),
+            ),
             Task::Enable => over,
             Task::Import => Some(SessionState::New),
             Task::Export | Task::LogOut | Task::Delete => None,
@@ -357,7 +355,15 @@ impl Run {
         };
         errand_work::reply(&mut transaction, self.key, work.asked, &reply).await?;
         let details = json!({ "method": self.task.as_str(), "worker": self.key.owner });
-        session_logins::note(&mut transaction, &work.created_by, "session.logged_in", self.session, None, details).await?;
+        session_logins::note(
+            &mut transaction,
+            &work.created_by,
+            "session.logged_in",
+            self.session,
+            None,
+            details,
+        )
+        .await?;
         transaction.commit().await.map_err(failed(OPERATION))?;
         tracing::info!(session.id = %self.session, method = self.task.as_str(), "a session was logged in");
         Ok(())

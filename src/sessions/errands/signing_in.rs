@@ -41,7 +41,9 @@ impl Run {
         let (link, _) = self.link().await?;
         match link.resend_code(&phone, &hash).await {
             Ok(sent) => self.code_sent(sent),
-            Err(LinkError::Rpc(error)) if error.name == "PHONE_CODE_EXPIRED" || error.name == "SEND_CODE_UNAVAILABLE" => {
+            Err(LinkError::Rpc(error))
+                if error.name == "PHONE_CODE_EXPIRED" || error.name == "SEND_CODE_UNAVAILABLE" =>
+            {
                 self.send_code().await
             }
             Err(error) => Err(error.into()),
@@ -152,8 +154,11 @@ impl Run {
 /// The data centre that Telegram sends a login on to.
 fn moved_to(error: &LinkError) -> Option<i32> {
     let LinkError::Rpc(error) = error else { return None };
-    matches!(error.name.as_str(), "PHONE_MIGRATE" | "NETWORK_MIGRATE" | "USER_MIGRATE")
-        .then_some(error.value)
-        .flatten()
-        .and_then(|dc| i32::try_from(dc).ok())
+    matches!(
+        error.name.as_str(),
+        "PHONE_MIGRATE" | "NETWORK_MIGRATE" | "USER_MIGRATE"
+    )
+    .then_some(error.value)
+    .flatten()
+    .and_then(|dc| i32::try_from(dc).ok())
 }

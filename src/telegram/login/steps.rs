@@ -50,9 +50,15 @@ pub struct SentCode {
 #[derive(Debug, Clone)]
 pub enum LoginToken {
     /// To be shown; good for so many seconds.
-    Show { token: Vec<u8>, seconds: u32 },
+    Show {
+        token: Vec<u8>,
+        seconds: u32,
+    },
     /// Scanned; the account lives in another data centre.
-    Migrate { dc: i32, token: Vec<u8> },
+    Migrate {
+        dc: i32,
+        token: Vec<u8>,
+    },
     Scanned(SignedIn),
 }
 
