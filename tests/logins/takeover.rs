@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn another_worker_goes_on_when_the_first_is_killed() {
     let stack = empty().await;
-    let mut first = stack.worker().await;
+    let first = stack.worker().await;
     let alice = begin(&stack, "alice", ALICE).await.session();
     let carol = begin(&stack, "carol", CAROL).await.session();
     code(&stack, &carol, LOGIN_CODE).await.login("password_needed");
@@ -43,7 +43,7 @@ async fn a_login_that_no_worker_answers_can_be_continued() {
         0,
         "nothing is left"
     );
-    let mut worker = stack.worker().await;
+    let worker = stack.worker().await;
     worker.kill();
     let request = stack.request(Method::POST, "/v1/sessions").header("Prefer", "wait=1");
     let body = json!({ "label": "alice", "phone": ALICE });

@@ -1,7 +1,7 @@
-//! As much of SQLite's file format as a session file takes: the rows of one small table, read from bytes in memory.
+//! As much of `SQLite`'s file format as a session file takes: the rows of one small table, read from bytes in memory.
 //!
 //! A session file comes from outside, so nothing in it is believed: every offset is checked, every page is visited once, and what
-//! this does not read (write-ahead logs, rows over several pages) is refused. A library that reads all of SQLite would be a
+//! this does not read (write-ahead logs, rows over several pages) is refused. A library that reads all of `SQLite` would be a
 //! thousand times larger, and written for files one trusts. The format is at <https://www.sqlite.org/fileformat2.html>.
 
 const MAGIC: &[u8] = b"SQLite format 3\0";
@@ -91,7 +91,7 @@ impl<'a> File<'a> {
             left = left.checked_sub(1).ok_or(SqliteError::Unreadable)?;
             let (page, header) = self.page(number)?;
             let kind = *page.get(header).ok_or(SqliteError::Unreadable)?;
-            let cells = self.cells(page, header, if kind == LEAF { 8 } else { 12 })?;
+            let cells = cells(page, header, if kind == LEAF { 8 } else { 12 })?;
             match kind {
                 LEAF => {
                     for cell in cells {
@@ -125,13 +125,6 @@ impl<'a> File<'a> {
         Ok((page, if number == 1 { HEADER } else { 0 }))
     }
 
-    fn cells(&self, page: &[u8], header: usize, header_bytes: usize) -> Result<Vec<usize>, SqliteError> {
-        let count = usize::from(short(page, header + 3)?);
-        (0..count)
-            .map(|index| short(page, header + header_bytes + 2 * index).map(usize::from))
-            .collect()
-    }
-
     fn row(&self, cell: &'a [u8]) -> Result<Row<'a>, SqliteError> {
         let mut at = 0;
         let length = usize::try_from(varint(cell, &mut at)?).map_err(|_| SqliteError::Unreadable)?;
@@ -145,6 +138,14 @@ impl<'a> File<'a> {
             values: values(payload)?,
         })
     }
+}
+
+/// Where the cells of a page begin.
+fn cells(page: &[u8], header: usize, header_bytes: usize) -> Result<Vec<usize>, SqliteError> {
+    let count = usize::from(short(page, header + 3)?);
+    (0..count)
+        .map(|index| short(page, header + header_bytes + 2 * index).map(usize::from))
+        .collect()
 }
 
 fn values(payload: &[u8]) -> Result<Vec<Value<'_>>, SqliteError> {
@@ -216,7 +217,7 @@ fn number_at(bytes: &[u8], at: usize) -> Result<usize, SqliteError> {
 mod tests {
     use super::*;
 
-    /// Made by SQLite itself: the tables of a Telethon session, with a made-up key of the bytes 0 to 255.
+    /// Made by `SQLite` itself: the tables of a Telethon session, with a made-up key of the bytes 0 to 255.
     const FILE: &[u8] = include_bytes!("tests/made-up.session");
 
     #[test]
