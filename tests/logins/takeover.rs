@@ -1,5 +1,7 @@
 //! A login survives its worker, and is never done by two.
 
+use wireroom::sandbox::Misuse;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +91,7 @@ async fn of_two_workers_one_does_a_login() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_was_stopped_past_its_hold_sends_nothing_when_it_wakes() {
     let stack = empty().await;
-    let first = stack.worker().await;
+    let mut first = stack.worker().await;
     let alice = begin(&stack, "alice", ALICE).await.session();
     first.pause();
     let _second = stack.worker().await;
@@ -104,6 +106,17 @@ async fn a_worker_that_was_stopped_past_its_hold_sends_nothing_when_it_wakes() {
     })
     .await;
     stack.succeed("join", json!({ "chat": "@harbour_market" })).await;
-    // That no key was used from two places is asserted here.
+    eventually(BOUND, async || match stack.sandbox.controls().connections().len() {
+        1 => Ok(()),
+        open => Err(format!("{open} connections are open")),
+    })
+    .await;
+    // A stopped process cannot hang up; what counts is that it sends nothing.
+    let misuse = stack.sandbox.controls().take_incidents();
+    assert!(
+        misuse.iter().all(|incident| incident.kind == Misuse::OpenTwice),
+        "bytes of one key came from two places: {misuse:?}"
+    );
+    assert!(first.is_alive(), "losing a login ends no process");
     stack.finish().await;
 }

@@ -318,7 +318,7 @@ async fn begin(
     input: Option<&[u8]>,
     headers: &HeaderMap,
 ) -> Result<LoginBegun, Problem> {
-    let patience = patience(headers)?;
+    let patience = patience(who.state, headers)?;
     let actor = who.caller.actor();
     let asker = Asker {
         actor: &actor,
@@ -346,7 +346,7 @@ async fn begin(
     };
     transaction.commit().await.map_err(failed("commit_login"))?;
     who.state.signals.errand_asked();
-    let record = answer(who.state, session, errand, 1, patience).await?;
+    let record = answer(who.state, session, errand, 1, &patience).await?;
     let view = LoginView::of(*record)?;
     Ok(LoginBegun::Created(
         Json(Typed(view)),

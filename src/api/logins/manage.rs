@@ -125,8 +125,9 @@ impl ManageSessionApi {
             context: context.0,
             id,
         };
+        let patience = patience(state.0, headers)?;
         let errand = asked.begin(Task::Enable, None, None).await?;
-        let record = answer(state.0, id, errand, 1, patience(headers)?).await?;
+        let record = answer(state.0, id, errand, 1, &patience).await?;
         Ok(Json(Typed(LoginView::of(*record)?)))
     }
 
@@ -165,8 +166,9 @@ impl ManageSessionApi {
             context: context.0,
             id,
         };
+        let patience = patience(state.0, headers)?;
         let errand = asked.begin(Task::Export, None, Some(opener.slot())).await?;
-        let record = answer(state.0, id, errand, 1, patience(headers)?).await?;
+        let record = answer(state.0, id, errand, 1, &patience).await?;
         let opened = record
             .output
             .and_then(|letter| opener.open(&errands::output_owner(errand), &letter))
@@ -227,8 +229,9 @@ impl ManageSessionApi {
             context: context.0,
             id,
         };
+        let patience = patience(state.0, headers)?;
         let errand = asked.begin(Task::LogOut, None, None).await?;
-        let record = answer(state.0, id, errand, 1, patience(headers)?).await?;
+        let record = answer(state.0, id, errand, 1, &patience).await?;
         Ok(Json(Typed(LoginView::of(*record)?)))
     }
 
@@ -265,7 +268,7 @@ impl ManageSessionApi {
                 return Err(Problem::new(Code::InvalidParameter, "log_out takes true or false.").field("log_out"));
             }
         };
-        let patience = patience(headers)?;
+        let patience = patience(state.0, headers)?;
         let asked = Asked {
             state: state.0,
             caller: &caller.0,
@@ -275,7 +278,7 @@ impl ManageSessionApi {
         asked.refuse_if_needed().await?;
         let input = json!({ "log_out": log_out }).to_string();
         let errand = asked.begin(Task::Delete, Some(input.as_bytes()), None).await?;
-        match answered(state.0, errand, 1, patience).await? {
+        match answered(state.0, errand, 1, &patience).await? {
             Waited::Gone => Ok(Json(Typed(DeleteView {
                 session: id.0,
                 logged_out: log_out,

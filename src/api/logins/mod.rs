@@ -30,6 +30,7 @@ pub use self::{
 use super::{
     State, prefer,
     problem::{Code, Problem},
+    wait::Seat,
 };
 use crate::{
     ids::{ErrandId, SessionId},
@@ -60,8 +61,25 @@ enum Waited {
     Pending,
 }
 
-/// How long the caller would wait: `Prefer: wait=N`, else [`WAIT`].
-fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
+/// The right to wait for an answer, and for how long. Taken before anything is asked: whoever cannot wait has asked for nothing.
+struct Patience {
+    limit: Duration,
+    _seat: Seat,
+}
+
+/// How long the caller would wait: `Prefer: wait=N`, else [`WAIT`]. Those who wait are bounded, with those who wait for jobs.
+fn patience(state: &State, headers: &HeaderMap) -> Result<Patience, Problem> {
+    let seat = state.waiters.seat().map_err(|_| {
+        let detail = "Too many requests wait for answers already. Nothing was asked; try again.";
+        Problem::new(Code::TooManyWaiters, detail)
+    })?;
+    Ok(Patience {
+        limit: limit(headers)?,
+        _seat: seat,
+    })
+}
+
+fn limit(headers: &HeaderMap) -> Result<Duration, Problem> {
     let wait = prefer::wait(headers)?;
     let asked_for_none = headers.get_all("prefer").iter().any(|value| {
         let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
@@ -75,10 +93,8 @@ fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
 }
 
 /// Waits for the answer to step `seq`.
-async fn answered(state: &State, errand: ErrandId, seq: i32, patience: Duration) -> Result<Waited, Problem> {
-    // Bounded like those who wait for jobs.
-    let _seat = state.waiters.seat()?;
-    let until = Instant::now() + patience;
+async fn answered(state: &State, errand: ErrandId, seq: i32, patience: &Patience) -> Result<Waited, Problem> {
+    let until = Instant::now() + patience.limit;
     let mut pause = FIRST_LOOK;
     loop {
         let mut conn = store::connection(&state.pool, "read_errand").await?;
@@ -102,7 +118,7 @@ async fn answer(
     session: SessionId,
     errand: ErrandId,
     seq: i32,
-    patience: Duration,
+    patience: &Patience,
 ) -> Result<Box<ErrandRecord>, Problem> {
     match answered(state, errand, seq, patience).await? {
         Waited::Pending => Err(pending(session)),

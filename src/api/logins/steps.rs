@@ -206,14 +206,14 @@ async fn take_step(
     input: Option<&[u8]>,
 ) -> Result<Json<Typed<LoginView>>, Problem> {
     let id = session_id(id)?;
-    let patience = patience(headers)?;
+    let patience = patience(state, headers)?;
     let mut transaction = state.pool.begin().await.map_err(failed("begin_login_step"))?;
     let asked = login_requests::ask_step(&mut transaction, id, step, input).await?;
     transaction.commit().await.map_err(failed("commit_login_step"))?;
     match asked {
         StepAsked::Now { errand, seq } => {
             state.signals.errand_asked();
-            let record = answer(state, id, errand, seq, patience).await?;
+            let record = answer(state, id, errand, seq, &patience).await?;
             Ok(Json(Typed(LoginView::of(*record)?)))
         }
         StepAsked::Busy => Err(busy(id)),

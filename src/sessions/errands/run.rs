@@ -112,6 +112,8 @@ impl Run {
                 Ok(true) | Err(StepError::Store(StoreError::Fenced { .. })) => return,
                 Ok(false) => POLL,
                 Err(error) => {
+                    // A login may have gone through, and only its storing failed.
+                    self.uncertain = true;
                     tracing::warn!(
                         session.id = %self.session, errand.id = %self.key.errand,
                         error = &error as &dyn std::error::Error, "an errand could not go on"
