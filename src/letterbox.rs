@@ -3,7 +3,7 @@
 //! worker seals an exported session for the one request that asked for it.
 
 use chacha20poly1305::{
-    Key, KeyInit, XChaCha20Poly1305, XNonce,
+    KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
 use sha2::{Digest, Sha256};
@@ -115,7 +115,7 @@ fn cipher(shared: &[u8; 32], from: &Slot, to: &Slot) -> XChaCha20Poly1305 {
         .chain_update(shared)
         .finalize();
     let bytes = Zeroizing::new(<[u8; 32]>::from(digest));
-    XChaCha20Poly1305::new(&Key::from(*bytes))
+    XChaCha20Poly1305::new_from_slice(bytes.as_slice()).expect("32 bytes are a key")
 }
 
 /// The key is used for one letter, so its nonce may be public arithmetic.

@@ -3,7 +3,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chacha20poly1305::{
-    Key, KeyInit, XChaCha20Poly1305, XNonce,
+    KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
 use hmac::{Hmac, Mac};
@@ -54,7 +54,8 @@ impl MasterKey {
         let secret: Zeroizing<[u8; 32]> = Zeroizing::new(derived.finalize().into_bytes().into());
         Self {
             id: id.to_owned(),
-            cipher: XChaCha20Poly1305::new(&Key::from(*bytes)),
+            // From the slice: a key by value would be a copy that nobody wipes.
+            cipher: XChaCha20Poly1305::new_from_slice(bytes).expect("32 bytes are a key"),
             letters: Opener::from_secret(*secret),
         }
     }

@@ -10,7 +10,7 @@ pub mod import;
 pub mod master_keys;
 mod term;
 
-pub use errands::{Desk, DeskError, DeskSettings};
+pub use errands::{Desk, DeskError, DeskSettings, reseal_applications};
 pub use held::{HeldSession, Slots};
 pub use holder::{Holder, HolderError, HolderSettings};
 pub use import::{ImportAccount, ImportError, Imported, import};

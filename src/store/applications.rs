@@ -210,3 +210,29 @@ pub async fn set_hash(conn: &mut PgConnection, id: ApplicationId, hash: &Sealed)
     .map_err(failed("set_application_hash"))?;
     Ok(())
 }
+
+/// Applications whose hash is sealed under another key than `key_id`.
+pub async fn sealed_otherwise(
+    conn: &mut PgConnection,
+    key_id: &str,
+) -> Result<Vec<(ApplicationId, Sealed)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"-- applications_sealed_otherwise
+        SELECT id AS "id: ApplicationId", api_hash_sealed, sealed_with FROM applications
+        WHERE sealed_with NOT IN ('', $1) ORDER BY id"#,
+        key_id,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("applications_sealed_otherwise"))?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let sealed = Sealed {
+                key_id: row.sealed_with,
+                bytes: row.api_hash_sealed,
+            };
+            (row.id, sealed)
+        })
+        .collect())
+}
