@@ -37,6 +37,8 @@ pub struct KeyRecord {
     pub key: String,
     /// Who is signed in with it now.
     pub account: Option<UserId>,
+    /// The application that was named last with it.
+    pub api_id: Option<i32>,
     /// Its connections, in the order in which they began to send.
     pub uses: Vec<KeyUse>,
 }
@@ -123,6 +125,7 @@ impl Controls {
             .map(|(key, uses)| KeyRecord {
                 key: printed(key),
                 account: self.server.keys.account(key),
+                api_id: self.server.keys.application(key),
                 uses,
             })
             .filter(|record| account.is_none() || record.account == account)

@@ -52,6 +52,11 @@ async fn a_session_belongs_to_an_application_and_the_environments_is_the_default
         })
         .await;
     }
+    for (account, api_id) in [("alice", 4242), ("bob", 77)] {
+        let keys = stack.sandbox.controls().keys(Some(stack.account(account)));
+        let named: Vec<Option<i32>> = keys.iter().map(|key| key.api_id).collect();
+        assert_eq!(named, [Some(api_id)], "what {account} connects with");
+    }
     let path = format!("/v1/applications/{}", made.body["id"].as_str().expect("an id"));
     delete(&stack, &path).await.problem("application_in_use", 409);
     delete(&stack, &format!("/v1/sessions/{of_shops}")).await;
@@ -74,6 +79,19 @@ async fn a_session_belongs_to_an_application_and_the_environments_is_the_default
         (&listed["items"][0]["api_id"], &listed["items"][1]["sessions"]),
         (&json!(5151), &json!(1)),
         "{listed}"
+    );
+    let alice = stack.account("alice");
+    eventually(BOUND, async || {
+        let open = stack.sandbox.controls().connections();
+        let connected = open.iter().any(|connection| connection.account == Some(alice));
+        if connected { Ok(()) } else { Err(open) }
+    })
+    .await;
+    let keys = stack.sandbox.controls().keys(Some(alice));
+    assert_eq!(
+        keys[0].api_id,
+        Some(4242),
+        "a new default changes nothing for her session"
     );
     stack.finish().await;
 }
