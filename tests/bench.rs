@@ -21,31 +21,61 @@ const KEYS: [&str; 9] = [
     "worker_cpu_us_per_job",
 ];
 
+const HTTP_KEYS: [&str; 8] = [
+    "clients",
+    "enqueue_per_s",
+    "history",
+    "post_per_s",
+    "post_to_enqueue",
+    "routes",
+    "rss_mb",
+    "test",
+];
+
+/// Leases and heartbeats that are over soon after a kill.
+const IMPATIENT: [(&str, &str); 3] = [
+    ("WIREROOM_SESSIONS_LEASE_SECONDS", "2"),
+    ("WIREROOM_QUEUE_HEARTBEAT_SECONDS", "0.5"),
+    ("WIREROOM_QUEUE_WORKER_DEAD_SECONDS", "2"),
+];
+
 fn start(database: &TestDatabase, arguments: &str) -> Process {
+    start_with(database, arguments, &[])
+}
+
+fn start_with(database: &TestDatabase, arguments: &str, variables: &[(&str, &str)]) -> Process {
     let mut all = vec!["bench"];
     all.extend(arguments.split_whitespace());
     all.extend(["--database-url", database.url(), "--json"]);
-    Process::wireroom(&all, &[])
+    Process::wireroom(&all, variables)
 }
 
 /// Runs a bench to its good end, and returns the object of its last line.
 async fn figures(arguments: &str) -> Value {
+    let figures = object(arguments, &[]).await;
+    assert_eq!(keys(&figures), KEYS, "{figures}");
+    figures
+}
+
+async fn object(arguments: &str, variables: &[(&str, &str)]) -> Value {
     let database = TestDatabase::new().await;
-    let mut bench = start(&database, arguments);
+    let mut bench = start_with(&database, arguments, variables);
     let status = bench.wait_for_end(BOUND).await;
     let output = bench.output();
     assert!(status.success(), "{output}");
-    let last = output.lines().last().expect("it wrote something");
-    let figures: Value = serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {output}"));
-    let keys: Vec<&str> = figures
-        .as_object()
-        .expect("an object")
-        .keys()
-        .map(String::as_str)
-        .collect();
-    assert_eq!(keys, KEYS, "{last}");
     left_nothing(&database).await;
-    figures
+    last_object(&output)
+}
+
+fn last_object(output: &str) -> Value {
+    let mut lines = output.lines().rev();
+    let last = lines.find(|line| line.starts_with("{\"test\"")).expect("an object");
+    serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {output}"))
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    let fields = object.as_object().expect("an object");
+    fields.keys().map(String::as_str).collect()
 }
 
 /// No schema, and no process that still has a connection.
@@ -141,14 +171,12 @@ async fn ctrl_c_leaves_nothing() {
     left_nothing(&database).await;
 }
 
-#[tokio::test]
-async fn a_job_that_is_handled_twice_fails_the_run() {
-    let database = TestDatabase::new().await;
-    let mut bench = start(&database, "latency --rate 20 --secs 4");
+/// Runs statements in the schema of a run as soon as it is there; `SCHEMA` stands for it.
+async fn sabotage(database: &TestDatabase, statements: &str) {
     let schema = eventually(BOUND, || async {
         let found: Option<String> = sqlx::query_scalar(
             "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname LIKE 'wireroom\\_bench%' AND c.relname = 'jobs_session'",
+             WHERE n.nspname LIKE 'wireroom\\_bench%' AND c.relname = 'finished_jobs_unsuccessful'",
         )
         .fetch_optional(database.pool())
         .await
@@ -156,21 +184,31 @@ async fn a_job_that_is_handled_twice_fails_the_run() {
         found.ok_or("no schema yet")
     })
     .await;
-    // A queue that forgets that it is done with job 60: as soon as it goes, it is there again.
-    let sabotage = format!(
-        "CREATE FUNCTION {schema}.again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            INSERT INTO {schema}.jobs (id, kind, args, state, lane, pool, session_id, session_bound, rank, run_at, max_attempts,
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements.replace("SCHEMA", &schema)))
+        .execute(database.pool())
+        .await
+        .expect("sabotaged");
+}
+
+/// A queue that forgets that it is done with a job: as soon as it goes, it is there again.
+fn run_again(number: &str) -> String {
+    format!(
+        "CREATE FUNCTION SCHEMA.again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO SCHEMA.jobs (id, kind, args, state, lane, pool, session_id, session_bound, rank, run_at, max_attempts,
                 created_at, created_by)
             VALUES (gen_random_uuid(), OLD.kind, OLD.args, 'queued', OLD.lane, OLD.pool, OLD.session_id, true, OLD.rank,
                 OLD.run_at, OLD.max_attempts, OLD.created_at, 'again');
             RETURN NULL; END $$;
-         CREATE TRIGGER again AFTER DELETE ON {schema}.jobs FOR EACH ROW
-            WHEN (OLD.args ->> 'i' = '60' AND OLD.created_by IS NULL) EXECUTE FUNCTION {schema}.again();"
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sabotage))
-        .execute(database.pool())
-        .await
-        .expect("sabotaged");
+         CREATE TRIGGER again AFTER DELETE ON SCHEMA.jobs FOR EACH ROW
+            WHEN (OLD.args ->> 'i' = '{number}' AND OLD.created_by IS NULL) EXECUTE FUNCTION SCHEMA.again();"
+    )
+}
+
+#[tokio::test]
+async fn a_job_that_is_handled_twice_fails_the_run() {
+    let database = TestDatabase::new().await;
+    let mut bench = start(&database, "latency --rate 20 --secs 4");
+    sabotage(&database, &run_again("60")).await;
     let status = bench.wait_for_end(BOUND).await;
     let output = bench.output();
     assert!(
@@ -200,4 +238,104 @@ async fn what_makes_no_sense_is_refused_and_leaves_nothing() {
         );
         left_nothing(&database).await;
     }
+}
+
+#[tokio::test]
+async fn the_api_is_measured_beside_the_enqueue_and_among_finished_jobs() {
+    let figures = object("http --clients 4 --jobs 200 --history 4000 --secs 1 --rate 40", &[]).await;
+    assert_eq!(keys(&figures), HTTP_KEYS, "{figures}");
+    assert_eq!((&figures["test"], &figures["history"]), (&"http".into(), &4000.into()));
+    positive(&figures, &["enqueue_per_s", "post_per_s", "post_to_enqueue"]);
+    let routes = figures["routes"].as_array().expect("a list");
+    let of = |route: &str, load: &str| {
+        let mut found = routes.iter().filter(|one| one["route"] == route && one["load"] == load);
+        found.next().unwrap_or_else(|| panic!("no {route} ({load}): {figures}"))
+    };
+    for route in [
+        of("POST /v1/jobs", "closed"),
+        of("POST /v1/jobs", "half"),
+        of("GET /readyz", "open"),
+        of("GET /v1/jobs/{id}", "open"),
+        of("GET /v1/jobs", "open"),
+        of("GET /v1/jobs?state=failed", "open"),
+        of("GET /v1/jobs?session=…", "open"),
+        of("GET /v1/jobs?kind=scan, a later page", "open"),
+    ] {
+        positive(route, &["requests", "rate_per_s", "p50_ms", "p95_ms", "p99_ms"]);
+    }
+    assert_eq!(of("POST /v1/jobs", "closed")["requests"], 200);
+    assert_eq!(of("GET /readyz", "open")["requests"], 40);
+}
+
+#[tokio::test]
+async fn a_job_that_the_api_accepts_and_loses_fails_the_run() {
+    let database = TestDatabase::new().await;
+    let mut bench = start(&database, "http --clients 2 --jobs 50 --history 100 --secs 1");
+    // As if the answer had been sent before the commit, and the commit had failed.
+    let lose = "CREATE FUNCTION SCHEMA.lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            DELETE FROM SCHEMA.jobs WHERE id = NEW.id; RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER lose AFTER INSERT ON SCHEMA.jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+            WHEN (NEW.created_by LIKE 'key:%') EXECUTE FUNCTION SCHEMA.lose();";
+    sabotage(&database, lose).await;
+    let status = bench.wait_for_end(BOUND).await;
+    let output = bench.output();
+    assert!(
+        !status.success() && output.contains("the API accepted 55 jobs, and 0 are there"),
+        "{output}"
+    );
+    left_nothing(&database).await;
+}
+
+#[tokio::test]
+async fn a_soak_survives_its_kills_and_accounts_for_every_job() {
+    let figures = object("soak --secs 8 --rate 300 --workers 2 --kill-every 3", &IMPATIENT).await;
+    assert_eq!(
+        (&figures["test"], &figures["ok"]),
+        (&"soak".into(), &true.into()),
+        "{figures}"
+    );
+    let kills = figures["kills"].as_u64().expect("a number");
+    assert!((1..=2).contains(&kills), "{figures}");
+    assert!(figures["jobs"].as_u64().is_some_and(|jobs| jobs >= 1_500), "{figures}");
+    positive(&figures, &["posted", "bytes_per_finished_job", "rate_per_s"]);
+    for nothing in ["lost", "twice", "doubled"] {
+        assert_eq!(figures[nothing], 0, "{figures}");
+    }
+}
+
+/// A soak that is to fail; what it wrote.
+async fn failed_soak(statements: &str) -> String {
+    let database = TestDatabase::new().await;
+    let mut bench = start_with(
+        &database,
+        "soak --secs 4 --rate 200 --workers 1 --kill-every 60",
+        &IMPATIENT,
+    );
+    sabotage(&database, statements).await;
+    let status = bench.wait_for_end(BOUND).await;
+    let output = bench.output();
+    assert!(!status.success(), "{output}");
+    assert_eq!(last_object(&output)["ok"], false, "{output}");
+    left_nothing(&database).await;
+    output
+}
+
+#[tokio::test]
+async fn a_soak_notices_a_job_that_was_lost() {
+    let output = failed_soak(
+        "CREATE FUNCTION SCHEMA.lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER lose BEFORE INSERT ON SCHEMA.finished_jobs FOR EACH ROW
+            WHEN (NEW.args ->> 'i' = '100') EXECUTE FUNCTION SCHEMA.lose();",
+    )
+    .await;
+    assert!(output.contains("the soak is not good: 1 job(s) were lost"), "{output}");
+}
+
+#[tokio::test]
+async fn a_soak_notices_a_job_that_ran_twice() {
+    let output = failed_soak(&run_again("100")).await;
+    assert!(
+        output.contains("1 job(s) have two results") && output.contains("1 job(s) were run more than once"),
+        "{output}"
+    );
 }

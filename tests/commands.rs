@@ -87,6 +87,44 @@ async fn a_schema_of_a_newer_version_is_refused_by_every_role() {
     }
 }
 
+/// As an older release after its successor was deployed and rolled back.
+#[tokio::test]
+async fn a_newer_schema_that_admits_this_release_is_run_with_and_warned_of_once() {
+    let database = TestDatabase::new().await;
+    sqlx::raw_sql(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (99990101000000, 'of tomorrow', true, '', 0);
+         INSERT INTO schema_compatibility SELECT 99990101000000, max(version) FROM _sqlx_migrations
+         WHERE version < 99990101000000",
+    )
+    .execute(database.pool())
+    .await
+    .expect("inserted");
+    let variables = [("DATABASE_URL", database.url()), ("WIREROOM_API_LISTEN", "127.0.0.1:0")];
+    let (succeeded, output) = run(&["migrate"], &variables).await;
+    assert!(succeeded && output.contains("newer release"), "{output}");
+    let (healthy, output) = run(&["doctor"], &variables).await;
+    assert!(
+        healthy && output.contains("migration 99990101000000 is of a newer Wireroom"),
+        "{output}"
+    );
+    let mut api = Process::wireroom(&["api"], &variables);
+    let line = api.wait_for_line("http://127.0.0.1:", BOUND).await;
+    let (_, address) = line.split_once("http://").expect("waited for");
+    let address = address
+        .split(|c: char| !c.is_ascii_digit() && !".:".contains(c))
+        .next()
+        .unwrap_or_default();
+    let ready = http_client()
+        .get(format!("http://{address}/readyz"))
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(ready.status(), 200);
+    let output = api.output();
+    assert_eq!(output.matches("migrated by a newer release").count(), 1, "{output}");
+}
+
 #[tokio::test]
 async fn bad_configuration_is_refused_by_the_variables_name() {
     let url = ("DATABASE_URL", "postgres://nobody@127.0.0.1:9/nothing");
@@ -275,6 +313,19 @@ async fn the_demo_runs_a_job_of_each_kind_and_ends() {
             "{kind}: {output}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_demo_that_nobody_reads_any_more_ends_quietly() {
+    let program = env!("CARGO_BIN_EXE_wireroom");
+    let script = format!("{program} dev --demo --listen 127.0.0.1:0 | head -n 1; echo the end");
+    let mut shell = Process::start("/bin/sh", &["-c", &script], &[]);
+    let status = shell.wait_for_end(BOUND).await;
+    let output = shell.output();
+    assert!(status.success() && output.contains("Wireroom is ready"), "{output}");
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.last(), Some(&"the end"), "{output}");
+    assert!(!output.contains("panicked") && !output.contains("error:"), "{output}");
 }
 
 #[tokio::test]

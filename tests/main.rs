@@ -19,3 +19,4 @@ mod secrets;
 mod sessions;
 mod smoke;
 mod telethon;
+mod upgrade;

@@ -111,6 +111,39 @@ async fn until_started(stack: &Stack, id: &str) -> i64 {
     .await
 }
 
+/// The tick's job is inserted and its row is not: the moment in which a crash could make a job without a tick, which the next
+/// worker would give a second one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_in_the_middle_of_a_tick_leaves_one_job_per_tick() {
+    let stack = Stack::start().await;
+    let worker = stack.worker().await;
+    let schedule = stack.schedule_each_second("@harbour_market").await;
+    stack.ticks_go_on(1).await;
+    let mut stall = stack.database.pool().begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE schedule_ticks IN SHARE MODE")
+        .execute(&mut *stall)
+        .await
+        .expect("locked");
+    let in_the_middle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND state = 'active' AND query LIKE '-- record_ticks%'";
+    eventually(BOUND, async || match stack.figure(in_the_middle).await {
+        1 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    worker.kill();
+    let _next = stack.worker().await;
+    stall.rollback().await.expect("released");
+    stack.ticks_go_on(4).await;
+    stack.end_of_each_second(&schedule).await;
+    eventually(BOUND, async || match stack.figure("SELECT count(*) FROM jobs").await {
+        0 => Ok(()),
+        left => Err(left),
+    })
+    .await;
+    stack.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payload_that_does_not_decode_ends_failed_and_not_in_a_loop() {
     let stack = Stack::start().await;

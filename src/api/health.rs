@@ -47,17 +47,17 @@ impl HealthApi {
 
     /// Can the process serve?
     ///
-    /// Checks the database, and that its schema is the one of this version; 503 (`not_ready`) names the part that fails. No
+    /// Checks the database, and that its schema is one that this version can run with; 503 (`not_ready`) names the part that fails. No
     /// key is needed.
     #[oai(path = "/readyz", method = "get", operation_id = "readyz", tag = "Tag::Health")]
     async fn readyz(&self, state: Data<&Arc<State>>) -> Result<Json<Typed<Health>>, Problem> {
         let schema = tokio::time::timeout(DATABASE_LIMIT, health::schema_state(&state.pool)).await;
         let detail = match schema {
-            Ok(Ok(SchemaState::Current)) => return Ok(Json(Typed(OK))),
+            Ok(Ok(SchemaState::Current | SchemaState::Compatible { .. })) => return Ok(Json(Typed(OK))),
             Ok(Ok(SchemaState::Behind { missing })) => {
                 format!("{missing} migrations are not applied: run wireroom migrate.")
             }
-            Ok(Ok(SchemaState::Ahead { version })) => {
+            Ok(Ok(SchemaState::Ahead { version, .. })) => {
                 format!("Migration {version} is applied, which this version does not know: run a newer version.")
             }
             Ok(Ok(SchemaState::Different { version })) => {

@@ -42,7 +42,7 @@ pub use self::document::{document, document_text};
 use self::{
     auth::Authenticator,
     follow::Followers,
-    jobs::{PACE, Pace},
+    jobs::{Gather, PACE, Pace},
     problem::Problem,
     routes::Routes,
     shell::Shell,
@@ -102,6 +102,7 @@ struct State {
     clock: Arc<dyn Clock>,
     authenticator: Authenticator,
     waiters: Arc<Waiters>,
+    gather: Gather,
     /// Batches that may come in at a time.
     batches: Semaphore,
     followers: Arc<Followers>,
@@ -114,6 +115,7 @@ impl State {
         Arc::new(Self {
             authenticator: Authenticator::new(deps.pool.clone(), Arc::clone(&deps.clock)),
             waiters: Waiters::new(deps.config.api.max_waiters),
+            gather: Gather::new(&deps.pool),
             batches: Semaphore::new(jobs::batches::AT_A_TIME),
             followers: Followers::new(deps.config.api.max_streams),
             pace: PACE,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use wireroom_jobs::JobKind;
 
+use super::stdout;
 use crate::config::Secret;
 
 /// How long one job may take over the sandbox.
@@ -64,8 +65,7 @@ impl Demo {
                 .await
                 .with_context(|| format!("the demo's {} job", kind.as_str()))?;
         }
-        println!("Each kind did its work.");
-        Ok(())
+        stdout::line(format_args!("Each kind did its work."))
     }
 
     /// The args a newcomer would write.
@@ -80,20 +80,20 @@ impl Demo {
     async fn one(&self, kind: JobKind) -> anyhow::Result<()> {
         let begun = Instant::now();
         let say = |what: String| {
-            println!(
+            stdout::line(format_args!(
                 "{:>7} {:<8} {what}",
                 format!("{} ms", begun.elapsed().as_millis()),
                 kind.as_str()
-            );
+            ))
         };
         let mut job = self.create(kind).await?;
         let id = text(&job, "id").to_owned();
-        say(format!("accepted as {id}"));
+        say(format!("accepted as {id}"))?;
         let mut shown: Vec<String> = Vec::new();
         loop {
             for line in life(&job) {
                 if !shown.contains(&line) {
-                    say(line.clone());
+                    say(line.clone())?;
                     shown.push(line);
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::TcpListener, path::Path, process::ExitCode, time::Duration};
 
-use super::process::OLDEST_POSTGRES;
+use super::{process::OLDEST_POSTGRES, stdout};
 use crate::{
     clock::SystemClock,
     config::{ApiConfig, Config, DatabaseConfig, ServerConfig, TelegramConfig, VaultConfig},
@@ -51,7 +51,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             examine(&config, &mut findings).await;
         }
     }
-    print!("{}", report(&findings));
+    stdout::line(format_args!("{}", report(&findings).trim_end()))?;
     let failed = findings.iter().any(|(_, finding)| matches!(finding, Bad { .. }));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -70,7 +70,7 @@ async fn examine(config: &Config, findings: &mut Vec<(&'static str, Finding)>) {
         Ok(mut conn) => {
             findings.extend(database(&mut conn).await);
             let schema = schema(&mut conn).await;
-            let migrated = matches!(schema, Good(_));
+            let migrated = matches!(schema, Good(_) | Note(_));
             findings.push(("migrations", schema));
             findings.push(match vault {
                 Ok(vault) if migrated => ("master keys", keys_fit(&mut conn, &vault).await),
@@ -129,8 +129,11 @@ async fn schema(conn: &mut PgConnection) -> Finding {
     match store::schema::state(conn).await {
         Ok(SchemaState::Current) => Good("all applied".into()),
         Ok(SchemaState::Behind { missing }) => bad(format!("{missing} to be applied"), "run `wireroom migrate`"),
-        Ok(SchemaState::Ahead { version }) => bad(
-            format!("migration {version} is of a newer Wireroom"),
+        Ok(SchemaState::Compatible { version }) => Note(format!(
+            "migration {version} is of a newer Wireroom, which says that this release may run with it"
+        )),
+        Ok(SchemaState::Ahead { version, .. }) => bad(
+            format!("migration {version} is of a newer Wireroom, which does not admit this release"),
             "start that version, or restore the database from before it",
         ),
         Ok(SchemaState::Different { version }) => bad(

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::process;
+use super::{process, stdout};
 use crate::{
     config::Secret,
     store::{
@@ -68,7 +68,7 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Create(args) => {
             let key = create(&pool, &args.label, args.scope.into()).await?;
-            println!("{}", key.expose());
+            stdout::line(format_args!("{}", key.expose()))?;
         }
         Command::List => list(&pool).await?,
         Command::Revoke { id } => revoke(&pool, &id).await?,
@@ -89,16 +89,19 @@ pub async fn create(pool: &PgPool, label: &str, scope: Scope) -> anyhow::Result<
 }
 
 async fn list(pool: &PgPool) -> anyhow::Result<()> {
-    println!("{:<18} {:<9} {:<9} {:<17} LABEL", "ID", "SCOPE", "STATE", "CREATED");
+    stdout::line(format_args!(
+        "{:<18} {:<9} {:<9} {:<17} LABEL",
+        "ID", "SCOPE", "STATE", "CREATED"
+    ))?;
     for key in api_keys::list(pool).await? {
-        println!(
+        stdout::line(format_args!(
             "{:<18} {:<9} {:<9} {:<17} {}",
             key.id,
             key.scope.as_str(),
             if key.revoked_at.is_some() { "revoked" } else { "valid" },
             key.created_at.format("%Y-%m-%d %H:%M"),
             key.label,
-        );
+        ))?;
     }
     Ok(())
 }
@@ -108,9 +111,8 @@ async fn revoke(pool: &PgPool, id: &str) -> anyhow::Result<()> {
     let revoked = api_keys::revoke(&mut transaction, id, ACTOR).await?;
     transaction.commit().await.context("the key was not revoked")?;
     match revoked {
-        Revoked::Now => println!("Revoked."),
-        Revoked::Before => println!("It was revoked before."),
+        Revoked::Now => stdout::line(format_args!("Revoked.")),
+        Revoked::Before => stdout::line(format_args!("It was revoked before.")),
         Revoked::Unknown => bail!("there is no key with that id; `wireroom keys list` shows them"),
     }
-    Ok(())
 }

@@ -2,12 +2,21 @@
 
 use std::process::ExitCode;
 
-use super::process;
+use super::{process, stdout};
+use crate::store::schema::Migrated;
 
 pub async fn run() -> anyhow::Result<ExitCode> {
     let config = process::load()?;
-    let applied = process::migrate(&config.database).await?;
-    // Of two at once both have missed the same ones.
-    println!("The schema is up to date; {applied} migration(s) were missing.");
+    let found = match process::migrate(&config.database).await? {
+        // Of two at once both have missed the same ones.
+        Migrated::Own { missing } => {
+            format!("The schema is up to date; {missing} migration(s) were missing.")
+        }
+        Migrated::Newer { version } => format!(
+            "The schema is that of a newer release (migration {version}), which says that this one may run with it; \
+             nothing was done."
+        ),
+    };
+    stdout::line(format_args!("{found}"))?;
     Ok(ExitCode::SUCCESS)
 }

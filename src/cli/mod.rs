@@ -19,6 +19,7 @@ mod sandbox;
 mod sandbox_accounts;
 mod session;
 mod session_login;
+mod stdout;
 mod worker;
 
 use std::process::ExitCode;
@@ -94,6 +95,7 @@ pub fn main() -> ExitCode {
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match ended {
         Ok(code) => code,
+        Err(error) if error.is::<stdout::Closed>() => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
 }

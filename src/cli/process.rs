@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::{
     config::{Config, DatabaseConfig, QueueConfig},
     lifecycle::{Bounds, Ended, Shutdown},
-    store::{self, PgPool},
+    store::{self, PgPool, schema::Migrated},
     telemetry,
 };
 
@@ -24,17 +24,17 @@ pub fn load() -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// A pool on a database that answers, is new enough, and has this program's schema.
+/// A pool on a database that answers, is new enough, and has a schema that this program can run with.
 pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
     let pool = reach(config).await?;
     let mut conn = pool.acquire().await.context("the database went away")?;
-    store::schema::require_current(&mut conn).await?;
+    store::schema::require_fitting(&mut conn).await?;
     drop(conn);
     Ok(pool)
 }
 
-/// Applies the migrations that are missing to a database that answers and is new enough; returns how many those were.
-pub async fn migrate(config: &DatabaseConfig) -> anyhow::Result<usize> {
+/// Applies the migrations that are missing to a database that answers and is new enough.
+pub async fn migrate(config: &DatabaseConfig) -> anyhow::Result<Migrated> {
     reach(config).await?;
     store::schema::migrate(config)
         .await

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 #[cfg(feature = "sandbox")]
 use super::sandbox_accounts;
-use super::{process, session_login};
+use super::{process, session_login, stdout};
 use crate::store::{
     PgPool,
     session_reads::{self, SessionFilter, SessionRecord},
@@ -51,14 +51,14 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(pool: &PgPool) -> anyhow::Result<()> {
-    println!(
+    stdout::line(format_args!(
         "{:<36} {:<16} {:<12} {:<16} {:<36}",
         "ID", "LABEL", "POOL", "STATE", "HELD BY WORKER"
-    );
+    ))?;
     let mut after = None;
     loop {
         let page = session_reads::list(pool, &SessionFilter::default(), after, PAGE).await?;
-        page.iter().for_each(print);
+        page.iter().try_for_each(print)?;
         match page.last() {
             Some(last) => after = Some(last.id),
             None => return Ok(()),
@@ -66,12 +66,12 @@ async fn list(pool: &PgPool) -> anyhow::Result<()> {
     }
 }
 
-fn print(session: &SessionRecord) {
+fn print(session: &SessionRecord) -> anyhow::Result<()> {
     let worker = session
         .worker
         .map_or_else(|| "-".to_owned(), |worker| worker.to_string());
-    println!(
+    stdout::line(format_args!(
         "{:<36} {:<16} {:<12} {:<16} {worker:<36}",
         session.id, session.label, session.pool, session.state
-    );
+    ))
 }

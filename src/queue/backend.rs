@@ -105,6 +105,7 @@ pub fn run(
     worker: WorkerId,
     jobs: ClaimedJobs,
     conclude: ConcludeLayer,
+    timeout: AttemptTimeoutLayer,
     route: Route,
 ) -> BoxFuture<'static, Result<(), WorkerError>> {
     let span = move |task: &Task<Dispatched>| {
@@ -123,7 +124,7 @@ pub fn run(
         .backend(jobs)
         .parallelize(tokio::spawn)
         .layer(conclude)
-        .layer(AttemptTimeoutLayer)
+        .layer(timeout)
         .layer(
             // Results and panics may hold content; what is worth a line is logged where the outcome is handled.
             TraceLayer::new()

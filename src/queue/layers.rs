@@ -10,7 +10,7 @@ use apalis::prelude::Task;
 use apalis_core::error::BoxDynError;
 use futures::future::BoxFuture;
 use tower::{Layer, Service};
-use wireroom_jobs::{JobError, Lane, Outcome};
+use wireroom_jobs::{JobError, JobKind, Lane, Outcome};
 
 use super::{
     backend::Dispatched,
@@ -120,19 +120,26 @@ fn log_outcome(facts: AttemptFacts, outcome: &Outcome) {
 
 /// Makes [`AttemptTimeout`].
 #[derive(Debug, Clone, Copy)]
-pub struct AttemptTimeoutLayer;
+pub struct AttemptTimeoutLayer {
+    /// How long an attempt of a kind may take.
+    pub limit: fn(JobKind) -> Duration,
+}
 
 impl<S> Layer<S> for AttemptTimeoutLayer {
     type Service = AttemptTimeout<S>;
 
     fn layer(&self, inner: S) -> AttemptTimeout<S> {
-        AttemptTimeout { inner }
+        AttemptTimeout {
+            inner,
+            limit: self.limit,
+        }
     }
 }
 
 /// Ends an attempt that takes longer than its kind allows. `watch` jobs may take for ever.
 pub struct AttemptTimeout<S> {
     inner: S,
+    limit: fn(JobKind) -> Duration,
 }
 
 impl<S> Service<Task<Dispatched>> for AttemptTimeout<S>
@@ -153,7 +160,7 @@ where
         if job.lane == Lane::Watch {
             return Box::pin(self.inner.call(task));
         }
-        let limit = job.kind.attempt_timeout();
+        let limit = (self.limit)(job.kind);
         let attempt = self.inner.call(task);
         Box::pin(async move {
             tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {

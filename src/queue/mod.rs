@@ -30,7 +30,7 @@ pub use ports::{Attempt, ClaimedJob, HeldSession, Runner, Sessions, Slots, decod
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 pub use waker::{FinishedWatch, Waker};
-use wireroom_jobs::Lane;
+use wireroom_jobs::{JobKind, Lane};
 
 use self::{
     backend::ClaimedJobs,
@@ -38,7 +38,7 @@ use self::{
     cron::Ticker,
     dispatcher::Dispatcher,
     flights::Flights,
-    layers::{ConcludeLayer, Route},
+    layers::{AttemptTimeoutLayer, ConcludeLayer, Route},
     upkeep::{DAYS_AHEAD, Upkeep},
 };
 use crate::{
@@ -71,6 +71,14 @@ impl Queue {
     /// Makes the partitions and the worker's row, then starts the loops. Fails when the database does not answer: a
     /// process that is not ready claims nothing.
     pub async fn start(deps: QueueDeps) -> Result<QueueHandle, StoreError> {
+        Self::start_with(deps, JobKind::attempt_timeout).await
+    }
+
+    /// [`Queue::start`] with other limits for attempts than the kinds' own: for tests, which cannot wait that long.
+    pub async fn start_with(
+        deps: QueueDeps,
+        attempt_timeout: fn(JobKind) -> Duration,
+    ) -> Result<QueueHandle, StoreError> {
         let pool = queue_pool(&deps.pool);
         let mut conn = store::connection(&pool, "ensure_ahead").await?;
         partitions::ensure_ahead(&mut conn, DAYS_AHEAD).await?;
@@ -126,7 +134,8 @@ impl Queue {
             outage: deps.waker.outage(),
             grace: deps.config.shutdown_hard,
         };
-        let apalis = backend::run(deps.worker.id, ClaimedJobs::new(claimed), conclude, route);
+        let timeout = AttemptTimeoutLayer { limit: attempt_timeout };
+        let apalis = backend::run(deps.worker.id, ClaimedJobs::new(claimed), conclude, timeout, route);
         let apalis = tokio::spawn(async move {
             if let Err(error) = apalis.await {
                 tracing::error!(

@@ -16,7 +16,7 @@ use crate::{
     config::QueueConfig,
     ids::JobId,
     store::{
-        self, PgPool, StoreError, batches, claims, completions, idempotency, job_logs,
+        self, PgPool, StoreError, audit, batches, claims, completions, idempotency, job_logs,
         line::{Line, bounded},
         partitions, pauses,
         rescue::{self, RescueLimits},
@@ -31,6 +31,9 @@ const START_DELAY: Duration = Duration::from_millis(20);
 const MOST_CRASHES: i16 = 3;
 /// Most rows of one housekeeping statement.
 const BATCH: i64 = 500;
+
+/// How many of the clients' batches one statement of the upkeep deletes: each may have ten thousand rows.
+const BATCHES: i64 = 20;
 /// Day partitions that exist ahead.
 pub const DAYS_AHEAD: i32 = 7;
 const LOOK_FOR_UNKNOWN_KINDS_EVERY: Duration = Duration::from_mins(1);
@@ -270,8 +273,9 @@ impl Upkeep {
         while scans::sweep(&mut conn, BATCH).await? > 0 {}
         while idempotency::sweep(&mut conn, BATCH).await? > 0 {}
         while unique_keys::sweep(&mut conn, BATCH).await? > 0 {}
-        while batches::sweep(&mut conn, keep, BATCH).await? > 0 {}
+        while batches::sweep(&mut conn, keep, BATCHES).await? > 0 {}
         while pauses::sweep(&mut conn, BATCH).await? > 0 {}
+        while audit::expire(&mut conn, BATCH).await? > 0 {}
         while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {
             tracing::info!(partition, "retired a day of finished work");
         }

@@ -36,3 +36,55 @@ pub async fn record(conn: &mut PgConnection, entry: Entry<'_>) -> Result<(), Sto
     .map_err(failed("record_audit"))?;
     Ok(())
 }
+
+/// Appends a row for each entry, in one statement.
+pub async fn record_all(conn: &mut PgConnection, entries: &[Entry<'_>]) -> Result<(), StoreError> {
+    let actors: Vec<&str> = entries.iter().map(|entry| entry.actor).collect();
+    let actions: Vec<&str> = entries.iter().map(|entry| entry.action).collect();
+    let subjects: Vec<&str> = entries.iter().map(|entry| entry.subject).collect();
+    let requests: Vec<Option<&str>> = entries.iter().map(|entry| entry.request_id).collect();
+    let details: Vec<Value> = entries.iter().map(|entry| entry.details.clone()).collect();
+    sqlx::query!(
+        "-- record_audit_all
+        INSERT INTO audit_log (actor, action, subject, request_id, details)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::jsonb[])",
+        &actors as &[&str],
+        &actions as &[&str],
+        &subjects as &[&str],
+        &requests as &[Option<&str>],
+        &details,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("record_audit_all"))?;
+    Ok(())
+}
+
+/// Who last did `action` to `subject`; `None` when the log does not know, as for the jobs of a bulk request.
+pub async fn actor_of(conn: &mut PgConnection, action: &str, subject: &str) -> Result<Option<String>, StoreError> {
+    sqlx::query_scalar!(
+        "-- audit_actor
+        SELECT actor FROM audit_log WHERE subject = $1 AND action = $2 ORDER BY id DESC LIMIT 1",
+        subject,
+        action
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("audit_actor"))
+}
+
+/// Deletes up to `limit` rows that are older than a year: the database lets no younger one go. Returns how many went.
+pub async fn expire(conn: &mut PgConnection, limit: i64) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        "-- expire_audit_log
+        DELETE FROM audit_log WHERE id IN (
+            -- The oldest first, so that a look at a young log ends at once.
+            SELECT id FROM (SELECT id, at FROM audit_log ORDER BY id LIMIT $1) oldest
+            WHERE at < (SELECT wireroom_now()) - interval '365 days')",
+        limit
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("expire_audit_log"))?;
+    Ok(done.rows_affected())
+}

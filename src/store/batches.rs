@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
 
 use super::{StoreError, failed};
 use crate::ids::BatchId;
@@ -66,6 +67,20 @@ pub async fn open(
     .execute(conn)
     .await
     .map_err(failed("open_batch"))?;
+    Ok(())
+}
+
+/// Puts stored jobs into a batch, for those who ask later which jobs it was made of.
+pub(super) async fn add(conn: &mut PgConnection, id: BatchId, jobs: &[Uuid]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- add_to_batch
+        INSERT INTO batch_jobs (batch_id, job_id) SELECT $1, unnest($2::uuid[])",
+        id.0,
+        jobs
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("add_to_batch"))?;
     Ok(())
 }
 
@@ -140,7 +155,8 @@ pub async fn get(executor: impl PgExecutor<'_>, id: BatchId) -> Result<Option<Ba
     .transpose()
 }
 
-/// Deletes up to `limit` batches that finished more than `keep` days ago; returns how many went.
+/// Deletes up to `limit` batches that finished more than `keep` days ago, each with up to ten thousand rows of its jobs;
+/// returns how many went.
 pub async fn sweep(conn: &mut PgConnection, keep: i32, limit: i64) -> Result<u64, StoreError> {
     let done = sqlx::query!(
         "-- sweep_batches

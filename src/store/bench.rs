@@ -4,7 +4,10 @@
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{StoreError, failed};
-use crate::{config::DatabaseConfig, ids::SessionId};
+use crate::{
+    config::DatabaseConfig,
+    ids::{JobId, SessionId},
+};
 
 /// Rows of one filling statement: short enough that giving up in the middle takes no more than a moment.
 const CHUNK: i64 = 50_000;
@@ -88,6 +91,71 @@ pub async fn add_finished(conn: &mut PgConnection, count: i64, sessions: &[Sessi
         .map_err(failed("add_bench_finished"))?;
     }
     Ok(())
+}
+
+/// Adds jobs that finished today, of several kinds, ends and tags, spread over `sessions`: most joined and succeeded, 3 % failed,
+/// 0.1 % were cancelled, and 0.05 % have the tag `rare`.
+pub async fn add_mixed_finished(conn: &mut PgConnection, count: i64, sessions: &[SessionId]) -> Result<(), StoreError> {
+    let ids: Vec<uuid::Uuid> = sessions.iter().map(|id| id.0).collect();
+    for (from, to) in chunks(count) {
+        sqlx::query!(
+            r#"-- add_bench_mixed_finished
+            WITH day AS MATERIALIZED (
+                SELECT d.start, wireroom_now() - d.start AS passed
+                FROM (SELECT date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS start) d
+            )
+            INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, attempt, max_attempts,
+                fence, started_at, finished_at, result, error, tags, created_by, created_at)
+            SELECT (lpad(to_hex((extract(epoch FROM t.at) * 1000)::bigint), 12, '0') || '7' || substr(t.noise, 1, 3) || '8'
+                    || substr(t.noise, 4, 15))::uuid,
+                (ARRAY['join', 'join', 'join', 'join', 'join', 'scan', 'scan', 'scan', 'publish', 'invite'])[1 + t.n / 7 % 10],
+                '{"chat": "@example"}', e.state, 'bulk', 'default', ($1::uuid[])[1 + t.n % cardinality($1::uuid[])], 0,
+                t.at, 1, 5, 1, t.at, t.at, CASE WHEN e.state = 'succeeded' THEN '{"status": "joined"}'::jsonb END,
+                CASE WHEN e.state = 'failed' THEN '{"code": "bench", "message": "As the bench says.", "retryable": false}'::jsonb END,
+                CASE WHEN t.n % 2000 = 0 THEN '{rare}' ELSE '{}' END::text[], 'key:bench', t.at
+            FROM (SELECT n, md5(n::text) AS noise, day.start + day.passed * (n::float8 / $4::float8) AS at
+                FROM day, generate_series($2::bigint, $3::bigint) AS n) t
+            CROSS JOIN LATERAL (SELECT CASE WHEN t.n % 1000 < 970 - 1 THEN 'succeeded' WHEN t.n % 1000 < 999 THEN 'failed'
+                ELSE 'cancelled' END AS state) e"#,
+            &ids,
+            from,
+            to,
+            to_f64(count),
+        )
+        .execute(&mut *conn)
+        .await
+        .map_err(failed("add_bench_mixed_finished"))?;
+    }
+    Ok(())
+}
+
+/// Ids of up to `count` finished jobs, in no order.
+pub async fn sample_finished(conn: &mut PgConnection, count: i64) -> Result<Vec<JobId>, StoreError> {
+    let ids = sqlx::query_scalar!(
+        "-- sample_bench_finished
+        SELECT id FROM finished_jobs ORDER BY random() LIMIT $1",
+        count
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("sample_bench_finished"))?;
+    Ok(ids.into_iter().map(JobId).collect())
+}
+
+/// Jobs that wait or run.
+pub async fn count_live(conn: &mut PgConnection) -> Result<i64, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- count_bench_live
+        SELECT count(*) AS "live!" FROM jobs"#
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("count_bench_live"))
+}
+
+/// Forgets all jobs that wait or run.
+pub async fn clear_live(conn: &mut PgConnection) -> Result<(), StoreError> {
+    run(conn, "clear_bench_live", "TRUNCATE jobs".to_owned()).await
 }
 
 /// Adds jobs that are due tomorrow, spread over `sessions`.

@@ -36,7 +36,7 @@ pub async fn count_live(conn: &mut PgConnection, filter: &JobFilter<'_>) -> Resu
         WHERE cancel_requested_at IS NULL AND ($1::text IS NULL OR kind = $1) AND ($2::text IS NULL OR state = $2)
             AND ($3::text IS NULL OR pool = $3) AND ($4::uuid IS NULL OR session_id = $4)
             AND ($5::text IS NULL OR $5 = ANY (tags)) AND ($6::timestamptz IS NULL OR created_at >= $6)
-            AND ($7::timestamptz IS NULL OR created_at < $7)
+            AND ($7::timestamptz IS NULL OR created_at < $7) AND ($8::uuid IS NULL OR batch_id = $8)
         GROUP BY state ORDER BY state"#,
         filter.kind,
         filter.state.map(JobState::as_str),
@@ -45,6 +45,7 @@ pub async fn count_live(conn: &mut PgConnection, filter: &JobFilter<'_>) -> Resu
         filter.tag,
         filter.since,
         filter.until,
+        filter.batch.map(|id| id.0),
     )
     .fetch_all(conn)
     .await
@@ -77,7 +78,7 @@ pub async fn cancel_batch(
             WHERE cancel_requested_at IS NULL AND ($1::text IS NULL OR kind = $1) AND ($2::text IS NULL OR state = $2)
                 AND ($3::text IS NULL OR pool = $3) AND ($4::uuid IS NULL OR session_id = $4)
                 AND ($5::text IS NULL OR $5 = ANY (tags)) AND ($6::timestamptz IS NULL OR created_at >= $6)
-                AND ($7::timestamptz IS NULL OR created_at < $7)
+                AND ($7::timestamptz IS NULL OR created_at < $7) AND ($9::uuid IS NULL OR batch_id = $9)
             ORDER BY id LIMIT $8 FOR UPDATE SKIP LOCKED
         ), asked AS (
             UPDATE jobs j SET cancel_requested_at = (SELECT wireroom_now()) FROM chosen c WHERE j.id = c.id AND c.running
@@ -100,6 +101,7 @@ pub async fn cancel_batch(
         filter.since,
         filter.until,
         limit,
+        filter.batch.map(|id| id.0),
     )
     .fetch_all(conn)
     .await
@@ -130,6 +132,7 @@ pub async fn count_retryable(conn: &mut PgConnection, filter: &JobFilter<'_>) ->
         WHERE ($1::text IS NULL OR f.kind = $1) AND f.state = $2 AND ($3::text IS NULL OR f.pool = $3)
             AND ($4::uuid IS NULL OR f.session_id = $4) AND ($5::text IS NULL OR $5 = ANY (f.tags))
             AND ($6::timestamptz IS NULL OR f.created_at >= $6) AND ($7::timestamptz IS NULL OR f.created_at < $7)
+            AND ($8::uuid IS NULL OR f.id IN (SELECT job_id FROM batch_jobs WHERE batch_id = $8))
             AND NOT EXISTS (SELECT FROM job_origins o WHERE o.retry_of = f.id)"#,
         filter.kind,
         filter.state.map(JobState::as_str),
@@ -138,6 +141,7 @@ pub async fn count_retryable(conn: &mut PgConnection, filter: &JobFilter<'_>) ->
         filter.tag,
         filter.since,
         filter.until,
+        filter.batch.map(|id| id.0),
     )
     .fetch_one(conn)
     .await
@@ -157,6 +161,7 @@ pub async fn find_retryable(
             AND ($4::uuid IS NULL OR f.session_id = $4) AND ($5::text IS NULL OR $5 = ANY (f.tags))
             AND ($6::timestamptz IS NULL OR f.created_at >= $6) AND ($7::timestamptz IS NULL OR f.created_at < $7)
             AND (f.session_id IS NULL OR s.state IN ('ready', 'limited'))
+            AND ($9::uuid IS NULL OR f.id IN (SELECT job_id FROM batch_jobs WHERE batch_id = $9))
             AND NOT EXISTS (SELECT FROM job_origins o WHERE o.retry_of = f.id)
         ORDER BY f.id LIMIT $8"#,
         filter.kind,
@@ -167,6 +172,7 @@ pub async fn find_retryable(
         filter.since,
         filter.until,
         limit,
+        filter.batch.map(|id| id.0),
     )
     .fetch_all(conn)
     .await

@@ -1,12 +1,12 @@
 //! Jobs as the API reads them: live and finished alike, and what a queued job waits for.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{StoreError, failed};
-use crate::ids::{JobId, SessionId, WorkerId};
+use crate::ids::{BatchId, JobId, SessionId, WorkerId};
 
 /// A job's state. Live jobs have one of the first three, finished jobs one of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,6 +95,8 @@ pub struct JobFilter<'a> {
     pub since: Option<DateTime<Utc>>,
     /// Created before.
     pub until: Option<DateTime<Utc>>,
+    /// Made with this batch.
+    pub batch: Option<BatchId>,
 }
 
 /// Where a queued job can run, and what must be open for it.
@@ -199,8 +201,31 @@ pub(super) fn earliest_finish(id: Uuid) -> DateTime<Utc> {
             let (seconds, nanos) = timestamp.to_unix();
             DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
         })
-        .and_then(|made| made.checked_sub_signed(chrono::TimeDelta::hours(1)))
+        .and_then(|made| made.checked_sub_signed(CLOCKS_DIFFER))
         .unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+/// What the clocks of the process that made an id and of the database may differ by.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(1);
+
+/// An id that no job made at this time or later is below.
+fn ids_since(time: Option<DateTime<Utc>>) -> Uuid {
+    time.and_then(|time| first_id(time.checked_sub_signed(CLOCKS_DIFFER)?))
+        .unwrap_or(Uuid::nil())
+}
+
+/// An id that every job made before this time is below.
+fn ids_until(time: Option<DateTime<Utc>>) -> Uuid {
+    time.and_then(|time| first_id(time.checked_add_signed(CLOCKS_DIFFER)?))
+        .unwrap_or(Uuid::max())
+}
+
+/// The first of the ids of a millisecond; `None` when there can be none.
+fn first_id(time: DateTime<Utc>) -> Option<Uuid> {
+    let millis = u64::try_from(time.timestamp_millis())
+        .ok()
+        .filter(|millis| *millis < 1 << 48)?;
+    Some(Uuid::from_u128(u128::from(millis) << 80))
 }
 
 /// The job of that id.
@@ -222,6 +247,27 @@ pub async fn get(executor: impl PgExecutor<'_>, id: JobId) -> Result<Option<JobR
     .await
     .map_err(failed("get_job"))?;
     row.map(JobRecord::try_from).transpose()
+}
+
+/// Those of the jobs that wait or run, in the order asked for.
+pub async fn live(executor: impl PgExecutor<'_>, ids: &[JobId]) -> Result<Vec<JobRecord>, StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"-- read_live_jobs
+        SELECT j.id AS "id!: JobId", kind AS "kind!", args AS "args!", state AS "state!", lane AS "lane!", pool AS "pool!",
+            session_id AS "session_id: SessionId", priority AS "priority!", run_at AS "run_at!", deadline, wait_reason,
+            attempt AS "attempt!", max_attempts AS "max_attempts!", worker_id AS "worker_id: WorkerId", started_at, limit_key,
+            (SELECT o.retry_of FROM job_origins o WHERE o.job_id = j.id) AS "retry_of: JobId",
+            NULL::timestamptz AS finished_at, cancel_requested_at, progress, NULL::jsonb AS result, last_error AS error,
+            tags AS "tags!", created_by, created_at AS "created_at!"
+        FROM unnest($1::uuid[]) WITH ORDINALITY AS w (id, place) JOIN jobs j ON j.id = w.id ORDER BY w.place"#,
+        &ids,
+    )
+    .fetch_all(executor)
+    .await
+    .map_err(failed("read_live_jobs"))?;
+    rows.into_iter().map(JobRecord::try_from).collect()
 }
 
 /// Those of the jobs that are finished.
@@ -253,6 +299,18 @@ pub async fn list(
     before: Option<JobId>,
     limit: i64,
 ) -> Result<Vec<JobRecord>, StoreError> {
+    if let Some(batch) = filter.batch {
+        return list_of_batch(pool, batch, filter, before, limit).await;
+    }
+    let mut transaction = pool.begin().await.map_err(failed("begin_list_jobs"))?;
+    // Each filter wants a plan of its own: one for all of them reads every job to find the few with a tag.
+    sqlx::query!(
+        r#"-- plan_each_list
+        SELECT set_config('plan_cache_mode', 'force_custom_plan', true) AS "set!""#
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(failed("plan_each_list"))?;
     let rows = sqlx::query_as!(
         Row,
         r#"-- list_jobs
@@ -264,12 +322,57 @@ pub async fn list(
             started_at, finished_at, cancel_requested_at, progress, result, error, tags AS "tags!", created_by,
             created_at AS "created_at!"
         FROM all_jobs
-        WHERE id < $1 AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR state = $3)
+        WHERE id >= $10 AND id < $1 AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR state = $3)
             AND ($4::text IS NULL OR pool = $4) AND ($5::uuid IS NULL OR session_id = $5)
-            AND ($6::text IS NULL OR $6 = ANY (tags)) AND ($7::timestamptz IS NULL OR created_at >= $7)
+            AND ($6::text IS NULL OR (tags @> ARRAY[$6] AND tags <> '{}')) AND ($7::timestamptz IS NULL OR created_at >= $7)
             AND ($8::timestamptz IS NULL OR created_at < $8)
         ORDER BY id DESC LIMIT $9"#,
-        // A plain comparison, so that a page far down starts at its place in the index.
+        // Plain comparisons, so that a page far down starts at its place in the index, and one of a time ends at its end.
+        before.map_or(Uuid::max(), |id| id.0).min(ids_until(filter.until)),
+        filter.kind,
+        filter.state.map(JobState::as_str),
+        filter.pool,
+        filter.session.map(|id| id.0),
+        filter.tag,
+        filter.since,
+        filter.until,
+        limit,
+        ids_since(filter.since),
+    )
+    .fetch_all(&mut *transaction)
+    .await
+    .map_err(failed("list_jobs"))?;
+    transaction.commit().await.map_err(failed("commit_list_jobs"))?;
+    rows.into_iter().map(JobRecord::try_from).collect()
+}
+
+/// The same of the jobs of a batch. A statement of its own: it begins at the batch, so that a small batch among a million of
+/// younger jobs is not looked for among those.
+async fn list_of_batch(
+    pool: &PgPool,
+    batch: BatchId,
+    filter: &JobFilter<'_>,
+    before: Option<JobId>,
+    limit: i64,
+) -> Result<Vec<JobRecord>, StoreError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"-- list_jobs_of_batch
+        SELECT j.id AS "id!: JobId", j.kind AS "kind!", j.args - 'text' AS "args!", j.state AS "state!", j.lane AS "lane!",
+            j.pool AS "pool!", j.session_id AS "session_id: SessionId", j.priority AS "priority!", j.run_at AS "run_at!",
+            j.deadline, j.wait_reason, j.attempt AS "attempt!", j.max_attempts AS "max_attempts!",
+            j.worker_id AS "worker_id: WorkerId", o.limit_key AS "limit_key?", o.retry_of AS "retry_of?: JobId",
+            j.started_at, j.finished_at, j.cancel_requested_at, j.progress, j.result, j.error, j.tags AS "tags!",
+            j.created_by, j.created_at AS "created_at!"
+        FROM batch_jobs b
+        CROSS JOIN LATERAL (SELECT * FROM all_jobs WHERE id = b.job_id) j
+        LEFT JOIN job_origins o ON o.job_id = b.job_id
+        WHERE b.batch_id = $1 AND b.job_id < $2 AND ($3::text IS NULL OR j.kind = $3)
+            AND ($4::text IS NULL OR j.state = $4) AND ($5::text IS NULL OR j.pool = $5)
+            AND ($6::uuid IS NULL OR j.session_id = $6) AND ($7::text IS NULL OR $7 = ANY (j.tags))
+            AND ($8::timestamptz IS NULL OR j.created_at >= $8) AND ($9::timestamptz IS NULL OR j.created_at < $9)
+        ORDER BY b.job_id DESC LIMIT $10"#,
+        batch.0,
         before.map_or(Uuid::max(), |id| id.0),
         filter.kind,
         filter.state.map(JobState::as_str),
@@ -282,7 +385,7 @@ pub async fn list(
     )
     .fetch_all(pool)
     .await
-    .map_err(failed("list_jobs"))?;
+    .map_err(failed("list_jobs_of_batch"))?;
     rows.into_iter().map(JobRecord::try_from).collect()
 }
 
@@ -316,4 +419,24 @@ pub async fn place_facts(executor: impl PgExecutor<'_>, places: &[Place]) -> Res
     .fetch_all(executor)
     .await
     .map_err(failed("place_facts"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_bounds_the_ids_of_its_jobs() {
+        let id = JobId::generate().0;
+        let made = earliest_finish(id) + CLOCKS_DIFFER;
+        let hours = |hours| made.checked_add_signed(TimeDelta::hours(hours));
+        assert!(ids_since(Some(made)) <= id && id < ids_until(Some(made)));
+        assert!(ids_since(hours(2)) > id, "it was made long before");
+        assert!(ids_until(hours(-2)) < id, "it was made long after");
+        assert_eq!((ids_since(None), ids_until(None)), (Uuid::nil(), Uuid::max()));
+        // Times that no id has bound nothing.
+        assert_eq!(ids_since(Some(DateTime::<Utc>::MIN_UTC)), Uuid::nil());
+        assert_eq!(ids_until(Some(DateTime::<Utc>::MAX_UTC)), Uuid::max());
+        assert_eq!(ids_since(DateTime::from_timestamp(-100_000, 0)), Uuid::nil());
+    }
 }

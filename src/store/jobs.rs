@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use wireroom_jobs::JobKind;
 
-use super::{StoreError, failed};
+use super::{StoreError, batches, failed};
 use crate::ids::{BatchId, JobId, SessionId};
 
 /// A job about to be stored.
@@ -162,10 +162,13 @@ pub async fn enqueue_in(
     .await
     .map_err(failed("enqueue"))?
     .rows_affected();
-    if stored == jobs.len() as u64 {
-        return Ok(jobs.iter().map(|job| job.id).collect());
+    if stored != jobs.len() as u64 {
+        return Err(why_refused(conn, jobs, stored).await?);
     }
-    Err(why_refused(conn, jobs, stored).await?)
+    if let Some(batch) = batch {
+        batches::add(conn, batch, &columns.ids).await?;
+    }
+    Ok(jobs.iter().map(|job| job.id).collect())
 }
 
 /// The columns of a batch, as `unnest` wants them.

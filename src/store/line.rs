@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions};
 
 use super::{StoreError, connection as connect};
 
@@ -47,6 +47,15 @@ impl Line {
             None => connect(&self.pool, operation).await?,
         };
         Ok(self.connection.insert(connection))
+    }
+
+    /// Gives a kept connection up that does not answer any more.
+    pub async fn refresh(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        let answered = tokio::time::timeout(STATEMENT_LIMIT, connection.ping()).await;
+        if !matches!(answered, Ok(Ok(()))) {
+            self.hang_up();
+        }
     }
 
     /// Gives the connection up after a failure.

@@ -47,6 +47,7 @@ pub mod server;
 pub mod session_logins;
 pub mod session_reads;
 pub mod sessions;
+pub mod soak;
 pub mod unique_keys;
 pub mod update_states;
 pub mod vault_keys;

@@ -23,6 +23,8 @@ pub struct Template {
     pub tags: Vec<String>,
     /// Seconds after the tick.
     pub deadline_seconds: Option<i32>,
+    /// What rate limits count the jobs by.
+    pub limit_key: Option<String>,
 }
 
 /// What becomes of ticks that nobody took in time.
@@ -147,6 +149,7 @@ impl ScheduleRecord {
         }
         job.tags.clone_from(&template.tags);
         job.deadline = self.deadline(tick_at);
+        job.limit_key.clone_from(&template.limit_key);
         job.created_by = Some(format!("schedule:{}", self.id));
         Some(job)
     }
@@ -200,9 +203,9 @@ pub async fn create(conn: &mut PgConnection, schedule: &ScheduleRecord) -> Resul
         "-- create_schedule
         INSERT INTO schedules (id, name, cron, time_zone, kind, args, pool, session_id, priority, max_attempts, tags,
             deadline_seconds, missed, missed_max, missed_after_seconds, overlap, jitter_seconds, starts_at, ends_at,
-            paused_at, pause_reason, paused_by, version, next_tick_at, next_due_at, created_by, created_at, updated_at)
+            paused_at, pause_reason, paused_by, version, next_tick_at, next_due_at, created_by, created_at, updated_at, limit_key)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-            $24, $25, $26, $27, $28)",
+            $24, $25, $26, $27, $28, $29)",
         schedule.id.0,
         settings.name,
         settings.cron,
@@ -231,6 +234,7 @@ pub async fn create(conn: &mut PgConnection, schedule: &ScheduleRecord) -> Resul
         schedule.created_by,
         schedule.created_at,
         schedule.updated_at,
+        template.limit_key,
     )
     .execute(conn)
     .await;
@@ -247,7 +251,7 @@ pub async fn update(conn: &mut PgConnection, schedule: &ScheduleRecord) -> Resul
             priority = $9, max_attempts = $10, tags = $11, deadline_seconds = $12, missed = $13, missed_max = $14,
             missed_after_seconds = $15, overlap = $16, jitter_seconds = $17, starts_at = $18, ends_at = $19,
             paused_at = $20, pause_reason = $21, paused_by = $22, version = $23, next_tick_at = $24, next_due_at = $25,
-            updated_at = $26
+            updated_at = $26, limit_key = $27
         WHERE id = $1",
         schedule.id.0,
         settings.name,
@@ -275,6 +279,7 @@ pub async fn update(conn: &mut PgConnection, schedule: &ScheduleRecord) -> Resul
         schedule.next.map(|tick| tick.at),
         schedule.next.map(|tick| tick.due),
         schedule.updated_at,
+        template.limit_key,
     )
     .execute(conn)
     .await;
@@ -329,7 +334,7 @@ async fn select(
         SELECT id AS "id: ScheduleId", name, cron, time_zone, kind, args, pool, session_id AS "session_id: SessionId",
             priority, max_attempts, tags, deadline_seconds, missed, missed_max, missed_after_seconds, overlap,
             jitter_seconds, starts_at, ends_at, paused_at, pause_reason, paused_by, version, next_tick_at, next_due_at,
-            created_by, created_at, updated_at
+            created_by, created_at, updated_at, limit_key
         FROM schedules
         WHERE ($1::uuid IS NULL OR id = $1) AND ($2::uuid IS NULL OR id < $2)
         ORDER BY id DESC LIMIT $3"#,
@@ -372,6 +377,7 @@ struct Row {
     created_by: String,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    limit_key: Option<String>,
 }
 
 impl TryFrom<Row> for ScheduleRecord {
@@ -398,6 +404,7 @@ impl TryFrom<Row> for ScheduleRecord {
             max_attempts: row.max_attempts,
             tags: row.tags,
             deadline_seconds: row.deadline_seconds,
+            limit_key: row.limit_key,
         };
         let settings = Settings {
             name: row.name,

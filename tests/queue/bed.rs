@@ -402,6 +402,20 @@ impl Bed {
         runner: Arc<dyn Runner>,
         config: QueueConfig,
     ) -> Running {
+        self.start_timed(pool, session, slots, runner, config, JobKind::attempt_timeout)
+            .await
+    }
+
+    /// Starts a queue whose attempts may take so long.
+    pub async fn start_timed(
+        &self,
+        pool: PgPool,
+        session: SessionId,
+        slots: i32,
+        runner: Arc<dyn Runner>,
+        config: QueueConfig,
+        attempt_timeout: fn(JobKind) -> Duration,
+    ) -> Running {
         let worker = facts();
         let fence = self.lease(session, worker.id).await;
         let held = held(session, fence, slots);
@@ -418,7 +432,9 @@ impl Bed {
             random: Arc::new(Fixed(0.0)),
         };
         Running {
-            handle: Queue::start(deps).await.expect("the queue starts"),
+            handle: Queue::start_with(deps, attempt_timeout)
+                .await
+                .expect("the queue starts"),
             waker,
             worker: id,
             session,

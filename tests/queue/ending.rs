@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use serde_json::json;
+use serde_json::{Value, json};
 use wireroom::{
     clock::SystemClock,
     config::QueueConfig,
@@ -14,10 +14,19 @@ use wireroom::{
         rescue::{RescueLimits, rescue_orphans},
     },
 };
-use wireroom_jobs::{JobError, Outcome, WaitReason, ports::Clock};
+use wireroom_jobs::{JobError, JobKind, Outcome, WaitReason, ports::Clock};
 
 use super::bed::{AGEING, BOUND, Bed, Counter, config, function, job, jobs, waits_for_cancel};
 use crate::support::wait::eventually;
+
+/// Part of a function, to see it dropped.
+struct CountsItsDrop(Counter);
+
+impl Drop for CountsItsDrop {
+    fn drop(&mut self) {
+        self.0.up();
+    }
+}
 
 fn done(id: JobId, fence: i64) -> Finish {
     Finish {
@@ -206,6 +215,54 @@ async fn spent_attempts_end_failed_with_the_last_error() {
             .await,
         2
     );
+}
+
+#[tokio::test]
+async fn an_attempt_that_takes_too_long_is_dropped_and_counts_and_the_last_one_fails_the_job() {
+    let bed = Bed::new().await;
+    let (begun, dropped) = (Counter::default(), Counter::default());
+    let runner = {
+        let (begun, dropped) = (begun.clone(), dropped.clone());
+        function(move |attempt| {
+            let (begun, dropped) = (begun.clone(), dropped.clone());
+            async move {
+                if attempt.job.kind == JobKind::Scan {
+                    return Outcome::Done(1.into());
+                }
+                begun.up();
+                let _seen = CountsItsDrop(dropped);
+                std::future::pending().await
+            }
+        })
+    };
+    let session = bed.session("default").await;
+    let limit = |_| Duration::from_millis(150);
+    let running = bed
+        .start_timed(bed.pool().clone(), session, 1, runner, config(), limit)
+        .await;
+    let id = bed
+        .enqueue_one(NewJob {
+            max_attempts: 2,
+            ..job()
+        })
+        .await;
+    // The only slot is taken by attempts that never end.
+    let behind = bed.enqueue_one(NewJob::new(JobKind::Scan, json!({}))).await;
+    let seen = bed.until_state(id, "failed").await;
+    assert_eq!((seen.attempt, seen.error_code()), (2, "attempt_timeout"));
+    assert_eq!((begun.get(), dropped.get()), (2, 2));
+    let earlier: (String, Value) = sqlx::query_as("SELECT outcome, error FROM job_attempts WHERE job_id = $1")
+        .bind(id.0)
+        .fetch_one(bed.pool())
+        .await
+        .unwrap();
+    assert_eq!(
+        (earlier.0.as_str(), &earlier.1["code"]),
+        ("retry", &json!("attempt_timeout"))
+    );
+    assert_eq!(earlier.1["message"], "The attempt took longer than 0 s.");
+    bed.until_state(behind, "succeeded").await;
+    drop(running);
 }
 
 #[tokio::test]

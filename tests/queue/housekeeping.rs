@@ -3,6 +3,7 @@
 use wireroom::{
     ids::JobId,
     store::{
+        audit,
         partitions::{ensure_ahead, expire_rows, in_default, retire_one},
         workers::{WorkerState, beat},
     },
@@ -49,6 +50,29 @@ async fn old_days_are_detached_then_dropped_and_young_ones_stay() {
 }
 
 #[tokio::test]
+async fn a_stopped_worker_stays_stopped_whatever_beat_comes_late() {
+    let bed = Bed::new().await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    let facts = facts();
+    let state = async || -> String {
+        sqlx::query_scalar("SELECT state FROM workers WHERE id = $1")
+            .bind(facts.id.0)
+            .fetch_one(bed.pool())
+            .await
+            .unwrap()
+    };
+    for said in [WorkerState::Running, WorkerState::Draining, WorkerState::Stopped] {
+        beat(&mut conn, &facts, said, &[]).await.unwrap();
+        assert_eq!(state().await, said.as_str());
+    }
+    // Beats that were under way when the process said its last.
+    for late in [WorkerState::Draining, WorkerState::Running] {
+        beat(&mut conn, &facts, late, &[]).await.unwrap();
+        assert_eq!(state().await, "stopped");
+    }
+}
+
+#[tokio::test]
 async fn old_rows_go_in_batches_and_live_effects_stay() {
     let bed = Bed::new().await;
     let live = bed.enqueue_one(job()).await;
@@ -76,6 +100,27 @@ async fn old_rows_go_in_batches_and_live_effects_stay() {
     while expire_rows(&mut conn, 30, 2).await.unwrap() > 0 {}
     assert_eq!(bed.count("SELECT count(*) FROM events").await, 1);
     assert_eq!(bed.count("SELECT count(*) FROM job_effects").await, 1);
+}
+
+#[tokio::test]
+async fn the_audit_log_loses_what_is_older_than_a_year_and_nothing_else() {
+    let bed = Bed::new().await;
+    bed.run(
+        "INSERT INTO audit_log (at, actor, action, subject)
+         SELECT wireroom_now() - make_interval(days => n), 'cli', 'x', 'x' FROM unnest(ARRAY[500, 400, 366, 364, 1]) n",
+    )
+    .await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    assert_eq!(audit::expire(&mut conn, 2).await.unwrap(), 2);
+    while audit::expire(&mut conn, 2).await.unwrap() > 0 {}
+    assert_eq!(bed.count("SELECT count(*) FROM audit_log").await, 2);
+    for statement in ["DELETE FROM audit_log", "UPDATE audit_log SET actor = 'nobody'"] {
+        let refused = sqlx::query(statement)
+            .execute(bed.pool())
+            .await
+            .expect_err("append-only");
+        assert!(refused.to_string().contains("append-only"), "{refused}");
+    }
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use wireroom::{
         rates,
     },
 };
-use wireroom_jobs::{JobKind, Outcome};
+use wireroom_jobs::{JobKind, Lane, Outcome};
 
 use super::bed::{BOUND, Bed, Running, bulk, function, job, jobs, now};
 use crate::support::wait::eventually;
@@ -246,6 +246,34 @@ async fn three_workers_share_the_rate_of_a_key() {
         bed.count("SELECT count(*) FROM finished_jobs WHERE fence <> 1").await,
         0
     );
+}
+
+#[tokio::test]
+async fn claims_of_the_watch_lane_keep_to_the_rate_of_a_key_and_to_a_kinds_limit() {
+    let bed = Bed::new().await;
+    rate(&bed, "chat", 1, Duration::from_hours(1), 3).await;
+    limit(&bed, LimitScope::Kind, "scan", 2).await;
+    bed.enqueue(&keyed("chat:1", 10)).await;
+    let scans: Vec<NewJob> = std::iter::repeat_with(|| NewJob::new(JobKind::Scan, json!({})))
+        .take(10)
+        .collect();
+    bed.enqueue(&scans).await;
+    bed.run("UPDATE jobs SET lane = 'watch'").await;
+    let (worker, session, fence) = bed.worker_with_session().await;
+    let mut request = by_kind(worker, session, fence, 10_000);
+    request.groups[0].lane = Lane::Watch;
+    let mut conn = bed.pool().acquire().await.expect("a connection");
+    let limits = limits::all(&mut conn).await.expect("limits");
+    let claim = claim_within(&mut conn, &request, &limits).await.expect("a claim");
+    let of = |kind| claim.jobs.iter().filter(|job| job.kind == kind).count();
+    assert_eq!(
+        (of(JobKind::Join), of(JobKind::Scan)),
+        (3, 2),
+        "room for thousands changes nothing"
+    );
+    assert_eq!(claim.spent_keys, ["chat:1"]);
+    let again = claim_within(&mut conn, &request, &limits).await.expect("a claim");
+    assert_eq!(again.jobs.len(), 0);
 }
 
 #[tokio::test]

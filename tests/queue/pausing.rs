@@ -73,6 +73,37 @@ async fn a_paused_kind_waits_on_every_worker_and_the_others_go_on() {
     }
 }
 
+/// How fast a pause takes hold, without a clock: what is claimed in the round that was under way may start, and nothing after.
+#[tokio::test]
+async fn after_a_pause_and_the_claim_under_way_nothing_new_of_it_starts() {
+    let bed = Bed::new().await;
+    let running = quick(&bed, 2).await;
+    let backlog = bed.enqueue(&jobs(3000)).await;
+    bed.until_state(backlog[20], "succeeded").await;
+    pause(&bed, PauseScope::Kind, "join", None).await;
+    running.waker.control_changed();
+    // In front of the whole backlog. A claim brought the first one, and the next claim began after that.
+    let marker = || NewJob {
+        priority: 100,
+        ..scan()
+    };
+    for _ in 0..2 {
+        let marker = bed.enqueue_one(marker()).await;
+        running.waker.ready();
+        bed.until_state(marker, "succeeded").await;
+    }
+    let started = "SELECT (SELECT count(*) FROM jobs WHERE kind = 'join' AND fence > 0)
+        + (SELECT count(*) FROM finished_jobs WHERE kind = 'join')";
+    let before = bed.count(started).await;
+    assert!(before < 3000, "the backlog was not worked off before the pause");
+    for _ in 0..20 {
+        let marker = bed.enqueue_one(marker()).await;
+        running.waker.ready();
+        bed.until_state(marker, "succeeded").await;
+    }
+    assert_eq!(bed.count(started).await, before);
+}
+
 #[tokio::test]
 async fn a_worker_that_starts_under_a_pause_claims_nothing_that_it_holds() {
     let bed = Bed::new().await;

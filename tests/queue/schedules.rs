@@ -58,6 +58,7 @@ fn schedule(name: &str, cron: &str, time_zone: &str, from: DateTime<Utc>) -> Sch
                 max_attempts: None,
                 tags: vec!["scheduled".to_owned()],
                 deadline_seconds: None,
+                limit_key: None,
             },
             missed: Missed::Once,
             missed_max: 3,

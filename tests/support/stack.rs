@@ -30,6 +30,8 @@ pub struct Options {
     pub variables: Vec<(&'static str, String)>,
     /// A Postgres server for this test alone.
     pub own_server: bool,
+    /// The program of all processes, when it is not this build's: it migrates its database itself.
+    pub program: Option<Program>,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             sandbox: SandboxConfig::default(),
             variables: Vec::new(),
             own_server: false,
+            program: None,
         }
     }
 }
@@ -100,6 +103,14 @@ impl Database {
         &self.pool
     }
 
+    /// Takes all of the schema away, as in a database that was never migrated.
+    pub async fn empty(&self) {
+        sqlx::raw_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+            .execute(&self.pool)
+            .await
+            .expect("emptied");
+    }
+
     /// Stops the server as a crash does and starts it again. For a server of the test's own.
     pub async fn crash(&mut self) {
         let Owner::Own(cluster, _) = &mut self.owner else {
@@ -116,6 +127,7 @@ pub struct Stack {
     api: Process,
     pub api_addr: SocketAddr,
     pub key: String,
+    program: Program,
     variables: Vec<(String, String)>,
     client: Client,
     /// Holds the sandbox's public key for as long as processes read it.
@@ -140,11 +152,18 @@ impl Stack {
         let key_file: PathBuf = files.path().join("sandbox.pem");
         std::fs::write(&key_file, sandbox.public_key_pem()).expect("written");
         let variables = variables(&database, &sandbox, &key_file, &options.variables);
-        for account in &options.accounts {
-            import(&variables, account).await;
+        let is_other = options.program.is_some();
+        let program = options.program.unwrap_or_else(Program::this_build);
+        if is_other {
+            database.empty().await;
+            program.complete(&["migrate"], &variables).await;
         }
-        let key = create_key(&variables).await;
-        let mut api = spawn(&["api"], &variables);
+        for account in &options.accounts {
+            let import = ["session", "import-sandbox", account];
+            program.complete(&import, &variables).await;
+        }
+        let key = create_key(&program, &variables).await;
+        let mut api = program.start(&["api"], &variables);
         let api_addr = listening(&mut api).await;
         Self {
             database,
@@ -152,6 +171,7 @@ impl Stack {
             api,
             api_addr,
             key,
+            program,
             variables,
             client: http_client(),
             _files: files,
@@ -169,9 +189,31 @@ impl Stack {
             variables.retain(|(known, _)| known != name);
             variables.push(((*name).to_owned(), value.clone()));
         }
-        let mut worker = spawn(&["worker"], &variables);
+        let mut worker = self.program.start(&["worker"], &variables);
         worker.wait_for_line("worker is ready", START_BOUND).await;
         worker
+    }
+
+    /// From here on processes are of this build: those that run stay what they are.
+    pub fn upgrade(&mut self) {
+        self.program = Program::this_build();
+    }
+
+    /// Runs a command of the program that new processes are of; it must succeed. Returns what it wrote.
+    pub async fn command(&self, arguments: &[&str]) -> String {
+        self.program.complete(arguments, &self.variables).await
+    }
+
+    /// Starts one more API; requests go to it from here on. Returns the one they went to.
+    pub async fn replace_api(&mut self) -> Process {
+        let mut api = self.program.start(&["api"], &self.variables);
+        self.api_addr = listening(&mut api).await;
+        std::mem::replace(&mut self.api, api)
+    }
+
+    /// The client of requests, with the operator's key to go with it: for a task of its own.
+    pub fn client(&self) -> (Client, String) {
+        (self.client.clone(), self.key.clone())
     }
 
     /// Ends the API as a deploy does.
@@ -308,6 +350,48 @@ impl Stack {
             .expect("answered")
     }
 
+    /// Makes a schedule that joins `chat` at every second, and makes up for seconds that nobody took in time.
+    pub async fn schedule_each_second(&self, chat: &str) -> String {
+        let body = json!({
+            "name": "each second", "cron": "* * * * * *", "job": { "kind": "join", "args": { "chat": chat } },
+            "missed": "all", "missed_max": 1000,
+        });
+        let request = self.request(Method::POST, "/v1/schedules").json(&body);
+        let response = request.send().await.expect("answered");
+        let status = response.status();
+        let schedule: Value = response.json().await.expect("JSON");
+        assert_eq!(status, StatusCode::CREATED, "{schedule}");
+        schedule["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Waits until so many more ticks were taken from now on.
+    pub async fn ticks_go_on(&self, more: i64) {
+        let query = "SELECT count(*) FROM schedule_ticks";
+        let wanted = self.figure(query).await + more;
+        eventually(JOB_BOUND, async || match self.figure(query).await {
+            ticks if ticks >= wanted => Ok(()),
+            ticks => Err(ticks),
+        })
+        .await;
+    }
+
+    /// Removes the schedule of [`Stack::schedule_each_second`]: each second from its first tick to its last has one tick,
+    /// each tick one job, and each job was made by a tick.
+    pub async fn end_of_each_second(&self, schedule: &str) {
+        let query = "SELECT count(*), count(DISTINCT tick_at), count(DISTINCT job_id),
+                extract(epoch FROM max(tick_at) - min(tick_at))::bigint + 1,
+                (SELECT count(*) FROM all_jobs WHERE created_by LIKE 'schedule:%')
+            FROM schedule_ticks";
+        let (ticks, times, with_job, seconds, jobs): (i64, i64, i64, i64, i64) = sqlx::query_as(query)
+            .fetch_one(self.database.pool())
+            .await
+            .expect("answered");
+        assert!(ticks >= 5, "{ticks} ticks");
+        assert_eq!((ticks, ticks, ticks, ticks), (times, with_job, seconds, jobs));
+        let request = self.request(Method::DELETE, &format!("/v1/schedules/{schedule}"));
+        assert_eq!(request.send().await.expect("answered").status(), StatusCode::NO_CONTENT);
+    }
+
     /// The end of a test: no key was used from two places, no job is left running.
     pub async fn finish(self) {
         assert_eq!(self.sandbox.incidents(), [], "a key was used from two places");
@@ -352,25 +436,57 @@ pub fn http_client() -> Client {
     Client::new()
 }
 
-fn spawn(arguments: &[&str], variables: &[(String, String)]) -> Process {
-    let variables: Vec<(&str, &str)> = variables
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    Process::wireroom(arguments, &variables)
+/// A built program, of this release or another.
+#[derive(Debug, Clone)]
+pub struct Program {
+    path: String,
+    /// Its `.env.example`; `None`: it knows all variables that tests set.
+    known: Option<String>,
 }
 
-async fn import(variables: &[(String, String)], account: &str) {
-    let mut process = spawn(&["session", "import-sandbox", account], variables);
-    let status = process.wait_for_end(START_BOUND).await;
-    assert!(status.success(), "{}", process.output());
+impl Program {
+    fn this_build() -> Self {
+        Self {
+            path: env!("CARGO_BIN_EXE_wireroom").to_owned(),
+            known: None,
+        }
+    }
+
+    /// The program at `path`, whose `.env.example` is `known`: it refuses variables that came later, and is not given any.
+    pub fn other(path: String, known: String) -> Self {
+        Self {
+            path,
+            known: Some(known),
+        }
+    }
+
+    /// Starts it.
+    pub fn start(&self, arguments: &[&str], variables: &[(String, String)]) -> Process {
+        let variables: Vec<(&str, &str)> = variables
+            .iter()
+            .filter(|(name, _)| self.knows(name))
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        Process::start(&self.path, arguments, &variables)
+    }
+
+    fn knows(&self, variable: &str) -> bool {
+        let mut lines = self.known.iter().flat_map(|text| text.lines());
+        self.known.is_none() || lines.any(|line| line.split_once('=').is_some_and(|(name, _)| name == variable))
+    }
+
+    /// Runs a command that must succeed; returns what it wrote.
+    async fn complete(&self, arguments: &[&str], variables: &[(String, String)]) -> String {
+        let mut process = self.start(arguments, variables);
+        let status = process.wait_for_end(START_BOUND).await;
+        assert!(status.success(), "{}", process.output());
+        process.output()
+    }
 }
 
-async fn create_key(variables: &[(String, String)]) -> String {
-    let mut process = spawn(&["keys", "create", "--label", "test", "--scope", "admin"], variables);
-    let status = process.wait_for_end(START_BOUND).await;
-    let output = process.output();
-    assert!(status.success(), "{output}");
+async fn create_key(program: &Program, variables: &[(String, String)]) -> String {
+    let arguments = ["keys", "create", "--label", "test", "--scope", "admin"];
+    let output = program.complete(&arguments, variables).await;
     let key = output.split_whitespace().find(|word| word.starts_with("wr_"));
     key.unwrap_or_else(|| panic!("no key in {output}")).to_owned()
 }

@@ -13,7 +13,7 @@ use super::body;
 use crate::{
     api::{
         State,
-        auth::{Allowed, Operator},
+        auth::{Allowed, Caller, Operator},
         document::Tag,
         problem::{Code, Problem},
         sent::Sent,
@@ -59,6 +59,10 @@ pub struct FilterBody {
     #[serde(default)]
     #[schemars(example = &"campaign:spring")]
     tag: Option<String>,
+    /// Only jobs of the batch with this id.
+    #[serde(default)]
+    #[schemars(extend("format" = "uuid"))]
+    batch: Option<String>,
     /// Only jobs made at this time (RFC 3339) or later.
     #[serde(default)]
     #[schemars(extend("format" = "date-time"))]
@@ -152,13 +156,7 @@ impl BulkApi {
         if filter.state.is_some_and(JobState::is_finished) {
             return Err(body::invalid("filter.state", "must be scheduled, queued or running."));
         }
-        let bulk = Bulk {
-            state: state.0,
-            actor: caller.0.actor(),
-            request_id: context.id(),
-            filter_told: told(&body.filter),
-            limit: limit(body.limit)?,
-        };
+        let bulk = Bulk::new(state.0, &caller.0, context.0, &body.filter, body.limit)?;
         let mut conn = store::connection(&state.pool, "cancel_batch").await?;
         let filter = made_until_now(&mut conn, filter).await?;
         let view = if body.dry_run {
@@ -195,13 +193,7 @@ impl BulkApi {
             Some(JobState::Failed | JobState::Cancelled) => {}
             Some(_) => return Err(body::invalid("filter.state", "must be failed or cancelled.")),
         }
-        let bulk = Bulk {
-            state: state.0,
-            actor: caller.0.actor(),
-            request_id: context.id(),
-            filter_told: told(&body.filter),
-            limit: limit(body.limit)?,
-        };
+        let bulk = Bulk::new(state.0, &caller.0, context.0, &body.filter, body.limit)?;
         let mut conn = store::connection(&state.pool, "retry_batch").await?;
         let filter = made_until_now(&mut conn, filter).await?;
         let view = if body.dry_run {
@@ -223,7 +215,23 @@ struct Bulk<'a> {
     limit: i64,
 }
 
-impl Bulk<'_> {
+impl<'a> Bulk<'a> {
+    fn new(
+        state: &'a State,
+        caller: &Caller,
+        context: &'a RequestContext,
+        filter: &FilterBody,
+        limit: Option<i64>,
+    ) -> Result<Self, Problem> {
+        Ok(Self {
+            state,
+            actor: caller.actor(),
+            request_id: context.id(),
+            filter_told: told(filter),
+            limit: body::within("limit", limit, 1, MOST)?.unwrap_or(DEFAULT),
+        })
+    }
+
     async fn count_cancel(&self, conn: &mut PgConnection, filter: &JobFilter<'_>) -> Result<BulkCancelView, Problem> {
         let mut view = BulkCancelView {
             dry_run: true,
@@ -339,10 +347,6 @@ fn count(jobs: usize) -> i64 {
     i64::try_from(jobs).unwrap_or(i64::MAX)
 }
 
-fn limit(limit: Option<i64>) -> Result<i64, Problem> {
-    Ok(body::within("limit", limit, 1, MOST)?.unwrap_or(DEFAULT))
-}
-
 /// What is made while the request runs is not the request's.
 async fn made_until_now<'f>(conn: &mut PgConnection, filter: JobFilter<'f>) -> Result<JobFilter<'f>, Problem> {
     let now = bulk::now(conn).await?;
@@ -374,6 +378,11 @@ fn parsed(filter: &FilterBody) -> Result<JobFilter<'_>, Problem> {
             .parse()
             .map_err(|_| body::invalid("filter.session", "must be a session's id."))
     });
+    let batch = filter.batch.as_deref().map(|batch| {
+        batch
+            .parse()
+            .map_err(|_| body::invalid("filter.batch", "must be a batch's id."))
+    });
     let parsed = JobFilter {
         kind: kind.transpose()?,
         state: state.transpose()?,
@@ -382,6 +391,7 @@ fn parsed(filter: &FilterBody) -> Result<JobFilter<'_>, Problem> {
         tag: filter.tag.as_deref(),
         since: body::time("filter.since", filter.since.as_deref())?,
         until: body::time("filter.until", filter.until.as_deref())?,
+        batch: batch.transpose()?,
     };
     let empty = told(filter)
         .as_object()

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     admission,
     body::{self, JobBody, JobRequest},
+    gather::Gather,
     view::{self, JobView},
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     },
     ids::JobId,
     store::{
-        PgConnection, audit, failed,
+        self, PgConnection, audit, failed,
         idempotency::{Answer, Claim, RequestKey, answer, claim},
         job_reads,
         jobs::NewJob,
@@ -99,6 +100,7 @@ impl CreateApi {
         let state = state.0;
         let key = idempotency::key(headers)?;
         let wait = prefer::wait(headers)?;
+        let size = body.0.len();
         let body = body::json(&body.0)?;
         let request = JobRequest::read(&body, state.clock.now());
         let intake = Intake {
@@ -113,7 +115,10 @@ impl CreateApi {
             Err(problem) if key.is_none() => return Err(problem),
             _ => wait.map(|_| state.waiters.seat()).transpose()?,
         };
-        let stored = intake.store(request, seat).await?;
+        let stored = match request {
+            Ok(request) if key.is_none() && request.unique.is_none() => intake.gather(request, size, seat).await?,
+            request => intake.store(request, seat).await?,
+        };
         if let Some(job) = &stored.wakes {
             state.signals.enqueued(std::slice::from_ref(job));
         }
@@ -123,7 +128,7 @@ impl CreateApi {
 
 /// A request on its way in.
 struct Intake<'a> {
-    state: &'a State,
+    state: &'a Arc<State>,
     caller: &'a Caller,
     context: &'a RequestContext,
     key: Option<&'a str>,
@@ -138,10 +143,35 @@ struct Stored {
     answer: Answered<JobView>,
     location: String,
     waiting: Option<Waiting>,
+    /// The queue is still to be told of it.
     wakes: Option<NewJob>,
 }
 
 impl Intake<'_> {
+    /// A job that no earlier one decides about: it is stored together with those that come in at the same time.
+    async fn gather(&self, request: JobRequest, size: usize, seat: Option<Seat>) -> Result<Stored, Problem> {
+        let session = match &request.session {
+            Some(_) => {
+                let mut conn = store::connection(&self.state.pool, "find_session").await?;
+                admission::session_of(&mut conn, &request).await?
+            }
+            None => None,
+        };
+        let job = admission::job(self.caller, request, session)?.job;
+        let id = job.id;
+        let waiting = seat.map(|seat| seat.wait_for(id));
+        let view = Gather::store(self.state, job, size, self.context.id()).await?;
+        Ok(Stored {
+            job: id,
+            is_new: true,
+            is_replayed: false,
+            answer: Answered::of(&view).map_err(Problem::internal)?,
+            location: location(self.state, id),
+            waiting,
+            wakes: None,
+        })
+    }
+
     async fn store(&self, request: Result<JobRequest, Problem>, seat: Option<Seat>) -> Result<Stored, Problem> {
         let begun = self.state.pool.begin().await;
         let mut transaction = begun.map_err(failed("begin_create_job"))?;

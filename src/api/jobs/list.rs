@@ -17,7 +17,7 @@ use crate::{
         problem::{Code, Problem},
         typed::Typed,
     },
-    ids::{JobId, SessionId},
+    ids::{BatchId, JobId, SessionId},
     store::job_reads::{self, JobFilter, JobState},
 };
 
@@ -46,6 +46,8 @@ impl ListApi {
         session: Query<Option<String>>,
         /// Only jobs with this tag.
         tag: Query<Option<String>>,
+        /// Only jobs of the batch with this id.
+        batch: Query<Option<String>>,
         /// Only jobs made at this time (RFC 3339) or later.
         since: Query<Option<String>>,
         /// Only jobs made before this time (RFC 3339).
@@ -63,6 +65,7 @@ impl ListApi {
             tag: tag.as_deref(),
             since: time("since", since.as_deref())?,
             until: time("until", until.as_deref())?,
+            batch: batch.as_deref().map(batch_id).transpose()?,
         };
         let limit = page::limit(limit.as_deref())?;
         let before: Option<JobId> = page::decode(List::Jobs, cursor.as_deref())?;
@@ -95,6 +98,11 @@ fn one_of(parameter: &str, values: &[&str]) -> Problem {
 fn session_id(text: &str) -> Result<SessionId, Problem> {
     text.parse()
         .map_err(|_| Problem::new(Code::InvalidParameter, "A session's id is a UUID.").field("session"))
+}
+
+fn batch_id(text: &str) -> Result<BatchId, Problem> {
+    text.parse()
+        .map_err(|_| Problem::new(Code::InvalidParameter, "A batch's id is a UUID.").field("batch"))
 }
 
 fn time(parameter: &'static str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {

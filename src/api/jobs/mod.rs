@@ -9,6 +9,7 @@ mod cancel;
 mod create;
 mod events;
 mod field_error;
+mod gather;
 mod get;
 mod list;
 mod members;
@@ -34,6 +35,7 @@ pub use self::{
     cancel::CancelApi,
     create::CreateApi,
     events::{EventView, EventsApi, PACE, Pace},
+    gather::Gather,
     get::GetApi,
     list::ListApi,
     members::{MemberView, MembersApi},

@@ -1,9 +1,10 @@
 //! Jobs over HTTP: what is done to jobs that are there (`control`), what is refused and how (`refusals`), what is shown
 //! (`shown`), how a result is waited for (`waits`), how a request is repeated (`repeats`), how a job is alone (`uniques`),
-//! how many come at once (`batches`).
+//! how many come at once (`batches`), how those that come at the same time are stored together (`gathered`).
 
 mod batches;
 mod control;
+mod gathered;
 mod refusals;
 mod repeats;
 mod shown;

@@ -197,55 +197,62 @@ pub async fn with_wait_reasons(
     state: &State,
     jobs: Vec<JobRecord>,
 ) -> Result<Vec<(JobRecord, Option<WaitView>)>, Problem> {
+    if jobs.iter().all(|job| place(job).is_none()) {
+        return Ok(reasons(jobs, &HashMap::new(), &[]));
+    }
+    let mut conn = store::connection(&state.pool, "wait_reasons").await?;
+    all_within(&mut conn, jobs).await
+}
+
+/// The same as the caller's transaction sees them.
+pub async fn all_within(
+    conn: &mut PgConnection,
+    jobs: Vec<JobRecord>,
+) -> Result<Vec<(JobRecord, Option<WaitView>)>, Problem> {
     let mut places: Vec<Place> = Vec::new();
     for place in jobs.iter().filter_map(place) {
         if !places.contains(&place) {
             places.push(place);
         }
     }
-    let mut pauses = Vec::new();
-    let facts: HashMap<Place, PlaceFacts> = if places.is_empty() {
-        HashMap::new()
-    } else {
-        pauses = active_pauses(state).await?;
-        let facts = job_reads::place_facts(&state.pool, &places).await?;
-        places.into_iter().zip(facts).collect()
-    };
-    Ok(jobs
-        .into_iter()
+    if places.is_empty() {
+        return Ok(reasons(jobs, &HashMap::new(), &[]));
+    }
+    let pauses = pauses::active(conn).await?.0;
+    let facts = job_reads::place_facts(conn, &places).await?;
+    let facts = places.into_iter().zip(facts).collect();
+    Ok(reasons(jobs, &facts, &pauses))
+}
+
+fn reasons(
+    jobs: Vec<JobRecord>,
+    facts: &HashMap<Place, PlaceFacts>,
+    pauses: &[Pause],
+) -> Vec<(JobRecord, Option<WaitView>)> {
+    jobs.into_iter()
         .map(|job| {
-            let at = place(&job).and_then(|place| facts.get(&place).cloned());
-            let reason = why::reason(&job, at.as_ref(), &pauses);
+            let at = place(&job).and_then(|place| facts.get(&place));
+            let reason = why::reason(&job, at, pauses);
             (job, reason)
         })
-        .collect())
+        .collect()
 }
 
 /// One job with its reason.
 pub async fn with_wait_reason(state: &State, job: JobRecord) -> Result<JobView, Problem> {
-    let mut with_reasons = with_wait_reasons(state, vec![job]).await?;
-    let (job, reason) = with_reasons
-        .pop()
-        .ok_or_else(|| Problem::internal("a job went missing between two lines"))?;
-    Ok(JobView::of(job, reason))
+    one(with_wait_reasons(state, vec![job]).await?)
 }
 
 /// One job with its reason, as the caller's transaction sees it.
 pub async fn within(conn: &mut PgConnection, job: JobRecord) -> Result<JobView, Problem> {
-    let (facts, pauses) = match place(&job) {
-        Some(place) => {
-            let facts = job_reads::place_facts(&mut *conn, &[place]).await?.pop();
-            (facts, pauses::active(conn).await?.0)
-        }
-        None => (None, Vec::new()),
-    };
-    let reason = why::reason(&job, facts.as_ref(), &pauses);
-    Ok(JobView::of(job, reason))
+    one(all_within(conn, vec![job]).await?)
 }
 
-async fn active_pauses(state: &State) -> Result<Vec<Pause>, Problem> {
-    let mut conn = store::connection(&state.pool, "active_pauses").await?;
-    Ok(pauses::active(&mut conn).await?.0)
+fn one(mut jobs: Vec<(JobRecord, Option<WaitView>)>) -> Result<JobView, Problem> {
+    let (job, reason) = jobs
+        .pop()
+        .ok_or_else(|| Problem::internal("a job went missing between two lines"))?;
+    Ok(JobView::of(job, reason))
 }
 
 fn args_schema(_: &mut SchemaGenerator) -> Schema {

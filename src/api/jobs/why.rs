@@ -27,7 +27,10 @@ use crate::{
         problem::Problem,
         typed::Typed,
     },
-    store::{self, holds, job_reads},
+    store::{
+        self, audit, holds,
+        job_reads::{self, JobState},
+    },
 };
 
 /// Why a job is not running, or what became of it.
@@ -115,6 +118,11 @@ impl WhyApi {
                 holds::controls(&mut conn).await?
             },
             cancel_wait: state.config.queue.cancel_wait,
+            cancelled_by: if job.state == JobState::Cancelled || job.cancel_requested_at.is_some() {
+                audit::actor_of(&mut conn, "job.cancelled", &format!("job:{}", job.id)).await?
+            } else {
+                None
+            },
         };
         let reasons = reasons(&job, place.as_ref(), &facts);
         let first = reasons

@@ -117,6 +117,9 @@ struct TemplateBody {
     /// Words to find the jobs by.
     #[serde(default)]
     tags: Option<Value>,
+    /// What rate limits count the jobs by, as in a new job; null: nothing.
+    #[serde(default)]
+    limit_key: Option<Value>,
 }
 
 /// Why a schedule is paused.
@@ -216,6 +219,7 @@ impl ScheduleRequest {
                 max_attempts: fixed_attempts.then_some(job.max_attempts),
                 tags: job.tags,
                 deadline_seconds: deadline,
+                limit_key: job.limit_key,
             },
             missed: policy(
                 "missed",
@@ -258,6 +262,7 @@ fn template(body: &TemplateBody, now: DateTime<Utc>) -> Result<JobRequest, Probl
         "priority": body.priority,
         "max_attempts": body.max_attempts,
         "tags": body.tags,
+        "limit_key": body.limit_key,
     });
     JobRequest::read(&job, now).map_err(|problem| problem.within("job"))
 }
@@ -300,6 +305,7 @@ pub fn as_posted(settings: &Settings, paused: Option<&str>) -> Value {
             "max_attempts": job.max_attempts,
             "deadline_seconds": job.deadline_seconds,
             "tags": job.tags,
+            "limit_key": job.limit_key,
         },
         "missed": settings.missed.as_str(),
         "missed_max": settings.missed_max,

@@ -288,6 +288,12 @@ async fn a_job_that_would_be_refused_is_refused_in_a_schedule_too() {
                 "logged_out",
             ),
             (with_job("tags", json!(["UP"])), "invalid_value", "job.tags[0]", "a-z"),
+            (
+                with_job("limit_key", json!("a b")),
+                "invalid_value",
+                "job.limit_key",
+                "1 to 128",
+            ),
         ],
     )
     .await;
@@ -386,7 +392,9 @@ async fn a_run_now_is_a_tick_of_its_own_and_keeps_to_the_overlap_policy() {
     let mut body = with_job("deadline_seconds", json!(90));
     body["paused"] = json!({ "reason": "holidays" });
     body["overlap"] = json!("skip");
+    body["job"]["limit_key"] = json!("campaign:spring");
     let schedule = created(&api, &body).await;
+    assert_eq!(schedule["job"]["limit_key"], "campaign:spring");
     let answer = run(&api, &schedule).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
     let tick = answer.json();
@@ -401,6 +409,7 @@ async fn a_run_now_is_a_tick_of_its_own_and_keeps_to_the_overlap_policy() {
         format!("schedule:{}", schedule["id"].as_str().expect("an id"))
     );
     assert_eq!(time(&job["deadline"]), time(&tick["tick_at"]) + TimeDelta::seconds(90));
+    assert_eq!(job["limit_key"], "campaign:spring");
     assert_eq!(api.signals.enqueued.load(Ordering::SeqCst), 1);
 
     let again = api.request(Method::POST, &format!("{}/run", path(&schedule)));
@@ -437,6 +446,8 @@ async fn a_run_now_is_a_tick_of_its_own_and_keeps_to_the_overlap_policy() {
         schedule["next_tick_at"]
     );
     assert_eq!(audited(&api, "schedule.run").await, 3);
+    let unlimited = patched(&api, &schedule, &json!({ "job": { "limit_key": null } })).await;
+    assert_eq!(unlimited["job"]["limit_key"], Value::Null);
 }
 
 #[tokio::test]

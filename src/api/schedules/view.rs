@@ -72,6 +72,8 @@ pub struct TemplateView {
     /// Counted from the tick.
     pub deadline_seconds: Option<i32>,
     pub tags: Vec<String>,
+    /// What rate limits count the jobs by.
+    pub limit_key: Option<String>,
 }
 
 /// A pause, and who began it.
@@ -154,6 +156,7 @@ impl ScheduleView {
                 max_attempts: job.max_attempts,
                 deadline_seconds: job.deadline_seconds,
                 tags: job.tags,
+                limit_key: job.limit_key,
             },
             missed: settings.missed.as_str().to_owned(),
             missed_max: settings.missed_max,

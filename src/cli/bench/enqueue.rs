@@ -59,21 +59,7 @@ pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Figures> {
         })
         .await?;
     site.settle().await?;
-    // Beside the producers: the process's listener and the sender of its announcements.
-    let pool = site.pool(args.clients + 2)?;
-    let work = Arc::new(Work {
-        waker: Waker::start(pool.clone()),
-        pool: pool.clone(),
-        sessions: filled.sessions,
-        ageing_step: site.queue.ageing_step,
-        jobs,
-        bulk: args.bulk.into(),
-        next: AtomicU64::new(0),
-    });
-    let (micros, cpu_us) = produce(&work, args.clients).await?;
-    drop(work);
-    pool.close().await;
-    require_queued(site.tally().await?, jobs)?;
+    let (micros, cpu_us) = rate(site, &filled.sessions, jobs, args.clients, args.bulk).await?;
     let figures = Figures {
         test: "enqueue",
         jobs,
@@ -81,6 +67,33 @@ pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Figures> {
         ..Figures::default()
     };
     Ok(figures.took(micros).with_cost(cpu_us, usage::peak_memory()))
+}
+
+/// Enqueues `jobs` jobs into an empty queue by `clients` producers, `bulk` per call, and makes sure that they are there; how
+/// long it took in microseconds, and the producers' CPU.
+pub(super) async fn rate(
+    site: &Site,
+    sessions: &[SessionId],
+    jobs: u64,
+    clients: u32,
+    bulk: u32,
+) -> anyhow::Result<(i64, u64)> {
+    // Beside the producers: the process's listener and the sender of its announcements.
+    let pool = site.pool(clients + 2)?;
+    let work = Arc::new(Work {
+        waker: Waker::start(pool.clone()),
+        pool: pool.clone(),
+        sessions: sessions.to_vec(),
+        ageing_step: site.queue.ageing_step,
+        jobs,
+        bulk: bulk.into(),
+        next: AtomicU64::new(0),
+    });
+    let produced = produce(&work, clients).await?;
+    drop(work);
+    pool.close().await;
+    require_queued(site.tally().await?, jobs)?;
+    Ok(produced)
 }
 
 /// Runs the producers; how long they took, and their CPU.

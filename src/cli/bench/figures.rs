@@ -72,23 +72,23 @@ impl Figures {
 }
 
 /// The nearest-rank quantile of sorted values.
-fn quantile(sorted: &[i64], per_cent: usize) -> Option<i64> {
+pub(super) fn quantile(sorted: &[i64], per_cent: usize) -> Option<i64> {
     let rank = (sorted.len() * per_cent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
-fn rounded(value: f64, digits: i32) -> f64 {
+pub(super) fn rounded(value: f64, digits: i32) -> f64 {
     let factor = 10_f64.powi(digits);
     (value * factor).round() / factor
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts and microseconds are far below 2^52")]
-fn count(value: u64) -> f64 {
+pub(super) fn count(value: u64) -> f64 {
     value as f64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a run's microseconds are far below 2^52")]
-fn micros_to_secs(micros: i64) -> f64 {
+pub(super) fn micros_to_secs(micros: i64) -> f64 {
     micros as f64 / 1e6
 }
 

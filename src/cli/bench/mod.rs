@@ -1,14 +1,17 @@
 //! `wireroom bench`: how fast the queue is on a given database, measured with the queue itself. It makes a schema of its own,
 //! fills it, starts real worker processes whose function does nothing, and drops the schema, however it ends.
 
+mod api;
 mod crew;
 mod drain;
 mod enqueue;
 mod figures;
+mod http;
 mod idle;
 mod latency;
 mod leases;
 mod site;
+mod soak;
 mod tally;
 mod usage;
 mod worker;
@@ -34,6 +37,8 @@ Examples:
   wireroom bench enqueue --jobs 16000 --clients 16
   wireroom bench latency --rate 50 --secs 20 --json
   wireroom bench idle --sessions 1000 --secs 60
+  wireroom bench http --clients 16 --history 1000000
+  wireroom bench soak --secs 1200 --kill-every 60
 
 Everything happens in a schema that is made for the run and dropped after it; the role must be allowed to make one. Use
 a database that nobody else works in: not because of the data, but because of the figures.";
@@ -49,9 +54,37 @@ pub enum Command {
     Latency(latency::Args),
     /// Nothing to do: for looking at the database and the processes from outside.
     Idle(idle::Args),
+    /// How fast is the HTTP API, beside the bare enqueue and a number of finished jobs?
+    Http(http::Args),
+    /// A long run at a steady rate with workers that are killed: is a job lost or doubled, does anything grow?
+    Soak(soak::Args),
     /// One worker process of a bench.
     #[command(hide = true)]
     Worker(worker::Args),
+    /// One worker process of a soak.
+    #[command(hide = true)]
+    SoakWorker,
+    /// The API process of a bench.
+    #[command(hide = true)]
+    Api,
+}
+
+/// What a verb found out.
+enum Measured {
+    Figures(Figures),
+    Http(http::Report),
+    Soak(soak::Report),
+}
+
+impl Measured {
+    /// To standard output. Fails when what was found is not good.
+    fn print(self, json: bool) -> anyhow::Result<()> {
+        match self {
+            Self::Figures(figures) => figures.print(json),
+            Self::Http(report) => report.print(json),
+            Self::Soak(report) => report.print(json),
+        }
+    }
 }
 
 /// What every verb takes.
@@ -85,10 +118,14 @@ struct Surroundings {
 pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     let target = match &command {
         Command::Worker(args) => return worker::run(args).await,
+        Command::Api => return api::run().await,
+        Command::SoakWorker => return soak::worker::run().await,
         Command::Drain(args) => &args.target,
         Command::Enqueue(args) => &args.target,
         Command::Latency(args) => &args.target,
         Command::Idle(args) => &args.target,
+        Command::Http(args) => &args.target,
+        Command::Soak(args) => &args.target,
     };
     let json = target.json;
     let mut source = Source::load()?;
@@ -108,20 +145,25 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     };
     // Its processes went with the measurement.
     let removed = site.remove().await;
-    let figures = measured?;
+    let measured = measured?;
     removed?;
-    figures.print(json)?;
+    measured.print(json)?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn measure(command: &Command, site: &Site) -> anyhow::Result<Figures> {
-    match command {
-        Command::Drain(args) => drain::measure(args, site).await,
-        Command::Enqueue(args) => enqueue::measure(args, site).await,
-        Command::Latency(args) => latency::measure(args, site).await,
-        Command::Idle(args) => idle::measure(args, site).await,
-        Command::Worker(_) => Err(anyhow!("a worker measures nothing by itself")),
-    }
+async fn measure(command: &Command, site: &Site) -> anyhow::Result<Measured> {
+    let figures = match command {
+        Command::Drain(args) => drain::measure(args, site).await?,
+        Command::Enqueue(args) => enqueue::measure(args, site).await?,
+        Command::Latency(args) => latency::measure(args, site).await?,
+        Command::Idle(args) => idle::measure(args, site).await?,
+        Command::Http(args) => return http::measure(args, site).await.map(Measured::Http),
+        Command::Soak(args) => return soak::measure(args, site).await.map(Measured::Soak),
+        Command::Worker(_) | Command::SoakWorker | Command::Api => {
+            return Err(anyhow!("a part of a bench measures nothing by itself"));
+        }
+    };
+    Ok(Measured::Figures(figures))
 }
 
 /// Microseconds since 1970 by the machine's clock, which the processes of a run share.

@@ -8,10 +8,12 @@ use wireroom_jobs::JobKind;
 
 use super::{Surroundings, say};
 use crate::{
+    cli::keys,
     config::{DatabaseConfig, QueueConfig, Secret, Source},
-    ids::SessionId,
+    ids::{JobId, SessionId},
     store::{
         self, PgPool,
+        api_keys::Scope,
         bench::{self, Tally},
         jobs::{NewJob, enqueue},
         schema,
@@ -19,7 +21,7 @@ use crate::{
 };
 
 /// `bulk` slots of the only session; of many, each has one. Both are ordinary settings of a session.
-const SLOTS_OF_ONE: i32 = 2_000;
+pub const SLOTS_OF_ONE: i32 = 2_000;
 /// Jobs of one filling statement.
 const FILL: u64 = 1_000;
 
@@ -90,9 +92,14 @@ impl Site {
 
     /// Sessions, and what lies in the tables beside the measured jobs.
     pub async fn surround(&self, around: &Surroundings) -> anyhow::Result<Filled> {
+        let slots = if around.sessions == 1 { SLOTS_OF_ONE } else { 1 };
+        self.surround_with(around, slots).await
+    }
+
+    /// The same with so many `bulk` slots for each session.
+    pub async fn surround_with(&self, around: &Surroundings, slots: i32) -> anyhow::Result<Filled> {
         let pool = self.pool(1)?;
         let mut conn = pool.acquire().await.context("the database went away")?;
-        let slots = if around.sessions == 1 { SLOTS_OF_ONE } else { 1 };
         let count = usize::try_from(around.sessions).context("too many sessions")?;
         let sessions = bench::add_sessions(&mut conn, count, slots).await?;
         if around.history + around.future > 0 {
@@ -107,6 +114,48 @@ impl Site {
             around.workers, around.history, around.future
         );
         Ok(Filled { sessions, setting })
+    }
+
+    /// Finished jobs of several kinds and ends; ids of up to `sample` of them, in no order.
+    pub async fn fill_history(&self, count: u32, sessions: &[SessionId], sample: i64) -> anyhow::Result<Vec<JobId>> {
+        let pool = self.pool(1)?;
+        let mut conn = pool.acquire().await.context("the database went away")?;
+        bench::add_mixed_finished(&mut conn, count.into(), sessions).await?;
+        let jobs = bench::sample_finished(&mut conn, sample).await?;
+        drop(conn);
+        pool.close().await;
+        Ok(jobs)
+    }
+
+    /// A fresh API key that may create jobs.
+    pub async fn key(&self) -> anyhow::Result<String> {
+        let pool = self.pool(1)?;
+        let key = keys::create(&pool, "bench", Scope::Operator).await?;
+        pool.close().await;
+        Ok(key.expose().to_owned())
+    }
+
+    /// Empties the table of live jobs.
+    pub async fn clear(&self) -> anyhow::Result<()> {
+        let pool = self.pool(1)?;
+        let mut conn = pool.acquire().await.context("the database went away")?;
+        bench::clear_live(&mut conn).await?;
+        drop(conn);
+        pool.close().await;
+        Ok(())
+    }
+
+    /// Fails unless so many jobs wait.
+    pub async fn require_live(&self, jobs: u64) -> anyhow::Result<()> {
+        let pool = self.pool(1)?;
+        let mut conn = pool.acquire().await.context("the database went away")?;
+        let found = bench::count_live(&mut conn).await?;
+        drop(conn);
+        pool.close().await;
+        if u64::try_from(found) != Ok(jobs) {
+            bail!("the API accepted {jobs} jobs, and {found} are there: some were lost or stored twice");
+        }
+        Ok(())
     }
 
     /// Queues the measured jobs, the n-th on the n-th session and so on in turn.

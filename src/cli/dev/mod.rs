@@ -16,7 +16,7 @@ use self::{
     home::Home,
     report::{CHAT, Ready},
 };
-use super::{api, demo::Demo, keys, process, sandbox_accounts, worker};
+use super::{api, demo::Demo, keys, process, sandbox_accounts, stdout, worker};
 use crate::{
     config::{ApiConfig, Config, QueueConfig, Secret, Source, TelemetryConfig},
     lifecycle::{Shutdown, Signals, supervise},
@@ -300,7 +300,7 @@ impl Front {
         demonstration.wait_until_ready(READY_BOUND).await?;
         let seconds = begun.elapsed().as_secs_f64();
         if demo {
-            println!("Wireroom is ready ({seconds:.1} s).");
+            stdout::line(format_args!("Wireroom is ready ({seconds:.1} s)."))?;
             return demonstration.run().await;
         }
         let ready = Ready {
@@ -313,7 +313,6 @@ impl Front {
             sessions: &self.sessions,
             seconds,
         };
-        println!("{}", ready.text());
-        Ok(())
+        stdout::line(format_args!("{}", ready.text()))
     }
 }

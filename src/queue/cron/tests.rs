@@ -35,6 +35,7 @@ fn schedule(cron: &str) -> ScheduleRecord {
                 max_attempts: None,
                 tags: Vec::new(),
                 deadline_seconds: None,
+                limit_key: None,
             },
             missed: Missed::Once,
             missed_max: 3,

@@ -1,8 +1,8 @@
 //! Batches: how they come in, what is refused and named how, and how they are counted to their end.
 
-use std::{fmt::Write as _, io, sync::atomic::Ordering};
+use std::{fmt::Write as _, io, sync::atomic::Ordering, time::Duration};
 
-use futures::{future::join_all, stream};
+use futures::{StreamExt as _, future::join_all, stream};
 use poem::{
     Body,
     http::{Method, StatusCode},
@@ -179,6 +179,54 @@ async fn per_item_stores_the_others_and_names_lines() {
     let none = post_lines(&api, "?mode=per_item", "{}\n".to_owned()).await;
     none.problem("batch_refused");
     assert_eq!(api.count("batches").await, 1);
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_batch_are_listed_cancelled_and_retried_by_it() {
+    let api = TestApi::new().await;
+    let other = ids(&post(&api, &jobs(2)).await);
+    let answer = post(&api, &jobs(5)).await;
+    let mut mine = ids(&answer);
+    let batch = answer.json()["batch"]["id"].as_str().expect("an id").to_owned();
+    post(&api, &jobs(2)).await;
+    api.finish(mine[1]).await;
+    api.finish(other[0]).await;
+
+    let first = api.get(&format!("/v1/jobs?batch={batch}&limit=3")).await.json();
+    let cursor = first["next_cursor"].as_str().expect("there is more");
+    let second = api
+        .get(&format!("/v1/jobs?batch={batch}&limit=3&cursor={cursor}"))
+        .await
+        .json();
+    assert_eq!(second["next_cursor"], Value::Null);
+    let listed: Vec<JobId> = [first, second]
+        .iter()
+        .flat_map(|page| page["items"].as_array().expect("items"))
+        .map(|job| job["id"].as_str().expect("an id").parse().expect("an id"))
+        .collect();
+    mine.reverse();
+    assert_eq!(listed, mine, "all five, the latest first, the finished one among them");
+    let finished = api.get(&format!("/v1/jobs?batch={batch}&state=succeeded")).await.json();
+    assert_eq!(finished["items"].as_array().map(Vec::len), Some(1));
+    let nobody = api.get(&format!("/v1/jobs?batch={}", BatchId::generate())).await.json();
+    assert_eq!(nobody["items"], json!([]));
+    assert_eq!(
+        api.get("/v1/jobs?batch=7").await.problem("invalid_parameter")["field"],
+        "batch"
+    );
+
+    let body = json!({ "filter": { "batch": batch } });
+    let cancel = send(api.request(Method::POST, "/v1/jobs/bulk/cancel").body_json(&body)).await;
+    assert_eq!(cancel.json()["cancelled"], 4, "{}", cancel.text);
+    assert_eq!(api.count("jobs").await, 3, "those of the other batches");
+    for dry_run in [true, false] {
+        let body = json!({ "filter": { "batch": batch, "state": "cancelled" }, "dry_run": dry_run });
+        let retry = send(api.request(Method::POST, "/v1/jobs/bulk/retry").body_json(&body)).await;
+        assert_eq!(retry.json()["retried"], 4, "{}", retry.text);
+    }
+    let wrong = json!({ "filter": { "batch": "7" } });
+    let answer = send(api.request(Method::POST, "/v1/jobs/bulk/cancel").body_json(&wrong)).await;
+    assert_eq!(answer.problem("invalid_value")["field"], "filter.batch");
 }
 
 #[tokio::test]
@@ -364,6 +412,28 @@ async fn ends_at_the_same_moment_tell_the_end_once() {
         assert_eq!(batch(&api, &answer).await["counts"]["succeeded"], 16);
     }
     assert_eq!(api.count("events WHERE type = 'batch.finished'").await, 5);
+}
+
+/// Takes as long as a body may stand still: eight seconds.
+#[tokio::test]
+async fn a_body_that_stands_still_is_given_up_and_leaves_nothing() {
+    let api = TestApi::new().await;
+    let line = format!("{}\n", join());
+    // Enough for a chunk to be stored before it stops.
+    let some = (0..2500).map(move |_| Ok::<_, io::Error>(line.clone()));
+    let body = stream::iter(some).chain(stream::pending());
+    let request = api
+        .request(Method::POST, "/v1/jobs/batch")
+        .header("Idempotency-Key", "k")
+        .content_type("application/x-ndjson")
+        .body(Body::from_bytes_stream(body));
+    let answered = tokio::time::timeout(Duration::from_mins(1), send(request)).await;
+    let problem = answered.expect("it is given up").problem("body_timeout");
+    assert_eq!(problem["detail"], "A body may stand still for at most 8 s.");
+    for table in ["jobs", "batches", "batch_jobs", "idempotency_keys"] {
+        assert_eq!(api.count(table).await, 0, "{table}");
+    }
+    assert_eq!(api.signals.enqueued.load(Ordering::SeqCst), 0, "nobody is woken");
 }
 
 #[tokio::test]

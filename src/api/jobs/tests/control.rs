@@ -201,6 +201,51 @@ async fn why_names_everything_that_holds_a_job() {
     let why = api.get(&why_path).await.json();
     assert_eq!(codes(&why), ["succeeded"]);
     assert!(why["reasons"][0]["data"]["finished_at"].is_string());
+
+    let other = api.post_job(&join()).await.json();
+    let path = format!("/v1/jobs/{}", id_of(&other));
+    assert_eq!(
+        post(&api, &format!("{path}/cancel"), &json!({})).await.status,
+        StatusCode::OK
+    );
+    let why = api.get(&format!("{path}/why")).await.json();
+    let by = other["created_by"].as_str().expect("a key");
+    assert_eq!(why["reason"]["message"], format!("It was cancelled by {by}."));
+    assert_eq!(why["reasons"][0]["data"]["cancelled_by"], by);
+}
+
+#[tokio::test]
+async fn why_names_the_jobs_that_have_the_slots() {
+    let api = TestApi::new().await;
+    let session = api.session("alice", "ready").await;
+    api.execute(
+        "INSERT INTO session_leases (session_id, owner, fence, expires_at)
+         SELECT id, new_job_id(), 1, wireroom_now() + interval '1 hour' FROM sessions
+         ON CONFLICT (session_id) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at",
+    )
+    .await;
+    let first = api.post_job(&with("session", json!("alice"))).await.json();
+    let free = api.get(&format!("/v1/jobs/{}/why", id_of(&first))).await.json();
+    assert_eq!(codes(&free), ["queued"], "its slot is free: {free}");
+    api.execute("UPDATE jobs SET state = 'running', worker_id = new_job_id(), claimed_at = wireroom_now()")
+        .await;
+    let pinned = api.post_job(&with("session", json!("alice"))).await.json();
+    let why = api.get(&format!("/v1/jobs/{}/why", id_of(&pinned))).await.json();
+    assert_eq!(codes(&why), ["session_busy"]);
+    assert_eq!(
+        why["reasons"][0]["data"],
+        json!({ "lane": "bulk", "slots": 1, "jobs": [first["id"]] })
+    );
+    assert_eq!(
+        why["reason"]["message"],
+        format!("The one slot of the session {session} in the lane bulk is taken: it runs when that job has ended.")
+    );
+    let pooled = api.post_job(&join()).await.json();
+    let why = api.get(&format!("/v1/jobs/{}/why", id_of(&pooled))).await.json();
+    assert_eq!(codes(&why), ["pool_busy"]);
+    api.execute("UPDATE sessions SET bulk_slots = 3").await;
+    let why = api.get(&format!("/v1/jobs/{}/why", id_of(&pooled))).await.json();
+    assert_eq!(codes(&why), ["queued"]);
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ pub struct Facts {
     pub controls: Controls,
     /// How long a running job has to stop when it is cancelled.
     pub cancel_wait: Duration,
+    /// `key:<id>` of whoever cancelled the job, or asked for it; of a bulk cancel nobody knows.
+    pub cancelled_by: Option<String>,
 }
 
 /// What keeps a job from running, as lists show it; `None` when nothing does.
@@ -44,7 +46,7 @@ pub fn reasons(job: &JobRecord, place: Option<&PlaceFacts>, facts: &Facts) -> Ve
     match job.state {
         JobState::Scheduled | JobState::Queued => waiting(job, place, facts),
         JobState::Running => vec![running(job, facts)],
-        JobState::Succeeded | JobState::Failed | JobState::Cancelled => vec![finished(job)],
+        JobState::Succeeded | JobState::Failed | JobState::Cancelled => vec![finished(job, facts)],
     }
 }
 
@@ -65,6 +67,7 @@ fn waiting(job: &JobRecord, place: Option<&PlaceFacts>, facts: &Facts) -> Vec<Re
         reasons.extend(place.and_then(|place| at_place(job, place)));
         reasons.extend(limited(job, &facts.controls));
         reasons.extend(suspect(&facts.holds));
+        reasons.extend(busy(job, &facts.holds));
         reasons.extend(in_line(job, &facts.holds));
     }
     reasons.extend(deadline(job));
@@ -201,6 +204,30 @@ fn suspect(holds: &JobHolds) -> Option<ReasonView> {
     })
 }
 
+/// Every slot that the job could have is taken.
+fn busy(job: &JobRecord, holds: &JobHolds) -> Option<ReasonView> {
+    // Without any slot its sessions are the reason, and told.
+    if holds.slots == 0 || holds.free > 0 {
+        return None;
+    }
+    let (code, whose) = match job.session {
+        Some(session) => ("session_busy", format!("of the session {session}")),
+        None => ("pool_busy", format!("that workers hold of the pool {}", job.pool)),
+    };
+    let (slots, lane) = (holds.slots, &job.lane);
+    let message = match slots {
+        1 => format!("The one slot {whose} in the lane {lane} is taken: it runs when that job has ended."),
+        _ => {
+            format!("All {slots} slots {whose} in the lane {lane} are taken: it runs when one of those jobs has ended.")
+        }
+    };
+    Some(plain(
+        code,
+        message,
+        json!({ "lane": lane, "slots": slots, "jobs": holds.in_slots }),
+    ))
+}
+
 fn in_line(job: &JobRecord, holds: &JobHolds) -> Option<ReasonView> {
     if holds.ahead == 0 {
         return None;
@@ -211,11 +238,12 @@ fn in_line(job: &JobRecord, holds: &JobHolds) -> Option<ReasonView> {
     } else {
         holds.ahead.to_string()
     };
+    let jobs = if holds.ahead == 1 { "job" } else { "jobs" };
     let line = job.session.map_or_else(
         || format!("the pool {}", job.pool),
         |session| format!("the session {session}"),
     );
-    let message = format!("It waits in the line of {line} behind {ahead} other jobs.");
+    let message = format!("It waits in the line of {line} behind {ahead} other {jobs}.");
     let data = json!({ "ahead": holds.ahead.min(i64::from(MOST_AHEAD)), "at_least": counted_out, "lane": job.lane });
     Some(plain("in_line", message, data))
 }
@@ -231,7 +259,8 @@ fn deadline(job: &JobRecord) -> Option<ReasonView> {
 
 fn running(job: &JobRecord, facts: &Facts) -> ReasonView {
     let data = json!({ "worker": job.worker, "session": job.session, "started_at": job.started_at,
-        "attempt": job.attempt, "max_attempts": job.max_attempts, "cancel_requested_at": job.cancel_requested_at });
+        "attempt": job.attempt, "max_attempts": job.max_attempts, "cancel_requested_at": job.cancel_requested_at,
+        "cancelled_by": facts.cancelled_by });
     let Some(asked) = job.cancel_requested_at else {
         return plain("running", "It runs.".to_owned(), data);
     };
@@ -247,13 +276,18 @@ fn later(time: DateTime<Utc>, by: Duration) -> Option<DateTime<Utc>> {
     time.checked_add_signed(chrono::TimeDelta::from_std(by).ok()?)
 }
 
-fn finished(job: &JobRecord) -> ReasonView {
+fn finished(job: &JobRecord, facts: &Facts) -> ReasonView {
     let text = |key: &str| job.error.as_ref()?.get(key)?.as_str().map(str::to_owned);
     let (code, message) = match job.state {
         JobState::Succeeded => ("succeeded".to_owned(), "It has run, and succeeded.".to_owned()),
         JobState::Cancelled => {
             let said = text("message").map(|message| format!(" {message}")).unwrap_or_default();
-            ("cancelled".to_owned(), format!("It was cancelled.{said}"))
+            let by = facts
+                .cancelled_by
+                .as_ref()
+                .map(|by| format!(" by {by}"))
+                .unwrap_or_default();
+            ("cancelled".to_owned(), format!("It was cancelled{by}.{said}"))
         }
         _ => (
             text("code").unwrap_or_else(|| "failed".to_owned()),
@@ -261,7 +295,7 @@ fn finished(job: &JobRecord) -> ReasonView {
         ),
     };
     let data = json!({ "finished_at": job.finished_at, "worker": job.worker, "session": job.session,
-        "attempt": job.attempt, "error": job.error });
+        "attempt": job.attempt, "error": job.error, "cancelled_by": facts.cancelled_by });
     plain(&code, message, data)
 }
 
