@@ -5,10 +5,9 @@ CREATE TABLE schema_compatibility (
     migration bigint PRIMARY KEY,
     oldest_release bigint NOT NULL CHECK (oldest_release < migration)
 );
--- This one, and those that came with it in the same release: all of them expand.
+-- This one, and the one just before it, which came in the same release: both expand.
 INSERT INTO schema_compatibility (migration, oldest_release)
-SELECT migration, 20261120000015 FROM unnest(ARRAY[20261121000001, 20261121000002, 20261121000003, 20261121000004,
-    20261121000005, 20261121000090]) AS migration;
+VALUES (20261121000001, 20261120000015), (20261121000002, 20261120000015);
 
 -- What rate limits count the jobs of a schedule by; null: nothing. A worker of the release before makes such a job without it.
 ALTER TABLE schedules ADD COLUMN limit_key text CHECK (length(limit_key) BETWEEN 1 AND 128);

@@ -249,6 +249,49 @@ async fn why_names_the_jobs_that_have_the_slots() {
 }
 
 #[tokio::test]
+async fn why_names_what_nobody_set_and_how_a_job_ended() {
+    let api = TestApi::new().await;
+    api.session("alice", "ready").await;
+    let job = api.post_job(&with("session", json!("alice"))).await.json();
+    let path = format!("/v1/jobs/{}/why", id_of(&job));
+    let why = async || api.get(&path).await.json();
+    assert_eq!(codes(&why().await), ["no_worker"]);
+    api.execute("UPDATE sessions SET state = 'banned', state_reason = 'told by Telegram'")
+        .await;
+    let seen = why().await;
+    assert_eq!(codes(&seen), ["session_not_ready"]);
+    assert_eq!(
+        seen["reason"]["message"],
+        "The job's session is banned: told by Telegram."
+    );
+    api.execute("UPDATE jobs SET kind = 'dance', suspect = true").await;
+    api.execute(
+        "INSERT INTO jobs (id, kind, args, state, lane, pool, session_bound, rank, run_at, max_attempts, suspect, created_at)
+         VALUES (new_job_id(), 'join', '{}', 'running', 'bulk', 'default', false, 0, now(), 1, true, now())",
+    )
+    .await;
+    let seen = why().await;
+    assert_eq!(codes(&seen), ["unknown_kind", "suspect"]);
+    assert_eq!(seen["reasons"][0]["data"]["kind"], "dance");
+    api.execute("UPDATE jobs SET kind = 'join'").await;
+    api.execute("DELETE FROM sessions").await;
+    assert_eq!(codes(&why().await), ["session_gone", "suspect"]);
+
+    api.finish(id_of(&job)).await;
+    api.execute(
+        "UPDATE finished_jobs SET state = 'failed', result = NULL,
+            error = '{\"code\": \"chat_not_found\", \"message\": \"Nobody has this name.\", \"retryable\": false}'",
+    )
+    .await;
+    let seen = why().await;
+    assert_eq!(
+        (&seen["state"], codes(&seen)),
+        (&json!("failed"), vec!["chat_not_found"])
+    );
+    assert_eq!(seen["reason"]["message"], "Nobody has this name.");
+}
+
+#[tokio::test]
 async fn why_names_the_turn_of_a_job_in_its_keys_line() {
     let api = TestApi::new().await;
     let job = api.post_job(&with("limit_key", json!("campaign:spring"))).await.json();
