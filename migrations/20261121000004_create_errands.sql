@@ -61,3 +61,5 @@ CREATE TABLE errands (
 CREATE UNIQUE INDEX errands_live ON errands (session_id) WHERE state NOT IN ('done', 'failed');
 CREATE INDEX errands_session ON errands (session_id, created_at DESC);
 CREATE INDEX errands_ended ON errands (updated_at) WHERE state IN ('done', 'failed');
+
+INSERT INTO schema_compatibility (migration, oldest_release) VALUES (20261121000004, 20261120000015);
