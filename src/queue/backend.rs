@@ -1,7 +1,7 @@
 //! apalis' view of the queue: a `Backend` whose stream is a channel that the dispatcher feeds, and the worker around it.
 //!
-//! From the outside in: `parallelize` spawns each attempt; [`Conclude`] hands its outcome to the batcher and always answers
-//! `Ok`; the kind's timeout; apalis' tracing and catch-panic; [`Route`] calls the function.
+//! From the outside in: `parallelize` spawns each attempt and lets it go; [`Conclude`] hands its outcome to the batcher and
+//! always answers `Ok`; the kind's timeout; apalis' tracing and catch-panic; [`Route`] calls the function.
 
 use std::{
     convert::Infallible,
@@ -15,11 +15,11 @@ use apalis::{
 };
 use apalis_core::{
     backend::{Backend, BackendConfig, finalize::Ephemeral},
-    error::WorkerError,
+    error::{BoxDynError, WorkerError},
 };
 use futures::{
     FutureExt, TryStreamExt,
-    future::{BoxFuture, ready},
+    future::{BoxFuture, Ready, ready},
 };
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
@@ -35,10 +35,11 @@ use crate::{ids::WorkerId, store::claims::ClaimedJob};
 /// A claimed job on its way to apalis.
 #[derive(Clone)]
 pub struct Dispatched {
-    pub job: ClaimedJob,
+    pub job: Box<ClaimedJob>,
     pub session: Arc<HeldSession>,
     pub cancellation: CancellationToken,
-    pub in_use: TaskTrackerToken,
+    /// Taken by the layer that keeps it until the attempt's end is stored.
+    pub in_use: Option<TaskTrackerToken>,
 }
 
 /// The stream of claimed jobs. It ends when the dispatcher drops its end; then the worker runs out.
@@ -100,7 +101,17 @@ impl BackendConfig for ClaimedJobs {
     }
 }
 
-/// Runs claimed jobs until the stream ends and the last of them has ended.
+/// Spawns an attempt. Nobody waits for it: its end goes to the batcher, `Flights` counts those under way, and the worker would
+/// only be woken once more for every job.
+fn detached<F>(attempt: F) -> Ready<Result<Result<(), BoxDynError>, Infallible>>
+where
+    F: Future<Output = Result<(), BoxDynError>> + Send + 'static,
+{
+    tokio::spawn(attempt);
+    ready(Ok(Ok(())))
+}
+
+/// Starts claimed jobs until the stream ends.
 pub fn run(
     worker: WorkerId,
     jobs: ClaimedJobs,
@@ -122,7 +133,7 @@ pub fn run(
     };
     WorkerBuilder::new(worker.to_string().as_str())
         .backend(jobs)
-        .parallelize(tokio::spawn)
+        .parallelize(detached)
         .layer(conclude)
         .layer(timeout)
         .layer(

@@ -19,7 +19,8 @@ use super::{
     waker::Waker,
 };
 use crate::store::{
-    PgPool, StoreError, completions,
+    PgPool, StoreError,
+    completions::{self, Finish, GoBack},
     line::{Line, bounded},
 };
 
@@ -76,6 +77,33 @@ impl Endings {
     }
 }
 
+/// The ends of one batch, by the statement that stores them.
+#[derive(Default)]
+struct Ends {
+    finished: Vec<Finish>,
+    returned: Vec<GoBack>,
+}
+
+impl Ends {
+    fn of(ending: Ending) -> Self {
+        let mut ends = Self::default();
+        ends.add(ending);
+        ends
+    }
+
+    fn add(&mut self, ending: Ending) {
+        match ending {
+            Ending::Finish(end) => self.finished.push(end),
+            Ending::Back(end) => self.returned.push(end),
+        }
+    }
+
+    fn each(self) -> impl Iterator<Item = Ending> {
+        let finished = self.finished.into_iter().map(Ending::Finish);
+        finished.chain(self.returned.into_iter().map(Ending::Back))
+    }
+}
+
 /// The task that stores.
 pub struct Batcher {
     line: Line,
@@ -110,19 +138,23 @@ impl Batcher {
         let mut batch = Vec::with_capacity(BATCH);
         while self.queue.recv_many(&mut batch, BATCH).await > 0 {
             let count = batch.len();
-            let (endings, tokens): (Vec<Ending>, Vec<_>) =
-                batch.drain(..).map(|ended| (ended.ending, ended.in_use)).unzip();
-            self.store(endings).await;
+            let mut tokens = Vec::with_capacity(count);
+            let mut ends = Ends::default();
+            for ended in batch.drain(..) {
+                tokens.push(ended.in_use);
+                ends.add(ended.ending);
+            }
+            self.store(ends).await;
             drop(tokens);
             self.state.waiting.fetch_sub(count, Ordering::AcqRel);
             self.state.stored.notify_waiters();
         }
     }
 
-    async fn store(&mut self, endings: Vec<Ending>) {
+    async fn store(&mut self, ends: Ends) {
         let mut failures = 0;
         loop {
-            match self.try_store(&endings).await {
+            match self.try_store(&ends).await {
                 Ok(()) => {
                     self.outage.worked();
                     return;
@@ -132,7 +164,7 @@ impl Batcher {
                         error = &error as &dyn std::error::Error,
                         "the database refuses the end of an attempt"
                     );
-                    return self.store_one_by_one(endings).await;
+                    return self.store_one_by_one(ends).await;
                 }
                 Err(error) => {
                     self.line.hang_up();
@@ -144,13 +176,13 @@ impl Batcher {
     }
 
     /// Finds the end that spoils the batch, and fails its job instead.
-    async fn store_one_by_one(&mut self, endings: Vec<Ending>) {
-        for ending in endings {
-            let mut ending = ending;
+    async fn store_one_by_one(&mut self, ends: Ends) {
+        for ending in ends.each() {
+            let mut end = Ends::of(ending.clone());
             let mut failures = 0;
-            while let Err(error) = self.try_store(std::slice::from_ref(&ending)).await {
+            while let Err(error) = self.try_store(&end).await {
                 if refused(&error) {
-                    ending = endings::not_storable(&ending);
+                    end = Ends::of(endings::not_storable(&ending));
                 } else {
                     self.line.hang_up();
                 }
@@ -160,31 +192,26 @@ impl Batcher {
         }
     }
 
-    async fn try_store(&mut self, endings: &[Ending]) -> Result<(), StoreError> {
-        let (mut ended, mut returned) = (Vec::new(), Vec::new());
-        for ending in endings {
-            match ending {
-                Ending::Finish(end) => ended.push(end.clone()),
-                Ending::Back(end) => returned.push(end.clone()),
-            }
-        }
+    async fn try_store(&mut self, ends: &Ends) -> Result<(), StoreError> {
         let mut over = Vec::new();
-        if !ended.is_empty() {
+        if !ends.finished.is_empty() {
             let conn = self.line.open("finish").await?;
-            over = bounded("finish", completions::finish(conn, &ended)).await?;
+            over = bounded("finish", completions::finish(conn, &ends.finished)).await?;
         }
         let mut stored = over.len();
-        if !returned.is_empty() {
+        if !ends.returned.is_empty() {
             let conn = self.line.open("go_back").await?;
-            let back = bounded("go_back", completions::go_back(conn, &returned, self.ageing_step)).await?;
+            let back = completions::go_back(conn, &ends.returned, self.ageing_step);
+            let back = bounded("go_back", back).await?;
             stored += back.len();
             over.extend(back.iter().filter(|back| back.cancelled).map(|back| back.id));
             self.waker.scheduled();
         }
         self.waker.finished(&over);
-        if stored < endings.len() {
+        let handed_in = ends.finished.len() + ends.returned.len();
+        if stored < handed_in {
             // Rescued meanwhile, or stored before and only the answer was lost.
-            let stale = endings.len() - stored;
+            let stale = handed_in - stored;
             tracing::debug!(stale, "ends of attempts came too late and changed nothing");
         }
         Ok(())

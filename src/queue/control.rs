@@ -1,6 +1,6 @@
 //! What a dispatcher knows of pauses and limits. It is read before the first claim, after every notification of a change,
-//! when a pause ends by itself, and at least each second: so a claim needs no look at the pauses, and a limit costs nothing
-//! where there is none.
+//! when a pause ends by itself, and when a promotion, of which there is one a second at least, says that something was
+//! changed: so a claim needs no look at the pauses, and a limit costs nothing where there is none.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::store::{
     pauses::{self, Pause, PauseScope},
 };
 
-/// The longest a change stays unnoticed when its notification is lost.
-const LOOK_EVERY: Duration = Duration::from_millis(800);
+/// The longest a change stays unnoticed when its notification is lost: so often a promotion looks for one.
+pub const LOOK_EVERY: Duration = Duration::from_millis(900);
 
 /// The pauses and limits of a moment.
 #[derive(Debug, Default)]
@@ -24,12 +24,11 @@ pub struct Control {
 }
 
 impl Control {
-    /// Reads them, and says how long they may be believed.
-    pub async fn load(conn: &mut PgConnection) -> Result<(Self, Duration), StoreError> {
+    /// Reads them, and says how long until the first pause ends by itself.
+    pub async fn load(conn: &mut PgConnection) -> Result<(Self, Option<Duration>), StoreError> {
         let (pauses, ends_in) = pauses::active(conn).await?;
         let limits = limits::all(conn).await?;
-        let believed = ends_in.map_or(LOOK_EVERY, |ends_in| ends_in.min(LOOK_EVERY));
-        Ok((Self { pauses, limits }, believed))
+        Ok((Self { pauses, limits }, ends_in))
     }
 
     /// Whether nothing may be claimed for the session.

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use wireroom_jobs::{Lane, Outcome};
 
@@ -18,7 +21,7 @@ use super::{
     backend::Dispatched,
     backoff::Random,
     batcher::{Ended, Endings},
-    control::Control,
+    control::{Control, LOOK_EVERY},
     endings::{self, AttemptFacts},
     flights::Flights,
     outage::Outage,
@@ -63,6 +66,10 @@ pub struct Dispatcher {
     pub random: Arc<dyn Random>,
     /// Set when a claim's answer was lost: jobs may be ours without our knowing.
     pub in_doubt: Arc<AtomicBool>,
+    /// What the latest promotion said, for the rescue.
+    pub rescue_wanted: Arc<AtomicBool>,
+    /// Rung when a schedule is to be looked at.
+    pub ticks_due: Arc<Notify>,
     /// Nothing is claimed once this is cancelled.
     pub stop: CancellationToken,
 }
@@ -81,8 +88,11 @@ struct Memory {
     held_back: bool,
     failures: u32,
     control: Control,
-    /// Until then `control` may be believed.
-    control_until: Instant,
+    /// The version that the latest promotion saw, and the one that `control` is not older than.
+    control_version: Option<i64>,
+    control_known: Option<i64>,
+    /// When the first pause ends by itself.
+    pause_ends: Option<Instant>,
     poll_at: Instant,
     /// When a claim is tried again that limits kept short.
     again_at: Option<Instant>,
@@ -103,8 +113,10 @@ impl Dispatcher {
             held_back: false,
             failures: 0,
             control: Control::default(),
-            control_until: Instant::now(),
-            poll_at: Instant::now() + self.config.poll,
+            control_version: None,
+            control_known: None,
+            pause_ends: None,
+            poll_at: Instant::now() + self.poll(),
             again_at: None,
             again_in: LIMITED_AGAIN,
         };
@@ -117,6 +129,7 @@ impl Dispatcher {
                 Err(error) => {
                     self.line.hang_up();
                     self.in_doubt.store(true, Ordering::Release);
+                    self.rescue_wanted.store(true, Ordering::Release);
                     memory.promote = true;
                     tokio::select! {
                         () = self.outage.failed(&error, memory.failures) => {}
@@ -134,15 +147,28 @@ impl Dispatcher {
                 Ok(()) = changed.changed() => memory.held = self.held(),
                 () = until(memory.next_due) => memory.promote = true,
                 () = until(memory.again_at) => {}
-                () = until(Some(memory.control_until)) => {}
-                () = until(Some(memory.poll_at)) => {
-                    memory.poll_at = Instant::now() + self.config.poll;
+                () = until(memory.pause_ends) => {
+                    memory.pause_ends = None;
+                    memory.control_known = None;
                     memory.promote = true;
-                    memory.held = self.held();
                 }
+                () = until(Some(memory.poll_at)) => {}
+            }
+            // Not as one event among others: under load another one is always there.
+            if Instant::now() >= memory.poll_at {
+                memory.poll_at = Instant::now() + self.poll();
+                memory.promote = true;
+                memory.held = self.held();
             }
             memory.promote |= self.waker.take_scheduled();
         }
+        // From here on nobody looks whether it is wanted.
+        self.rescue_wanted.store(true, Ordering::Release);
+    }
+
+    /// How often what is due is looked for, and whether a pause or a limit was changed.
+    fn poll(&self) -> Duration {
+        self.config.poll.min(LOOK_EVERY)
     }
 
     fn held(&self) -> Vec<Arc<HeldSession>> {
@@ -150,12 +176,16 @@ impl Dispatcher {
     }
 
     async fn round(&mut self, memory: &mut Memory) -> Result<(), StoreError> {
-        self.learn_control(memory).await?;
         memory.again_at = None;
         if memory.promote {
             let promotion = self.promote().await?;
             memory.promote = promotion.next_in == Some(Duration::ZERO);
             memory.next_due = promotion.next_in.map(|next_in| Instant::now() + next_in);
+            memory.control_version = Some(promotion.control_version);
+            self.rescue_wanted.store(promotion.rescue_wanted, Ordering::Release);
+            if promotion.tick_in.is_some_and(|tick_in| tick_in < self.poll()) {
+                self.ticks_due.notify_one();
+            }
             if promotion.promoted > 0 {
                 // The sessions of these jobs may be held elsewhere.
                 self.waker.ready();
@@ -166,6 +196,7 @@ impl Dispatcher {
                 return Ok(());
             }
         }
+        self.learn_control(memory).await?;
         memory.hungry = false;
         let mut turn = 0;
         memory.held_back = false;
@@ -189,11 +220,17 @@ impl Dispatcher {
     /// Reads pauses and limits again when they changed, or may have.
     async fn learn_control(&mut self, memory: &mut Memory) -> Result<(), StoreError> {
         // Taken before the read: a change that comes during it is read again.
-        let changed = self.waker.take_control();
-        if changed || Instant::now() >= memory.control_until {
-            let (control, believed) = bounded("control", Control::load(self.line.open("control").await?)).await?;
+        if self.waker.take_control() {
+            memory.control_known = None;
+        }
+        let ended = memory.pause_ends.is_some_and(|ends| Instant::now() >= ends);
+        if ended || memory.control_known.is_none() || memory.control_known != memory.control_version {
+            // Unknown until it is read, whatever becomes of the reading.
+            memory.control_known = None;
+            let (control, ends_in) = bounded("control", Control::load(self.line.open("control").await?)).await?;
             memory.control = control;
-            memory.control_until = Instant::now() + believed;
+            memory.control_known = memory.control_version;
+            memory.pause_ends = ends_in.map(|ends_in| Instant::now() + ends_in);
         }
         Ok(())
     }
@@ -221,8 +258,11 @@ impl Dispatcher {
             take_suspect: !self.flights.has_suspect(),
             control: &memory.control,
         };
-        let taken = |session, lane| self.flights.taken(session, lane);
-        let Some(plan) = plan::plan(&room, &memory.lanes, turn, taken) else {
+        let plan = {
+            let taken = self.flights.taken();
+            plan::plan(&room, &memory.lanes, turn, |session, lane| taken.of(session, lane))
+        };
+        let Some(plan) = plan else {
             memory.hungry |= !memory.held.is_empty();
             return Ok(None);
         };
@@ -269,7 +309,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn dispatch(&self, claimed: Vec<ClaimedJob>, held: &[Arc<HeldSession>]) {
+    fn dispatch(&self, claimed: impl IntoIterator<Item = Box<ClaimedJob>>, held: &[Arc<HeldSession>]) {
         let sessions: HashMap<SessionId, &Arc<HeldSession>> = held.iter().map(|held| (held.id, held)).collect();
         for job in claimed {
             match sessions.get(&job.session) {
@@ -279,12 +319,12 @@ impl Dispatcher {
         }
     }
 
-    fn launch(&self, job: ClaimedJob, session: &Arc<HeldSession>) {
+    fn launch(&self, job: Box<ClaimedJob>, session: &Arc<HeldSession>) {
         let cancellation = session.lost.child_token();
         self.flights.begin(&job, cancellation.clone());
         let key = (job.id, job.fence);
         let dispatched = Dispatched {
-            in_use: session.in_use.token(),
+            in_use: Some(session.in_use.token()),
             session: session.clone(),
             cancellation,
             job,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,11 +26,44 @@ struct Flight {
     cancellation: CancellationToken,
 }
 
+/// Ids are ours and random already: to mix them as if a stranger had chosen them costs more than the look-up.
+type ById = BuildHasherDefault<IdHasher>;
+
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        // An odd number without a pattern: the map takes its bits from both ends.
+        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_i64(&mut self, word: i64) {
+        self.write_u64(word.cast_unsigned());
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+}
+
 #[derive(Default)]
 struct Inner {
-    attempts: HashMap<AttemptKey, Flight>,
+    attempts: HashMap<AttemptKey, Flight, ById>,
     /// By session: slots taken per lane, in the order of [`Lane::ALL`].
-    taken: HashMap<SessionId, [i32; 3]>,
+    taken: HashMap<SessionId, [i32; 3], ById>,
     suspects: usize,
     /// Started, and not yet written to the job's row.
     started: Vec<AttemptKey>,
@@ -83,9 +117,12 @@ impl Flights {
                 inner.taken.remove(&flight.session);
             }
         }
+        let none_left = inner.attempts.is_empty();
         drop(inner);
         self.freed.notify_one();
-        self.ended.notify_waiters();
+        if none_left {
+            self.ended.notify_waiters();
+        }
     }
 
     /// Resolves when a slot came free since the last time.
@@ -111,10 +148,9 @@ impl Flights {
         self.start_seen.notify_one();
     }
 
-    /// Slots taken of a session.
-    pub fn taken(&self, session: SessionId, lane: Lane) -> i32 {
-        let inner = self.lock();
-        inner.taken.get(&session).map_or(0, |taken| taken[lane_index(lane)])
+    /// The slots that are taken, for one look at many sessions; nothing begins or ends while it is held.
+    pub fn taken(&self) -> Taken<'_> {
+        Taken(self.lock())
     }
 
     /// Whether a job runs that an earlier worker died under.
@@ -171,6 +207,17 @@ impl Flights {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing that panics runs under the lock, and counts are never left half changed.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Flights::taken`].
+pub struct Taken<'a>(MutexGuard<'a, Inner>);
+
+impl Taken<'_> {
+    /// Slots taken of a session.
+    pub fn of(&self, session: SessionId, lane: Lane) -> i32 {
+        let taken = self.0.taken.get(&session);
+        taken.map_or(0, |taken| taken[lane_index(lane)])
     }
 }
 

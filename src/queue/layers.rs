@@ -31,13 +31,16 @@ use crate::store::{
 #[error("the function panicked")]
 pub struct FunctionPanicked;
 
-/// Makes [`Conclude`].
-#[derive(Clone)]
-pub struct ConcludeLayer {
+/// Makes [`Conclude`]. Shared: each attempt keeps it to its end.
+pub struct Conclusion {
     pub endings: Endings,
     pub flights: Arc<Flights>,
     pub random: Arc<dyn Random>,
 }
+
+/// [`Conclusion`] as a layer.
+#[derive(Clone)]
+pub struct ConcludeLayer(pub Arc<Conclusion>);
 
 impl<S> Layer<S> for ConcludeLayer {
     type Service = Conclude<S>;
@@ -45,7 +48,7 @@ impl<S> Layer<S> for ConcludeLayer {
     fn layer(&self, inner: S) -> Conclude<S> {
         Conclude {
             inner,
-            parts: self.clone(),
+            parts: self.0.clone(),
         }
     }
 }
@@ -54,7 +57,7 @@ impl<S> Layer<S> for ConcludeLayer {
 /// the job's affair, not the worker's.
 pub struct Conclude<S> {
     inner: S,
-    parts: ConcludeLayer,
+    parts: Arc<Conclusion>,
 }
 
 impl<S> Service<Task<Dispatched>> for Conclude<S>
@@ -70,7 +73,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, task: Task<Dispatched>) -> Self::Future {
+    fn call(&mut self, mut task: Task<Dispatched>) -> Self::Future {
+        let in_use = task.args.in_use.take();
         let job = &task.args.job;
         let facts = AttemptFacts {
             id: job.id,
@@ -79,7 +83,6 @@ where
             attempt: job.attempt,
             max_attempts: job.max_attempts,
         };
-        let in_use = task.args.in_use.clone();
         let cancellation = task.args.cancellation.clone();
         let parts = self.parts.clone();
         let attempt = self.inner.call(task);
@@ -96,10 +99,7 @@ where
             });
             log_outcome(facts, &outcome);
             let ending = endings::of(facts, outcome, cancellation.is_cancelled(), parts.random.as_ref());
-            parts.endings.push(Ended {
-                ending,
-                in_use: Some(in_use),
-            });
+            parts.endings.push(Ended { ending, in_use });
             parts.flights.end((facts.id, facts.fence));
             Ok(())
         })
@@ -173,9 +173,8 @@ where
     }
 }
 
-/// The innermost service: notes the start and calls the function.
-#[derive(Clone)]
-pub struct Route {
+/// What it takes to call a function.
+pub struct Caller {
     pub pool: PgPool,
     pub runner: Arc<dyn Runner>,
     pub flights: Arc<Flights>,
@@ -183,6 +182,10 @@ pub struct Route {
     /// How long a function that was asked to stop has for it.
     pub grace: Duration,
 }
+
+/// The innermost service: notes the start and calls the function.
+#[derive(Clone)]
+pub struct Route(pub Arc<Caller>);
 
 impl Service<Task<Dispatched>> for Route {
     type Response = Outcome;
@@ -194,13 +197,13 @@ impl Service<Task<Dispatched>> for Route {
     }
 
     fn call(&mut self, task: Task<Dispatched>) -> Self::Future {
-        let route = self.clone();
-        Box::pin(async move { Ok(route.attempt(task.args).await) })
+        let caller = self.0.clone();
+        Box::pin(async move { Ok(caller.attempt(task.args).await) })
     }
 }
 
-impl Route {
-    async fn attempt(self, dispatched: Dispatched) -> Outcome {
+impl Caller {
+    async fn attempt(&self, dispatched: Dispatched) -> Outcome {
         let Dispatched {
             job,
             session,
@@ -224,6 +227,8 @@ impl Route {
             cancellation,
         });
         tokio::select! {
+            // Most functions end, or wait for Telegram, before anybody asks them to stop.
+            biased;
             outcome = attempt => outcome,
             () = async { stopped.cancelled().await; tokio::time::sleep(self.grace).await } => {
                 tracing::warn!("the function did not stop when it was asked to, and was dropped");

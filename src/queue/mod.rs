@@ -27,7 +27,10 @@ use std::{
 
 pub use backoff::{Random, SystemRandom};
 pub use ports::{Attempt, ClaimedJob, HeldSession, Runner, Sessions, Slots, decode_args};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 pub use waker::{FinishedWatch, Waker};
 use wireroom_jobs::{JobKind, Lane};
@@ -38,7 +41,7 @@ use self::{
     cron::Ticker,
     dispatcher::Dispatcher,
     flights::Flights,
-    layers::{AttemptTimeoutLayer, ConcludeLayer, Route},
+    layers::{AttemptTimeoutLayer, Caller, ConcludeLayer, Conclusion, Route},
     upkeep::{DAYS_AHEAD, Upkeep},
 };
 use crate::{
@@ -86,6 +89,8 @@ impl Queue {
         let (state, state_seen) = watch::channel(WorkerState::Running);
         let flights = Arc::new(Flights::default());
         let in_doubt = Arc::new(AtomicBool::new(false));
+        let rescue_wanted = Arc::new(AtomicBool::new(true));
+        let ticks_due = Arc::new(Notify::new());
         let mut upkeep = Upkeep {
             pool: pool.clone(),
             config: deps.config.clone(),
@@ -95,6 +100,7 @@ impl Queue {
             waker: deps.waker.clone(),
             outage: deps.waker.outage(),
             in_doubt: in_doubt.clone(),
+            rescue_wanted: rescue_wanted.clone(),
         };
         upkeep.beat().await?;
 
@@ -112,6 +118,7 @@ impl Queue {
         let ticker = Ticker {
             pool: pool.clone(),
             poll: deps.config.poll,
+            due: ticks_due.clone(),
             ageing_step: deps.config.ageing_step,
             waker: deps.waker.clone(),
             outage: deps.waker.outage(),
@@ -122,18 +129,18 @@ impl Queue {
         spawn(Box::pin(batcher.run()));
 
         let (jobs, claimed) = tokio::sync::mpsc::unbounded_channel();
-        let conclude = ConcludeLayer {
+        let conclude = ConcludeLayer(Arc::new(Conclusion {
             endings: endings.clone(),
             flights: flights.clone(),
             random: deps.random.clone(),
-        };
-        let route = Route {
+        }));
+        let route = Route(Arc::new(Caller {
             pool: pool.clone(),
             runner: deps.runner,
             flights: flights.clone(),
             outage: deps.waker.outage(),
             grace: deps.config.shutdown_hard,
-        };
+        }));
         let timeout = AttemptTimeoutLayer { limit: attempt_timeout };
         let apalis = backend::run(deps.worker.id, ClaimedJobs::new(claimed), conclude, timeout, route);
         let apalis = tokio::spawn(async move {
@@ -156,6 +163,8 @@ impl Queue {
             waker: deps.waker,
             random: deps.random,
             in_doubt,
+            rescue_wanted,
+            ticks_due,
             stop: claims.clone(),
         };
         // It ends by its own stop, between two statements: never in the middle of a claim.

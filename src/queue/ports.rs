@@ -56,7 +56,7 @@ pub trait Sessions: Send + Sync + 'static {
 /// One attempt of one job, on its way to the function.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    pub job: ClaimedJob,
+    pub job: Box<ClaimedJob>,
     pub session: Arc<HeldSession>,
     /// Cancelled when the job is cancelled or taken away, the session is lost, or the process shuts down hard. A function
     /// that does not stop within the hard shutdown's time is dropped.
@@ -72,7 +72,8 @@ pub trait Runner: Send + Sync + 'static {
 /// The args of a claimed job, or the error its job fails with: `args_invalid`, with the field's path.
 pub fn decode_args(job: &ClaimedJob) -> Result<JobArgs, JobError> {
     let mut track = serde_path_to_error::Track::new();
-    let source = serde_path_to_error::Deserializer::new(&job.args, &mut track);
+    let mut text = serde_json::Deserializer::from_str(job.args.get());
+    let source = serde_path_to_error::Deserializer::new(&mut text, &mut track);
     JobArgs::deserialize(job.kind, source).map_err(|_| {
         // serde's message may quote the value, and args may hold a message's text.
         let path = track.path();
@@ -88,19 +89,18 @@ pub fn decode_args(job: &ClaimedJob) -> Result<JobArgs, JobError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::{Value, json, value::to_raw_value};
     use wireroom_jobs::JobKind;
 
     use super::*;
     use crate::ids::JobId;
 
-    fn claimed(args: Value) -> ClaimedJob {
+    fn claimed(args: &Value) -> ClaimedJob {
         ClaimedJob {
             id: JobId::generate(),
             kind: JobKind::Join,
-            args,
+            args: to_raw_value(args).expect("JSON"),
             lane: Lane::Bulk,
-            pool: "default".to_owned(),
             session: SessionId::generate(),
             session_fence: 1,
             attempt: 1,
@@ -114,14 +114,14 @@ mod tests {
 
     #[test]
     fn args_that_do_not_decode_fail_without_being_shown() {
-        assert!(decode_args(&claimed(json!({"chat": "@name"}))).is_ok());
-        let error = decode_args(&claimed(json!({"chat": ["secret"]}))).expect_err("a list is no chat");
+        assert!(decode_args(&claimed(&json!({"chat": "@name"}))).is_ok());
+        let error = decode_args(&claimed(&json!({"chat": ["secret"]}))).expect_err("a list is no chat");
         assert_eq!((error.code.as_str(), error.retryable), ("args_invalid", false));
         assert!(
             error.message.contains("args.chat") && !error.message.contains("secret"),
             "{error}"
         );
-        let error = decode_args(&claimed(json!({"chat": "@name", "sms": "secret"}))).expect_err("one field too many");
+        let error = decode_args(&claimed(&json!({"chat": "@name", "sms": "secret"}))).expect_err("one field too many");
         assert!(!error.message.contains("secret"), "{error}");
     }
 }

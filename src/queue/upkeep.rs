@@ -51,6 +51,8 @@ pub struct Upkeep {
     pub waker: Waker,
     pub outage: Outage,
     pub in_doubt: Arc<AtomicBool>,
+    /// What the last promotion said: in an idle queue nobody can be rescued, and nothing is asked.
+    pub rescue_wanted: Arc<AtomicBool>,
 }
 
 impl Upkeep {
@@ -153,6 +155,9 @@ impl Upkeep {
 
     /// One pass; tells whether a batch was full, so that there may be more.
     async fn rescue(&self) -> Result<bool, StoreError> {
+        if !self.rescue_wanted.load(Ordering::Acquire) {
+            return Ok(false);
+        }
         let mut line = Line::new(self.pool.clone());
         self.rescue_over(&mut line).await.inspect_err(|_| line.hang_up())
     }
@@ -164,9 +169,6 @@ impl Upkeep {
             batch: BATCH,
         };
         let conn = line.open("rescue_orphans").await?;
-        if !bounded("rescue_is_wanted", rescue::is_wanted(conn)).await? {
-            return Ok(false);
-        }
         let mut orphans = bounded("rescue_orphans", rescue::rescue_orphans(conn, limits)).await?;
         if self.in_doubt.load(Ordering::Acquire) {
             let known = self.flights.keys();

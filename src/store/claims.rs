@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
-use sqlx::PgConnection;
+use serde_json::value::RawValue;
+use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 use wireroom_jobs::{JobKind, Lane};
 
@@ -20,11 +20,21 @@ pub struct Promotion {
     pub next_in: Option<Duration>,
     /// Whether any job is `queued` now, wherever it may run.
     pub any_ready: bool,
+    /// Another number means that pauses or limits were changed.
+    pub control_version: i64,
+    /// How long until the next tick of a schedule is due; zero also while ticks wait for jobs to finish.
+    pub tick_in: Option<Duration>,
+    /// Whether there is any job that [`rescue`](super::rescue) could be about: one that runs, has a deadline, or waits for a
+    /// session.
+    pub rescue_wanted: bool,
 }
 
 /// Moves due jobs from `scheduled` to `queued`, at most `limit`, and tells when the next one is due. Jobs that another
 /// process promotes at the same moment are left to it.
+///
+/// It is all that an idle process asks each second: so it also tells whether anything else is to be done.
 pub async fn promote(conn: &mut PgConnection, limit: i64) -> Result<Promotion, StoreError> {
+    let known: Vec<&str> = JobKind::ALL.iter().map(|kind| kind.as_str()).collect();
     let row = sqlx::query!(
         r#"-- promote
         WITH due AS MATERIALIZED (
@@ -38,8 +48,16 @@ pub async fn promote(conn: &mut PgConnection, limit: i64) -> Result<Promotion, S
             EXISTS (SELECT FROM promoted) OR EXISTS (SELECT FROM jobs WHERE state = 'queued' AND session_id IS NOT NULL)
                 OR EXISTS (SELECT FROM jobs WHERE state = 'queued' AND session_id IS NULL) AS "any_ready!",
             (SELECT (extract(epoch FROM run_at - wireroom_now()) * 1000000)::bigint FROM jobs
-                WHERE state = 'scheduled' AND run_at > (SELECT wireroom_now()) ORDER BY run_at LIMIT 1) AS next_in"#,
-        limit
+                WHERE state = 'scheduled' AND run_at > (SELECT wireroom_now()) ORDER BY run_at LIMIT 1) AS next_in,
+            (SELECT version FROM control_version) AS "control_version!",
+            (SELECT (extract(epoch FROM min(next_due_at) - wireroom_now()) * 1000000)::bigint FROM schedules
+                WHERE next_due_at IS NOT NULL AND kind = ANY ($2)) AS tick_in,
+            EXISTS (SELECT FROM schedule_ticks WHERE outcome = 'waiting') AS "ticks_wait!",
+            EXISTS (SELECT FROM jobs WHERE state = 'running')
+                OR EXISTS (SELECT FROM jobs WHERE deadline IS NOT NULL AND state <> 'running')
+                OR EXISTS (SELECT FROM jobs WHERE session_id IS NOT NULL AND state <> 'running') AS "rescue_wanted!""#,
+        limit,
+        &known as &[&str],
     )
     .fetch_one(conn)
     .await
@@ -47,9 +65,21 @@ pub async fn promote(conn: &mut PgConnection, limit: i64) -> Result<Promotion, S
     let next_in = if row.more { Some(0) } else { row.next_in };
     Ok(Promotion {
         promoted: row.promoted,
-        next_in: next_in.map(|micros| Duration::from_micros(micros.try_into().unwrap_or(0))),
+        next_in: next_in.map(from_micros),
         any_ready: row.any_ready,
+        control_version: row.control_version,
+        tick_in: if row.ticks_wait {
+            Some(Duration::ZERO)
+        } else {
+            row.tick_in.map(from_micros)
+        },
+        rescue_wanted: row.rescue_wanted,
     })
+}
+
+/// A time that has passed is none.
+fn from_micros(micros: i64) -> Duration {
+    Duration::from_micros(micros.try_into().unwrap_or(0))
 }
 
 /// A held session with room in one lane.
@@ -85,14 +115,14 @@ pub struct ClaimRequest {
     pub take_suspect: bool,
 }
 
-/// A job that is this worker's now.
+/// A job that is this worker's now. It is passed on boxed: it is large, and goes through many hands.
 #[derive(Debug, Clone)]
 pub struct ClaimedJob {
     pub id: JobId,
     pub kind: JobKind,
-    pub args: Value,
+    /// As they are stored; the function's own type is read from them, and nothing in between.
+    pub args: Box<RawValue>,
     pub lane: Lane,
-    pub pool: String,
     pub session: SessionId,
     /// The fence of the session's lease at the claim.
     pub session_fence: i64,
@@ -110,8 +140,11 @@ pub struct ClaimedJob {
 /// Claims ready jobs for all of a worker's sessions, each at most its free slots: its own jobs and its pool's, by rank
 /// and id. A session whose lease is not this worker's any more, or has expired, gets none. Kinds that this version does
 /// not know are left alone.
+// The parts that ask for single kinds say `state IS NOT DISTINCT FROM 'queued'`, as the indexes by kind do and no other: by `=`
+// the planner, while it believes that hardly any job is ready, would take any index of ready jobs, and read past a backlog of
+// other kinds.
 #[expect(clippy::too_many_lines, reason = "one statement, whose parts make no sense apart")]
-pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Vec<ClaimedJob>, StoreError> {
+pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Vec<Box<ClaimedJob>>, StoreError> {
     let members = MemberColumns::of(&request.members);
     let groups = GroupColumns::of(&request.groups);
     let known: Vec<&str> = JobKind::ALL.iter().map(|kind| kind.as_str()).collect();
@@ -131,17 +164,17 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
         ), kinds AS MATERIALIZED (
             SELECT k.grp, k.kind FROM unnest($10::int[], $11::text[]) AS k (grp, kind)
         ), candidates AS MATERIALIZED (
-            SELECT m.grp, m.session_id, m.fence, c.id, c.rank, c.suspect
+            SELECT m.grp, m.session_id, m.fence, c.at, c.id, c.rank, c.suspect
             FROM members m JOIN groups g ON g.grp = m.grp AND NOT g.by_kind CROSS JOIN LATERAL (
-                SELECT j.id, j.rank, j.suspect FROM jobs j
+                SELECT j.ctid AS at, j.id, j.rank, j.suspect FROM jobs j
                 WHERE j.state = 'queued' AND j.session_id = m.session_id AND j.lane = g.lane AND j.kind = ANY ($12)
                     AND ($13 OR NOT j.suspect) AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                 ORDER BY j.rank, j.id LIMIT m.free FOR UPDATE SKIP LOCKED
             ) c
             UNION ALL
-            SELECT g.grp, NULL, NULL, c.id, c.rank, c.suspect
+            SELECT g.grp, NULL, NULL, c.at, c.id, c.rank, c.suspect
             FROM groups g CROSS JOIN LATERAL (
-                SELECT j.id, j.rank, j.suspect FROM jobs j
+                SELECT j.ctid AS at, j.id, j.rank, j.suspect FROM jobs j
                 WHERE j.state = 'queued' AND j.session_id IS NULL AND j.pool = g.pool AND j.lane = g.lane
                     AND j.kind = ANY ($12) AND ($13 OR NOT j.suspect)
                     AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
@@ -149,35 +182,40 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
             ) c
             WHERE NOT g.by_kind
             UNION ALL
-            SELECT m.grp, m.session_id, m.fence, c.id, c.rank, c.suspect
+            SELECT m.grp, m.session_id, m.fence, c.at, c.id, c.rank, c.suspect
             FROM members m JOIN groups g ON g.grp = m.grp AND g.by_kind CROSS JOIN LATERAL (
-                SELECT e.id, e.rank, e.suspect FROM kinds k CROSS JOIN LATERAL (
-                    SELECT j.id, j.rank, j.suspect FROM jobs j
-                    WHERE j.state = 'queued' AND j.session_id = m.session_id
-                        AND j.lane || '/' || j.kind = g.lane || '/' || k.kind AND ($13 OR NOT j.suspect) AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
+                SELECT e.* FROM kinds k CROSS JOIN LATERAL (
+                    SELECT j.ctid AS at, j.id, j.rank, j.suspect FROM jobs j
+                    WHERE j.state IS NOT DISTINCT FROM 'queued' AND j.session_id = m.session_id
+                        AND j.lane || '/' || j.kind = g.lane || '/' || k.kind AND ($13 OR NOT j.suspect)
+                        AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                     ORDER BY j.rank, j.id LIMIT m.free FOR UPDATE SKIP LOCKED
                 ) e
                 WHERE k.grp = m.grp ORDER BY e.rank, e.id LIMIT m.free
             ) c
             UNION ALL
-            SELECT g.grp, NULL, NULL, c.id, c.rank, c.suspect
+            SELECT g.grp, NULL, NULL, c.at, c.id, c.rank, c.suspect
             FROM groups g JOIN kinds k ON k.grp = g.grp CROSS JOIN LATERAL (
-                SELECT j.id, j.rank, j.suspect FROM jobs j
-                WHERE j.state = 'queued' AND j.session_id IS NULL AND j.pool = g.pool
+                SELECT j.ctid AS at, j.id, j.rank, j.suspect FROM jobs j
+                WHERE j.state IS NOT DISTINCT FROM 'queued' AND j.session_id IS NULL AND j.pool = g.pool
                     AND j.lane || '/' || j.kind = g.lane || '/' || k.kind AND ($13 OR NOT j.suspect)
                     AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                 ORDER BY j.rank, j.id LIMIT g.free FOR UPDATE SKIP LOCKED
             ) c
             WHERE g.by_kind
+        ), contested AS MATERIALIZED (
+            -- Sessions' own jobs never compete: each session asked for no more than its slots. So, most often, nothing is left
+            -- to be chosen.
+            SELECT EXISTS (SELECT FROM candidates WHERE session_id IS NULL OR suspect) AS yes
         ), chosen AS MATERIALIZED (
-            SELECT o.grp, o.session_id, o.fence, o.id, o.rank FROM (
+            SELECT o.grp, o.session_id, o.fence, o.at, o.id, o.rank FROM (
                 SELECT c.*, row_number() OVER (PARTITION BY c.grp ORDER BY c.rank, c.id) AS place,
                     CASE WHEN c.suspect THEN row_number() OVER (PARTITION BY c.suspect ORDER BY c.rank, c.id) END AS suspects
-                FROM candidates c
+                FROM candidates c WHERE (SELECT yes FROM contested)
             ) o JOIN groups g ON g.grp = o.grp
             WHERE o.place <= g.free AND coalesce(o.suspects, 1) = 1
         ), pooled AS MATERIALIZED (
-            SELECT grp, id, row_number() OVER (PARTITION BY grp ORDER BY rank, id) AS place
+            SELECT grp, at, row_number() OVER (PARTITION BY grp ORDER BY rank, id) AS place
             FROM chosen WHERE session_id IS NULL
         ), room AS (
             SELECT grp, session_id, max(fence) AS fence, max(nth) AS nth, max(free) AS free, sum(own)::int AS own
@@ -193,17 +231,21 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
             FROM room r CROSS JOIN LATERAL generate_series(r.own + 1,
                 least(r.free, r.own + (SELECT count(*) FROM pooled))) AS n
             GROUP BY r.grp
-        ), assigned AS MATERIALIZED (
-            SELECT id, session_id, fence FROM chosen WHERE session_id IS NOT NULL
+        ), assigned AS (
+            SELECT at, session_id, fence FROM candidates WHERE NOT (SELECT yes FROM contested)
             UNION ALL
-            SELECT p.id, s.sessions[p.place], s.fences[p.place] FROM pooled p JOIN slots s ON s.grp = p.grp
+            SELECT at, session_id, fence FROM chosen WHERE session_id IS NOT NULL
+            UNION ALL
+            SELECT p.at, s.sessions[p.place], s.fences[p.place] FROM pooled p JOIN slots s ON s.grp = p.grp
             WHERE s.sessions[p.place] IS NOT NULL
         )
         UPDATE jobs j SET state = 'running', worker_id = $5, session_id = a.session_id, session_fence = a.fence,
             fence = j.fence + 1, attempt = j.attempt + 1, claimed_at = (SELECT t FROM clock), started_at = NULL,
             wait_reason = NULL
-        FROM assigned a WHERE j.id = a.id
-        RETURNING j.id, j.kind, j.args, j.lane, j.pool, j.session_id AS "session_id!", j.session_fence AS "session_fence!",
+        -- The rows are locked, so they are where they were found. One that was changed since this statement began lies
+        -- elsewhere, and is found by the claim that its change rings for.
+        FROM assigned a WHERE j.ctid = a.at
+        RETURNING j.id, j.kind, j.args AS "args: Json<Box<RawValue>>", j.lane, j.session_id AS "session_id!", j.session_fence AS "session_fence!",
             j.attempt, j.max_attempts, j.fence, j.created_at, j.deadline, j.suspect, j.rank"#,
         &members.sessions,
         &members.fences,
@@ -222,15 +264,14 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
     .fetch_all(conn)
     .await
     .map_err(failed("claim"))?;
-    let mut claimed: Vec<(i64, ClaimedJob)> = rows
+    let mut claimed: Vec<(i64, Box<ClaimedJob>)> = rows
         .into_iter()
         .map(|row| {
-            let job = ClaimedJob {
+            let job = Box::new(ClaimedJob {
                 id: JobId(row.id),
                 kind: known_kind(&row.kind)?,
-                args: row.args,
+                args: row.args.0,
                 lane: known_lane(&row.lane)?,
-                pool: row.pool,
                 session: SessionId(row.session_id),
                 session_fence: row.session_fence,
                 attempt: row.attempt,
@@ -239,7 +280,7 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
                 created_at: row.created_at,
                 deadline: row.deadline,
                 suspect: row.suspect,
-            };
+            });
             Ok((row.rank, job))
         })
         .collect::<Result<_, StoreError>>()?;
@@ -334,12 +375,40 @@ pub async fn start(conn: &mut PgConnection, attempts: &[(JobId, i64)]) -> Result
     Ok(started.into_iter().map(JobId).collect())
 }
 
-/// Ready jobs of kinds that this version does not know, by kind: they wait for a worker that does.
+/// Ready jobs of kinds that this version does not know, by kind: they wait for a worker that does. Of one kind, up to 1,000
+/// are counted for each session and each pool, so that a backlog is never read.
 pub async fn unknown_kinds(conn: &mut PgConnection) -> Result<Vec<(String, i64)>, StoreError> {
     let known: Vec<&str> = JobKind::ALL.iter().map(|kind| kind.as_str()).collect();
     let rows = sqlx::query!(
         r#"-- unknown_kinds
-        SELECT kind, count(*) AS "jobs!" FROM jobs WHERE state = 'queued' AND kind <> ALL ($1) GROUP BY kind ORDER BY kind"#,
+        WITH RECURSIVE pinned AS (
+            -- From one kind of a session to the next over the index.
+            (SELECT session_id, lane || '/' || kind AS lane_kind, kind FROM jobs
+            WHERE state IS NOT DISTINCT FROM 'queued' AND session_id IS NOT NULL ORDER BY session_id, lane || '/' || kind LIMIT 1)
+            UNION ALL
+            SELECT n.session_id, n.lane_kind, n.kind FROM pinned p CROSS JOIN LATERAL (
+                SELECT session_id, lane || '/' || kind AS lane_kind, kind FROM jobs
+                WHERE state IS NOT DISTINCT FROM 'queued' AND session_id IS NOT NULL
+                    AND (session_id, lane || '/' || kind) > (p.session_id, p.lane_kind)
+                ORDER BY session_id, lane || '/' || kind LIMIT 1) n
+        ), pooled AS (
+            (SELECT pool, lane || '/' || kind AS lane_kind, kind FROM jobs
+            WHERE state IS NOT DISTINCT FROM 'queued' AND session_id IS NULL ORDER BY pool, lane || '/' || kind LIMIT 1)
+            UNION ALL
+            SELECT n.pool, n.lane_kind, n.kind FROM pooled p CROSS JOIN LATERAL (
+                SELECT pool, lane || '/' || kind AS lane_kind, kind FROM jobs
+                WHERE state IS NOT DISTINCT FROM 'queued' AND session_id IS NULL AND (pool, lane || '/' || kind) > (p.pool, p.lane_kind)
+                ORDER BY pool, lane || '/' || kind LIMIT 1) n
+        ), counted AS (
+            SELECT p.kind, (SELECT count(*) FROM (SELECT FROM jobs j WHERE j.state IS NOT DISTINCT FROM 'queued' AND j.session_id = p.session_id
+                AND j.lane || '/' || j.kind = p.lane_kind LIMIT 1000) c) AS jobs
+            FROM pinned p WHERE p.kind <> ALL ($1)
+            UNION ALL
+            SELECT p.kind, (SELECT count(*) FROM (SELECT FROM jobs j WHERE j.state IS NOT DISTINCT FROM 'queued' AND j.session_id IS NULL
+                AND j.pool = p.pool AND j.lane || '/' || j.kind = p.lane_kind LIMIT 1000) c)
+            FROM pooled p WHERE p.kind <> ALL ($1)
+        )
+        SELECT kind AS "kind!", sum(jobs)::bigint AS "jobs!" FROM counted GROUP BY kind ORDER BY kind"#,
         &known as &[&str]
     )
     .fetch_all(conn)

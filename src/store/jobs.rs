@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use wireroom_jobs::JobKind;
 
-use super::{StoreError, batches, failed};
+use super::{StoreError, batches, begin, failed};
 use crate::ids::{BatchId, JobId, SessionId};
 
 /// A job about to be stored.
@@ -116,35 +116,51 @@ pub async fn enqueue_in(
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
+    if jobs.iter().all(|job| job.limit_key.is_none()) {
+        return insert(conn, batch, jobs, ageing_step).await;
+    }
+    let mut transaction = begin(conn, "enqueue").await?;
+    let ids = insert(&mut transaction, batch, jobs, ageing_step).await?;
+    note_limit_keys(&mut transaction, jobs).await?;
+    transaction.commit().await.map_err(failed("enqueue"))?;
+    Ok(ids)
+}
+
+/// The statement of [`enqueue_in`].
+async fn insert(
+    conn: &mut PgConnection,
+    batch: Option<BatchId>,
+    jobs: &[NewJob],
+    ageing_step: Duration,
+) -> Result<Vec<JobId>, EnqueueError> {
     let columns = Columns::of(jobs);
     let stored = sqlx::query!(
         r#"-- enqueue
-        WITH input AS MATERIALIZED (
-            SELECT n.*, coalesce(n.pool, s.pool, 'default') AS in_pool,
-                p.name IS NOT NULL AND (n.session_id IS NULL OR s.id IS NOT NULL) AS valid
+        WITH clock AS MATERIALIZED (
+            SELECT t, (extract(epoch FROM t) * 1000000)::bigint AS micros FROM (SELECT wireroom_now() AS t OFFSET 0) n
+        ), input AS MATERIALIZED (
+            -- Looked up job by job: a join would read all sessions, since nobody knows how many jobs come.
+            SELECT n.*, CASE WHEN n.session_id IS NULL
+                THEN (SELECT p.name FROM pools p WHERE p.name = coalesce(n.pool, 'default'))
+                ELSE (SELECT s.pool FROM sessions s WHERE s.id = n.session_id AND s.pool = coalesce(n.pool, s.pool))
+                END AS in_pool
             FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::text[], $5::text[], $6::uuid[], $7::smallint[],
                 $8::timestamptz[], $9::int[], $10::timestamptz[], $11::jsonb[], $12::text[], $15::text[]) AS n (id, kind, args, lane, pool,
                 session_id, priority, run_at, max_attempts, deadline, tags, created_by, limit_key)
-            LEFT JOIN sessions s ON s.id = n.session_id AND s.pool = coalesce(n.pool, s.pool)
-            LEFT JOIN pools p ON p.name = coalesce(n.pool, s.pool, 'default')
-        ), clock AS MATERIALIZED (SELECT wireroom_now() AS t),
-        origins AS (
-            INSERT INTO job_origins (job_id, limit_key) SELECT id, limit_key FROM input
-            WHERE limit_key IS NOT NULL AND NOT EXISTS (SELECT FROM input WHERE NOT valid)
         )
         INSERT INTO jobs (id, kind, args, state, lane, pool, session_id, session_bound, priority, rank, run_at,
             deadline, max_attempts, tags, created_by, created_at, batch_id, limit_key)
         SELECT i.id, i.kind, i.args, CASE WHEN i.run_at > c.t THEN 'scheduled' ELSE 'queued' END, i.lane, i.in_pool,
             i.session_id, i.session_id IS NOT NULL, i.priority,
-            (extract(epoch FROM coalesce(i.run_at, c.t)) * 1000000)::bigint - i.priority * $13::bigint,
+            coalesce((extract(epoch FROM i.run_at) * 1000000)::bigint, c.micros) - i.priority * $13::bigint,
             coalesce(i.run_at, c.t), i.deadline, i.max_attempts,
-            CASE WHEN i.tags = '[]' THEN '{}' ELSE ARRAY(SELECT jsonb_array_elements_text(i.tags)) END, i.created_by, c.t,
+            CASE WHEN i.tags IS NULL THEN '{}' ELSE ARRAY(SELECT jsonb_array_elements_text(i.tags)) END, i.created_by, c.t,
             $14, i.limit_key
         FROM input i CROSS JOIN clock c
-        WHERE NOT EXISTS (SELECT FROM input WHERE NOT valid)"#,
+        WHERE NOT EXISTS (SELECT FROM input WHERE in_pool IS NULL)"#,
         &columns.ids,
         &columns.kinds as &[&str],
-        &columns.args,
+        &columns.args as &[&Value],
         &columns.lanes as &[&str],
         &columns.pools as &[Option<&str>],
         &columns.sessions as &[Option<uuid::Uuid>],
@@ -152,7 +168,7 @@ pub async fn enqueue_in(
         &columns.run_at as &[Option<DateTime<Utc>>],
         &columns.max_attempts,
         &columns.deadlines as &[Option<DateTime<Utc>>],
-        &columns.tags,
+        &columns.tags as &[Option<Value>],
         &columns.created_by as &[Option<&str>],
         micros(ageing_step),
         batch.map(|id| id.0),
@@ -171,11 +187,31 @@ pub async fn enqueue_in(
     Ok(jobs.iter().map(|job| job.id).collect())
 }
 
+/// Keeps the limit keys for as long as the jobs are kept. A statement of its own, because most jobs have none.
+async fn note_limit_keys(conn: &mut PgConnection, jobs: &[NewJob]) -> Result<(), StoreError> {
+    let keyed = || {
+        jobs.iter()
+            .filter_map(|job| Some((job.id.0, job.limit_key.as_deref()?)))
+    };
+    let ids: Vec<uuid::Uuid> = keyed().map(|(id, _)| id).collect();
+    let keys: Vec<&str> = keyed().map(|(_, key)| key).collect();
+    sqlx::query!(
+        "-- note_limit_keys
+        INSERT INTO job_origins (job_id, limit_key) SELECT * FROM unnest($1::uuid[], $2::text[])",
+        &ids,
+        &keys as &[&str],
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("note_limit_keys"))?;
+    Ok(())
+}
+
 /// The columns of a batch, as `unnest` wants them.
 struct Columns<'a> {
     ids: Vec<uuid::Uuid>,
     kinds: Vec<&'a str>,
-    args: Vec<Value>,
+    args: Vec<&'a Value>,
     lanes: Vec<&'a str>,
     pools: Vec<Option<&'a str>>,
     sessions: Vec<Option<uuid::Uuid>>,
@@ -183,7 +219,8 @@ struct Columns<'a> {
     run_at: Vec<Option<DateTime<Utc>>>,
     max_attempts: Vec<i32>,
     deadlines: Vec<Option<DateTime<Utc>>>,
-    tags: Vec<Value>,
+    /// `None` for none: most jobs have no tags, and an empty list would be parsed for each.
+    tags: Vec<Option<Value>>,
     created_by: Vec<Option<&'a str>>,
     limit_keys: Vec<Option<&'a str>>,
 }
@@ -193,7 +230,7 @@ impl<'a> Columns<'a> {
         Self {
             ids: jobs.iter().map(|job| job.id.0).collect(),
             kinds: jobs.iter().map(|job| job.kind.as_str()).collect(),
-            args: jobs.iter().map(|job| job.args.clone()).collect(),
+            args: jobs.iter().map(|job| &job.args).collect(),
             lanes: jobs.iter().map(|job| job.kind.lane().as_str()).collect(),
             pools: jobs.iter().map(|job| job.pool.as_deref()).collect(),
             sessions: jobs.iter().map(|job| job.session.map(|id| id.0)).collect(),
@@ -201,11 +238,15 @@ impl<'a> Columns<'a> {
             run_at: jobs.iter().map(|job| job.run_at).collect(),
             max_attempts: jobs.iter().map(|job| job.max_attempts).collect(),
             deadlines: jobs.iter().map(|job| job.deadline).collect(),
-            tags: jobs.iter().map(|job| Value::from(job.tags.as_slice())).collect(),
+            tags: jobs.iter().map(tags_value).collect(),
             created_by: jobs.iter().map(|job| job.created_by.as_deref()).collect(),
             limit_keys: jobs.iter().map(|job| job.limit_key.as_deref()).collect(),
         }
     }
+}
+
+fn tags_value(job: &NewJob) -> Option<Value> {
+    (!job.tags.is_empty()).then(|| Value::from(job.tags.as_slice()))
 }
 
 /// Which job of a refused batch names a pool or a session that is not there.

@@ -6,7 +6,8 @@
 //! counted, never kept as a number that a crash could leave wrong. A rate limit is a token bucket for each key; its row is
 //! written, and so taken in turn, by every claim that meets the key.
 
-use sqlx::PgConnection;
+use serde_json::value::RawValue;
+use sqlx::{PgConnection, types::Json};
 use wireroom_jobs::JobKind;
 
 use super::{
@@ -22,7 +23,7 @@ use crate::ids::{JobId, SessionId};
 #[derive(Debug, Clone, Default)]
 pub struct Claim {
     /// By rank and id.
-    pub jobs: Vec<ClaimedJob>,
+    pub jobs: Vec<Box<ClaimedJob>>,
     /// Limit keys whose bucket was empty: the jobs that found it so stand in line now, and
     /// [`rates::stand_in_line`](super::rates::stand_in_line) brings the others there.
     pub spent_keys: Vec<String>,
@@ -100,8 +101,9 @@ pub async fn claim_within(
             FROM members m JOIN groups g ON g.grp = m.grp AND g.by_kind CROSS JOIN LATERAL (
                 SELECT e.* FROM kinds k CROSS JOIN LATERAL (
                     SELECT j.id, j.rank, j.suspect, j.kind, j.limit_key, j.limit_turn FROM jobs j
-                    WHERE j.state = 'queued' AND j.session_id = m.session_id
-                        AND j.lane || '/' || j.kind = g.lane || '/' || k.kind AND ($13 OR NOT j.suspect) AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
+                    WHERE j.state IS NOT DISTINCT FROM 'queued' AND j.session_id = m.session_id
+                        AND j.lane || '/' || j.kind = g.lane || '/' || k.kind AND ($13 OR NOT j.suspect)
+                        AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                     ORDER BY j.rank, j.id LIMIT least(m.free, k.room) FOR UPDATE SKIP LOCKED
                 ) e
                 WHERE k.grp = m.grp ORDER BY e.rank, e.id LIMIT m.free
@@ -110,7 +112,7 @@ pub async fn claim_within(
             SELECT g.grp, NULL, NULL, c.id, c.rank, c.suspect, c.kind, c.limit_key, c.limit_turn
             FROM groups g JOIN kinds k ON k.grp = g.grp CROSS JOIN LATERAL (
                 SELECT j.id, j.rank, j.suspect, j.kind, j.limit_key, j.limit_turn FROM jobs j
-                WHERE j.state = 'queued' AND j.session_id IS NULL AND j.pool = g.pool
+                WHERE j.state IS NOT DISTINCT FROM 'queued' AND j.session_id IS NULL AND j.pool = g.pool
                     AND j.lane || '/' || j.kind = g.lane || '/' || k.kind AND ($13 OR NOT j.suspect)
                     AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                 ORDER BY j.rank, j.id LIMIT least(g.free, k.room) FOR UPDATE SKIP LOCKED
@@ -203,8 +205,8 @@ pub async fn claim_within(
             wait_reason = CASE WHEN a.turn_at IS NOT NULL THEN $21::jsonb END, run_at = coalesce(a.turn_at, j.run_at),
             limit_turn = a.turn_at IS NOT NULL
         FROM assigned a WHERE j.id = a.id
-        RETURNING j.id, j.kind, j.args, j.lane, j.pool, j.session_id, j.session_fence, j.attempt, j.max_attempts, j.fence,
-            j.created_at, j.deadline, j.suspect, j.rank, j.limit_key, j.state = 'running' AS "claimed!""#,
+        RETURNING j.id, j.kind, j.args AS "args: Json<Box<RawValue>>", j.lane, j.session_id, j.session_fence, j.attempt, j.max_attempts, j.fence, j.created_at,
+            j.deadline, j.suspect, j.rank, j.limit_key, j.state = 'running' AS "claimed!""#,
         &members.sessions,
         &members.fences,
         &members.free,
@@ -231,18 +233,17 @@ pub async fn claim_within(
     .await
     .map_err(failed("claim_within"))?;
     let mut spent_keys = Vec::new();
-    let mut claimed: Vec<(i64, ClaimedJob)> = Vec::with_capacity(rows.len());
+    let mut claimed: Vec<(i64, Box<ClaimedJob>)> = Vec::with_capacity(rows.len());
     for row in rows {
         let (Some(session), Some(session_fence), true) = (row.session_id, row.session_fence, row.claimed) else {
             spent_keys.extend(row.limit_key);
             continue;
         };
-        let job = ClaimedJob {
+        let job = Box::new(ClaimedJob {
             id: JobId(row.id),
             kind: known_kind(&row.kind)?,
-            args: row.args,
+            args: row.args.0,
             lane: known_lane(&row.lane)?,
-            pool: row.pool,
             session: SessionId(session),
             session_fence,
             attempt: row.attempt,
@@ -251,7 +252,7 @@ pub async fn claim_within(
             created_at: row.created_at,
             deadline: row.deadline,
             suspect: row.suspect,
-        };
+        });
         claimed.push((row.rank, job));
     }
     spent_keys.sort_unstable();

@@ -35,20 +35,6 @@ pub struct RescueLimits {
     pub batch: i64,
 }
 
-/// Whether there is any job that the statements below could be about: one that runs, has a deadline, or waits for a
-/// session. In an idle queue there is none, and this is all that is asked.
-pub async fn is_wanted(conn: &mut PgConnection) -> Result<bool, StoreError> {
-    sqlx::query_scalar!(
-        r#"-- rescue_is_wanted
-        SELECT EXISTS (SELECT FROM jobs WHERE state = 'running')
-            OR EXISTS (SELECT FROM jobs WHERE deadline IS NOT NULL AND state <> 'running')
-            OR EXISTS (SELECT FROM jobs WHERE session_id IS NOT NULL AND state <> 'running') AS "wanted!""#
-    )
-    .fetch_one(conn)
-    .await
-    .map_err(failed("rescue_is_wanted"))
-}
-
 /// Takes back running jobs whose worker stopped beating (or is gone, or says that it stopped) or whose session's lease
 /// is another one than they were claimed under; never before the lease they were claimed under has expired.
 ///

@@ -15,7 +15,7 @@ use wireroom::{
 };
 use wireroom_jobs::{JobError, JobKind, Outcome};
 
-use super::bed::{AGEING, BOUND, Bed, function, job, jobs};
+use super::bed::{AGEING, BOUND, Bed, args, function, job, jobs};
 use crate::support::wait::eventually;
 
 impl Bed {
@@ -76,7 +76,7 @@ fn keyed(on_conflict: OnConflict) -> KeyedJob {
 async fn two_workers_finish_a_batch_and_tell_it_once() {
     let bed = Bed::new().await;
     let runner = function(|attempt| async move {
-        match attempt.job.args["n"].as_u64() {
+        match args(&attempt)["n"].as_u64() {
             Some(n) if n % 10 == 0 => Outcome::Discard(JobError::permanent("x", "x")),
             Some(n) if n % 10 == 1 && attempt.job.attempt == 1 => Outcome::Retry(JobError::transient("x", "x")),
             _ => Outcome::Done(1.into()),

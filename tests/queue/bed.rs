@@ -205,7 +205,7 @@ impl Bed {
         fence: i64,
         pool: &str,
         free: i32,
-    ) -> Vec<ClaimedJob> {
+    ) -> Vec<Box<ClaimedJob>> {
         let request = ClaimRequest {
             worker,
             members: vec![Member {
@@ -220,7 +220,7 @@ impl Bed {
         self.claim_with(&request).await
     }
 
-    pub async fn claim_with(&self, request: &ClaimRequest) -> Vec<ClaimedJob> {
+    pub async fn claim_with(&self, request: &ClaimRequest) -> Vec<Box<ClaimedJob>> {
         let mut conn = self.pool().acquire().await.expect("a connection");
         claim(&mut conn, request).await.expect("a claim")
     }
@@ -323,6 +323,11 @@ pub fn held(id: SessionId, fence: i64, slots: i32) -> HeldSession {
         lost: CancellationToken::new(),
         in_use: TaskTracker::new(),
     }
+}
+
+/// The args that a function was called with.
+pub fn args(attempt: &Attempt) -> Value {
+    serde_json::from_str(attempt.job.args.get()).expect("JSON")
 }
 
 /// A function that is a closure.

@@ -17,7 +17,7 @@ use wireroom_jobs::{Action, JobKind, Outcome};
 use super::bed::{Bed, Counter, bulk, function, held, job, jobs};
 use crate::support::wait::eventually;
 
-fn ids(claimed: &[ClaimedJob]) -> BTreeSet<JobId> {
+fn ids(claimed: &[Box<ClaimedJob>]) -> BTreeSet<JobId> {
     claimed.iter().map(|job| job.id).collect()
 }
 

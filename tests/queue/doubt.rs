@@ -61,7 +61,7 @@ enum Known {
 }
 
 /// A claimed job that is bound to its session and began to send.
-async fn sending(bed: &Bed, known: Known) -> (ClaimedJob, WorkerId) {
+async fn sending(bed: &Bed, known: Known) -> (Box<ClaimedJob>, WorkerId) {
     let (worker, session, fence) = bed.worker_with_session().await;
     let id = bed
         .enqueue_one(NewJob {

@@ -16,7 +16,7 @@ use wireroom::{
 };
 use wireroom_jobs::{JobError, JobKind, Outcome, WaitReason, ports::Clock};
 
-use super::bed::{AGEING, BOUND, Bed, Counter, config, function, job, jobs, waits_for_cancel};
+use super::bed::{AGEING, BOUND, Bed, Counter, args, config, function, job, jobs, waits_for_cancel};
 use crate::support::wait::eventually;
 
 /// Part of a function, to see it dropped.
@@ -293,7 +293,7 @@ async fn a_panic_costs_an_attempt_and_not_the_worker() {
 async fn a_result_that_cannot_be_stored_fails_its_job_alone() {
     let bed = Bed::new().await;
     let runner = function(|attempt| async move {
-        Outcome::Done(if attempt.job.args["bad"] == true {
+        Outcome::Done(if args(&attempt)["bad"] == true {
             "\u{0}".into()
         } else {
             "good".into()

@@ -12,6 +12,7 @@ mod housekeeping;
 mod limiting;
 mod logs;
 mod pausing;
+mod plans;
 mod rescuing;
 mod schedules;
 mod stopping;

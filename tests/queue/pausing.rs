@@ -5,7 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use wireroom::store::{
+    claims::promote,
     jobs::NewJob,
+    limits::{self, LimitScope},
     pauses::{self, PauseScope},
 };
 use wireroom_jobs::{JobKind, Outcome};
@@ -174,4 +176,59 @@ async fn a_paused_session_and_a_paused_pool_hold_their_own_only() {
         !resume(&bed, PauseScope::Pool, "default").await,
         "it was resumed before"
     );
+}
+
+#[tokio::test]
+async fn a_pause_and_a_resume_that_nobody_announced_are_found() {
+    let bed = Bed::new().await;
+    let _running = quick(&bed, 5).await;
+    pause(&bed, PauseScope::Kind, "join", None).await;
+    let held = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            let probe = bed.enqueue_one(job()).await;
+            let marker = bed.enqueue_one(scan()).await;
+            bed.until_state(marker, "succeeded").await;
+            if bed.job(probe).await.fence == 0 {
+                break probe;
+            }
+        }
+    })
+    .await
+    .expect("the pause is found by polling");
+    assert!(resume(&bed, PauseScope::Kind, "join").await);
+    bed.until_state(held, "succeeded").await;
+}
+
+#[tokio::test]
+async fn every_change_of_a_control_is_told_by_its_version_and_no_claim_is() {
+    let bed = Bed::new().await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    let mut seen = vec![promote(&mut conn, 1).await.unwrap().control_version];
+    let minute = Duration::from_mins(1);
+    pause(&bed, PauseScope::Kind, "join", None).await;
+    seen.push(promote(&mut conn, 1).await.unwrap().control_version);
+    pause(&bed, PauseScope::Kind, "join", Some(now())).await;
+    seen.push(promote(&mut conn, 1).await.unwrap().control_version);
+    resume(&bed, PauseScope::Kind, "join").await;
+    seen.push(promote(&mut conn, 1).await.unwrap().control_version);
+    for most in [1, 2] {
+        limits::set_concurrency(&mut conn, LimitScope::Kind, "join", most, "key:test")
+            .await
+            .unwrap();
+        seen.push(promote(&mut conn, 1).await.unwrap().control_version);
+        limits::set_rate(&mut conn, "chat", most, minute, 1, "key:test")
+            .await
+            .unwrap();
+        seen.push(promote(&mut conn, 1).await.unwrap().control_version);
+    }
+    // What a claim under the limit writes.
+    bed.run("UPDATE concurrency_limits SET version = version + 1").await;
+    assert_eq!(promote(&mut conn, 1).await.unwrap().control_version, seen[7]);
+    limits::remove_concurrency(&mut conn, LimitScope::Kind, "join")
+        .await
+        .unwrap();
+    seen.push(promote(&mut conn, 1).await.unwrap().control_version);
+    limits::remove_rate(&mut conn, "chat").await.unwrap();
+    seen.push(promote(&mut conn, 1).await.unwrap().control_version);
+    assert!(seen.is_sorted_by(|one, next| one < next), "{seen:?}");
 }

@@ -30,6 +30,14 @@ pub struct Tally {
     changed: Notify,
 }
 
+/// The args of a measured job.
+#[derive(Default, Deserialize)]
+struct Numbers {
+    i: Option<u64>,
+    #[serde(default)]
+    t: i64,
+}
+
 /// What one process has handled.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Handled {
@@ -132,8 +140,9 @@ impl Tally {
 #[async_trait]
 impl Runner for Tally {
     async fn run(&self, attempt: Attempt) -> Outcome {
-        let args = &attempt.job.args;
-        self.note(args["i"].as_u64(), args["t"].as_i64().unwrap_or(0));
+        // One that cannot be read is one without a number.
+        let numbers: Numbers = serde_json::from_str(attempt.job.args.get()).unwrap_or_default();
+        self.note(numbers.i, numbers.t);
         Outcome::Done(serde_json::Value::Null)
     }
 }

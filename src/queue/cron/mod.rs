@@ -2,17 +2,18 @@
 //! row, its job and the schedule's next tick are committed together, so a worker that dies before leaves the tick to the next
 //! one, and a clock that is set back finds it taken.
 //!
-//! The loop sleeps until the next schedule is due, and looks each poll all the same: schedules that are made or changed
-//! elsewhere, and ticks that wait for a job to finish, announce themselves to nobody.
+//! The loop sleeps until the next schedule is due. Schedules that are made or changed elsewhere, and ticks that wait for a
+//! job to finish, announce themselves to nobody: each of the dispatcher's promotions looks for them, and wakes the loop.
 
 mod due;
 mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::Notify;
 
 use self::{
     due::{Due, Ticks},
@@ -40,10 +41,15 @@ const FAILED_AGAIN: TimeDelta = TimeDelta::seconds(5);
 /// What is due and in another worker's hands is no reason to spin.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
+/// After so many polls the loop looks, even when nobody rang.
+const POLLS_UNLESS_RUNG: u32 = 10;
+
 /// The loop of one process.
 pub struct Ticker {
     pub pool: PgPool,
     pub poll: Duration,
+    /// Rung by the dispatcher when a tick is due, or is about to be.
+    pub due: Arc<Notify>,
     pub ageing_step: Duration,
     pub waker: Waker,
     pub outage: Outage,
@@ -65,7 +71,10 @@ impl Ticker {
                 Ok(pause) => {
                     failures = 0;
                     self.outage.worked();
-                    tokio::time::sleep(pause).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.due.notified() => {}
+                    }
                 }
                 Err(error) => {
                     self.outage.failed(&error, failures).await;
@@ -98,8 +107,8 @@ impl Ticker {
         if due {
             outlook = bounded("schedule_outlook", schedule_ticks::outlook(conn)).await?;
         }
-        let pause = outlook.until_due.unwrap_or(self.poll);
-        Ok(pause.max(SHORTEST_PAUSE).min(self.poll))
+        let most = self.poll * POLLS_UNLESS_RUNG;
+        Ok(outlook.until_due.unwrap_or(most).max(SHORTEST_PAUSE).min(most))
     }
 
     fn announce(&self, jobs: &[NewJob]) {
