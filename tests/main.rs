@@ -17,6 +17,7 @@ mod queue;
 mod roles;
 mod secrets;
 mod sessions;
+mod simulation;
 mod smoke;
 mod telethon;
 mod upgrade;

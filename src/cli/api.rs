@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, process::ExitCode, sync::Arc};
 use anyhow::Context;
 use async_trait::async_trait;
 use tokio::net::TcpListener;
+use wireroom_jobs::ports::Clock;
 
 use super::process;
 use crate::{
@@ -73,7 +74,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             None => Ok(()),
             Some((listener, pool)) => {
                 let waker = Waker::start(pool.clone());
-                serve(&config, pool, waker, listener, &shutdown).await
+                serve(&config, pool, waker, Arc::new(SystemClock), listener, &shutdown).await
             }
         }
     };
@@ -100,6 +101,7 @@ pub async fn serve(
     config: &Config,
     pool: PgPool,
     waker: Waker,
+    clock: Arc<dyn Clock>,
     listener: TcpListener,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
@@ -108,7 +110,7 @@ pub async fn serve(
         pool,
         config: config.clone(),
         signals: Arc::new(Bell(waker)),
-        clock: Arc::new(SystemClock),
+        clock,
     };
     tracing::info!(url = %format_args!("http://{address}"), "the API is listening");
     api::serve(deps, listener, shutdown.soft().clone())

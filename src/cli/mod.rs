@@ -2,7 +2,7 @@
 //! `sandbox`) is a function that runs until it is told to stop, so that `dev` runs the same code in one process.
 
 mod allocator;
-mod api;
+pub mod api;
 mod bench;
 #[cfg(feature = "sandbox")]
 mod demo;
@@ -20,7 +20,7 @@ mod sandbox_accounts;
 mod session;
 mod session_login;
 mod stdout;
-mod worker;
+pub mod worker;
 
 use std::process::ExitCode;
 

@@ -36,7 +36,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             None => Ok(()),
             Some(pool) => {
                 let waker = Waker::start(pool.clone());
-                serve(&config, pool, waker, &shutdown).await
+                serve(&config, pool, waker, Identity::generate(), &shutdown).await
             }
         }
     };
@@ -53,13 +53,36 @@ pub fn vault(config: &Config) -> anyhow::Result<Vault> {
     Ok(Vault::parse(keys)?)
 }
 
+/// Who a worker is, and by which clock it goes.
+pub struct Identity {
+    /// Fresh for every start.
+    pub id: WorkerId,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Identity {
+    /// A new one, by the system's clock.
+    pub fn generate() -> Self {
+        Self {
+            id: WorkerId::generate(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
 /// Runs jobs until the soft step; then short ones finish, the rest is handed back, and the leases are released last.
-pub async fn serve(config: &Config, pool: PgPool, waker: Waker, shutdown: &Shutdown) -> anyhow::Result<()> {
+pub async fn serve(
+    config: &Config,
+    pool: PgPool,
+    waker: Waker,
+    identity: Identity,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
     let vault = vault(config)?;
     sessions::verify_master_keys(&pool, &vault).await?;
-    let id = WorkerId::generate();
-    let desk = desk(config, &pool, &waker, vault.clone(), id).await?;
-    let (holder, queue) = start(config, &pool, waker, vault, id).await?;
+    let id = identity.id;
+    let desk = desk(config, &pool, &waker, vault.clone(), &identity).await?;
+    let (holder, queue) = start(config, &pool, waker, vault, identity).await?;
     tracing::info!(worker.id = %id, "worker is ready");
     shutdown.soft().cancelled().await;
     holder.stop_acquiring();
@@ -71,13 +94,26 @@ pub async fn serve(config: &Config, pool: PgPool, waker: Waker, shutdown: &Shutd
 }
 
 /// What is asked of this worker for sessions: logins above all.
-async fn desk(config: &Config, pool: &PgPool, waker: &Waker, vault: Vault, id: WorkerId) -> anyhow::Result<Arc<Desk>> {
+async fn desk(
+    config: &Config,
+    pool: &PgPool,
+    waker: &Waker,
+    vault: Vault,
+    identity: &Identity,
+) -> anyhow::Result<Arc<Desk>> {
     let settings = DeskSettings {
-        worker: id,
+        worker: identity.id,
         sessions: config.sessions.clone(),
         telegram: config.telegram.clone(),
     };
-    Ok(Desk::start(pool.clone(), vault, Arc::new(SystemClock), settings, waker.errands()).await?)
+    Ok(Desk::start(
+        pool.clone(),
+        vault,
+        Arc::clone(&identity.clock),
+        settings,
+        waker.errands(),
+    )
+    .await?)
 }
 
 async fn start(
@@ -85,9 +121,9 @@ async fn start(
     pool: &PgPool,
     waker: Waker,
     vault: Vault,
-    id: WorkerId,
+    identity: Identity,
 ) -> anyhow::Result<(Arc<Holder>, QueueHandle)> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let Identity { id, clock } = identity;
     let settings = HolderSettings {
         worker: id,
         sessions: config.sessions.clone(),

@@ -11,6 +11,9 @@ pub struct DatabaseConfig {
     pub max_connections: u32,
     /// `WIREROOM_DATABASE_ACQUIRE_SECONDS`: how long a request waits for a connection, 5 by default.
     pub acquire_timeout: Duration,
+    /// `WIREROOM_DATABASE_IDLE_TRANSACTION_SECONDS`: how long a transaction may wait for its process, 5 by default; then the
+    /// server ends it, and what it had locked is free.
+    pub idle_transaction: Duration,
 }
 
 impl DatabaseConfig {
@@ -23,6 +26,7 @@ impl DatabaseConfig {
             url: Secret::new(url),
             max_connections: source.within("WIREROOM_DATABASE_MAX_CONNECTIONS", 20, 2, 1000)?,
             acquire_timeout: source.seconds("WIREROOM_DATABASE_ACQUIRE_SECONDS", 5.0, 0.1, 300.0)?,
+            idle_transaction: source.seconds("WIREROOM_DATABASE_IDLE_TRANSACTION_SECONDS", 5.0, 0.5, 300.0)?,
         })
     }
 }

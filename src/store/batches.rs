@@ -1,6 +1,8 @@
 //! Jobs that were enqueued together. A batch counts its jobs as they finish: a trigger on `jobs` does that, so every
 //! statement that ends a job counts, and the transaction of the last one writes the event `batch.finished`.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
@@ -48,6 +50,19 @@ pub struct BatchRecord {
     pub created_by: Option<String>,
     pub created_at: DateTime<Utc>,
     pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Lets the caller's transaction wait for `most` between two statements: a batch is stored as it comes in.
+pub async fn come_in_slowly(conn: &mut PgConnection, most: Duration) -> Result<(), StoreError> {
+    sqlx::query_scalar!(
+        "-- come_in_slowly
+        SELECT set_config('idle_in_transaction_session_timeout', $1, true)",
+        most.as_millis().to_string(),
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("come_in_slowly"))?;
+    Ok(())
 }
 
 /// Opens a batch in the caller's transaction; [`close`] it before the commit.

@@ -140,6 +140,9 @@ impl StoreError {
     }
 }
 
+/// The server ended a transaction that waited for this process.
+const IDLE_TOO_LONG: &str = "25P03";
+
 fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -149,9 +152,9 @@ fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
         // Connection trouble, too little of something, and an operator's intervention: a shutdown, a start-up.
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code == IDLE_TOO_LONG || ["08", "53", "57"].iter().any(|class| code.starts_with(class))
+        }),
         _ => false,
     }
 }
@@ -162,13 +165,21 @@ pub fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError
 }
 
 /// A pool of connections as the section says; connects lazily, so that a process starts while Postgres restarts.
+///
+/// The server ends a transaction that its process leaves waiting: one that was stopped, or cut off without a word, would
+/// hold its locks for as long as it is away, and nobody could cancel or rescue its job.
 pub fn pool(config: &DatabaseConfig) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = config.url.expose().parse()?;
+    let idle = config.idle_transaction.as_millis().to_string();
     Ok(PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(config.acquire_timeout)
         // Compiling a claim takes a hundred times longer than running it, and the planner's estimates ask for it.
-        .connect_lazy_with(options.application_name("wireroom").options([("jit", "off")])))
+        .connect_lazy_with(
+            options
+                .application_name("wireroom")
+                .options([("jit", "off"), ("idle_in_transaction_session_timeout", idle.as_str())]),
+        ))
 }
 
 /// A connection of the pool for the statement `operation`.

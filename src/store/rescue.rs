@@ -38,7 +38,8 @@ pub struct RescueLimits {
 /// Takes back running jobs whose worker stopped beating (or is gone, or says that it stopped) or whose session's lease
 /// is another one than they were claimed under; never before the lease they were claimed under has expired.
 ///
-/// An attempt that had not started, or whose worker still lives, is refunded. One that had started under a worker that
+/// A worker whose session went to another one is known to live once it has beaten since; until then, or until it is dead, its
+/// jobs stay, so that a crash is never taken for a lost lease. An attempt that had not started, or whose worker still lives, is refunded. One that had started under a worker that
 /// died counts, and counts as a crash; when attempts or crashes are spent the job ends `failed` with `worker_crashed`, or
 /// with `outcome_unknown` when a message of it may have been sent; so does one that was to be cancelled then.
 /// A job keeps its session when it is bound to it.
@@ -59,7 +60,9 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
             LEFT JOIN session_leases l ON l.session_id = j.session_id
             WHERE j.state = 'running'
                 AND (w.id IS NULL OR w.state = 'stopped' OR w.heartbeat_at < c.t - $1::bigint * interval '1 microsecond'
-                    OR l.fence IS DISTINCT FROM j.session_fence)
+                    -- A holder that has not beaten since its lease was taken over may live or be dead: that is waited for.
+                    OR (l.fence IS DISTINCT FROM j.session_fence
+                        AND (l.session_id IS NULL OR w.heartbeat_at >= l.acquired_at)))
                 AND (l.fence IS DISTINCT FROM j.session_fence OR l.owner IS NULL OR l.expires_at <= c.t)
             ORDER BY j.claimed_at LIMIT $3 FOR UPDATE OF j SKIP LOCKED
         ), judged AS MATERIALIZED (
@@ -216,7 +219,7 @@ pub async fn abandon_cancelled(conn: &mut PgConnection, wait: Duration, limit: i
 }
 
 /// Fails waiting jobs that are bound to a session that will not come back (logged out, banned, frozen or deleted), at most
-/// `limit`: with `outcome_unknown` when something was being sent whose end nobody saw, otherwise with `session_lost`.
+/// `limit`: with `outcome_unknown` when something was being sent and not seen to be refused, otherwise with `session_lost`.
 pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> Result<Vec<JobId>, StoreError> {
     let lost = error_value(&JobError::permanent(
         "session_lost",

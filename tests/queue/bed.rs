@@ -131,7 +131,8 @@ impl Bed {
     /// Gives the session's lease to `worker` for a minute; returns the fence.
     pub async fn lease(&self, session: SessionId, worker: WorkerId) -> i64 {
         sqlx::query_scalar(
-            "UPDATE session_leases SET owner = $2, fence = fence + 1, expires_at = wireroom_now() + interval '60 seconds'
+            "UPDATE session_leases SET owner = $2, fence = fence + 1, acquired_at = wireroom_now(),
+                expires_at = wireroom_now() + interval '60 seconds'
              WHERE session_id = $1 RETURNING fence",
         )
         .bind(session.0)

@@ -70,21 +70,28 @@ async fn a_job_that_does_not_stop_is_abandoned_and_fenced_out() {
 
 #[tokio::test]
 async fn a_cancelled_job_says_what_may_have_happened() {
-    for (message_id, state, code) in [(None, "failed", "outcome_unknown"), (Some(7), "cancelled", "abandoned")] {
+    let unknown = ("failed", "outcome_unknown");
+    for (effect, (state, code)) in [
+        (Some(None), unknown),
+        (Some(Some(7)), unknown),
+        (None, ("cancelled", "abandoned")),
+    ] {
         let bed = Bed::new().await;
         let (worker, session, fence) = bed.worker_with_session().await;
         let id = bed.enqueue_one(NewJob::new(JobKind::Publish, json!({}))).await;
         assert_eq!(bed.claim(worker, session, fence, "default", 1).await.len(), 1);
-        sqlx::query(
-            "INSERT INTO job_effects (job_id, chat_id, session_id, random_id, attempted_at, message_id)
-             VALUES ($1, 1, $2, 1, wireroom_now(), $3)",
-        )
-        .bind(id.0)
-        .bind(session.0)
-        .bind(message_id)
-        .execute(bed.pool())
-        .await
-        .expect("an effect");
+        if let Some(message_id) = effect {
+            sqlx::query(
+                "INSERT INTO job_effects (job_id, chat_id, session_id, random_id, attempted_at, message_id)
+                 VALUES ($1, 1, $2, 1, wireroom_now(), $3)",
+            )
+            .bind(id.0)
+            .bind(session.0)
+            .bind::<Option<i32>>(message_id)
+            .execute(bed.pool())
+            .await
+            .expect("an effect");
+        }
         ask(&bed, id).await;
         // Any worker abandons it; this one has no session.
         let other = bed.session("other").await;

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use wireroom::{
+    cluster::testing::TestDatabase,
+    config::{DatabaseConfig, Secret},
     ids::JobId,
     store::{
+        self,
+        attempt_data::{self, AttemptKey},
         claims::start,
-        jobs::NewJob,
+        jobs::{Cancelled, NewJob, cancel},
         rescue::{Orphan, RescueLimits, fail_jobs_of_lost_sessions, rescue_orphans, return_unknown},
     },
 };
@@ -140,6 +144,7 @@ async fn a_session_under_a_newer_fence_gives_its_old_jobs_back_without_a_crash()
     start(&mut conn, &[(id, 1)]).await.unwrap();
     let other = bed.worker().await;
     bed.lease(session, other).await;
+    bed.run("UPDATE workers SET heartbeat_at = wireroom_now()").await;
     assert_eq!(rescue(&bed).await.len(), 1);
     let seen = bed.job(id).await;
     assert_eq!(
@@ -151,6 +156,29 @@ async fn a_session_under_a_newer_fence_gives_its_old_jobs_back_without_a_crash()
             .await,
         0
     );
+}
+
+/// The lease may run out, and another worker take it, a moment before the dead worker's silence has lasted long enough.
+#[tokio::test]
+async fn a_crash_counts_although_the_lease_was_taken_over_before_the_worker_counted_as_dead() {
+    let bed = Bed::new().await;
+    let (worker, session, fence) = bed.worker_with_session().await;
+    let id = bed.enqueue_one(job()).await;
+    let claimed = bed.claim(worker, session, fence, "default", 1).await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    start(&mut conn, &[(id, claimed[0].fence)]).await.unwrap();
+    bed.run("UPDATE workers SET heartbeat_at = wireroom_now() - interval '14 seconds'")
+        .await;
+    bed.expire_lease(session).await;
+    let other = bed.worker().await;
+    bed.lease(session, other).await;
+
+    assert!(rescue(&bed).await.is_empty(), "dead or alive: not known yet");
+
+    bed.run("UPDATE workers SET heartbeat_at = wireroom_now() - interval '16 seconds' WHERE heartbeat_at < started_at")
+        .await;
+    assert_eq!(rescue(&bed).await[0].became, "queued");
+    assert_eq!(bed.count("SELECT crashes::bigint FROM jobs").await, 1);
 }
 
 #[tokio::test]
@@ -227,7 +255,11 @@ async fn jobs_bound_to_a_lost_session_fail_by_what_is_known_of_their_effects() {
         .unwrap();
     assert_eq!(fail_jobs_of_lost_sessions(&mut conn, 10).await.unwrap().len(), 3);
     assert_eq!(bed.job(plain).await.error_code(), "session_lost");
-    assert_eq!(bed.job(sent).await.error_code(), "session_lost");
+    assert_eq!(
+        bed.job(sent).await.error_code(),
+        "outcome_unknown",
+        "not to be sent again"
+    );
     assert_eq!(bed.job(unknown).await.error_code(), "outcome_unknown");
     assert_eq!(bed.job(other).await.state, "queued");
 }
@@ -289,4 +321,32 @@ async fn a_dead_workers_job_runs_again_elsewhere_with_one_result() {
     let seen = bed.until_state(id, "succeeded").await;
     assert_eq!((seen.fence, seen.attempt), (2, 1));
     assert_eq!(bed.count("SELECT count(*) FROM finished_jobs").await, 1);
+}
+
+/// Found by the simulation: a process that is frozen, or cut off without a word, between two statements of a transaction.
+#[tokio::test]
+async fn a_worker_that_falls_silent_in_a_transaction_keeps_nobody_from_its_job() {
+    let database = TestDatabase::new().await;
+    let bed = Bed::over(database.pool().clone());
+    let id = bed.enqueue_one(job()).await;
+    let (worker, session, fence) = bed.worker_with_session().await;
+    let claimed = bed.claim(worker, session, fence, "default", 1).await;
+    let config = DatabaseConfig {
+        url: Secret::new(database.url()),
+        max_connections: 2,
+        acquire_timeout: Duration::from_secs(5),
+        idle_transaction: Duration::from_millis(500),
+    };
+    let silent = store::pool(&config).unwrap();
+    let attempt = AttemptKey {
+        job: id,
+        fence: claimed[0].fence,
+    };
+    let mut transaction = silent.begin().await.unwrap();
+    attempt_data::hold(&mut transaction, attempt, "test").await.unwrap();
+    let mut conn = bed.pool().acquire().await.unwrap();
+    let cancelled = tokio::time::timeout(Duration::from_secs(10), cancel(&mut conn, id)).await;
+    assert_eq!(cancelled.expect("its lock is gone").unwrap(), Cancelled::Requested);
+    let late = attempt_data::hold(&mut transaction, attempt, "test").await;
+    assert!(late.expect_err("the server ended it").is_unavailable());
 }

@@ -5,6 +5,7 @@ use std::{
     io::{Read, Seek, SeekFrom},
     net::SocketAddr,
     process::{ExitCode, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use super::{site::Site, usage};
 use crate::{
     cli::{api, process},
+    clock::SystemClock,
     lifecycle::Shutdown,
     queue::Waker,
 };
@@ -50,7 +52,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     let listening = listener.local_addr().context("the listener has no address")?;
     println!("{}", serde_json::to_string(&Listening { listening })?);
     let waker = Waker::start(pool.clone());
-    api::serve(&config, pool, waker, listener, &shutdown).await?;
+    api::serve(&config, pool, waker, Arc::new(SystemClock), listener, &shutdown).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,7 +5,7 @@ mod database;
 mod home;
 mod report;
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
@@ -18,6 +18,7 @@ use self::{
 };
 use super::{api, demo::Demo, keys, process, sandbox_accounts, stdout, worker};
 use crate::{
+    clock::SystemClock,
     config::{ApiConfig, Config, QueueConfig, Secret, Source, TelemetryConfig},
     lifecycle::{Shutdown, Signals, supervise},
     queue::Waker,
@@ -102,12 +103,25 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
         role(
             shutdown,
             "the API",
-            api::serve(&config, pool.clone(), waker.clone(), listener, shutdown)
+            api::serve(
+                &config,
+                pool.clone(),
+                waker.clone(),
+                Arc::new(SystemClock),
+                listener,
+                shutdown
+            )
         ),
         role(
             shutdown,
             "the worker",
-            worker::serve(&config, pool.clone(), waker.clone(), shutdown)
+            worker::serve(
+                &config,
+                pool.clone(),
+                waker.clone(),
+                worker::Identity::generate(),
+                shutdown
+            )
         ),
         front.show(args.demo, begun, shutdown),
     );

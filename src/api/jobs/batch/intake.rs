@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::json;
 
 use super::{
-    BatchCreated, ItemError, ItemOutcome, ItemView, MAX_JOBS,
+    BatchCreated, ItemError, ItemOutcome, ItemView, MAX_JOBS, TIME_LIMIT,
     parts::{Item, Part},
 };
 use crate::{
@@ -167,6 +167,7 @@ impl<'a> Intake<'a> {
         }
         let begun = self.state.pool.begin().await;
         let mut transaction = begun.map_err(failed("begin_create_batch"))?;
+        batches::come_in_slowly(&mut transaction, TIME_LIMIT).await?;
         if let Some(key) = self.request_key()
             && let Claim::Answered(answer) = crate::store::idempotency::claim(&mut transaction, key).await?
         {
