@@ -57,6 +57,10 @@ id!(
     ApplicationId
 );
 id!(
+    /// What somebody asked of the workers for one session, a login above all.
+    ErrandId
+);
+id!(
     /// A schedule.
     ScheduleId
 );

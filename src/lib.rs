@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod config;
 pub mod cron;
 pub mod ids;
+pub mod letterbox;
 pub mod lifecycle;
 pub mod mtproto;
 pub mod queue;

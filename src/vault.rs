@@ -6,9 +6,16 @@ use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::config::Secret;
+use crate::{
+    config::Secret,
+    letterbox::{Opener, Slot},
+};
+
+pub use crate::letterbox::Sealed;
 
 const NONCE: usize = 24;
 
@@ -25,18 +32,33 @@ pub enum VaultError {
     Randomness,
 }
 
-/// A sealed value and the id of the key that opens it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sealed {
-    pub key_id: String,
-    /// 24 bytes of nonce, then the ciphertext and its tag.
-    pub bytes: Vec<u8>,
-}
-
 /// The master keys: the first one seals, every one opens. They are wiped from memory when it is dropped.
 #[derive(Clone)]
 pub struct Vault {
-    keys: Vec<(String, XChaCha20Poly1305)>,
+    keys: Vec<MasterKey>,
+}
+
+#[derive(Clone)]
+struct MasterKey {
+    id: String,
+    cipher: XChaCha20Poly1305,
+    /// For what processes without the key seal.
+    letters: Opener,
+}
+
+impl MasterKey {
+    fn new(id: &str, bytes: &[u8; 32]) -> Self {
+        let mut derived =
+            <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(bytes).expect("HMAC takes keys of any length");
+        derived.update(b"wireroom letterbox");
+        let secret: Zeroizing<[u8; 32]> = Zeroizing::new(derived.finalize().into_bytes().into());
+        Self {
+            id: id.to_owned(),
+            // From the slice: a key by value would be a copy that nobody wipes.
+            cipher: XChaCha20Poly1305::new_from_slice(bytes).expect("32 bytes are a key"),
+            letters: Opener::from_secret(*secret),
+        }
+    }
 }
 
 impl std::fmt::Debug for Vault {
@@ -48,7 +70,7 @@ impl std::fmt::Debug for Vault {
 impl Vault {
     /// Reads `id:base64,…`. Ids are letters, digits, `-` and `_`; each key is 32 bytes.
     pub fn parse(text: &Secret) -> Result<Self, VaultError> {
-        let mut keys: Vec<(String, XChaCha20Poly1305)> = Vec::new();
+        let mut keys: Vec<MasterKey> = Vec::new();
         for (index, entry) in text.expose().split(',').map(str::trim).enumerate() {
             let position = index + 1;
             let (id, encoded) = entry
@@ -60,7 +82,7 @@ impl Vault {
                     "the id of entry {position} must be 1 to 32 letters, digits, - or _"
                 )));
             }
-            if keys.iter().any(|(known, _)| known == id) {
+            if keys.iter().any(|known| known.id == id) {
                 return Err(VaultError::Keys(format!("the id `{id}` is there twice")));
             }
             let bytes = STANDARD
@@ -69,9 +91,7 @@ impl Vault {
                 .ok()
                 .filter(|bytes| bytes.len() == 32)
                 .ok_or_else(|| VaultError::Keys(format!("the key `{id}` must be 32 bytes in base64")))?;
-            // From the slice: a key by value would be a copy that nobody wipes.
-            let cipher = XChaCha20Poly1305::new_from_slice(&bytes).expect("32 bytes were checked");
-            keys.push((id.to_owned(), cipher));
+            keys.push(MasterKey::new(id, bytes.first_chunk().expect("32 bytes were checked")));
         }
         Ok(Self { keys })
     }
@@ -84,16 +104,35 @@ impl Vault {
     }
 
     pub fn key_ids(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().map(|(id, _)| id.as_str())
+        self.keys.iter().map(|key| key.id.as_str())
     }
 
     /// Seals under the first key. `owner` is what the value belongs to, such as `session:<id>:dc:2`.
     pub fn seal(&self, owner: &str, plain: &[u8]) -> Result<Sealed, VaultError> {
-        let (id, _) = self
-            .keys
+        let key = self.first()?;
+        self.seal_with(&key.id, owner, plain)
+    }
+
+    /// Where others seal for this vault, and the id of the key that opens it: the one that seals.
+    pub fn slot(&self) -> Result<(&str, Slot), VaultError> {
+        let key = self.first()?;
+        Ok((&key.id, key.letters.slot()))
+    }
+
+    /// Opens what somebody put in at the [`Slot`] of one of the keys.
+    pub fn open_letter(&self, owner: &str, letter: &Sealed) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        self.key(&letter.key_id)?
+            .letters
+            .open(owner, &letter.bytes)
+            .ok_or_else(|| VaultError::DoesNotOpen {
+                id: letter.key_id.clone(),
+            })
+    }
+
+    fn first(&self) -> Result<&MasterKey, VaultError> {
+        self.keys
             .first()
-            .ok_or_else(|| VaultError::Keys("there is no key".into()))?;
-        self.seal_with(&id.clone(), owner, plain)
+            .ok_or_else(|| VaultError::Keys("there is no key".into()))
     }
 
     /// Seals under a named key.
@@ -105,7 +144,8 @@ impl Vault {
             aad: owner.as_bytes(),
         };
         let sealed = self
-            .cipher(key_id)?
+            .key(key_id)?
+            .cipher
             .encrypt(&XNonce::from(nonce), payload)
             .map_err(|_| VaultError::DoesNotOpen { id: key_id.to_owned() })?;
         Ok(Sealed {
@@ -124,17 +164,17 @@ impl Vault {
             msg: text,
             aad: owner.as_bytes(),
         };
-        self.cipher(&sealed.key_id)?
+        self.key(&sealed.key_id)?
+            .cipher
             .decrypt(&XNonce::from(*nonce), payload)
             .map(Zeroizing::new)
             .map_err(|_| does_not_open())
     }
 
-    fn cipher(&self, id: &str) -> Result<&XChaCha20Poly1305, VaultError> {
+    fn key(&self, id: &str) -> Result<&MasterKey, VaultError> {
         self.keys
             .iter()
-            .find(|(known, _)| known == id)
-            .map(|(_, cipher)| cipher)
+            .find(|key| key.id == id)
             .ok_or_else(|| VaultError::UnknownKey { id: id.to_owned() })
     }
 }
@@ -192,6 +232,20 @@ mod tests {
             vault(&["k1"]).open("x", &sealed),
             Err(VaultError::DoesNotOpen { id: "k1".into() })
         );
+    }
+
+    #[test]
+    fn a_letter_opens_in_the_vault_whose_slot_it_was_put_in() {
+        let vault = vault(&["k1", "k2"]);
+        let (id, slot) = vault.slot().unwrap();
+        assert_eq!(id, "k1");
+        let letter = Sealed {
+            key_id: id.to_owned(),
+            bytes: slot.seal("errand:a", b"12345").unwrap(),
+        };
+        assert_eq!(vault.open_letter("errand:a", &letter).unwrap().as_slice(), b"12345");
+        let does_not_open = VaultError::DoesNotOpen { id: "k1".into() };
+        assert_eq!(vault.open_letter("errand:b", &letter), Err(does_not_open));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod commands;
 mod crashes;
 mod following;
 mod kinds;
+mod logins;
 mod promises;
 mod queue;
 mod roles;

@@ -1,6 +1,8 @@
 //! Secrets stay secret, however much is logged: real processes at the loudest level, with every library named, and
 //! nothing of what they handle in what they wrote.
 
+use std::fmt::Write as _;
+
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use wireroom::sandbox::{Effect, Fault};
@@ -95,5 +97,108 @@ async fn nothing_secret_is_logged_at_the_loudest_level() {
     assert_silent("the API", &stack.api_output(), &secrets);
     assert_silent("the worker", &worker.output(), &secrets);
     assert_silent("the import", &import.output(), &secrets);
+    stack.finish().await;
+}
+
+/// Typed by mistake, so that they are nowhere by chance.
+const WRONG_CODE: &str = "Kq788214zz";
+const WRONG_PASSWORD: &str = "Tr0ub4dor-and-3";
+const PHONES: [&str; 2] = ["9996620001", "9996620003"];
+const API_HASH: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+
+/// Every row of every table, as text.
+async fn dump(stack: &Stack) -> String {
+    let pool = stack.database.pool();
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') ORDER BY 1",
+    )
+    .fetch_all(pool)
+    .await
+    .expect("the tables");
+    assert!(tables.iter().any(|table| table == "errands"), "{tables:?}");
+    let mut text = String::new();
+    for table in tables {
+        let query = format!("SELECT string_agg(t::text, E'\\n') FROM {table} t");
+        let rows: Option<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(query))
+            .fetch_one(pool)
+            .await
+            .expect("its rows");
+        text.push_str(&rows.unwrap_or_default());
+        text.push('\n');
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_login_is_logged_stored_or_answered() {
+    let stack = Stack::with(Options {
+        accounts: vec![],
+        variables: vec![("WIREROOM_LOG", LOUD.to_owned())],
+        ..Options::default()
+    })
+    .await;
+    let worker = stack.worker().await;
+    let mut answers = Vec::new();
+    let mut post = async |path: String, body: serde_json::Value| {
+        let answer = stack.request(Method::POST, &path).json(&body).send().await;
+        let text = answer.expect("answered").text().await.expect("text");
+        answers.push(text.clone());
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+    };
+    let application = json!({ "label": "mine", "api_id": 7, "api_hash": API_HASH });
+    assert_eq!(post("/v1/applications".to_owned(), application).await["api_id"], 7);
+    let body = json!({ "label": "carol", "phone": "+999 66 2 0003", "application": "mine" });
+    let login = post("/v1/sessions".to_owned(), body).await;
+    let path = format!("/v1/sessions/{}", login["session"].as_str().expect("an id"));
+    for (step, field, value) in [
+        ("code", "code", WRONG_CODE),
+        ("code", "code", "22222"),
+        ("password", "password", WRONG_PASSWORD),
+        ("password", "password", "sandbox"),
+    ] {
+        post(format!("{path}/{step}"), json!({ field: value })).await;
+    }
+    // Left half open: what is kept of it is sealed.
+    let body = json!({ "label": "alice", "phone": "+999 66 2 0001" });
+    assert_eq!(post("/v1/sessions".to_owned(), body).await["state"], "code_needed");
+    for mistaken in [
+        json!({ "label": "x", "phone": ["+9996620001"] }),
+        json!({ "label": "x", "phone": "+9996620001", "+9996620003": 1 }),
+        json!({ "label": "x", "bot_token": WRONG_PASSWORD }),
+        json!({ "label": "x", "session": WRONG_PASSWORD }),
+    ] {
+        post("/v1/sessions".to_owned(), mistaken.clone()).await;
+        post("/v1/sessions/import".to_owned(), mistaken).await;
+    }
+    let exported = stack
+        .request(Method::POST, &format!("{path}/export"))
+        .json(&json!({ "format": "telethon" }))
+        .send()
+        .await
+        .expect("answered");
+    let exported: serde_json::Value = exported.json().await.expect("JSON");
+    let text = exported["session"].as_str().expect("a string session").to_owned();
+    let key = &text[text.len() - 300..text.len() - 100];
+
+    let dump = dump(&stack).await;
+    let secrets = [WRONG_CODE, WRONG_PASSWORD, API_HASH, key, PHONES[0], PHONES[1]];
+    for (index, secret) in secrets.iter().enumerate() {
+        assert!(!dump.contains(secret), "secret {index} is in the database");
+        let mut hex = String::new();
+        for byte in secret.bytes() {
+            write!(hex, "{byte:02x}").expect("a string takes anything");
+        }
+        assert!(!dump.contains(&hex), "secret {index} is in the database, as bytes");
+    }
+    let answered = answers
+        .iter()
+        .find(|answer| answer.contains(WRONG_CODE) || answer.contains(WRONG_PASSWORD));
+    assert_eq!(answered, None);
+    // Nobody is told a number back, not even under a field's name: what is not known is listed by what is.
+    assert!(!answers.iter().any(|answer| answer.contains(PHONES[0])), "{answers:?}");
+    let secrets = [WRONG_CODE, WRONG_PASSWORD, API_HASH, key, stack.key.as_str()];
+    assert_silent("the API", &stack.api_output(), &secrets);
+    assert_silent("the worker", &worker.output(), &secrets);
     stack.finish().await;
 }

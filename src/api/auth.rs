@@ -134,7 +134,7 @@ pub trait Needs: Send + Sync {
 pub struct Viewer;
 /// Creates and cancels jobs, pauses and resumes.
 pub struct Operator;
-/// Sets limits.
+/// Sets limits, and logs sessions in and out.
 pub struct Admin;
 
 impl Needs for Viewer {

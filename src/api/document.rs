@@ -12,6 +12,7 @@ use wireroom_jobs::{
 };
 
 use super::{
+    applications::{ApplicationBody, ApplicationView, ApplicationsApi, ApplicationsView},
     batches::{BatchView, BatchesApi},
     chats::{ChatView, ChatsApi},
     floods::{FloodView, FloodsApi},
@@ -22,6 +23,10 @@ use super::{
         MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, RetryApi, WhyApi, WhyView,
     },
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
+    logins::{
+        BeginApi, CodeBody, DeleteView, EnableBody, ExportBody, ExportView, FollowLoginApi, ImportBody, LoginBody,
+        LoginView, ManageSessionApi, PasswordBody, QrBody, StepsApi,
+    },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     pauses::{PauseBody, PauseView, PausesApi, PausesView},
     pools::{MoveBody, NewPoolBody, PoolView, PoolsApi, PoolsView},
@@ -90,6 +95,7 @@ resources!(
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
     (WorkersApi, ChatsApi, HealthApi),
+    (BeginApi, StepsApi, FollowLoginApi, ManageSessionApi, ApplicationsApi),
 );
 
 fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {
@@ -194,6 +200,14 @@ fn schemas() -> Map<String, Value> {
     add::<TimeZoneBody>(&mut requests);
     add::<NewPoolBody>(&mut requests);
     add::<MoveBody>(&mut requests);
+    add::<ApplicationBody>(&mut requests);
+    add::<LoginBody>(&mut requests);
+    add::<QrBody>(&mut requests);
+    add::<ImportBody>(&mut requests);
+    add::<CodeBody>(&mut requests);
+    add::<PasswordBody>(&mut requests);
+    add::<EnableBody>(&mut requests);
+    add::<ExportBody>(&mut requests);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
@@ -209,6 +223,11 @@ fn schemas() -> Map<String, Value> {
     add::<ConcurrencyView>(&mut responses);
     add::<RateView>(&mut responses);
     add::<MemberView>(&mut responses);
+    add::<ApplicationView>(&mut responses);
+    add::<ApplicationsView>(&mut responses);
+    add::<LoginView>(&mut responses);
+    add::<ExportView>(&mut responses);
+    add::<DeleteView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
     add::<ScheduleView>(&mut responses);
     add::<Page<ScheduleView>>(&mut responses);
@@ -355,6 +374,7 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
         (_, "format") => one_of(&["json", "csv", "ndjson"]),
         (_, "since" | "until") => json!({ "type": "string", "format": "date-time" }),
         (_, "alive") => json!({ "type": "boolean", "default": false }),
+        (_, "log_out") => json!({ "type": "boolean", "default": true }),
         (_, "limit") => {
             json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT })
         }

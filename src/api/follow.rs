@@ -82,6 +82,19 @@ impl Followers {
         })
     }
 
+    /// The right to a stream of something else than a job, or the problem that too many are open.
+    pub fn seat(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.seats).try_acquire_owned().map_err(|_| {
+            let detail = "Try again later, or look from time to time instead.";
+            Problem::new(Code::TooManyStreams, detail)
+        })
+    }
+
+    /// Every stream ends: the process does.
+    pub fn is_over(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
     /// Begins to follow a job, or says that too many follow already.
     pub fn follow(self: &Arc<Self>, id: JobId) -> Result<Following, Problem> {
         let permit = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| {

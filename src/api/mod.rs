@@ -1,6 +1,7 @@
 //! The HTTP side: routes, keys, errors, the document. It holds no Telegram connection, so nothing on that side can take it
 //! down. One file per resource, with its errors and its tests.
 
+mod applications;
 mod auth;
 mod batches;
 mod chats;
@@ -12,6 +13,7 @@ mod health;
 mod idempotency;
 mod jobs;
 mod limits;
+mod logins;
 mod page;
 mod pauses;
 mod pools;
@@ -74,6 +76,8 @@ pub trait JobSignals: Send + Sync {
     fn control_changed(&self);
     /// A session was changed in a way that its holder must know of, and that is committed.
     fn sessions_changed(&self);
+    /// Something was asked of the workers for a session, and that is committed.
+    fn errand_asked(&self);
     /// Jobs were finished by the API: cancelled while they waited.
     fn finished(&self, jobs: &[JobId]);
     /// Begins to hear of finished jobs; held only while somebody waits for one.

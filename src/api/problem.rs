@@ -13,7 +13,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{jobs::ItemView, typed::Typed};
-use crate::{ids::JobId, store::StoreError};
+use crate::{
+    ids::{JobId, SessionId},
+    store::StoreError,
+};
 
 /// Seconds after which a client may try again when something is missing for the moment.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -115,6 +118,38 @@ codes! {
     CheckTimeout = GATEWAY_TIMEOUT, "The check was not answered in time";
     /// The named session cannot run jobs until a person has seen to it.
     SessionNotReady = CONFLICT, "The session cannot run jobs";
+    /// A session of that label exists and is in use.
+    SessionExists = CONFLICT, "A session of that label exists";
+    /// Something else is being done for the session: a login, an export, a log-out. `session` names it.
+    LoginInProgress = CONFLICT, "Something else is being done for the session";
+    /// The login waits for another step than this; `detail` says for which.
+    LoginOutOfTurn = CONFLICT, "The login waits for another step";
+    /// The session is not in a state that allows this.
+    SessionStateConflict = CONFLICT, "The session is in another state";
+    /// Unfinished jobs need the session.
+    SessionBusy = CONFLICT, "Unfinished jobs need the session";
+    /// The account that logged in is not the session's.
+    OtherAccount = CONFLICT, "The account is another one";
+    /// An application of that label exists.
+    ApplicationExists = CONFLICT, "An application of that label exists";
+    /// Sessions belong to the application, or the workers' environment names it.
+    ApplicationInUse = CONFLICT, "The application is in use";
+    /// Nobody waits for a step of this session any more: the login ended, or was never begun.
+    LoginNotFound = NOT_FOUND, "The session has no login in progress";
+    /// There is no such application.
+    ApplicationNotFound = NOT_FOUND, "There is no such application";
+    /// The login was given up, or waited too long; begin anew.
+    LoginExpired = GONE, "The login is over";
+    /// The login was given up by somebody; begin anew.
+    LoginCancelled = GONE, "The login was given up";
+    /// The code is too old: ask for another with `/resend`.
+    LoginCodeExpired = GONE, "The login code is too old";
+    /// Telegram asks to wait, as `Retry-After` says, before this number or token is tried again.
+    LoginFlooded = TOO_MANY_REQUESTS, "Telegram asks to wait";
+    /// Telegram lets this number try no more for now: wait a day.
+    PhoneNumberFlooded = TOO_MANY_REQUESTS, "The number was tried too often";
+    /// Five codes or passwords were wrong: begin anew, later.
+    LoginTooManyTries = TOO_MANY_REQUESTS, "Too many wrong codes or passwords";
     /// The body is larger than it may be: 1 MiB, and 64 MiB of a batch with 1 MiB for a job.
     BodyTooLarge = PAYLOAD_TOO_LARGE, "The body is too large";
     /// The body's media type is not `application/json`, nor, of a batch, `application/x-ndjson`.
@@ -133,6 +168,34 @@ codes! {
     UnknownPool = UNPROCESSABLE_ENTITY, "There is no such pool";
     /// There is no session of that id or label.
     UnknownSession = UNPROCESSABLE_ENTITY, "There is no such session";
+    /// There is no application of that id or label.
+    UnknownApplication = UNPROCESSABLE_ENTITY, "There is no such application";
+    /// Telegram does not take the number: write it in the international form.
+    PhoneNumberInvalid = UNPROCESSABLE_ENTITY, "The phone number is not valid";
+    /// Telegram banned the number.
+    PhoneNumberBanned = UNPROCESSABLE_ENTITY, "The phone number is banned";
+    /// Nobody has registered the number; Wireroom makes no accounts.
+    PhoneNumberUnregistered = UNPROCESSABLE_ENTITY, "Nobody has registered the phone number";
+    /// The code is not that one.
+    LoginCodeWrong = UNPROCESSABLE_ENTITY, "The login code is wrong";
+    /// The password is not that one.
+    PasswordWrong = UNPROCESSABLE_ENTITY, "The password is wrong";
+    /// Telegram does not take the bot's token.
+    BotTokenInvalid = UNPROCESSABLE_ENTITY, "The bot's token is not valid";
+    /// Telegram does not take the application's id and hash, or there are none.
+    ApplicationInvalid = UNPROCESSABLE_ENTITY, "The application is not valid";
+    /// The authorisation is over: logged out, revoked, or used from two places.
+    AuthorisationOver = UNPROCESSABLE_ENTITY, "The authorisation is over";
+    /// Telegram banned or froze the account.
+    AccountBanned = UNPROCESSABLE_ENTITY, "The account is banned";
+    /// Telegram asks for a way of logging in that this version does not know.
+    LoginUnsupported = UNPROCESSABLE_ENTITY, "This way of logging in is not supported";
+    /// Telegram refused for a reason that `detail` names.
+    LoginRefused = UNPROCESSABLE_ENTITY, "Telegram refused the login";
+    /// The session must have been stopped elsewhere before it may be connected here.
+    ConfirmationNeeded = UNPROCESSABLE_ENTITY, "A confirmation is needed";
+    /// The text is not a session of a format that is known.
+    SessionFormatUnknown = UNPROCESSABLE_ENTITY, "The session's format is not known";
     /// The session belongs to another pool than the one named.
     SessionNotInPool = UNPROCESSABLE_ENTITY, "The session is not in the pool";
     /// The cron expression cannot be read; `detail` says where it is wrong and why.
@@ -159,6 +222,12 @@ codes! {
     Collision = SERVICE_UNAVAILABLE, "Two requests stood in each other's way";
     /// Too many streams of events are open in this process already.
     TooManyStreams = SERVICE_UNAVAILABLE, "Too many streams of events";
+    /// No worker has ever started on this database, so that nothing can be sealed for one.
+    NoWorker = SERVICE_UNAVAILABLE, "No worker has started yet";
+    /// Telegram did not answer the worker in time.
+    TelegramUnavailable = BAD_GATEWAY, "Telegram does not answer";
+    /// No worker has answered within the wait. The login goes on: look with GET, and continue it.
+    LoginPending = GATEWAY_TIMEOUT, "No worker has answered yet";
     /// The process cannot serve yet, or not with this database; `part` names what fails.
     NotReady = SERVICE_UNAVAILABLE, "Not ready";
 }
@@ -207,6 +276,9 @@ pub struct ProblemBody {
     /// The job that has the key, of `unique_key_conflict`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<Uuid>,
+    /// The session that the problem is about, of problems with logins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Uuid>,
     /// The jobs that cannot be stored, of `batch_refused`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub items: Option<Vec<ItemView>>,
@@ -216,6 +288,7 @@ pub struct ProblemBody {
 #[derive(Debug, Default)]
 struct About {
     job: Option<JobId>,
+    session: Option<SessionId>,
     items: Option<Vec<ItemView>>,
 }
 
@@ -291,6 +364,13 @@ impl Problem {
         self
     }
 
+    /// Names the session that it is about.
+    #[must_use]
+    pub fn session(mut self, session: SessionId) -> Self {
+        self.about.get_or_insert_default().session = Some(session);
+        self
+    }
+
     /// Names the items of a batch that are wrong.
     #[must_use]
     pub fn items(mut self, items: Vec<ItemView>) -> Self {
@@ -344,6 +424,7 @@ impl Problem {
             field: self.field.clone(),
             part: self.part,
             job: self.about.as_ref().and_then(|about| about.job).map(|id| id.0),
+            session: self.about.as_ref().and_then(|about| about.session).map(|id| id.0),
             items: self.about.as_ref().and_then(|about| about.items.clone()),
         };
         let mut response = Response::builder()

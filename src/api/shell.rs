@@ -20,7 +20,7 @@ use super::{
     State,
     auth::Caller,
     jobs::batches,
-    prefer,
+    logins, prefer,
     problem::{Code, Problem},
 };
 
@@ -161,6 +161,9 @@ impl<E> Shell<E> {
     fn limit_of(&self, request: &Request) -> Duration {
         if request.uri().path() == batches::PATH && request.method() == Method::POST {
             return batches::TIME_LIMIT;
+        }
+        if logins::waits(request.method(), request.uri().path()) {
+            return logins::WAIT + BEYOND_WAIT;
         }
         match prefer::wait(request.headers()) {
             Ok(Some(wait)) if request.method() == Method::POST => (wait + BEYOND_WAIT).max(self.time_limit),

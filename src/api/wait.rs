@@ -79,6 +79,11 @@ impl Waiters {
         })
     }
 
+    /// Nobody waits any longer: the process ends.
+    pub fn is_over(&self) -> bool {
+        self.seats.is_closed()
+    }
+
     /// Brings results to those who wait, until `shutdown`; then nobody waits any longer.
     pub async fn run(self: Arc<Self>, pool: PgPool, signals: Arc<dyn JobSignals>, shutdown: CancellationToken) {
         let mut watch = None;

@@ -42,6 +42,10 @@ impl JobSignals for Bell {
         self.0.sessions_changed();
     }
 
+    fn errand_asked(&self) {
+        self.0.errand_asked();
+    }
+
     fn finished(&self, jobs: &[JobId]) {
         self.0.finished(jobs);
     }

@@ -18,6 +18,7 @@ mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_accounts;
 mod session;
+mod session_login;
 mod stdout;
 pub mod worker;
 
@@ -66,7 +67,7 @@ Example:
     /// API keys: create, list, revoke. Master keys: rotate.
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Telegram sessions: list them, log accounts of a sandbox in.
+    /// Telegram sessions: log accounts in, list them.
     #[command(subcommand)]
     Session(session::Command),
     /// A made-up Telegram, for workers elsewhere and for other clients.

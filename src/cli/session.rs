@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 #[cfg(feature = "sandbox")]
 use super::sandbox_accounts;
-use super::{process, stdout};
+use super::{process, session_login, stdout};
 use crate::store::{
     PgPool,
     session_reads::{self, SessionFilter, SessionRecord},
@@ -17,6 +17,15 @@ const PAGE: i64 = 500;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Log an account in: asks for its number, the code and the password, and shows none of them. A worker must be running.
+    #[command(after_help = "\
+Examples:
+  wireroom session login shop-1
+  wireroom session login shop-2 --qr
+  wireroom session login helper --bot --pool bots
+
+The label is for people; a session of that label that is logged out is logged in again.")]
+    Login(session_login::Login),
     /// Log an account of the sandbox in, and store its session. One that is there already gets a new key.
     #[cfg(feature = "sandbox")]
     #[command(after_help = "\
@@ -33,6 +42,7 @@ WIREROOM_TELEGRAM_SERVER and WIREROOM_TELEGRAM_SERVER_KEY name the sandbox, as `
 pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     let config = process::load()?;
     match command {
+        Command::Login(args) => session_login::login(&config, args).await?,
         #[cfg(feature = "sandbox")]
         Command::ImportSandbox(args) => sandbox_accounts::import(&config, args).await?,
         Command::List => list(&process::connect(&config.database).await?).await?,

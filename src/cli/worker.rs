@@ -15,7 +15,7 @@ use crate::{
     ids::{SessionId, WorkerId},
     lifecycle::{Shutdown, Signals, supervise},
     queue::{self, Attempt, Queue, QueueDeps, QueueHandle, SystemRandom, Waker, decode_args},
-    sessions::{self, Holder, HolderSettings},
+    sessions::{self, Desk, DeskSettings, Holder, HolderSettings},
     store::{
         self, PgPool, StoreError,
         attempt_data::{self, AttemptKey},
@@ -82,16 +82,41 @@ pub async fn serve(
     let vault = vault(config)?;
     sessions::verify_master_keys(&pool, &vault).await?;
     let id = identity.id;
+    let desk = desk(config, &pool, &waker, vault.clone(), &identity).await?;
     let (holder, queue) = start(config, &pool, waker.clone(), vault, identity).await?;
     let telling = AbortOnDropHandle::new(tokio::spawn(tell(Arc::clone(&holder), waker)));
     tracing::info!(worker.id = %id, "worker is ready");
     shutdown.soft().cancelled().await;
     holder.stop_acquiring();
-    stop_queue(queue, shutdown).await;
+    // Beside the queue: a login that waits for a person has no end to wait for.
+    tokio::join!(stop_queue(queue, shutdown), desk.shutdown(config.queue.shutdown_hard));
     holder.shutdown(config.queue.shutdown_hard).await;
     drop(telling);
     tracing::info!(worker.id = %id, "the worker has stopped");
     Ok(())
+}
+
+/// What is asked of this worker for sessions: logins above all.
+async fn desk(
+    config: &Config,
+    pool: &PgPool,
+    waker: &Waker,
+    vault: Vault,
+    identity: &Identity,
+) -> anyhow::Result<Arc<Desk>> {
+    let settings = DeskSettings {
+        worker: identity.id,
+        sessions: config.sessions.clone(),
+        telegram: config.telegram.clone(),
+    };
+    Ok(Desk::start(
+        pool.clone(),
+        vault,
+        Arc::clone(&identity.clock),
+        settings,
+        waker.errands(),
+    )
+    .await?)
 }
 
 async fn start(

@@ -45,6 +45,7 @@ struct Bell {
     scheduled: AtomicBool,
     control: AtomicBool,
     sessions: Notify,
+    errands: Arc<Notify>,
     cancelled: broadcast::Sender<JobId>,
     finished: broadcast::Sender<Arc<[JobId]>>,
     waiters: AtomicUsize,
@@ -65,6 +66,7 @@ struct Outbox {
     scheduled: bool,
     control: bool,
     sessions: bool,
+    errands: bool,
     waiting: bool,
     cancelled: Vec<JobId>,
     finished: Vec<JobId>,
@@ -79,6 +81,7 @@ impl Waker {
             scheduled: AtomicBool::new(false),
             control: AtomicBool::new(false),
             sessions: Notify::new(),
+            errands: Arc::default(),
             cancelled: broadcast::channel(1024).0,
             finished: broadcast::channel(4096).0,
             waiters: AtomicUsize::new(0),
@@ -136,6 +139,17 @@ impl Waker {
     /// Resolves when sessions were changed since the last time, or may have been.
     pub async fn sessions_told(&self) {
         self.bell.sessions.notified().await;
+    }
+
+    /// Call it after the commit of something asked of the workers for a session, a login above all.
+    pub fn errand_asked(&self) {
+        self.bell.errands.notify_one();
+        self.bell.post(|outbox| outbox.errands = true);
+    }
+
+    /// Rung when something was asked, here or elsewhere. For one listener.
+    pub fn errands(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell.errands)
     }
 
     /// Call it after the commit of a cancel that answered `Requested`.
@@ -256,6 +270,7 @@ impl Bell {
                 self.ready.notify_one();
             }
             "sessions" => self.sessions.notify_one(),
+            "errands" => self.errands.notify_one(),
             "waiting" => self.others_wait.store(WAITING_FOR, Ordering::Relaxed),
             "cancelled" => ids.for_each(|id| {
                 let _ = self.cancelled.send(id);
@@ -273,6 +288,7 @@ impl Bell {
         self.control.store(true, Ordering::Release);
         self.scheduled.store(true, Ordering::Release);
         self.ready.notify_one();
+        self.errands.notify_one();
     }
 }
 
@@ -284,6 +300,7 @@ impl Outbox {
             ("scheduled", self.scheduled),
             ("control", self.control),
             ("sessions", self.sessions),
+            ("errands", self.errands),
             ("waiting", self.waiting),
         ];
         let mut payloads: Vec<String> = flags

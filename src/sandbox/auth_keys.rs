@@ -32,6 +32,7 @@ struct Entry {
     salts: Salts,
     account: Option<UserId>,
     layer: Option<i32>,
+    api_id: Option<i32>,
     sessions: VecDeque<(i64, Received)>,
 }
 
@@ -71,6 +72,7 @@ impl AuthKeys {
             salts,
             account: None,
             layer: None,
+            api_id: None,
             sessions: VecDeque::new(),
         };
         self.lock().insert(id, entry);
@@ -120,6 +122,18 @@ impl AuthKeys {
         let entry = keys.get_mut(&id)?;
         entry.layer = named.or(entry.layer);
         entry.layer
+    }
+
+    /// Remembers the application a client named.
+    pub fn named_application(&self, id: KeyId, api_id: i32) {
+        if let Some(entry) = self.lock().get_mut(&id) {
+            entry.api_id = Some(api_id);
+        }
+    }
+
+    /// The application that was named last with a key.
+    pub fn application(&self, id: KeyId) -> Option<i32> {
+        self.lock().get(&id)?.api_id
     }
 
     /// Opens a session of a key. Whether it is new.

@@ -264,6 +264,9 @@ impl Reader {
     async fn call(&mut self, from: &Arc<Recipient>, message: &Message) -> Result<(), End> {
         let query = Query::unwrap(&message.body)?;
         let layer = self.server.keys.layer(from.key_id, query.layer);
+        if let Some(api_id) = query.api_id {
+            self.server.keys.named_application(from.key_id, api_id);
+        }
         let account = self.server.keys.account(from.key_id);
         let caller = Caller {
             key_id: from.key_id,

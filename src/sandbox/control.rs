@@ -8,6 +8,7 @@
 //! - `GET /incidents`, `DELETE /incidents` (gives and forgets them); `GET /keys`: keys used from two places.
 //! - `GET /connections`, `POST /connections/drop {account?}`, `POST /connections/blackhole {account?}`.
 //! - `POST /keys/revoke {account, how: "sign_out" | "forget"}`; `POST /codes/expire {phone?}`.
+//! - `POST /logins/accept {account, url}`: scans a QR login's code, `tg://login?token=…`, with the account.
 //! - `POST /messages {account, chat, text}`; `POST /joins/approve`, `/joins/decline`, `/bans {chat, account}`.
 //! - `POST /random-ids/forget {}`, `PUT /random-ids/window {seconds}`, `PUT /clock {offset_seconds}`.
 //!
@@ -65,6 +66,7 @@ fn routes(controls: Controls) -> impl Endpoint {
         .at("/connections/drop", post(drop_connections))
         .at("/connections/blackhole", post(silence_connections))
         .at("/codes/expire", post(expire_codes))
+        .at("/logins/accept", post(accept_login))
         .at("/accounts", get(accounts))
         .at("/links", get(links))
         .at("/chats", get(chats))
@@ -241,6 +243,20 @@ fn revoke_keys(Data(controls): Data<&Controls>, Json(request): Json<RevokedKeys>
 #[handler]
 fn connections(Data(controls): Data<&Controls>) -> Json<Vec<OpenConnection>> {
     Json(controls.connections())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScannedLogin {
+    account: Who,
+    url: String,
+}
+
+#[handler]
+fn accept_login(Data(controls): Data<&Controls>, Json(request): Json<ScannedLogin>) -> Reply<Value> {
+    let account = request.account.find(controls)?;
+    answered(controls.accept_login(&request.url, account))?;
+    Ok(done())
 }
 
 /// Whose connections are meant; everyone's when nobody is named.

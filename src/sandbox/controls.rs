@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use super::{
     auth_keys::{KeyId, printed},
-    call::UserId,
+    call::{Answer, RpcError, UserId},
     connections::Connection,
     dispatcher,
     faults::{Fault, ListedFault},
@@ -36,6 +37,8 @@ pub struct KeyRecord {
     pub key: String,
     /// Who is signed in with it now.
     pub account: Option<UserId>,
+    /// The application that was named last with it.
+    pub api_id: Option<i32>,
     /// Its connections, in the order in which they began to send.
     pub uses: Vec<KeyUse>,
 }
@@ -122,6 +125,7 @@ impl Controls {
             .map(|(key, uses)| KeyRecord {
                 key: printed(key),
                 account: self.server.keys.account(key),
+                api_id: self.server.keys.application(key),
                 uses,
             })
             .filter(|record| account.is_none() || record.account == account)
@@ -156,6 +160,15 @@ impl Controls {
     /// Makes the login codes sent so far expire: those of a phone number, or all.
     pub fn expire_codes(&self, phone: Option<&str>) {
         self.server.logins.expire_codes(phone);
+    }
+
+    /// Lets the login of a QR code in, as if the account had scanned it; `url` is `tg://login?token=…`.
+    pub fn accept_login(&self, url: &str, account: UserId) -> Answer<()> {
+        let token = url
+            .strip_prefix("tg://login?token=")
+            .and_then(|token| URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).ok())
+            .ok_or_else(|| RpcError::new(400, "AUTH_TOKEN_INVALID"))?;
+        services::tokens::accept(&self.server, &token, account)
     }
 
     fn describe(&self, connection: &Connection) -> OpenConnection {

@@ -167,6 +167,8 @@ fn compress(result: &[u8]) -> Option<Vec<u8>> {
 pub(super) struct Query {
     /// The layer named by `invokeWithLayer`.
     pub layer: Option<i32>,
+    /// The application named by `initConnection`.
+    pub api_id: Option<i32>,
     /// Whether the connection is to get updates from now on: false inside `invokeWithoutUpdates`.
     pub wants_updates: bool,
     /// The constructor id and arguments.
@@ -178,6 +180,7 @@ impl Query {
     pub fn unwrap(body: &[u8]) -> Result<Self, Malformed> {
         let mut query = Self {
             layer: None,
+            api_id: None,
             wants_updates: true,
             body: Vec::new(),
         };
@@ -193,7 +196,7 @@ impl Query {
                 INVOKE_WITHOUT_UPDATES => query.wants_updates = false,
                 INVOKE_AFTER_MSG => drop(i64::deserialize(&mut cursor)?),
                 INVOKE_AFTER_MSGS => drop(Vec::<i64>::deserialize(&mut cursor)?),
-                INIT_CONNECTION => skip_connection_header(&mut cursor)?,
+                INIT_CONNECTION => query.api_id = Some(read_connection_header(&mut cursor)?),
                 _ => {
                     query.body = body;
                     return Ok(query);
@@ -205,9 +208,9 @@ impl Query {
     }
 }
 
-fn skip_connection_header(cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
+fn read_connection_header(cursor: &mut Cursor<'_>) -> Result<i32, Malformed> {
     let flags = u32::deserialize(cursor)?;
-    i32::deserialize(cursor)?;
+    let api_id = i32::deserialize(cursor)?;
     // Device, system, application, two languages and a language pack.
     for _ in 0..6 {
         String::deserialize(cursor)?;
@@ -218,7 +221,7 @@ fn skip_connection_header(cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
     if flags & 2 != 0 {
         skip_json(cursor, DEPTH_LIMIT)?;
     }
-    Ok(())
+    Ok(api_id)
 }
 
 /// Skips a `JSONValue`. grammers' own reader recurses as deep as the client says, up to the end of the stack.
@@ -382,6 +385,7 @@ mod tests {
             query,
             Query {
                 layer: Some(230),
+                api_id: Some(1),
                 wants_updates: false,
                 body
             }

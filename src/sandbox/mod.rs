@@ -46,7 +46,7 @@ pub use self::{
     faults::{Effect, Fault, ListedFault},
     key_watch::{ConnectionId, Incident, KeyUse, Misuse},
     server_key::ServerKeyError,
-    services::auth::LOGIN_CODE,
+    services::auth::{EXPIRED_CODE, LOGIN_CODE, NUMBERS, PASSWORD_HINT},
     stats::{Calls, Counts},
 };
 

@@ -8,8 +8,14 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    auth_keys::AuthKeys, connections::Connections, faults::Faults, key_watch::KeyWatch, server_key::ServerKey,
-    services::auth::Logins, stats::Stats, world::World,
+    auth_keys::AuthKeys,
+    connections::Connections,
+    faults::Faults,
+    key_watch::KeyWatch,
+    server_key::ServerKey,
+    services::{auth::Logins, tokens::LoginTokens},
+    stats::Stats,
+    world::World,
 };
 
 /// The data centre the sandbox is.
@@ -20,6 +26,7 @@ pub(super) struct Server {
     pub rsa_key: ServerKey,
     pub keys: AuthKeys,
     pub logins: Logins,
+    pub tokens: LoginTokens,
     pub faults: Faults,
     pub watch: KeyWatch,
     pub stats: Stats,
@@ -36,6 +43,7 @@ impl Server {
             rsa_key,
             keys: AuthKeys::default(),
             logins: Logins::default(),
+            tokens: LoginTokens::default(),
             faults: Faults::default(),
             watch,
             stats: Stats::default(),

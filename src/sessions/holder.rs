@@ -24,7 +24,7 @@ use crate::{
     config::{SessionsConfig, TelegramConfig},
     ids::{SessionId, WorkerId},
     store::{self, StoreError, leases, sessions, vault_keys},
-    telegram::trust::Moment,
+    telegram::{login::NO_APPLICATION, trust::Moment},
     vault::Vault,
 };
 
@@ -34,8 +34,6 @@ const BALANCE: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(50);
 /// How many sessions of a process catch up on missed updates at a time.
 const CATCH_UPS: usize = 8;
-/// Stands for the application where a configured server asks for none.
-const NO_APPLICATION: i32 = 1;
 
 /// What a holder is made from.
 #[derive(Clone)]
@@ -85,7 +83,7 @@ impl Holder {
     ) -> Result<Arc<Self>, HolderError> {
         let api_id = match (settings.telegram.api_id, &settings.telegram.server) {
             (Some(api_id), _) => api_id,
-            (None, Some(_)) => NO_APPLICATION,
+            (None, Some(_)) => NO_APPLICATION.0,
             (None, None) => return Err(HolderError::NoApplication),
         };
         let holder = Arc::new(Self {

@@ -39,6 +39,8 @@ pub async fn verify_master_keys(database: &PgPool, vault: &Vault) -> Result<(), 
             open(vault, &kept)?;
         }
     }
+    let (id, slot) = vault.slot()?;
+    vault_keys::publish_slot(&mut connection, id, &slot).await?;
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! The Telegram sessions of one process: which it holds, that nobody else does, and how new ones come to be.
 //!
 //! `holder` takes, renews and shares leases; `term` is the life of one of them; `held` is what the queue sees.
-//! `settings` takes in what is changed or asked while a session is held. `import` logs accounts of a configured server in;
-//! `master_keys` refuses a wrong vault before anything is touched, and `rotation` seals everything under another key.
+//! `settings` takes in what is changed or asked while a session is held. `errands` logs accounts in and out, imports and exports;
+//! `import` logs accounts of a configured server in. `master_keys` refuses a wrong vault before anything is touched, and
+//! `rotation` seals everything under another key.
 
+pub mod errands;
 pub mod held;
 pub mod holder;
 pub mod import;
@@ -12,6 +14,7 @@ pub mod rotation;
 mod settings;
 mod term;
 
+pub use errands::{Desk, DeskError, DeskSettings, reseal_applications};
 pub use held::{HeldSession, Slots};
 pub use holder::{Holder, HolderError, HolderSettings};
 pub use import::{ImportAccount, ImportError, Imported, import};

@@ -191,7 +191,7 @@ impl Term {
         let storage = PgSession::load(holder.database.clone(), holder.vault.clone(), settings).await?;
         let telegram = &holder.settings.telegram;
         let settings = ConnectionSettings {
-            api_id: holder.api_id,
+            api_id: lease.api_id.unwrap_or(holder.api_id),
             call_deadline: telegram.call_deadline,
             catch_up: Arc::clone(&holder.catch_up),
             health_call: holder.settings.sessions.health_call(),

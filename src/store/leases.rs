@@ -28,6 +28,8 @@ pub struct AcquiredLease {
     pub account_id: Option<i64>,
     pub is_bot: bool,
     pub home_dc: i32,
+    /// The API id of the session's application; `None`: it has none of its own.
+    pub api_id: Option<i32>,
     /// The account is limited: it may read, and contact nobody.
     pub limited: bool,
     pub interactive_slots: i32,
@@ -117,6 +119,7 @@ pub async fn acquire(
             ON CONFLICT DO NOTHING
         )
         SELECT t.session_id AS "session: SessionId", t.fence, s.pool, s.account_id, s.is_bot, s.home_dc,
+            (SELECT a.api_id FROM applications a WHERE a.id = s.application_id) AS api_id,
             s.state = 'limited' AS "limited!", s.interactive_slots, s.bulk_slots, s.watch_slots, s.settings_version,
             s.next_pool IS NOT NULL AS "moves!", EXISTS (SELECT FROM session_breakers b WHERE b.session_id = s.id) AS "on_probation!"
         FROM taken t JOIN sessions s ON s.id = t.session_id"#,
@@ -139,6 +142,7 @@ pub async fn acquire(
             account_id: row.account_id,
             is_bot: row.is_bot,
             home_dc: row.home_dc,
+            api_id: row.api_id,
             limited: row.limited,
             interactive_slots: row.interactive_slots,
             bulk_slots: row.bulk_slots,

@@ -2,6 +2,7 @@
 //! enqueue joins its caller's transaction.
 
 pub mod api_keys;
+pub mod applications;
 pub mod attempt_data;
 pub mod attempt_reads;
 pub mod audit;
@@ -15,6 +16,8 @@ pub mod chats;
 pub mod claims;
 pub mod completions;
 pub mod effects;
+pub mod errand_work;
+pub mod errands;
 pub mod floods;
 pub mod gates;
 pub mod health;
@@ -28,6 +31,7 @@ pub mod leases;
 pub mod limited_claims;
 pub mod limits;
 pub mod line;
+pub mod login_requests;
 pub mod member_reads;
 pub mod notifications;
 pub mod partitions;
@@ -45,6 +49,7 @@ pub mod schema;
 pub mod server;
 pub mod session_checks;
 pub mod session_health;
+pub mod session_logins;
 pub mod session_reads;
 pub mod sessions;
 pub mod soak;

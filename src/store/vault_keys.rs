@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{StoreError, failed, leases::interval};
 use crate::{
     ids::{SessionId, WorkerId},
+    letterbox::Slot,
     vault::Sealed,
 };
 
@@ -153,13 +154,27 @@ pub async fn reseal(connection: &mut PgConnection, was: &SealedDc, fresh: &Seale
     Ok(changed.rows_affected() == 1)
 }
 
+/// Publishes where to seal for the workers, under the key that seals now.
+pub async fn publish_slot(connection: &mut PgConnection, key_id: &str, slot: &Slot) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- publish_letterbox_slot
+        UPDATE vault_keys SET slot = $2, sealing_at = wireroom_now() WHERE id = $1",
+        key_id,
+        slot.as_bytes().as_slice(),
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("publish_letterbox_slot"))?;
+    Ok(())
+}
+
 /// The ids of all keys that sealed rows name.
 pub async fn used(connection: &mut PgConnection) -> Result<Vec<String>, StoreError> {
     sqlx::query_scalar!(
         r#"-- used_vault_keys
         SELECT DISTINCT sealed_with AS "id!" FROM (
             SELECT sealed_with FROM session_dcs WHERE sealed_with IS NOT NULL
-            UNION ALL SELECT sealed_with FROM applications
+            UNION ALL SELECT sealed_with FROM applications WHERE sealed_with <> ''
         ) AS sealed ORDER BY 1"#
     )
     .fetch_all(connection)

@@ -5,6 +5,7 @@ pub mod errors;
 pub mod gates;
 pub mod handshake;
 pub mod pace;
+pub mod login;
 mod peer_cache;
 pub mod port;
 pub mod relay;

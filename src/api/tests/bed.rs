@@ -56,6 +56,7 @@ pub struct Signals {
     pub changed: AtomicUsize,
     pub control_changed: AtomicUsize,
     pub sessions_changed: AtomicUsize,
+    pub errands_asked: AtomicUsize,
     pub finished: broadcast::Sender<Vec<JobId>>,
 }
 
@@ -67,6 +68,7 @@ impl Default for Signals {
             changed: AtomicUsize::new(0),
             control_changed: AtomicUsize::new(0),
             sessions_changed: AtomicUsize::new(0),
+            errands_asked: AtomicUsize::new(0),
             finished: broadcast::channel(16).0,
         }
     }
@@ -94,6 +96,10 @@ impl JobSignals for Signals {
 
     fn sessions_changed(&self) {
         self.sessions_changed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn errand_asked(&self) {
+        self.errands_asked.fetch_add(1, Ordering::SeqCst);
     }
 
     fn finished(&self, jobs: &[JobId]) {

@@ -1,6 +1,8 @@
 //! Sign-in by code and password, and sign-out.
 //!
-//! Phone numbers begin with +999, every account's login code is [`LOGIN_CODE`], and no number can sign up.
+//! Phone numbers begin with +999, every account's login code is [`LOGIN_CODE`], and no number can sign up. Numbers that begin with
+//! +999 00 decide themselves what becomes of a login: see [`NUMBERS`]; so does the code [`EXPIRED_CODE`]. A code is sent to the app,
+//! and by SMS when it is asked for again.
 
 use std::{
     collections::HashMap,
@@ -20,6 +22,21 @@ use crate::sandbox::{
 
 /// The code of every account: the number of the data centre five times, as on Telegram's test servers.
 pub const LOGIN_CODE: &str = "22222";
+/// The code that is always too old.
+pub const EXPIRED_CODE: &str = "99999";
+/// What the account's owner wrote beside its password.
+pub const PASSWORD_HINT: &str = "where you play";
+/// Numbers that decide what Telegram answers to `auth.sendCode`: (digits, code, error).
+pub const NUMBERS: [(&str, i32, &str); 6] = [
+    ("9990000001", 400, "PHONE_NUMBER_BANNED"),
+    ("9990000002", 400, "PHONE_NUMBER_FLOOD"),
+    ("9990000003", 406, "PHONE_NUMBER_INVALID"),
+    ("9990000004", 420, "FLOOD_WAIT_600"),
+    ("9990000005", 400, "PHONE_PASSWORD_FLOOD"),
+    ("9990000006", 400, "API_ID_PUBLISHED_FLOOD"),
+];
+/// Seconds until a code may be asked for again.
+const RESEND_AFTER: i32 = 30;
 /// Seconds for which a code can be used.
 const CODE_LIFETIME: i32 = 300;
 /// How many codes and challenges are kept; the oldest make room.
@@ -65,7 +82,7 @@ impl Logins {
 }
 
 impl Pending {
-    fn send_code(&mut self, phone: &str) -> tl::enums::auth::SentCode {
+    fn send_code(&mut self, phone: &str, again: bool) -> tl::enums::auth::SentCode {
         let now = clock::unix_seconds();
         self.codes
             .retain(|_, code| now - code.sent_at < CODE_LIFETIME && code.phone != phone);
@@ -81,11 +98,17 @@ impl Pending {
             },
         );
         let length = i32::try_from(LOGIN_CODE.len()).expect("a login code is short");
+        let (way, next_type) = if again {
+            (tl::types::auth::SentCodeTypeSms { length }.into(), None)
+        } else {
+            let next = tl::enums::auth::CodeType::Sms;
+            (tl::types::auth::SentCodeTypeApp { length }.into(), Some(next))
+        };
         tl::types::auth::SentCode {
-            r#type: tl::types::auth::SentCodeTypeApp { length }.into(),
+            r#type: way,
             phone_code_hash: hash,
-            next_type: None,
-            timeout: None,
+            timeout: next_type.is_some().then_some(RESEND_AFTER),
+            next_type,
         }
         .into()
     }
@@ -120,7 +143,10 @@ pub(in crate::sandbox) fn send_code(
     request: tl::functions::auth::SendCode,
 ) -> Answer<tl::enums::auth::SentCode> {
     let phone = digits(&request.phone_number).ok_or_else(phone_invalid)?;
-    Ok(server.logins.lock().send_code(phone))
+    if let Some((_, code, error)) = NUMBERS.into_iter().find(|(number, ..)| *number == phone) {
+        return Err(RpcError::new(code, error));
+    }
+    Ok(server.logins.lock().send_code(phone, false))
 }
 
 pub(in crate::sandbox) fn resend_code(
@@ -133,7 +159,7 @@ pub(in crate::sandbox) fn resend_code(
     if !pending.is_pending(phone, &request.phone_code_hash) {
         return Err(RpcError::new(400, "PHONE_CODE_EXPIRED"));
     }
-    Ok(pending.send_code(phone))
+    Ok(pending.send_code(phone, true))
 }
 
 pub(in crate::sandbox) fn cancel_code(
@@ -161,7 +187,7 @@ pub(in crate::sandbox) fn sign_in(
         return Err(RpcError::new(400, "PHONE_CODE_EMPTY"));
     }
     let mut pending = server.logins.lock();
-    if !pending.is_pending(phone, &request.phone_code_hash) {
+    if !pending.is_pending(phone, &request.phone_code_hash) || code == EXPIRED_CODE {
         return Err(RpcError::new(400, "PHONE_CODE_EXPIRED"));
     }
     if code != LOGIN_CODE {
@@ -171,6 +197,13 @@ pub(in crate::sandbox) fn sign_in(
         return Err(RpcError::new(400, "PHONE_NUMBER_UNOCCUPIED"));
     };
     pending.codes.remove(&request.phone_code_hash);
+    drop(pending);
+    enter(server, call, account)
+}
+
+/// Signs a key in, or asks for the account's password first.
+pub(super) fn enter(server: &Server, call: &Call<'_>, account: UserId) -> Answer<tl::enums::auth::Authorization> {
+    let mut pending = server.logins.lock();
     if call.world.password_of(account).is_some() {
         pending.passwords.insert(call.caller.key_id, account);
         return Err(RpcError::new(401, "SESSION_PASSWORD_NEEDED"));
@@ -195,6 +228,7 @@ pub(in crate::sandbox) fn get_password(
         let challenge = Challenge::new(pending.verifier(account, password));
         let srp_id = random::number();
         answer.has_password = true;
+        answer.hint = Some(PASSWORD_HINT.to_owned());
         answer.current_algo = Some(challenge_algorithm(&mut pending, account, password));
         answer.srp_b = Some(challenge.public().to_vec());
         answer.srp_id = Some(srp_id);

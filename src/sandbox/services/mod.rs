@@ -1,5 +1,5 @@
 //! The API's functions, one module per namespace or topic. Each takes the call and its request, and answers as
-//! Telegram does; what it changes and who hears of it is the world's. Those of `auth` and `help` take the server too.
+//! Telegram does; what it changes and who hears of it is the world's. Those of `auth`, `tokens` and `help` take the server too.
 
 #![expect(
     clippy::needless_pass_by_value,
@@ -15,6 +15,7 @@ pub mod help;
 pub mod invites;
 pub mod messages;
 mod participants;
+pub mod tokens;
 pub mod updates;
 pub mod users;
 

@@ -115,6 +115,13 @@ impl World {
         self.accounts.get(&account)?.password.as_deref()
     }
 
+    /// Gives a bot that signs in a message box of its own, unless it has one.
+    pub fn open_bot(&mut self, bot: UserId) {
+        self.accounts
+            .entry(bot)
+            .or_insert_with(|| Account::new(bot, String::new(), None));
+    }
+
     /// An account as it sees itself, for `auth.authorization`; `userEmpty` for an id nobody has.
     pub fn tl_self(&self, account: UserId) -> tl::enums::User {
         self.tl_user(account, account)

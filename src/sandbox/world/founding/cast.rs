@@ -81,8 +81,10 @@ pub(super) fn found_accounts(world: &mut World) {
 
 /// Makes one more account, named by its number, without chats, contacts or a password.
 pub(in crate::sandbox::world) fn found_spare_account(world: &mut World) -> UserId {
-    let number = world.accounts.len() + 1;
-    let id = world.accounts.keys().next_back().map_or(FIRST_ACCOUNT, |last| last + 1);
+    // Bots have accounts too once they have signed in, with ids of their own.
+    let people = world.accounts.range(..FIRST_EXTRA);
+    let number = people.clone().count() + 1;
+    let id = people.last().map_or(FIRST_ACCOUNT, |(last, _)| last + 1);
     settle(
         world,
         id,

@@ -1,0 +1,142 @@
+//! What an error of a login's call means for the errand: each refusal its own word, and whether it can go on.
+
+use crate::{
+    store::errands::{ErrandProblem, Step},
+    telegram::{errors::Meaning, login::LinkError},
+};
+
+/// After so many wrong codes or passwords the login ends: Telegram would lock the number.
+pub(super) const MOST_TRIES: i32 = 5;
+
+/// Why a step did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub problem: ErrandProblem,
+    /// Telegram's own name.
+    pub reason: Option<String>,
+    /// Seconds.
+    pub retry_after: Option<u32>,
+    /// The errand ends with it.
+    pub ends: bool,
+    /// A code or a password was wrong.
+    pub wrong: bool,
+}
+
+impl Refusal {
+    /// One that ends the errand, for no reason of Telegram's.
+    pub fn end(problem: ErrandProblem) -> Self {
+        Self {
+            problem,
+            reason: None,
+            retry_after: None,
+            ends: true,
+            wrong: false,
+        }
+    }
+
+    /// What an error means at that step, after so many wrong tries.
+    pub fn of(error: &LinkError, step: Step, tries: i32) -> Self {
+        let (problem, ends) = match error {
+            LinkError::Rpc(error) => of_rpc(&error.name, Meaning::of(error)),
+            LinkError::Unsupported(_) | LinkError::NoSuchDc(_) => (ErrandProblem::Unsupported, true),
+            LinkError::Deadline
+            | LinkError::Connection(_)
+            | LinkError::Handshake(_)
+            | LinkError::Relay(_)
+            | LinkError::Unreadable
+            | LinkError::Randomness => (ErrandProblem::NoAnswer, false),
+        };
+        let wrong = matches!(problem, ErrandProblem::CodeWrong | ErrandProblem::PasswordWrong);
+        let too_many = wrong && tries + 1 >= MOST_TRIES;
+        let (reason, value) = match error {
+            LinkError::Rpc(error) => (Some(error.name.clone()), error.value),
+            LinkError::Unsupported(what) => (Some((*what).to_owned()), None),
+            _ => (None, None),
+        };
+        Self {
+            problem: if too_many { ErrandProblem::TooManyTries } else { problem },
+            reason,
+            retry_after: value.filter(|_| problem == ErrandProblem::Flooded),
+            // There is nothing to go on with before the first step is through.
+            ends: ends || too_many || step == Step::Start,
+            wrong,
+        }
+    }
+}
+
+fn of_rpc(name: &str, meaning: Meaning) -> (ErrandProblem, bool) {
+    match name {
+        "PHONE_NUMBER_INVALID" => (ErrandProblem::PhoneInvalid, true),
+        "PHONE_NUMBER_BANNED" => (ErrandProblem::PhoneBanned, true),
+        "PHONE_NUMBER_FLOOD" | "PHONE_PASSWORD_FLOOD" => (ErrandProblem::PhoneFlooded, true),
+        "PHONE_NUMBER_UNOCCUPIED" => (ErrandProblem::PhoneUnregistered, true),
+        "PHONE_CODE_EXPIRED" => (ErrandProblem::CodeExpired, false),
+        "ACCESS_TOKEN_INVALID" | "ACCESS_TOKEN_EXPIRED" => (ErrandProblem::BotTokenInvalid, true),
+        _ => match meaning {
+            Meaning::LoginCode => (ErrandProblem::CodeWrong, false),
+            Meaning::PasswordWrong => (ErrandProblem::PasswordWrong, false),
+            Meaning::Flood => (ErrandProblem::Flooded, false),
+            Meaning::LoggedOut | Meaning::KeyDuplicated => (ErrandProblem::KeyDead, true),
+            Meaning::Banned | Meaning::Frozen => (ErrandProblem::AccountBanned, true),
+            Meaning::WrongApplication => (ErrandProblem::ApplicationInvalid, true),
+            Meaning::TheirTrouble | Meaning::UnknownOutcome | Meaning::AfterFailedCall => {
+                (ErrandProblem::NoAnswer, false)
+            }
+            _ => (ErrandProblem::Refused, false),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use grammers_mtsender::RpcError;
+
+    use super::*;
+
+    fn refusal(code: i32, message: &str, step: Step, tries: i32) -> Refusal {
+        let error = RpcError::from(grammers_tl_types::types::RpcError {
+            error_code: code,
+            error_message: message.into(),
+        });
+        Refusal::of(&LinkError::Rpc(error), step, tries)
+    }
+
+    #[test]
+    fn each_refusal_has_its_own_word() {
+        use ErrandProblem as P;
+        for (code, message, problem, ends) in [
+            (406, "PHONE_NUMBER_INVALID", P::PhoneInvalid, true),
+            (400, "PHONE_NUMBER_BANNED", P::PhoneBanned, true),
+            (400, "PHONE_NUMBER_FLOOD", P::PhoneFlooded, true),
+            (400, "PHONE_PASSWORD_FLOOD", P::PhoneFlooded, true),
+            (400, "PHONE_NUMBER_UNOCCUPIED", P::PhoneUnregistered, true),
+            (400, "PHONE_CODE_INVALID", P::CodeWrong, false),
+            (400, "PHONE_CODE_EXPIRED", P::CodeExpired, false),
+            (400, "PASSWORD_HASH_INVALID", P::PasswordWrong, false),
+            (400, "ACCESS_TOKEN_INVALID", P::BotTokenInvalid, true),
+            (400, "API_ID_INVALID", P::ApplicationInvalid, true),
+            (401, "SESSION_REVOKED", P::KeyDead, true),
+            (406, "AUTH_KEY_DUPLICATED", P::KeyDead, true),
+            (401, "USER_DEACTIVATED_BAN", P::AccountBanned, true),
+            (500, "AUTH_RESTART", P::NoAnswer, false),
+            (400, "SOMETHING_NEW", P::Refused, false),
+        ] {
+            let refusal = refusal(code, message, Step::Code, 0);
+            assert_eq!((refusal.problem, refusal.ends), (problem, ends), "{message}");
+            assert_eq!(refusal.reason.as_deref(), Some(message));
+        }
+    }
+
+    #[test]
+    fn a_flood_says_how_long_and_the_fifth_wrong_try_ends_it() {
+        let flood = refusal(420, "FLOOD_WAIT_77", Step::Code, 0);
+        assert_eq!(
+            (flood.problem, flood.retry_after, flood.ends),
+            (ErrandProblem::Flooded, Some(77), false)
+        );
+        assert!(refusal(420, "FLOOD_WAIT_77", Step::Start, 0).ends);
+        assert!(!refusal(400, "PHONE_CODE_INVALID", Step::Code, 3).ends);
+        let last = refusal(400, "PHONE_CODE_INVALID", Step::Code, 4);
+        assert_eq!((last.problem, last.ends), (ErrandProblem::TooManyTries, true));
+    }
+}

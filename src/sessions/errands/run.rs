@@ -1,0 +1,481 @@
+//! The life of one errand in this process: its hold renewed, its steps done as they are asked for, its connection closed before
+//! anything of it can be somebody else's.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Desk, open_input, outcome::Refusal, progress::Progress};
+use crate::{
+    config::Secret,
+    ids::SessionId,
+    store::{
+        self, StoreError, errand_work,
+        errand_work::{ClaimedErrand, ErrandKey, Reply, Work},
+        errands::{ErrandProblem, ErrandState, Step, Task},
+        failed,
+        session_logins::{self, Facts},
+        sessions::SessionState,
+    },
+    telegram::{
+        login::{Account, Application, AuthKey, Link, LinkError},
+        trust::{Moment, Trust},
+    },
+    vault::VaultError,
+};
+
+/// How often an errand looks for what was asked of it when no bell rings.
+const POLL: Duration = Duration::from_secs(1);
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+const RELEASE: Duration = Duration::from_secs(2);
+
+pub(super) struct Run {
+    pub desk: Arc<Desk>,
+    pub key: ErrandKey,
+    pub session: SessionId,
+    pub task: Task,
+    pub trust: Arc<Trust>,
+    pub link: Option<Link>,
+    pub progress: Progress,
+    /// The last call that could have logged in was not seen through: ask who we are before the next.
+    pub uncertain: bool,
+    /// Telegram said something by itself.
+    pub told: bool,
+}
+
+/// Why a step was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error("refused")]
+    Refused(Refusal),
+}
+
+impl From<ErrandProblem> for StepError {
+    fn from(problem: ErrandProblem) -> Self {
+        Self::Refused(Refusal::end(problem))
+    }
+}
+
+/// What a step came to.
+pub(super) enum StepDone {
+    /// Answered, and the session's state goes with it.
+    Reply(Box<Reply>, Option<SessionState>),
+    /// Somebody is logged in on the link.
+    LoggedIn(Account),
+    /// Everything was written already.
+    Written,
+}
+
+impl Run {
+    pub fn new(desk: Arc<Desk>, errand: ClaimedErrand, start: Moment) -> Self {
+        let trust = Arc::new(Trust::new(start, desk.trusted_span()));
+        Self {
+            desk,
+            key: errand.key,
+            session: errand.session,
+            task: errand.task,
+            trust,
+            link: None,
+            progress: Progress::default(),
+            uncertain: false,
+            told: false,
+        }
+    }
+
+    /// Does the errand to its end, or until the hold is over or the process stops.
+    pub async fn live(mut self) {
+        let renewing = AbortOnDropHandle::new(tokio::spawn(renew(
+            Arc::clone(&self.desk),
+            self.key,
+            Arc::clone(&self.trust),
+        )));
+        self.work().await;
+        self.hang_up().await;
+        drop(renewing);
+        self.release().await;
+    }
+
+    async fn work(&mut self) {
+        let mut pulse = self.desk.pulse.subscribe();
+        loop {
+            pulse.borrow_and_update();
+            let pause = match self.once().await {
+                // Over; or cancelled, or another worker's by now.
+                Ok(true) | Err(StepError::Store(StoreError::Fenced { .. })) => return,
+                Ok(false) => POLL,
+                Err(error) => {
+                    // A login may have gone through, and only its storing failed.
+                    self.uncertain = true;
+                    tracing::warn!(
+                        session.id = %self.session, errand.id = %self.key.errand,
+                        error = &error as &dyn std::error::Error, "an errand could not go on"
+                    );
+                    AFTER_FAILURE
+                }
+            };
+            let desk = Arc::clone(&self.desk);
+            tokio::select! {
+                () = self.trust.ended() => return,
+                () = desk.stop.cancelled() => return,
+                changed = pulse.changed() => if changed.is_err() { return },
+                () = told(self.link.as_ref()), if self.task == Task::Qr => self.told = true,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// One look at the errand; `true` when it is over.
+    async fn once(&mut self) -> Result<bool, StepError> {
+        let mut conn = store::connection(&self.desk.database, "load_errand").await?;
+        let work = errand_work::load(&mut conn, self.key).await?;
+        drop(conn);
+        if work.state.is_final() {
+            return Ok(true);
+        }
+        if work.expired {
+            self.fail(&work, Refusal::end(ErrandProblem::Expired)).await?;
+            return Ok(true);
+        }
+        self.go_on(&work)?;
+        if work.asked > work.answered {
+            self.step(&work).await
+        } else if self.task == Task::Qr && work.state == ErrandState::ScanNeeded {
+            self.watch_qr(&work).await
+        } else {
+            Ok(false)
+        }
+    }
+
+    /// Takes over what another worker left.
+    fn go_on(&mut self, work: &Work) -> Result<(), StepError> {
+        if self.link.is_none()
+            && self.progress.key().is_none()
+            && let Some(sealed) = &work.progress
+            && let Some(progress) = Progress::open(&self.desk.vault, self.key.errand, sealed)?
+        {
+            self.progress = progress;
+            self.uncertain = true;
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, work: &Work) -> Result<bool, StepError> {
+        let done = self.try_step(work).await;
+        self.conclude(work, done).await
+    }
+
+    /// Writes down what a step, or a look at a QR login, came to; `true` when the errand is over.
+    pub async fn conclude(&mut self, work: &Work, done: Result<StepDone, StepError>) -> Result<bool, StepError> {
+        match done {
+            Ok(StepDone::Reply(reply, session)) => {
+                let over = reply.state.is_some_and(ErrandState::is_final);
+                self.answer(work, *reply, session.map(|state| (state, None))).await?;
+                Ok(over)
+            }
+            Ok(StepDone::LoggedIn(account)) => {
+                self.logged_in(work, account).await?;
+                Ok(true)
+            }
+            Ok(StepDone::Written) => Ok(true),
+            Err(StepError::Link(error)) => {
+                self.uncertain = !matches!(error, LinkError::Rpc(_));
+                if !self.trust.holds() {
+                    return Err(StepError::Link(error));
+                }
+                tracing::info!(
+                    session.id = %self.session, errand.id = %self.key.errand, step = work.step.as_str(),
+                    error = &error as &dyn std::error::Error, "a step of an errand was refused"
+                );
+                let refusal = Refusal::of(&error, work.step, work.tries);
+                self.refuse(work, refusal).await
+            }
+            Err(StepError::Refused(refusal)) => self.refuse(work, refusal).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn try_step(&mut self, work: &Work) -> Result<StepDone, StepError> {
+        let input = open_input(&self.desk.vault, self.key.errand, work)?;
+        match (self.task, work.step) {
+            (Task::Phone, Step::Start) => {
+                let phone = input.ok_or(ErrandProblem::Expired)?;
+                self.progress.phone = Some(phone.expose().to_owned());
+                self.send_code().await
+            }
+            (Task::Phone, Step::Resend) => self.resend_code().await,
+            (Task::Phone, Step::Code) => self.enter_code(&input.ok_or(ErrandProblem::Expired)?).await,
+            (Task::Phone | Task::Qr, Step::Password) => {
+                self.enter_password(&input.ok_or(ErrandProblem::Expired)?).await
+            }
+            (Task::Bot, Step::Start) => self.sign_in_bot(&input.ok_or(ErrandProblem::Expired)?).await,
+            (Task::Qr, Step::Start) => self.show_token().await,
+            (Task::Import, Step::Start) => self.import(work, &input.ok_or(ErrandProblem::Expired)?).await,
+            (Task::Enable, Step::Start) => self.enable(work).await,
+            (Task::Export, Step::Start) => self.export(work).await,
+            (Task::LogOut, Step::Start) => self.log_out(work).await,
+            (Task::Delete, Step::Start) => self.delete(work, input.as_ref()).await,
+            _ => Err(ErrandProblem::Refused.into()),
+        }
+    }
+
+    async fn refuse(&mut self, work: &Work, refusal: Refusal) -> Result<bool, StepError> {
+        if refusal.ends {
+            self.fail(work, refusal).await?;
+            return Ok(true);
+        }
+        let reply = Reply {
+            problem: Some(refusal.problem),
+            reason: refusal.reason,
+            retry_after: refusal.retry_after,
+            wrong: refusal.wrong,
+            ..Reply::default()
+        };
+        self.answer(work, reply, None).await?;
+        Ok(false)
+    }
+
+    /// Ends the errand without what it was for.
+    async fn fail(&mut self, work: &Work, refusal: Refusal) -> Result<(), StepError> {
+        self.hang_up().await;
+        let state = self.state_after_failure(work, &refusal);
+        let word = refusal
+            .reason
+            .clone()
+            .unwrap_or_else(|| refusal.problem.as_str().to_uppercase());
+        let reply = Reply {
+            state: Some(ErrandState::Failed),
+            problem: Some(refusal.problem),
+            reason: refusal.reason,
+            retry_after: refusal.retry_after,
+            wrong: refusal.wrong,
+            ..Reply::default()
+        };
+        self.answer(work, reply, state.map(|state| (state, Some(word)))).await?;
+        Ok(())
+    }
+
+    /// What becomes of the session when its errand failed; `None`: it stays as it is.
+    fn state_after_failure(&self, work: &Work, refusal: &Refusal) -> Option<SessionState> {
+        let over = match refusal.problem {
+            ErrandProblem::PhoneBanned | ErrandProblem::AccountBanned => Some(SessionState::Banned),
+            ErrandProblem::KeyDead => Some(SessionState::LoggedOut),
+            _ => None,
+        };
+        match self.task {
+            Task::Phone | Task::Bot | Task::Qr => Some(
+                over.filter(|_| refusal.problem != ErrandProblem::KeyDead)
+                    .unwrap_or(match work.was.as_str() {
+                        "logged_out" => SessionState::LoggedOut,
+                        "banned" => SessionState::Banned,
+                        "frozen" => SessionState::Frozen,
+                        "quarantined" => SessionState::Quarantined,
+                        "disabled" => SessionState::Disabled,
+                        _ => SessionState::New,
+                    }),
+            ),
+            Task::Enable => over,
+            Task::Import => Some(SessionState::New),
+            Task::Export | Task::LogOut | Task::Delete => None,
+        }
+    }
+
+    /// Answers the step, and changes the session's state with it.
+    pub async fn answer(
+        &self,
+        work: &Work,
+        reply: Reply,
+        session: Option<(SessionState, Option<String>)>,
+    ) -> Result<(), StoreError> {
+        const OPERATION: &str = "reply_errand";
+        let mut conn = store::connection(&self.desk.database, OPERATION).await?;
+        let mut transaction = store::begin(&mut conn, OPERATION).await?;
+        errand_work::reply(&mut transaction, self.key, work.asked, &reply).await?;
+        if let Some((state, reason)) = session {
+            session_logins::set_state(&mut transaction, self.session, state, reason.as_deref()).await?;
+        }
+        if reply.state.is_some_and(ErrandState::is_final) {
+            session_logins::end_hold(&mut transaction, self.session, &self.hold_actor()).await?;
+        }
+        transaction.commit().await.map_err(failed(OPERATION))
+    }
+
+    /// Who holds the session back while the errand waits for its jobs.
+    pub fn hold_actor(&self) -> String {
+        format!("errand:{}", self.key.errand)
+    }
+
+    /// Stores the fresh authorisation, after its connection is closed: from the commit on any worker may use it.
+    async fn logged_in(&mut self, work: &Work, account: Account) -> Result<(), StepError> {
+        let facts = self.facts().await?;
+        let (Some(link), true) = (&self.link, facts.account_id.is_none_or(|known| known == account.id)) else {
+            if let Some(link) = &self.link
+                && let Err(error) = link.log_out().await
+            {
+                tracing::warn!(%error, "a login of another account was not undone");
+            }
+            return self.fail(work, Refusal::end(ErrandProblem::OtherAccount)).await;
+        };
+        let (dc, key) = (link.dc(), link.key().ok_or(LinkError::Unreadable)?);
+        self.hang_up().await;
+        match self.store_login(work, &account, dc, &key).await {
+            Err(StepError::Store(StoreError::Fenced { .. })) if self.trust.holds() => {
+                // Given up by whoever asked: nothing may be left of it at Telegram either.
+                self.undo(dc, key).await;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    async fn store_login(&self, work: &Work, account: &Account, dc: i32, key: &AuthKey) -> Result<(), StepError> {
+        const OPERATION: &str = "store_login";
+        let dcs = [self.dc_row(dc, key)?];
+        let mut conn = store::connection(&self.desk.database, OPERATION).await?;
+        let mut transaction = store::begin(&mut conn, OPERATION).await?;
+        errand_work::hold(&mut transaction, self.key, OPERATION).await?;
+        let new = session_logins::Authorisation {
+            id: self.session,
+            account_id: Some(account.id),
+            username: account.username.as_deref(),
+            is_bot: account.is_bot,
+            home_dc: dc,
+            dcs: &dcs,
+        };
+        session_logins::replace_keys(&mut transaction, &new).await?;
+        session_logins::set_state(&mut transaction, self.session, SessionState::Ready, None).await?;
+        let reply = Reply {
+            state: Some(ErrandState::Done),
+            ..Reply::default()
+        };
+        errand_work::reply(&mut transaction, self.key, work.asked, &reply).await?;
+        let details = json!({ "method": self.task.as_str(), "worker": self.key.owner });
+        session_logins::note(
+            &mut transaction,
+            &work.created_by,
+            "session.logged_in",
+            self.session,
+            None,
+            details,
+        )
+        .await?;
+        transaction.commit().await.map_err(failed(OPERATION))?;
+        tracing::info!(session.id = %self.session, method = self.task.as_str(), "a session was logged in");
+        Ok(())
+    }
+
+    async fn undo(&self, dc: i32, key: AuthKey) {
+        let undone = async {
+            let application = self.application().await?;
+            let trust = Arc::clone(&self.trust);
+            let link = Link::open(&self.desk.net, dc, Some(key), application.api_id, trust).await?;
+            let undone = link.log_out().await;
+            link.close().await;
+            undone.map_err(StepError::from)
+        };
+        if let Err(error) = undone.await {
+            tracing::warn!(%error, "a login that nobody wants any more was not undone");
+        }
+    }
+
+    pub async fn facts(&self) -> Result<Facts, StepError> {
+        let mut conn = store::connection(&self.desk.database, "errand_facts").await?;
+        let facts = session_logins::facts(&mut conn, self.session).await?;
+        facts.ok_or_else(|| ErrandProblem::Cancelled.into())
+    }
+
+    pub async fn application(&self) -> Result<Application, StepError> {
+        let facts = self.facts().await?;
+        Ok(self.desk.application(facts.application).await??)
+    }
+
+    /// The link in the data centre that the progress names, opened unless it is there.
+    pub async fn link(&mut self) -> Result<(&Link, Application), StepError> {
+        let application = self.application().await?;
+        if self.link.is_none() {
+            let trust = Arc::clone(&self.trust);
+            let (dc, key) = (self.progress.dc, self.progress.key());
+            self.link = Some(Link::open(&self.desk.net, dc, key, application.api_id, trust).await?);
+        }
+        let link = self.link.as_ref().ok_or(LinkError::Unreadable)?;
+        Ok((link, application))
+    }
+
+    /// Closes the link and opens none: the next one leads to another data centre, with a key of its own.
+    pub async fn move_to(&mut self, dc: i32) {
+        self.hang_up().await;
+        self.progress.dc = dc;
+        self.progress.set_key(None);
+    }
+
+    /// The progress as it is now, with the link's key, sealed.
+    pub fn sealed_progress(&mut self) -> Result<crate::vault::Sealed, VaultError> {
+        if let Some(link) = &self.link {
+            self.progress.dc = link.dc();
+            self.progress.set_key(link.key().as_ref());
+        }
+        self.progress.seal(&self.desk.vault, self.key.errand)
+    }
+
+    pub fn phone(&self) -> Result<Secret, StepError> {
+        let phone = self.progress.phone.as_deref().map(Secret::new);
+        phone.ok_or_else(|| ErrandProblem::Expired.into())
+    }
+
+    pub fn now(&self) -> i64 {
+        self.desk.clock.now().timestamp()
+    }
+
+    pub async fn hang_up(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.close().await;
+        }
+    }
+
+    async fn release(&self) {
+        let released = async {
+            let mut conn = store::connection(&self.desk.database, "release_errand").await?;
+            errand_work::release(&mut conn, self.key).await
+        };
+        match timeout(RELEASE, released).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "an errand was not released: its hold runs out by itself"),
+            Err(_) => tracing::warn!("the database took too long to release an errand: its hold runs out by itself"),
+        }
+    }
+}
+
+async fn told(link: Option<&Link>) {
+    match link {
+        Some(link) => link.told().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Renews the hold until it is lost; its trust ends with it.
+async fn renew(desk: Arc<Desk>, key: ErrandKey, trust: Arc<Trust>) {
+    let sessions = &desk.settings.sessions;
+    loop {
+        sleep(sessions.renew).await;
+        let renewed = async {
+            let mut conn = store::connection(&desk.database, "renew_errand").await?;
+            let start = Moment::now();
+            let renewed = errand_work::renew(&mut conn, key, sessions.lease).await?;
+            Ok::<_, StoreError>((start, renewed))
+        };
+        match timeout(sessions.renew, renewed).await {
+            Ok(Ok((start, true))) => drop(trust.extend(start, desk.trusted_span())),
+            // Cancelled, ended, or another's: what remains is to undo a login that nobody wants, within the trust.
+            Ok(Ok((_, false))) => return,
+            Ok(Err(error)) => tracing::warn!(%error, "an errand's hold was not renewed"),
+            Err(_) => tracing::warn!("the database took too long to renew an errand's hold"),
+        }
+    }
+}
