@@ -11,6 +11,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use wireroom::cluster::testing::NO_CAPS;
 
 use crate::support::{
     process::Process,
@@ -157,6 +158,7 @@ async fn the_previous_release_runs_on_while_this_one_is_deployed() {
     // The schema changes under both of them.
     stack.upgrade();
     let output = stack.command(&["migrate"]).await;
+    sqlx::raw_sql(NO_CAPS).execute(stack.database.pool()).await.expect("no caps");
     let migrated = !output.contains("; 0 migration(s)");
     old_load.goes_on(10).await;
     stack.ticks_go_on(2).await;

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
-use super::master_keys::{MasterKeyError, verify_master_keys};
+use super::{
+    errands::{DeskError, reseal_applications},
+    master_keys::{MasterKeyError, verify_master_keys},
+};
 use crate::{
     store::{
         StoreError, failed,
@@ -45,12 +48,14 @@ pub enum RotationError {
     #[error(transparent)]
     Keys(#[from] MasterKeyError),
     #[error(transparent)]
+    Applications(#[from] DeskError),
+    #[error(transparent)]
     Vault(#[from] VaultError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Seals every stored auth key under the vault's first key. Refused while a worker, heard of within `fresh`, has not said
+/// Seals every stored auth key, and the hashes of the applications, under the vault's first key. Refused while a worker, heard of within `fresh`, has not said
 /// that it has that key.
 pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -> Result<Rotated, RotationError> {
     verify_master_keys(pool, vault).await?;
@@ -60,7 +65,7 @@ pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -
     if !hosts.is_empty() {
         return Err(RotationError::UnknownToWorkers { key: to, hosts });
     }
-    let mut resealed = 0;
+    let mut resealed = reseal_applications(pool, vault).await?;
     for _ in 0..PASSES {
         let mut after = None;
         let mut missed = false;

@@ -119,7 +119,8 @@ pub async fn set_state(
     let was = sqlx::query_scalar!(
         "-- set_session_state
         WITH old AS (SELECT id, state, state_reason FROM sessions WHERE id = $1 FOR UPDATE)
-        UPDATE sessions s SET state = $2, state_reason = $3, state_since = wireroom_now()
+        UPDATE sessions s SET state = $2, state_reason = $3, state_since = wireroom_now(),
+            settings_version = settings_version + 1
         FROM old WHERE s.id = old.id AND (old.state, old.state_reason) IS DISTINCT FROM ($2, $3)
         RETURNING old.state",
         id.0,
