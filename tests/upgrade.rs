@@ -158,7 +158,10 @@ async fn the_previous_release_runs_on_while_this_one_is_deployed() {
     // The schema changes under both of them.
     stack.upgrade();
     let output = stack.command(&["migrate"]).await;
-    sqlx::raw_sql(NO_CAPS).execute(stack.database.pool()).await.expect("no caps");
+    sqlx::raw_sql(NO_CAPS)
+        .execute(stack.database.pool())
+        .await
+        .expect("no caps");
     let migrated = !output.contains("; 0 migration(s)");
     old_load.goes_on(10).await;
     stack.ticks_go_on(2).await;

@@ -41,7 +41,7 @@ pub async fn promote(conn: &mut PgConnection, limit: i64) -> Result<Promotion, S
             SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= (SELECT wireroom_now())
             ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED
         ), promoted AS (
-            UPDATE jobs j SET state = 'queued', wait_reason = NULL FROM due WHERE j.id = due.id RETURNING 1
+            UPDATE jobs j SET state = 'queued', wait_reason = NULL FROM due WHERE j.id = ANY (ARRAY[due.id]) RETURNING 1
         )
         SELECT (SELECT count(*) FROM promoted) AS "promoted!",
             (SELECT count(*) FROM due) = $1 AS "more!",
@@ -364,7 +364,7 @@ pub async fn start(conn: &mut PgConnection, attempts: &[(JobId, i64)]) -> Result
         "-- start
         UPDATE jobs j SET started_at = coalesce(j.started_at, wireroom_now())
         FROM unnest($1::uuid[], $2::bigint[]) AS s (id, fence)
-        WHERE j.id = s.id AND j.fence = s.fence AND j.state NOT IN ('scheduled', 'queued')
+        WHERE j.id = ANY (ARRAY[s.id]) AND j.fence = s.fence AND j.state NOT IN ('scheduled', 'queued')
         RETURNING j.id",
         &ids,
         &fences

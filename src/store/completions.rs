@@ -108,7 +108,7 @@ pub async fn finish(conn: &mut PgConnection, ended: &[Finish]) -> Result<Vec<Job
                 AS e (id, fence, state, result, error)
         ), gone AS (
             DELETE FROM jobs j USING ended e
-            WHERE j.id = e.id AND j.fence = e.fence AND j.state NOT IN ('scheduled', 'queued')
+            WHERE j.id = ANY (ARRAY[e.id]) AND j.fence = e.fence AND j.state NOT IN ('scheduled', 'queued')
             -- By name: `j.*` would carry every other column along, too.
             RETURNING j.id, j.kind, j.args, j.lane, j.pool, j.session_id, j.priority, j.run_at, j.deadline, j.attempt,
                 j.max_attempts, j.fence, j.worker_id, coalesce(j.started_at, j.claimed_at) AS began, j.progress, j.checkpoint,
@@ -181,7 +181,7 @@ pub async fn go_back(
                     c.t + e.delay * interval '1 microsecond', j.run_at) AS due
             FROM clock c, unnest($1::uuid[], $2::bigint[], $3::text[], $4::bool[], $5::bigint[], $6::timestamptz[],
                 $7::jsonb[], $8::jsonb[]) AS e (id, fence, outcome, refund, delay, at, reason, error)
-            JOIN jobs j ON j.id = e.id AND j.fence = e.fence AND j.state NOT IN ('scheduled', 'queued')
+            JOIN jobs j ON j.id = ANY (ARRAY[e.id]) AND j.fence = e.fence AND j.state NOT IN ('scheduled', 'queued')
             FOR UPDATE OF j
         ), returned AS (
             UPDATE jobs j SET state = CASE WHEN e.due > (SELECT t FROM clock) THEN 'scheduled' ELSE 'queued' END,
@@ -189,14 +189,14 @@ pub async fn go_back(
                 attempt = j.attempt - e.refund::int, wait_reason = e.reason, last_error = coalesce(e.error, j.last_error),
                 session_id = CASE WHEN j.session_bound THEN j.session_id END, session_fence = NULL, worker_id = NULL,
                 claimed_at = NULL, started_at = NULL, suspect = false
-            FROM ended e WHERE j.id = e.id AND NOT e.cancelled
+            FROM ended e WHERE j.id = ANY (ARRAY[e.id]) AND NOT e.cancelled
         ), noted AS (
             INSERT INTO job_attempts (job_id, attempt, fence, worker_id, session_id, started_at, ended_at, outcome, error,
                 wait_reason)
             SELECT id, attempt, fence, worker_id, session_id, started_at, (SELECT t FROM clock), outcome, error, reason
             FROM ended WHERE NOT cancelled
         ), gone AS (
-            DELETE FROM jobs j USING ended e WHERE j.id = e.id AND e.cancelled
+            DELETE FROM jobs j USING ended e WHERE j.id = ANY (ARRAY[e.id]) AND e.cancelled
             RETURNING j.*, e.started_at AS began, coalesce(e.error, j.last_error) AS error
         ), moved AS (
             INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
@@ -241,7 +241,7 @@ pub async fn fail_past_deadline(conn: &mut PgConnection, limit: i64) -> Result<V
             SELECT id FROM jobs WHERE deadline <= (SELECT wireroom_now()) AND deadline IS NOT NULL AND state <> 'running'
             ORDER BY deadline LIMIT $1 FOR UPDATE SKIP LOCKED
         ), gone AS (
-            DELETE FROM jobs j USING late WHERE j.id = late.id RETURNING j.*
+            DELETE FROM jobs j USING late WHERE j.id = ANY (ARRAY[late.id]) RETURNING j.*
         )
         INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
             max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)

@@ -267,7 +267,7 @@ pub async fn live(executor: impl PgExecutor<'_>, ids: &[JobId]) -> Result<Vec<Jo
             (SELECT o.retry_of FROM job_origins o WHERE o.job_id = j.id) AS "retry_of: JobId",
             NULL::timestamptz AS finished_at, cancel_requested_at, progress, NULL::jsonb AS result, last_error AS error,
             tags AS "tags!", created_by, created_at AS "created_at!"
-        FROM unnest($1::uuid[]) WITH ORDINALITY AS w (id, place) JOIN jobs j ON j.id = w.id ORDER BY w.place"#,
+        FROM unnest($1::uuid[]) WITH ORDINALITY AS w (id, place) JOIN jobs j ON j.id = ANY (ARRAY[w.id]) ORDER BY w.place"#,
         &ids,
     )
     .fetch_all(executor)

@@ -204,7 +204,7 @@ pub async fn claim_within(
             claimed_at = CASE WHEN a.turn_at IS NULL THEN (SELECT t FROM clock) END, started_at = NULL,
             wait_reason = CASE WHEN a.turn_at IS NOT NULL THEN $21::jsonb END, run_at = coalesce(a.turn_at, j.run_at),
             limit_turn = a.turn_at IS NOT NULL
-        FROM assigned a WHERE j.id = a.id
+        FROM assigned a WHERE j.id = ANY (ARRAY[a.id])
         RETURNING j.id, j.kind, j.args AS "args: Json<Box<RawValue>>", j.lane, j.session_id, j.session_fence, j.attempt, j.max_attempts, j.fence, j.created_at,
             j.deadline, j.suspect, j.rank, j.limit_key, j.state = 'running' AS "claimed!""#,
         &members.sessions,

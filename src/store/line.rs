@@ -15,9 +15,15 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// A pool for the queue's loops, to the same database as `pool`. Its connections never scan a table for the few rows they
 /// want: a plan that was cached while a table was small would, and be used until the next ANALYZE. And they plan a statement
 /// once: planning a claim takes 2 ms, many times what running it for a lone job does, and no value in it calls for
-/// another plan.
+/// another plan. The server gives a statement up when its client has.
+///
+/// A queue that was empty when it was vacuumed looks empty to the planner for a minute into a burst, and reading all of an
+/// index as good as looking a row up. So statements find jobs by `id = ANY (ARRAY[…])`: unlike `id = …` it cannot be
+/// answered by reading the index in order, or from the other side of the join.
 pub fn queue_pool(pool: &PgPool) -> PgPool {
+    let limit = STATEMENT_LIMIT.as_millis().to_string();
     let options = pool.connect_options().as_ref().clone().options([
+        ("statement_timeout", limit.as_str()),
         ("enable_seqscan", "off"),
         ("jit", "off"),
         ("plan_cache_mode", "force_generic_plan"),

@@ -30,7 +30,7 @@ pub async fn stand_in_line(conn: &mut PgConnection, key: &str) -> Result<i64, St
             UPDATE jobs j SET state = 'scheduled', limit_turn = true, wait_reason = $3,
                 run_at = l.line_until + r.nth / l.rate * interval '1 second'
             FROM line l, (SELECT id, row_number() OVER (ORDER BY rank, id) AS nth FROM ready) r
-            WHERE j.id = r.id RETURNING 1
+            WHERE j.id = ANY (ARRAY[r.id]) RETURNING 1
         ), grown AS (
             UPDATE rate_buckets b
             SET line_until = b.line_until + (SELECT count(*) FROM moved) / b.rate * interval '1 second'
@@ -61,7 +61,7 @@ pub async fn dissolve_line(conn: &mut PgConnection, name: &str) -> Result<i64, S
             LIMIT $4 FOR UPDATE SKIP LOCKED
         ), moved AS (
             UPDATE jobs j SET state = 'queued', limit_turn = false, wait_reason = NULL, run_at = wireroom_now()
-            FROM waiting w WHERE j.id = w.id RETURNING 1
+            FROM waiting w WHERE j.id = ANY (ARRAY[w.id]) RETURNING 1
         )
         SELECT count(*) AS "moved!" FROM moved"#,
         name,

@@ -76,13 +76,13 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
                 crashes = j.crashes + o.crashed::int, suspect = j.suspect OR o.dead,
                 session_id = CASE WHEN j.session_bound THEN j.session_id END, session_fence = NULL, worker_id = NULL,
                 claimed_at = NULL, started_at = NULL
-            FROM judged o WHERE j.id = o.id AND o.becomes = 'queued'
+            FROM judged o WHERE j.id = ANY (ARRAY[o.id]) AND o.becomes = 'queued'
         ), noted AS (
             INSERT INTO job_attempts (job_id, attempt, fence, worker_id, session_id, started_at, ended_at, outcome)
             SELECT id, attempt, fence, worker_id, session_id, started_at, (SELECT t FROM clock), 'orphaned'
             FROM judged WHERE becomes = 'queued'
         ), gone AS (
-            DELETE FROM jobs j USING judged o WHERE j.id = o.id AND o.becomes <> 'queued'
+            DELETE FROM jobs j USING judged o WHERE j.id = ANY (ARRAY[o.id]) AND o.becomes <> 'queued'
             RETURNING j.*, o.becomes, o.in_doubt, CASE WHEN o.cancelled THEN j.last_error ELSE $4::jsonb END AS error
         ), moved AS (
             INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
@@ -132,13 +132,13 @@ pub async fn return_unknown(
             FROM clock c CROSS JOIN jobs j
             WHERE j.worker_id = $1 AND j.state = 'running'
                 AND NOT EXISTS (SELECT FROM unnest($2::uuid[], $3::bigint[]) AS k (id, fence)
-                    WHERE k.id = j.id AND k.fence = j.fence)
+                    WHERE k.id = ANY (ARRAY[j.id]) AND k.fence = j.fence)
             FOR UPDATE OF j
         ), returned AS (
             UPDATE jobs j SET state = 'queued', attempt = j.attempt - 1,
                 session_id = CASE WHEN j.session_bound THEN j.session_id END, session_fence = NULL, worker_id = NULL,
                 claimed_at = NULL, started_at = NULL
-            FROM unknown o WHERE j.id = o.id AND o.old
+            FROM unknown o WHERE j.id = ANY (ARRAY[o.id]) AND o.old
         ), noted AS (
             INSERT INTO job_attempts (job_id, attempt, fence, worker_id, session_id, started_at, ended_at, outcome)
             SELECT id, attempt, fence, worker_id, session_id, started_at, (SELECT t FROM clock), 'orphaned'
@@ -195,7 +195,7 @@ pub async fn abandon_cancelled(conn: &mut PgConnection, wait: Duration, limit: i
                 AND cancel_requested_at <= (SELECT wireroom_now()) - $1::bigint * interval '1 microsecond'
             ORDER BY cancel_requested_at LIMIT $2 FOR UPDATE SKIP LOCKED
         ), gone AS (
-            DELETE FROM jobs j USING overdue o WHERE j.id = o.id RETURNING j.*
+            DELETE FROM jobs j USING overdue o WHERE j.id = ANY (ARRAY[o.id]) RETURNING j.*
         )
         INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
             max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)
@@ -243,7 +243,7 @@ pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> 
             ) j
             WHERE s.id IS NULL OR s.state IN ('logged_out', 'banned', 'frozen') LIMIT $1
         ), gone AS (
-            DELETE FROM jobs j USING lost WHERE j.id = lost.id RETURNING j.*
+            DELETE FROM jobs j USING lost WHERE j.id = ANY (ARRAY[lost.id]) RETURNING j.*
         )
         INSERT INTO finished_jobs (id, kind, args, state, lane, pool, session_id, priority, run_at, deadline, attempt,
             max_attempts, fence, worker_id, started_at, finished_at, progress, error, tags, created_by, created_at)

@@ -179,7 +179,7 @@ pub async fn take_waiting(conn: &mut PgConnection) -> Result<Option<TakenWaiting
         WHERE s.id IN (SELECT schedule_id FROM schedule_ticks WHERE outcome = 'waiting')
             AND s.paused_at IS NULL AND s.kind = ANY ($1)
             AND (s.overlap = 'allow' OR NOT EXISTS (
-                SELECT FROM schedule_ticks t JOIN jobs j ON j.id = t.job_id WHERE t.schedule_id = s.id AND t.job_open))
+                SELECT FROM schedule_ticks t JOIN jobs j ON j.id = ANY (ARRAY[t.job_id]) WHERE t.schedule_id = s.id AND t.job_open))
         LIMIT 1 FOR UPDATE OF s SKIP LOCKED"#,
         &known_kinds(),
     )
@@ -225,7 +225,7 @@ pub async fn load(conn: &mut PgConnection, id: ScheduleId) -> Result<schedules::
     sqlx::query!(
         "-- close_ended_ticks
         UPDATE schedule_ticks t SET job_open = false
-        WHERE schedule_id = $1 AND job_open AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)",
+        WHERE schedule_id = $1 AND job_open AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = ANY (ARRAY[t.job_id]))",
         id.0
     )
     .execute(&mut *conn)

@@ -63,7 +63,7 @@ pub async fn beat(
         )
         SELECT r.id AS "id!", r.fence AS "fence!", j.id IS NULL AS "lost!"
         FROM unnest($6::uuid[], $7::bigint[]) AS r (id, fence)
-        LEFT JOIN jobs j ON j.id = r.id AND j.fence = r.fence AND j.state NOT IN ('scheduled', 'queued')
+        LEFT JOIN jobs j ON j.id = ANY (ARRAY[r.id]) AND j.fence = r.fence AND j.state NOT IN ('scheduled', 'queued')
         WHERE j.id IS NULL OR j.cancel_requested_at IS NOT NULL"#,
         worker.id.0,
         worker.host,

@@ -9,8 +9,9 @@ use wireroom::{
     ids::{JobId, SessionId, WorkerId},
     store::{
         bench,
-        claims::{self, ClaimRequest, Member},
+        claims::{self, ClaimRequest, ClaimedJob, Member},
         completions::{self, FinalState, Finish},
+        job_reads,
         jobs::{NewJob, enqueue},
         line::queue_pool,
         rescue::{self, RescueLimits},
@@ -18,7 +19,7 @@ use wireroom::{
 };
 use wireroom_jobs::JobKind;
 
-use super::bed::{AGEING, Bed, bulk, job};
+use super::bed::{AGEING, Bed, bulk, job, jobs};
 
 const FINISHED: i64 = 20_000;
 const FUTURE: i64 = 20_000;
@@ -324,4 +325,84 @@ async fn an_enqueue_looks_up_its_own_session_alone() {
         let (read, _) = read_by!(pool, |conn| enqueue(conn, &[job()], AGEING));
         within(&format!("a pooled job over {whose} connection"), read, 45, 0, 0);
     }
+}
+
+/// The planner believes that a queue is empty which was vacuumed when it was: all night, and for a minute into a burst.
+#[tokio::test]
+async fn a_burst_into_a_queue_that_was_vacuumed_empty_is_not_read() {
+    let bed = Bed::new().await;
+    bed.run("ALTER TABLE jobs SET (autovacuum_enabled = off)").await;
+    bed.run("VACUUM ANALYZE jobs").await;
+    let pool = queue_pool(bed.pool());
+    let mut kept = pool.acquire().await.expect("a connection");
+    let (worker, session, fence) = bed.worker_with_session().await;
+    let slots = |free: i32| ClaimRequest {
+        worker,
+        members: vec![Member {
+            session,
+            fence,
+            free,
+            group: 0,
+        }],
+        groups: vec![bulk("default", None)],
+        take_suspect: true,
+    };
+    let limits = RescueLimits {
+        worker_dead: Duration::from_secs(10),
+        crashes: 3,
+        batch: 500,
+    };
+    let end = |job: &ClaimedJob| Finish {
+        id: job.id,
+        fence: job.fence,
+        state: FinalState::Succeeded,
+        result: None,
+        error: None,
+    };
+    // Everything is planned now.
+    claims::promote(&mut kept, 1_000).await.expect("a promotion");
+    claims::claim(&mut kept, &slots(1)).await.expect("a claim");
+    completions::finish(&mut kept, &[]).await.expect("an end");
+    claims::start(&mut kept, &[]).await.expect("a start");
+    rescue::rescue_orphans(&mut kept, limits).await.expect("a rescue");
+    rescue::return_unknown(&mut kept, worker, &[], Duration::ZERO)
+        .await
+        .expect("a look");
+    job_reads::live(&mut *kept, &[]).await.expect("a read");
+    drop(kept);
+
+    let ids = bed.enqueue(&jobs(20_000)).await;
+    let (read, promotion) = read_by!(pool, |conn| claims::promote(conn, 1_000));
+    assert!(promotion.any_ready);
+    within("a promotion", read, 40, 0, 0);
+    let mut kept = pool.acquire().await.expect("a connection");
+    let claimed = claims::claim(&mut kept, &slots(100)).await.expect("a claim");
+    drop(kept);
+    let started: Vec<(JobId, i64)> = claimed.iter().map(|job| (job.id, job.fence)).collect();
+    assert_eq!(started.len(), 100);
+    let (read, stored) = read_by!(pool, |conn| claims::start(conn, &started));
+    assert_eq!(stored.len(), 100);
+    within("a start", read, 20, 30, 100);
+    let ends: Vec<Finish> = claimed.iter().map(|job| end(job)).collect();
+    let (read, ended) = read_by!(pool, |conn| completions::finish(conn, &ends));
+    assert_eq!(ended.len(), 100);
+    within("an end", read, 20, 25, 100);
+    let (read, views) = read_by!(pool, |conn| job_reads::live(&mut *conn, &ids[..50]));
+    assert_eq!(views.len(), 50);
+    within("a read of jobs", read, 20, 10, 50);
+    let (read, (returned, _)) = read_by!(pool, |conn| rescue::return_unknown(
+        conn,
+        worker,
+        &started[1..],
+        Duration::ZERO
+    ));
+    assert_eq!(returned.len(), 1);
+    within("a look for unknown jobs", read, 300, 0, 0);
+
+    bed.run("UPDATE workers SET heartbeat_at = wireroom_now() - interval '1 hour'")
+        .await;
+    bed.expire_lease(session).await;
+    let (read, orphans) = read_by!(pool, |conn| rescue::rescue_orphans(conn, limits));
+    assert_eq!(orphans.len(), 100);
+    within("a rescue", read, 50, 60, 100);
 }
