@@ -101,12 +101,12 @@ impl Report {
             println!("  {:<38}{ratio} of that", "POST /v1/jobs");
         }
         println!(
-            "  {:<46}{:<8}{:>9}{:>9}{:>9}{:>9}{:>11}{:>12}",
+            "  {:<50}{:<8}{:>9}{:>9}{:>9}{:>9}{:>11}{:>12}",
             "route", "load", "req/s", "p50 ms", "p95 ms", "p99 ms", "CPU µs", "p99/readyz"
         );
         for route in &self.routes {
             println!(
-                "  {:<46}{:<8}{:>9}{:>9}{:>9}{:>9}{:>11}{:>12}",
+                "  {:<50}{:<8}{:>9}{:>9}{:>9}{:>9}{:>11}{:>12}",
                 route.name,
                 route.load,
                 route.rate_per_s,
