@@ -128,6 +128,8 @@ codes! {
     SessionStateConflict = CONFLICT, "The session is in another state";
     /// Unfinished jobs need the session.
     SessionBusy = CONFLICT, "Unfinished jobs need the session";
+    /// Two sessions were given one authorisation: connecting both would end it.
+    AuthorisationShared = CONFLICT, "Another session has the same authorisation";
     /// The account that logged in is not the session's.
     OtherAccount = CONFLICT, "The account is another one";
     /// An application of that label exists.

@@ -33,7 +33,7 @@ const MOST_CRASHES: i16 = 3;
 const BATCH: i64 = 500;
 
 /// How many of the clients' batches one statement of the upkeep deletes: each may have ten thousand rows.
-const BATCHES: i64 = 20;
+const BATCHES: i64 = 2;
 /// Day partitions that exist ahead.
 pub const DAYS_AHEAD: i32 = 7;
 const LOOK_FOR_UNKNOWN_KINDS_EVERY: Duration = Duration::from_mins(1);

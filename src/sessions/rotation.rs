@@ -58,13 +58,14 @@ pub enum RotationError {
 /// Seals every stored auth key, and the hashes of the applications, under the vault's first key. Refused while a worker, heard of within `fresh`, has not said
 /// that it has that key.
 pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -> Result<Rotated, RotationError> {
-    verify_master_keys(pool, vault).await?;
     let to = vault.key_ids().next().ok_or(RotationError::NoKey)?.to_owned();
     let mut conn = pool.acquire().await.map_err(failed("rotate_master_keys"))?;
     let hosts = vault_keys::workers_without(&mut conn, &to, fresh).await?;
     if !hosts.is_empty() {
         return Err(RotationError::UnknownToWorkers { key: to, hosts });
     }
+    // Not sooner: it makes the key the one to seal for the workers with.
+    verify_master_keys(pool, vault).await?;
     let mut resealed = reseal_applications(pool, vault).await?;
     for _ in 0..PASSES {
         let mut after = None;

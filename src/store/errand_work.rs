@@ -118,7 +118,7 @@ pub async fn renew(conn: &mut PgConnection, key: ErrandKey, lease: Duration) -> 
     let renewed = sqlx::query!(
         "-- renew_errand
         UPDATE errands SET lease_until = wireroom_now() + $4::interval
-        WHERE id = $1 AND owner = $2 AND fence = $3 AND lease_until > wireroom_now()",
+        WHERE id = $1 AND owner = $2 AND fence = $3 AND lease_until > wireroom_now() AND state NOT IN ('done', 'failed')",
         key.errand.0,
         key.owner.0,
         key.fence,

@@ -107,6 +107,8 @@ words! {
         OtherAccount = "other_account",
         /// Telegram does not take the application's id and hash, or there are none.
         ApplicationInvalid = "application_invalid",
+        /// Another session has the same authorisation: connecting both would end it.
+        KeyShared = "authorisation_shared",
         /// The authorisation is over: logged out, revoked, or used from two places.
         KeyDead = "authorisation_over",
         AccountBanned = "account_banned",
@@ -141,6 +143,7 @@ impl ErrandProblem {
             Self::ApplicationInvalid => {
                 "Telegram does not take the application's id and hash, or there are none: see TELEGRAM_API_ID."
             }
+            Self::KeyShared => "Another session has the same authorisation.",
             Self::KeyDead => "The authorisation is over: log in again.",
             Self::AccountBanned => "Telegram banned or froze the account.",
             Self::Unsupported => "Telegram asks for something this version does not know.",
@@ -207,6 +210,8 @@ pub struct ErrandRecord {
     pub session: SessionId,
     pub task: Task,
     pub state: ErrandState,
+    /// The session's state before.
+    pub was: String,
     pub asked: i32,
     pub answered: i32,
     pub problem: Option<ErrandProblem>,
@@ -299,7 +304,7 @@ async fn select(
 ) -> Result<Vec<ErrandRecord>, StoreError> {
     let rows = sqlx::query!(
         r#"-- read_errand
-        SELECT id AS "id: ErrandId", session_id AS "session: SessionId", task, state, asked, answered, problem, reason,
+        SELECT id AS "id: ErrandId", session_id AS "session: SessionId", task, state, was, asked, answered, problem, reason,
             retry_at, code_info, password_hint, qr_url, qr_expires_at, tries, output_sealed, created_at, updated_at,
             expires_at
         FROM errands
@@ -320,6 +325,7 @@ async fn select(
                 session: row.session,
                 task: known(Task::parse(&row.task), &row.task)?,
                 state: known(ErrandState::parse(&row.state), &row.state)?,
+                was: row.was,
                 asked: row.asked,
                 answered: row.answered,
                 problem: row
@@ -381,12 +387,12 @@ pub async fn ask(
     .map_err(failed("ask_errand"))
 }
 
-/// Ends a live errand that its asker gave up, and erases what was sealed. Its worker's next write is refused.
+/// Ends a live errand that its asker gave up, and erases what was sealed. Its worker's next write is refused;
+/// its hold stays until the worker has hung up, or runs out: the session's key may be connected until then.
 pub async fn cancel(conn: &mut PgConnection, errand: ErrandId) -> Result<bool, StoreError> {
     let ended = sqlx::query!(
         "-- cancel_errand
-        UPDATE errands SET state = 'failed', problem = $2, answered = asked, fence = fence + 1, owner = NULL,
-            lease_until = '-infinity', input_sealed = NULL, input_sealed_with = NULL, progress_sealed = NULL,
+        UPDATE errands SET state = 'failed', problem = $2, answered = asked, input_sealed = NULL, input_sealed_with = NULL, progress_sealed = NULL,
             progress_sealed_with = NULL, output_sealed = NULL, qr_url = NULL, password_hint = NULL,
             updated_at = wireroom_now()
         WHERE id = $1 AND state NOT IN ('done', 'failed')",

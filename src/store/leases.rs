@@ -106,7 +106,8 @@ pub async fn acquire(
                 SELECT FROM session_breakers b WHERE b.session_id = s.id AND b.open_until > wireroom_now())
             ORDER BY l.expires_at, l.session_id
             LIMIT $2
-            FOR UPDATE OF l SKIP LOCKED
+            -- The session, too: one that is taken out of use this moment is not acquired.
+            FOR UPDATE OF l SKIP LOCKED FOR SHARE OF s SKIP LOCKED
         ), taken AS (
             UPDATE session_leases l
             SET owner = $1, fence = l.fence + 1, acquired_at = wireroom_now(), renewed_at = wireroom_now(),

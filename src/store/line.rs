@@ -12,6 +12,9 @@ const QUEUE_CONNECTIONS: u32 = 6;
 /// How long a statement of the queue may take before its connection counts as dead.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a kept connection may take to say that it lives.
+const PING_LIMIT: Duration = Duration::from_secs(1);
+
 /// A pool for the queue's loops, to the same database as `pool`. Its connections never scan a table for the few rows they
 /// want: a plan that was cached while a table was small would, and be used until the next ANALYZE. And they plan a statement
 /// once: planning a claim takes 2 ms, many times what running it for a lone job does, and no value in it calls for
@@ -58,7 +61,7 @@ impl Line {
     /// Gives a kept connection up that does not answer any more.
     pub async fn refresh(&mut self) {
         let Some(connection) = &mut self.connection else { return };
-        let answered = tokio::time::timeout(STATEMENT_LIMIT, connection.ping()).await;
+        let answered = tokio::time::timeout(PING_LIMIT, connection.ping()).await;
         if !matches!(answered, Ok(Ok(()))) {
             self.hang_up();
         }

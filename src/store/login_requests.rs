@@ -106,7 +106,7 @@ pub async fn begin_login(
 fn allows(task: Task, session: &Locked) -> bool {
     match task {
         Task::Enable => session.state == "disabled" && session.has_key,
-        Task::Export => session.has_key && session.state != "logged_out",
+        Task::Export => session.has_key && matches!(session.state.as_str(), "ready" | "limited" | "disabled"),
         Task::LogOut => session.has_key,
         Task::Delete => true,
         Task::Phone | Task::Bot | Task::Qr | Task::Import => false,
@@ -241,7 +241,8 @@ pub async fn give_up(
     if let Some(locked) = session_logins::lock(conn, session).await?
         && matches!(locked.state.as_str(), "code_needed" | "password_needed")
     {
-        session_logins::set_state(conn, session, SessionState::New, Some("LOGIN_CANCELLED")).await?;
+        let before = SessionState::before_login(&errand.was);
+        session_logins::set_state(conn, session, before, Some("LOGIN_CANCELLED")).await?;
     }
     let details = json!({ "method": errand.task.as_str() });
     session_logins::note(

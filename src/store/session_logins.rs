@@ -8,8 +8,12 @@ use super::{
     StoreError, audit, failed,
     pauses::PauseScope,
     sessions::{self, DcRow, SessionState},
+    vault_keys::SealedDc,
 };
-use crate::ids::{ApplicationId, SessionId};
+use crate::{
+    ids::{ApplicationId, ErrandId, SessionId},
+    vault::Sealed,
+};
 
 /// A session as somebody who would log it in finds it, locked until the transaction ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,8 +161,9 @@ pub struct Authorisation<'a> {
 pub async fn replace_keys(conn: &mut PgConnection, new: &Authorisation<'_>) -> Result<(), StoreError> {
     sqlx::query!(
         "-- replace_session_keys
-        WITH fenced AS (UPDATE session_leases SET fence = fence + 1 WHERE session_id = $1),
+        WITH fenced AS (UPDATE session_leases SET fence = fence + 1, acquired_at = wireroom_now() WHERE session_id = $1),
             dcs AS (DELETE FROM session_dcs WHERE session_id = $1),
+            rested AS (DELETE FROM session_breakers WHERE session_id = $1),
             peers AS (DELETE FROM session_peers WHERE session_id = $1),
             states AS (DELETE FROM session_update_states WHERE session_id = $1)
         UPDATE sessions SET account_id = COALESCE($2, account_id), username = $3, is_bot = $4, home_dc = $5
@@ -204,7 +209,7 @@ pub async fn checked(
 pub async fn erase_keys(conn: &mut PgConnection, id: SessionId) -> Result<(), StoreError> {
     sqlx::query!(
         "-- erase_session_keys
-        WITH fenced AS (UPDATE session_leases SET fence = fence + 1 WHERE session_id = $1)
+        WITH fenced AS (UPDATE session_leases SET fence = fence + 1, acquired_at = wireroom_now() WHERE session_id = $1)
         DELETE FROM session_dcs WHERE session_id = $1",
         id.0,
     )
@@ -214,6 +219,31 @@ pub async fn erase_keys(conn: &mut PgConnection, id: SessionId) -> Result<(), St
     Ok(())
 }
 
+/// The sealed auth keys of all other sessions, with their owners.
+pub async fn other_keys(conn: &mut PgConnection, id: SessionId) -> Result<Vec<SealedDc>, StoreError> {
+    let rows = sqlx::query!(
+        r#"-- other_keys
+        SELECT session_id AS "session: SessionId", dc_id, auth_key_sealed AS "sealed!", sealed_with AS "key_id!"
+        FROM session_dcs WHERE session_id <> $1 AND auth_key_sealed IS NOT NULL AND sealed_with IS NOT NULL"#,
+        id.0,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("other_keys"))?;
+    let key = |row: (SessionId, i32, Vec<u8>, String)| SealedDc {
+        session: row.0,
+        dc: row.1,
+        auth_key: Sealed {
+            key_id: row.3,
+            bytes: row.2,
+        },
+    };
+    Ok(rows
+        .into_iter()
+        .map(|row| key((row.session, row.dc_id, row.sealed, row.key_id)))
+        .collect())
+}
+
 /// What an errand must know of its session before it begins.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -221,22 +251,30 @@ pub struct Facts {
     pub is_bot: bool,
     pub home_dc: i32,
     pub application: Option<ApplicationId>,
-    /// No worker holds it.
+    /// No worker holds it, and no other errand: neither has its key connected.
     pub free: bool,
+    pub reason: Option<String>,
     /// Jobs of it that run.
     pub running: i64,
 }
 
-/// The facts of a session; `None` when there is none.
-pub async fn facts(conn: &mut PgConnection, id: SessionId) -> Result<Option<Facts>, StoreError> {
+/// The facts of a session, for an errand of it; `None` when there is none.
+pub async fn facts(
+    conn: &mut PgConnection,
+    id: SessionId,
+    errand: Option<ErrandId>,
+) -> Result<Option<Facts>, StoreError> {
     sqlx::query_as!(
         Facts,
         r#"-- errand_facts
         SELECT s.account_id, s.is_bot, s.home_dc, s.application_id AS "application: ApplicationId",
-            NOT EXISTS (SELECT FROM session_leases l WHERE l.session_id = s.id AND l.expires_at > wireroom_now()) AS "free!",
+            NOT EXISTS (SELECT FROM session_leases l WHERE l.session_id = s.id AND l.expires_at > wireroom_now())
+                AND NOT EXISTS (SELECT FROM errands e WHERE e.session_id = s.id AND e.id IS DISTINCT FROM $2 AND e.lease_until > wireroom_now())
+                AS "free!", s.state_reason AS reason,
             (SELECT count(*) FROM jobs j WHERE j.session_id = s.id AND j.state = 'running') AS "running!"
         FROM sessions s WHERE s.id = $1"#,
         id.0,
+        errand.map(|errand| errand.0),
     )
     .fetch_optional(conn)
     .await

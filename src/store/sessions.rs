@@ -52,6 +52,18 @@ pub enum SessionState {
 }
 
 impl SessionState {
+    /// What a session goes back to whose login came to nothing, from the state before as it is stored.
+    pub fn before_login(was: &str) -> Self {
+        match was {
+            "logged_out" => Self::LoggedOut,
+            "banned" => Self::Banned,
+            "frozen" => Self::Frozen,
+            "quarantined" => Self::Quarantined,
+            "disabled" => Self::Disabled,
+            _ => Self::New,
+        }
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::New => "new",

@@ -129,6 +129,17 @@ async fn a_telethon_session_that_is_over_is_found_out_before_it_counts() {
     .await;
     imported.login("done");
     let late = imported.session();
+    let calls = stack.calls("users.getUsers");
+    post(
+        &stack,
+        &format!("/v1/sessions/{late}/enable"),
+        json!({ "stopped_elsewhere": true }),
+    )
+    .await
+    .problem("authorisation_shared", 409);
+    assert_eq!(stack.calls("users.getUsers"), calls, "never connected");
+    assert_eq!(session(&stack, &late).await["state"], "disabled");
+    delete(&stack, &format!("/v1/sessions/{id}?log_out=false")).await;
     post(
         &stack,
         &format!("/v1/sessions/{late}/enable"),
@@ -177,6 +188,7 @@ async fn a_session_is_logged_out_logged_in_again_and_deleted() {
     assert_eq!(session(&stack, &id).await["state"], "logged_out");
     assert_eq!(log_in(&stack, "alice", ALICE).await, id, "the same session");
     until_held(&stack, &id).await;
+    stack.succeed("join", json!({ "chat": "@harbour_market" })).await;
 
     // Kept waiting by somebody else's pause, which the deletion leaves alone.
     let pause = stack.request(Method::PUT, "/v1/pauses/session/alice");

@@ -106,6 +106,8 @@ impl Gather {
     /// What the next transaction stores; `None` when nothing waits, and then there is one flight less.
     fn next(&self) -> Option<Vec<Entry>> {
         let mut inner = self.lock();
+        // Whoever has gone was told to look before it repeats, and must not find the job there later.
+        inner.waiting.retain(|entry| !entry.answer.is_closed());
         if inner.waiting.is_empty() {
             inner.flights -= 1;
             return None;
@@ -164,6 +166,9 @@ async fn store_all(state: &State, line: &mut Line, entries: Vec<Entry>) {
         }
         Err(Failed::Refused(_)) if !alone => {
             for entry in entries {
+                if entry.answer.is_closed() {
+                    continue;
+                }
                 let stored = commit(state, line, std::slice::from_ref(&entry)).await;
                 let stored = stored.and_then(|mut views| {
                     let missing = || Failed::Unable(Problem::internal("nothing became of a job"));
@@ -220,7 +225,15 @@ async fn transact(state: &State, line: &mut Line, entries: &[Entry], jobs: &[New
         })?;
     audit_all(&mut transaction, entries).await?;
     let views = views(&mut transaction, jobs).await?;
-    transaction.commit().await.map_err(failed("commit_create_jobs"))?;
+    // A connection that is lost now does not tell whether it is done.
+    let committed = transaction.commit().await.map_err(failed("commit_create_jobs"));
+    committed.map_err(|error| {
+        if error.is_unavailable() {
+            Failed::Unable(hung())
+        } else {
+            error.into()
+        }
+    })?;
     Ok(views)
 }
 

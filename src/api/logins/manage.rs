@@ -352,7 +352,7 @@ impl Asked<'_> {
             ExportFormat::Telethon => formats::telethon(portable),
             ExportFormat::Pyrogram => {
                 let mut conn = store::connection(&self.state.pool, "applications").await?;
-                let facts = session_logins::facts(&mut conn, self.id).await?;
+                let facts = session_logins::facts(&mut conn, self.id, None).await?;
                 let applications = applications::all(&mut conn).await?;
                 let of_session = facts.and_then(|facts| facts.application);
                 let api_id = applications

@@ -199,6 +199,12 @@ pub fn problem_of(record: &ErrandRecord, problem: ErrandProblem) -> Problem {
                  TELEGRAM_API_HASH for the workers, or POST /v1/applications."
             ),
         ),
+        P::KeyShared => (
+            Code::AuthorisationShared,
+            "Another session has the same authorisation, and Telegram ends one that two connections use. Delete this one with \
+             log_out=false, or log in anew: POST /v1/sessions/qr."
+                .to_owned(),
+        ),
         P::KeyDead => (
             Code::AuthorisationOver,
             format!("The authorisation is over ({reason}). Log in again: POST /v1/sessions/qr or /v1/sessions."),

@@ -33,6 +33,9 @@ const DRAIN: Duration = Duration::from_secs(45);
 const LET_GO: Duration = Duration::from_mins(2);
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Ends the reason of a disabled session that was `limited` before, and is again when it is enabled.
+const LIMITED: &str = "_WHILE_LIMITED";
+
 /// How a session is deleted.
 #[derive(Deserialize)]
 struct Deletion {
@@ -57,6 +60,10 @@ impl Run {
         let portable: Portable =
             serde_json::from_str(input.expose()).map_err(|_| StepError::from(ErrandProblem::Refused))?;
         let key = decode_key(&portable.key).ok_or(ErrandProblem::Refused)?;
+        let known = self.facts().await?.account_id;
+        if known.is_some() && portable.account_id.is_some() && known != portable.account_id {
+            return Err(ErrandProblem::OtherAccount.into());
+        }
         let dcs = [self.dc_row(portable.dc, &key)?];
         let mut conn = store::connection(&self.desk.database, OPERATION).await?;
         let mut transaction = store::begin(&mut conn, OPERATION).await?;
@@ -85,15 +92,22 @@ impl Run {
         // Whatever it was, nothing is open when the session can be taken.
         link.close().await;
         let account = answer?;
-        if self.facts().await?.account_id.is_some_and(|known| known != account.id) {
+        let facts = self.facts().await?;
+        if facts.account_id.is_some_and(|known| known != account.id) {
             return Err(ErrandProblem::OtherAccount.into());
         }
+        let was_limited = facts.reason.is_some_and(|reason| reason.ends_with(LIMITED));
+        let state = if was_limited {
+            SessionState::Limited
+        } else {
+            SessionState::Ready
+        };
         let mut conn = store::connection(&self.desk.database, OPERATION).await?;
         let mut transaction = store::begin(&mut conn, OPERATION).await?;
         errand_work::hold(&mut transaction, self.key, OPERATION).await?;
         let (id, username) = (account.id, account.username.as_deref());
         session_logins::checked(&mut transaction, self.session, id, username, account.is_bot).await?;
-        session_logins::set_state(&mut transaction, self.session, SessionState::Ready, None).await?;
+        session_logins::set_state(&mut transaction, self.session, state, None).await?;
         errand_work::reply(&mut transaction, self.key, work.asked, &done()).await?;
         let details = json!({ "worker": self.key.owner });
         session_logins::note(
@@ -112,7 +126,7 @@ impl Run {
     /// Takes the session out of use, and hands its authorisation to whoever asked.
     pub(super) async fn export(&mut self, work: &Work) -> Result<StepDone, StepError> {
         let slot = work.reply_to.clone().ok_or(ErrandProblem::Refused)?;
-        self.take_out_of_use("EXPORTED").await?;
+        self.take_out_of_use(work, "EXPORTED").await?;
         let facts = self.facts().await?;
         let (dc, key) = self.stored_key().await?;
         let portable = Portable {
@@ -137,7 +151,7 @@ impl Run {
     /// Ends the authorisation at Telegram, and erases its keys.
     pub(super) async fn log_out(&mut self, work: &Work) -> Result<StepDone, StepError> {
         const OPERATION: &str = "store_log_out";
-        self.take_out_of_use("LOGGING_OUT").await?;
+        self.take_out_of_use(work, "LOGGING_OUT").await?;
         self.end_at_telegram().await?;
         let mut conn = store::connection(&self.desk.database, OPERATION).await?;
         let mut transaction = store::begin(&mut conn, OPERATION).await?;
@@ -145,6 +159,7 @@ impl Run {
         session_logins::erase_keys(&mut transaction, self.session).await?;
         let reason = Some("LOGGED_OUT_BY_OWNER");
         session_logins::set_state(&mut transaction, self.session, SessionState::LoggedOut, reason).await?;
+        session_logins::end_hold(&mut transaction, self.session, &self.hold_actor()).await?;
         errand_work::reply(&mut transaction, self.key, work.asked, &done()).await?;
         transaction.commit().await.map_err(failed(OPERATION))?;
         Ok(StepDone::Written)
@@ -156,7 +171,9 @@ impl Run {
         let input = input.ok_or(ErrandProblem::Expired)?;
         let deletion: Deletion =
             serde_json::from_str(input.expose()).map_err(|_| StepError::from(ErrandProblem::Refused))?;
-        self.take_out_of_use("DELETING").await?;
+        self.take_out_of_use(work, "DELETING").await?;
+        // Before anything that cannot be undone.
+        self.no_live_jobs().await?;
         if deletion.log_out {
             self.end_at_telegram().await?;
         }
@@ -183,7 +200,7 @@ impl Run {
     }
 
     /// Waits for the session's jobs to run out, disables it, and waits until its holder has let go.
-    async fn take_out_of_use(&self, reason: &str) -> Result<(), StepError> {
+    async fn take_out_of_use(&self, work: &Work, reason: &str) -> Result<(), StepError> {
         const OPERATION: &str = "take_out_of_use";
         let begun = Instant::now();
         while self.facts().await?.running > 0 {
@@ -195,10 +212,25 @@ impl Run {
         let mut conn = store::connection(&self.desk.database, OPERATION).await?;
         let mut transaction = store::begin(&mut conn, OPERATION).await?;
         errand_work::hold(&mut transaction, self.key, OPERATION).await?;
-        session_logins::set_state(&mut transaction, self.session, SessionState::Disabled, Some(reason)).await?;
+        // A limit that Telegram set is not over because nobody used the session meanwhile.
+        let limited = if work.was == SessionState::Limited.as_str() {
+            LIMITED
+        } else {
+            ""
+        };
+        let reason = format!("{reason}{limited}");
+        session_logins::set_state(&mut transaction, self.session, SessionState::Disabled, Some(&reason)).await?;
         transaction.commit().await.map_err(failed(OPERATION))?;
         drop(conn);
         self.until_let_go().await
+    }
+
+    async fn no_live_jobs(&self) -> Result<(), StepError> {
+        let mut conn = store::connection(&self.desk.database, "live_jobs_of_session").await?;
+        match session_logins::live_jobs(&mut conn, self.session).await? {
+            0 => Ok(()),
+            _ => Err(ErrandProblem::Busy.into()),
+        }
     }
 
     async fn until_let_go(&self) -> Result<(), StepError> {
@@ -221,6 +253,22 @@ impl Run {
         }
     }
 
+    /// Two sessions may have been given one authorisation, by two imports or by an export that was imported again.
+    async fn no_other_has(&self, key: &AuthKey) -> Result<(), StepError> {
+        let mut conn = store::connection(&self.desk.database, "other_keys").await?;
+        for other in session_logins::other_keys(&mut conn, self.session).await? {
+            // One that this worker cannot open belongs to a master key of its own.
+            let opened = self
+                .desk
+                .vault
+                .open(&key_owner(other.session, other.dc), &other.auth_key);
+            if opened.is_ok_and(|opened| opened.as_slice() == key.as_slice()) {
+                return Err(ErrandProblem::KeyShared.into());
+            }
+        }
+        Ok(())
+    }
+
     async fn stored_key(&self) -> Result<(i32, AuthKey), StepError> {
         let facts = self.facts().await?;
         let mut conn = store::connection(&self.desk.database, "session_dcs").await?;
@@ -240,6 +288,7 @@ impl Run {
     async fn open_stored(&self) -> Result<Link, StepError> {
         let application = self.application().await?;
         let (dc, key) = self.stored_key().await?;
+        self.no_other_has(&key).await?;
         let trust = Arc::clone(&self.trust);
         Ok(Link::open(&self.desk.net, dc, Some(key), application.api_id, trust).await?)
     }

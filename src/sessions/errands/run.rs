@@ -272,17 +272,10 @@ impl Run {
         match self.task {
             Task::Phone | Task::Bot | Task::Qr => Some(
                 over.filter(|_| refusal.problem != ErrandProblem::KeyDead)
-                    .unwrap_or(match work.was.as_str() {
-                        "logged_out" => SessionState::LoggedOut,
-                        "banned" => SessionState::Banned,
-                        "frozen" => SessionState::Frozen,
-                        "quarantined" => SessionState::Quarantined,
-                        "disabled" => SessionState::Disabled,
-                        _ => SessionState::New,
-                    }),
+                    .unwrap_or_else(|| SessionState::before_login(&work.was)),
             ),
             Task::Enable => over,
-            Task::Import => Some(SessionState::New),
+            Task::Import => Some(SessionState::before_login(&work.was)),
             Task::Export | Task::LogOut | Task::Delete => None,
         }
     }
@@ -387,7 +380,7 @@ impl Run {
 
     pub async fn facts(&self) -> Result<Facts, StepError> {
         let mut conn = store::connection(&self.desk.database, "errand_facts").await?;
-        let facts = session_logins::facts(&mut conn, self.session).await?;
+        let facts = session_logins::facts(&mut conn, self.session, Some(self.key.errand)).await?;
         facts.ok_or_else(|| ErrandProblem::Cancelled.into())
     }
 
