@@ -40,7 +40,7 @@ impl Bed {
         }
     }
 
-    async fn stop(&mut self, slot: usize) {
+    pub async fn stop(&mut self, slot: usize) {
         let Some(worker) = self.workers[slot].take() else {
             return;
         };
