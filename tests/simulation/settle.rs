@@ -87,7 +87,7 @@ impl Bed {
             if now != seen {
                 (seen, moved) = (now, Instant::now());
             } else if moved.elapsed() > QUIET {
-                self.to_the_next_moment(look.now).await;
+                self.leap_to_the_next_moment(look.now).await;
                 moved = Instant::now();
             }
             tokio::time::sleep(INTERVAL).await;
@@ -98,7 +98,7 @@ impl Bed {
     ///
     /// Whoever holds a session measures on its own how long a gate stays closed, so that no wrong clock opens one early, and does
     /// not follow such a leap: gates that are leapt over are looked up by a worker that starts.
-    async fn to_the_next_moment(&mut self, now: DateTime<Utc>) {
+    async fn leap_to_the_next_moment(&mut self, now: DateTime<Utc>) {
         let next: Option<DateTime<Utc>> = sqlx::query_scalar(
             "SELECT min(at) FROM (
                 SELECT run_at AS at FROM jobs WHERE state = 'scheduled' UNION ALL SELECT opens_at FROM gates) moments
