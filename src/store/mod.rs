@@ -55,6 +55,7 @@ pub mod sessions;
 pub mod soak;
 pub mod unique_keys;
 pub mod update_states;
+pub mod vacuum;
 pub mod vault_keys;
 pub mod worker_reads;
 pub mod workers;
