@@ -32,6 +32,7 @@ pub mod limited_claims;
 pub mod limits;
 pub mod line;
 pub mod login_requests;
+mod lone_jobs;
 pub mod member_reads;
 pub mod notifications;
 pub mod partitions;
