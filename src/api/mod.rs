@@ -69,7 +69,7 @@ pub trait JobSignals: Send + Sync {
     /// A notification for the transaction that is about to store these jobs, if one is to go along.
     fn ring(&self, jobs: &[NewJob]) -> Option<Ring>;
     /// Jobs were stored, and that is committed, with the ring that went along.
-    fn enqueued(&self, jobs: &[NewJob], ring: Option<Ring>);
+    fn enqueued(&self, jobs: &[NewJob], ring: Option<&Ring>);
     /// A running job is to stop, and that is committed.
     fn cancelled(&self, job: JobId);
     /// Jobs that wait were made or changed otherwise than by an enqueue, and that is committed.

@@ -26,7 +26,7 @@ impl JobSignals for Bell {
         self.0.ring(jobs)
     }
 
-    fn enqueued(&self, jobs: &[NewJob], ring: Option<Ring>) {
+    fn enqueued(&self, jobs: &[NewJob], ring: Option<&Ring>) {
         self.0.enqueued(jobs, ring);
     }
 

@@ -39,7 +39,7 @@ use wireroom_jobs::{JobKind, Lane};
 use self::{
     backend::ClaimedJobs,
     batcher::{Batcher, Endings},
-    cleaning::Cleaner,
+    cleaning::clean,
     cron::Ticker,
     dispatcher::Dispatcher,
     flights::Flights,
@@ -129,12 +129,7 @@ impl Queue {
         tokio::spawn(claims.clone().run_until_cancelled_owned(ticker.run()));
         let (endings, batcher) = Batcher::new(pool.clone(), deps.waker.clone(), deps.config.ageing_step);
         spawn(Box::pin(batcher.run()));
-        let cleaner = Cleaner {
-            pool: pool.clone(),
-            endings: endings.clone(),
-            after: deps.config.vacuum_after,
-        };
-        spawn(Box::pin(cleaner.run()));
+        spawn(Box::pin(clean(pool.clone(), endings.clone(), deps.config.vacuum_after)));
 
         let (jobs, claimed) = tokio::sync::mpsc::unbounded_channel();
         let conclude = ConcludeLayer(Arc::new(Conclusion {

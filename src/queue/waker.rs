@@ -121,7 +121,7 @@ impl Waker {
     }
 
     /// Call it after the commit of an enqueue, with the ring that went along.
-    pub fn enqueued(&self, jobs: &[NewJob], ring: Option<Ring>) {
+    pub fn enqueued(&self, jobs: &[NewJob], ring: Option<&Ring>) {
         let scheduled = jobs.iter().any(|job| job.run_at.is_some());
         if scheduled {
             self.scheduled();

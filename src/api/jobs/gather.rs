@@ -212,7 +212,7 @@ async fn commit(state: &State, line: &mut Line, entries: &[Entry]) -> Result<Vec
         line.hang_up();
     }
     let views = done?;
-    state.signals.enqueued(&jobs, ring);
+    state.signals.enqueued(&jobs, ring.as_ref());
     Ok(views)
 }
 

@@ -87,7 +87,7 @@ impl JobSignals for Signals {
         None
     }
 
-    fn enqueued(&self, jobs: &[NewJob], _: Option<Ring>) {
+    fn enqueued(&self, jobs: &[NewJob], _: Option<&Ring>) {
         self.enqueued.fetch_add(jobs.len(), Ordering::SeqCst);
     }
 

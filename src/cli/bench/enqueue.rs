@@ -121,7 +121,7 @@ async fn produce(work: &Arc<Work>, clients: u32) -> anyhow::Result<(i64, u64)> {
                 let batch: Vec<_> = (from..last).map(|i| job(i, 0, &work.sessions)).collect();
                 let ring = work.waker.ring(&batch);
                 enqueue_ringing(&mut connection, &batch, work.ageing_step, ring.as_ref()).await?;
-                work.waker.enqueued(&batch, ring);
+                work.waker.enqueued(&batch, ring.as_ref());
             }
         });
     }

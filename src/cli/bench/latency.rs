@@ -96,7 +96,7 @@ async fn send(
         let batch = [job(i, sent, sessions)];
         let ring = waker.ring(&batch);
         enqueue_ringing(&mut connection, &batch, site.queue.ageing_step, ring.as_ref()).await?;
-        waker.enqueued(&batch, ring);
+        waker.enqueued(&batch, ring.as_ref());
     }
     Ok(begun)
 }
