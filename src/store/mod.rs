@@ -35,6 +35,7 @@ pub mod login_requests;
 mod lone_jobs;
 pub mod member_reads;
 pub mod notifications;
+pub mod own_claims;
 pub mod partitions;
 pub mod pauses;
 pub mod peers;

@@ -14,6 +14,7 @@ use wireroom::{
         job_reads,
         jobs::{NewJob, enqueue},
         line::queue_pool,
+        own_claims::claim_own,
         rescue::{self, RescueLimits},
     },
 };
@@ -184,6 +185,9 @@ async fn a_claim_reads_what_it_takes_and_nothing_else() {
     let (read, jobs) = read_by!(pool, |conn| claims::claim(conn, &idle));
     assert!(jobs.is_empty());
     within("an idle claim of many sessions", read, 20, 6, 500);
+    let (read, jobs) = read_by!(pool, |conn| claim_own(conn, &idle));
+    assert!(jobs.is_empty());
+    within("the same of what is their own", read, 20, 6, 500);
 
     full.ready(1_000, 1, JobKind::Join, -50).await;
     for statistics in ["of an idle queue", "of this one"] {
@@ -198,6 +202,10 @@ async fn a_claim_reads_what_it_takes_and_nothing_else() {
             25,
             10,
         );
+        let (read, jobs) = read_by!(pool, |conn| claim_own(conn, &lower));
+        assert_eq!(jobs.len(), 10);
+        let what = format!("the same of what is its own, statistics {statistics}");
+        within(&what, read, 60, 25, 10);
         let open = full.claim(1, 10, Some(vec![JobKind::Scan, JobKind::Publish]));
         let (read, jobs) = read_by!(pool, |conn| claims::claim(conn, &open));
         assert!(jobs.is_empty());
@@ -381,6 +389,7 @@ async fn a_burst_into_a_queue_that_was_vacuumed_empty_is_not_read() {
     // Everything is planned now.
     claims::promote(&mut kept, 1_000).await.expect("a promotion");
     claims::claim(&mut kept, &slots(1)).await.expect("a claim");
+    claim_own(&mut kept, &slots(1)).await.expect("a claim");
     completions::finish(&mut kept, &[]).await.expect("an end");
     claims::start(&mut kept, &[]).await.expect("a start");
     rescue::rescue_orphans(&mut kept, limits).await.expect("a rescue");
@@ -394,6 +403,9 @@ async fn a_burst_into_a_queue_that_was_vacuumed_empty_is_not_read() {
     let (read, promotion) = read_by!(pool, |conn| claims::promote(conn, 1_000));
     assert!(promotion.any_ready);
     within("a promotion", read, 40, 0, 0);
+    let (read, own) = read_by!(pool, |conn| claim_own(conn, &slots(100)));
+    assert!(own.is_empty(), "they are the pool's");
+    within("a claim of what is its own", read, 40, 0, 0);
     let mut kept = pool.acquire().await.expect("a connection");
     let claimed = claims::claim(&mut kept, &slots(100)).await.expect("a claim");
     drop(kept);
