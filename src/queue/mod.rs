@@ -2,8 +2,8 @@
 //! process runs, one batcher stores how attempts ended. DESIGN §4 says why; each module says how.
 //!
 //! The way of a job: `store::jobs::enqueue` → [`Waker`] → `dispatcher` (`plan`, `store::claims`) → `backend` (apalis) →
-//! `layers` → [`Runner`] → `endings` → `batcher` (`store::completions`). Beside it `upkeep` beats, rescues and tidies,
-//! `cleaning` vacuums, and `cron` enqueues the jobs of schedules.
+//! `layers` → [`Runner`] → `endings` → `batcher` (`store::completions`). Beside it `upkeep` beats and rescues, `housekeeping`
+//! tidies, `cleaning` vacuums, and `cron` enqueues the jobs of schedules.
 
 mod backend;
 mod backoff;
@@ -14,6 +14,7 @@ mod cron;
 mod dispatcher;
 mod endings;
 mod flights;
+mod housekeeping;
 mod layers;
 mod outage;
 mod plan;
@@ -27,6 +28,7 @@ use std::{
 };
 
 pub use backoff::{Random, SystemRandom};
+pub use housekeeping::keep_house;
 pub use ports::{Attempt, ClaimedJob, HeldSession, Runner, Sessions, Slots, decode_args};
 use tokio::{
     sync::{Notify, watch},
@@ -43,8 +45,9 @@ use self::{
     cron::Ticker,
     dispatcher::Dispatcher,
     flights::Flights,
+    housekeeping::DAYS_AHEAD,
     layers::{AttemptTimeoutLayer, Caller, ConcludeLayer, Conclusion, Route},
-    upkeep::{DAYS_AHEAD, Upkeep},
+    upkeep::Upkeep,
 };
 use crate::{
     config::QueueConfig,

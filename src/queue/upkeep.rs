@@ -11,16 +11,14 @@ use std::{
 
 use tokio::sync::{broadcast::error::RecvError, watch};
 
-use super::{flights::Flights, outage::Outage, waker::Waker};
+use super::{flights::Flights, housekeeping::keep_house, outage::Outage, waker::Waker};
 use crate::{
     config::QueueConfig,
     ids::JobId,
     store::{
-        self, PgPool, StoreError, audit, batches, claims, completions, floods, idempotency, job_logs, leases,
+        PgPool, StoreError, claims, completions,
         line::{Line, bounded},
-        partitions, pauses,
         rescue::{self, RescueLimits},
-        scans, schedule_ticks, session_checks, unique_keys, vault_keys,
         workers::{self, WorkerFacts, WorkerState},
     },
 };
@@ -29,13 +27,8 @@ use crate::{
 const START_DELAY: Duration = Duration::from_millis(20);
 /// Workers that may die under one job.
 const MOST_CRASHES: i16 = 3;
-/// Most rows of one housekeeping statement.
+/// Most rows of one statement.
 const BATCH: i64 = 500;
-
-/// How many of the clients' batches one statement of the upkeep deletes: each may have ten thousand rows.
-const BATCHES: i64 = 2;
-/// Day partitions that exist ahead.
-pub const DAYS_AHEAD: i32 = 7;
 const LOOK_FOR_UNKNOWN_KINDS_EVERY: Duration = Duration::from_mins(1);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_hours(1);
 const HOUSEKEEPING_AGAIN: Duration = Duration::from_secs(30);
@@ -246,45 +239,13 @@ impl Upkeep {
     /// Partitions ahead, and the removal of what is kept long enough: at the start of a process, then each hour.
     pub async fn housekeeping(self) {
         loop {
-            let pause = match self.keep_house().await {
-                Ok(()) => HOUSEKEEPING_EVERY,
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "housekeeping failed; trying again soon"
-                    );
-                    HOUSEKEEPING_AGAIN
-                }
-            };
-            tokio::time::sleep(pause).await;
+            let failures = keep_house(&self.pool, self.config.retention_days).await;
+            tokio::time::sleep(if failures == 0 {
+                HOUSEKEEPING_EVERY
+            } else {
+                HOUSEKEEPING_AGAIN
+            })
+            .await;
         }
-    }
-
-    async fn keep_house(&self) -> Result<(), StoreError> {
-        let keep = self.config.retention_days;
-        let mut conn = store::connection(&self.pool, "ensure_ahead").await?;
-        partitions::ensure_ahead(&mut conn, DAYS_AHEAD).await?;
-        if partitions::in_default(&mut conn).await? {
-            tracing::error!(
-                "finished jobs lie in the DEFAULT partition: a day's partition was missing when they ended"
-            );
-        }
-        while partitions::expire_rows(&mut conn, keep, BATCH).await? > 0 {}
-        while schedule_ticks::expire(&mut conn, keep, BATCH).await? > 0 {}
-        while job_logs::expire(&mut conn, keep, BATCH).await? > 0 {}
-        while scans::sweep(&mut conn, BATCH).await? > 0 {}
-        while idempotency::sweep(&mut conn, BATCH).await? > 0 {}
-        while unique_keys::sweep(&mut conn, BATCH).await? > 0 {}
-        while batches::sweep(&mut conn, keep, BATCHES).await? > 0 {}
-        while pauses::sweep(&mut conn, BATCH).await? > 0 {}
-        while floods::expire(&mut conn, keep, BATCH).await? > 0 {}
-        while session_checks::sweep(&mut conn, BATCH).await? > 0 {}
-        while leases::sweep_terms(&mut conn, BATCH).await? > 0 {}
-        while vault_keys::sweep_workers(&mut conn, BATCH).await? > 0 {}
-        while audit::expire(&mut conn, BATCH).await? > 0 {}
-        while let Some(partition) = partitions::retire_one(&mut conn, keep).await? {
-            tracing::info!(partition, "retired a day of finished work");
-        }
-        Ok(())
     }
 }

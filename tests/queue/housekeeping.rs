@@ -166,6 +166,22 @@ async fn a_beat_tells_what_was_lost_and_what_is_to_be_cancelled() {
     );
 }
 
+#[tokio::test]
+async fn a_step_that_fails_keeps_none_of_the_others_from_their_work() {
+    let bed = Bed::new().await;
+    bed.run(
+        "CREATE TABLE finished_jobs_20200101 PARTITION OF finished_jobs FOR VALUES FROM ('2020-01-01Z') TO ('2020-01-02Z');
+         ALTER TABLE job_logs RENAME TO job_logs_elsewhere; ALTER TABLE audit_log RENAME TO audit_log_elsewhere",
+    )
+    .await;
+    assert_eq!(wireroom::queue::keep_house(bed.pool(), 30).await, 2);
+    let left = "SELECT count(*) FROM pg_class WHERE relname = 'finished_jobs_20200101'";
+    assert_eq!(bed.count(left).await, 0, "the last step was done");
+    bed.run("ALTER TABLE job_logs_elsewhere RENAME TO job_logs; ALTER TABLE audit_log_elsewhere RENAME TO audit_log")
+        .await;
+    assert_eq!(wireroom::queue::keep_house(bed.pool(), 30).await, 0);
+}
+
 /// Vacuums of the live table that somebody asked for, by Postgres' own count.
 const VACUUMS: &str = "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'jobs'";
 

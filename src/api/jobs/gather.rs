@@ -123,6 +123,12 @@ impl Gather {
         Some(inner.waiting.drain(..count).collect())
     }
 
+    /// How many jobs wait for a transaction.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     fn line(&self) -> Line {
         let kept = self.lock().lines.pop();
         kept.unwrap_or_else(|| Line::new(self.pool.clone()))
@@ -165,28 +171,39 @@ async fn store_all(state: &State, line: &mut Line, entries: Vec<Entry>) {
                 let _ = entry.answer.send(Ok(view));
             }
         }
-        Err(Failed::Refused(_)) if !alone => {
-            for entry in entries {
-                if entry.answer.is_closed() {
-                    continue;
-                }
-                let stored = commit(state, line, std::slice::from_ref(&entry)).await;
-                let stored = stored.and_then(|mut views| {
-                    let missing = || Failed::Unable(Problem::internal("nothing became of a job"));
-                    views.pop().ok_or_else(missing)
-                });
-                let _ = entry.answer.send(stored.map_err(Failed::into_problem));
-            }
+        Err(Failed::Refused(_)) if !alone => store_each(state, line, entries).await,
+        Err(failed) => give_up(state, entries, failed.into_problem()),
+    }
+}
+
+/// Stores each in a transaction of its own, for as long as the database answers.
+async fn store_each(state: &State, line: &mut Line, entries: Vec<Entry>) {
+    let mut entries = entries.into_iter();
+    while let Some(entry) = entries.next() {
+        if entry.answer.is_closed() {
+            continue;
         }
-        Err(failed) => {
-            let (problem, mut entries) = (failed.into_problem(), entries);
-            if problem.code() == Code::DatabaseUnavailable {
-                // Whoever has come meanwhile need not find that out again.
-                entries.append(&mut state.gather.lock().waiting);
+        let stored = commit(state, line, std::slice::from_ref(&entry)).await;
+        let stored = stored.and_then(|mut views| {
+            let missing = || Failed::Unable(Problem::internal("nothing became of a job"));
+            views.pop().ok_or_else(missing)
+        });
+        match stored.map_err(Failed::into_problem) {
+            Err(problem) if problem.code() == Code::DatabaseUnavailable => {
+                // The others would find out the same, one after the other, for as long as a transaction may take each.
+                return give_up(state, std::iter::once(entry).chain(entries).collect(), problem);
             }
-            fail_all(entries, problem);
+            stored => drop(entry.answer.send(stored)),
         }
     }
+}
+
+fn give_up(state: &State, mut entries: Vec<Entry>, problem: Problem) {
+    if problem.code() == Code::DatabaseUnavailable {
+        // Whoever has come meanwhile need not find that out again.
+        entries.append(&mut state.gather.lock().waiting);
+    }
+    fail_all(entries, problem);
 }
 
 /// The first gets the problem itself, which is logged once; the others one like it.

@@ -120,3 +120,65 @@ async fn a_connection_that_died_between_two_jobs_costs_none() {
     let second = api.post_job(&join()).await;
     assert_eq!(second.status, StatusCode::ACCEPTED, "{}", second.text);
 }
+
+#[tokio::test]
+async fn jobs_that_are_tried_one_by_one_stop_at_a_database_that_is_away() {
+    let api = TestApi::new().await;
+    // Many in one statement are refused for one of them; a lone one, except those that go ahead, finds the database away.
+    sqlx::raw_sql(
+        "CREATE SEQUENCE tries; CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE jobs bigint; first bigint;
+        BEGIN
+            SELECT count(*), min(priority) INTO jobs, first FROM new;
+            IF jobs > 1 THEN RAISE EXCEPTION 'refused' USING ERRCODE = '23514'; END IF;
+            IF first > 0 THEN
+                PERFORM nextval('tries');
+                RAISE EXCEPTION 'away' USING ERRCODE = '53300';
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER refuse AFTER INSERT ON jobs REFERENCING NEW TABLE AS new FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+    )
+    .execute(api.pool())
+    .await
+    .expect("made");
+    let mut lock = api.pool().begin().await.expect("begun");
+    sqlx::query("LOCK TABLE jobs IN EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await
+        .expect("locked");
+    let waiting = async |count: i64| loop {
+        let waits: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(api.pool())
+        .await
+        .expect("counted");
+        if waits == count {
+            return;
+        }
+        tokio::task::yield_now().await;
+    };
+    let ahead = post_all(&api, 2, |_, body| body["priority"] = json!(0));
+    let others = async {
+        waiting(2).await;
+        let others = post_all(&api, 20, |_, body| body["priority"] = json!(1));
+        let release = async {
+            while api.state().gather.waiting() < 20 {
+                tokio::task::yield_now().await;
+            }
+            lock.rollback().await.expect("released");
+        };
+        futures::future::join(others, release).await.0
+    };
+    let (ahead, others) = futures::future::join(ahead, others).await;
+    assert!(ahead.iter().all(|answer| answer.status == StatusCode::ACCEPTED));
+    for answer in &others {
+        answer.problem("database_unavailable");
+    }
+    let tries: i64 = sqlx::query_scalar("SELECT last_value FROM tries")
+        .fetch_one(api.pool())
+        .await
+        .expect("counted");
+    assert!(tries <= 2, "each was tried: {tries}");
+}
