@@ -53,6 +53,12 @@ impl JobContext {
 
     /// Tells those who follow the job why this attempt ends without a result, where that says more than its outcome.
     pub(crate) async fn log_stop(&self, outcome: &Outcome) {
+        if matches!(outcome, Outcome::Elsewhere { .. }) {
+            let message = "This session may not do that now. Another one of the pool goes on, or this one when it may.";
+            self.log(LogLevel::Info, LogLine::new("not_on_this_session", message))
+                .await;
+            return;
+        }
         let Outcome::Snooze { until, reason } = outcome else {
             return;
         };

@@ -14,6 +14,10 @@ impl From<TelegramError> for Outcome {
                 until,
                 reason: wait_reason(&error),
             },
+            Decision::Elsewhere { until } => Self::Elsewhere {
+                until,
+                reason: wait_reason(&error),
+            },
             Decision::Session => Self::Retry(JobError::transient(
                 "session_unavailable",
                 format!("The session cannot be used now: {}", sentence(&error)),
@@ -163,6 +167,16 @@ mod tests {
             };
             assert_eq!((at, reason.code.as_str()), (until, code), "{name}");
         }
+    }
+
+    #[test]
+    fn what_this_session_may_not_do_before_its_first_call_is_anothers() {
+        let until = Utc.with_ymd_and_hms(2030, 1, 1, 0, 0, 30).unwrap();
+        let outcome = Outcome::from(error("cap_reached", Decision::Elsewhere { until }));
+        let Outcome::Elsewhere { until: at, reason } = outcome else {
+            panic!("it waits for this session");
+        };
+        assert_eq!((at, reason.code.as_str()), (until, "cap_reached"));
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub enum Outcome {
     Done(serde_json::Value),
     /// Not now: run again at `until`. The attempt is refunded.
     Snooze { until: DateTime<Utc>, reason: WaitReason },
+    /// Not on this session: at once on another one of the pool, or, when the job is bound to this one, at `until`. Telegram
+    /// was not called; the attempt is refunded.
+    Elsewhere { until: DateTime<Utc>, reason: WaitReason },
     /// Run again after a back-off while attempts are left, otherwise fail with this error.
     Retry(JobError),
     /// Fail now; trying again would not help.

@@ -205,6 +205,9 @@ pub enum Decision {
     Pending,
     /// This session may not do this until then; the attempt is refunded.
     Gate { until: DateTime<Utc> },
+    /// The same, of an attempt that has not called Telegram yet: a job that any session of its pool may run goes to another
+    /// one at once, and only a job that is bound to this one waits until then.
+    Elsewhere { until: DateTime<Utc> },
     /// This recipient never; `suppress` when they refused us.
     Person { suppress: bool },
     /// This chat never, or not with this session.

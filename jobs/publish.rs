@@ -307,6 +307,7 @@ impl Publication<'_> {
             // Refused by name, so not sent. Kept, so that the next attempt need not look and cannot take another message for
             // ours, and so that nobody is told that the outcome is unknown.
             Decision::Gate { .. }
+            | Decision::Elsewhere { .. }
             | Decision::Pending
             | Decision::Person { .. }
             | Decision::Target
@@ -366,7 +367,7 @@ impl Publication<'_> {
     /// The id is worth waiting and more attempts, and not worth failing a job whose message is there.
     fn sent_without_id(&self, chat: &Chat, outcome: Outcome) -> Result<PublishResult, Outcome> {
         match outcome {
-            Outcome::Snooze { .. } | Outcome::Cancelled => Err(outcome),
+            Outcome::Snooze { .. } | Outcome::Elsewhere { .. } | Outcome::Cancelled => Err(outcome),
             Outcome::Retry(_) if !self.context.is_last_attempt() => Err(outcome),
             Outcome::Retry(_) | Outcome::Discard(_) | Outcome::Done(_) => Ok(without_id(chat)),
         }
@@ -403,7 +404,7 @@ impl Publication<'_> {
                     error.message
                 ),
             )),
-            Outcome::Done(_) | Outcome::Snooze { .. } | Outcome::Cancelled => outcome,
+            Outcome::Done(_) | Outcome::Snooze { .. } | Outcome::Elsewhere { .. } | Outcome::Cancelled => outcome,
         }
     }
 }

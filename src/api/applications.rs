@@ -26,7 +26,7 @@ use crate::{
     letterbox::Sealed,
     store::{
         self,
-        applications::{self, ApplicationRecord, Deleted},
+        applications::{self, ApplicationRecord, Deleted, Resumed},
         audit, errands, failed,
     },
 };
@@ -64,6 +64,18 @@ pub struct ApplicationView {
     /// How many sessions belong to it.
     pub sessions: i64,
     pub created_at: DateTime<Utc>,
+    /// Telegram does not take its API id: no session of it is connected until somebody resumes it. Null: it does.
+    pub refused: Option<RefusalView>,
+}
+
+/// That Telegram does not take an application.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "ApplicationRefusal")]
+pub struct RefusalView {
+    /// Telegram's name of the error.
+    #[schemars(example = &"API_ID_INVALID")]
+    pub reason: String,
+    pub since: DateTime<Utc>,
 }
 
 /// The applications there are.
@@ -83,6 +95,10 @@ impl From<ApplicationRecord> for ApplicationView {
             origin: record.origin,
             sessions: record.sessions,
             created_at: record.created_at,
+            refused: record
+                .refused
+                .zip(record.refused_at)
+                .map(|(reason, since)| RefusalView { reason, since }),
         }
     }
 }
@@ -164,6 +180,50 @@ impl ApplicationsApi {
             .ok_or_else(|| Problem::internal("an application that is gone"))
     }
 
+    /// Resume an application
+    ///
+    /// Lets sessions be connected again whose application Telegram had refused (`API_ID_INVALID`, `API_ID_PUBLISHED_FLOOD`).
+    /// Only a person can know that it is mended, at my.telegram.org or with Telegram's support. Scope: admin.
+    #[oai(
+        path = "/v1/applications/:id/resume",
+        method = "post",
+        operation_id = "resume_application",
+        tag = "Tag::Sessions"
+    )]
+    async fn resume(
+        &self,
+        caller: Allowed<Admin>,
+        state: Data<&Arc<State>>,
+        context: Data<&RequestContext>,
+        /// The application's id.
+        id: Path<String>,
+    ) -> Result<Json<Typed<ApplicationsView>>, Problem> {
+        let id = parse(&id)?;
+        let actor = caller.0.actor();
+        let mut transaction = state.pool.begin().await.map_err(failed("begin_application"))?;
+        match applications::resume(&mut transaction, id, &actor).await? {
+            Resumed::Now => {}
+            Resumed::Unknown => return Err(not_found()),
+            Resumed::NotRefused => {
+                let detail = "Telegram takes the application, as far as is known.";
+                return Err(Problem::new(Code::ApplicationNotRefused, detail));
+            }
+        }
+        let entry = audit::Entry {
+            actor: &actor,
+            action: "application.resumed",
+            subject: &format!("application:{id}"),
+            request_id: Some(context.id()),
+            details: json!({}),
+        };
+        audit::record(&mut transaction, entry).await?;
+        transaction.commit().await.map_err(failed("commit_application"))?;
+        state.signals.sessions_changed();
+        Ok(Json(Typed(ApplicationsView {
+            items: all(&state).await?,
+        })))
+    }
+
     /// Delete an application
     ///
     /// Deletes one that no session belongs to. Scope: admin.
@@ -181,17 +241,12 @@ impl ApplicationsApi {
         /// The application's id.
         id: Path<String>,
     ) -> Result<Json<Typed<ApplicationsView>>, Problem> {
-        let id: ApplicationId = id
-            .parse()
-            .map_err(|_| Problem::new(Code::InvalidParameter, "An application's id is a UUID.").field("id"))?;
+        let id = parse(&id)?;
         let mut transaction = state.pool.begin().await.map_err(failed("begin_application"))?;
         match applications::delete(&mut transaction, id).await? {
             Deleted::Now => {}
             Deleted::Unknown => {
-                return Err(Problem::new(
-                    Code::ApplicationNotFound,
-                    "There is no application of that id.",
-                ));
+                return Err(not_found());
             }
             Deleted::InUse => {
                 let detail = "Sessions belong to it, or it is the default one: delete those first.";
@@ -211,6 +266,15 @@ impl ApplicationsApi {
             items: all(&state).await?,
         })))
     }
+}
+
+fn parse(id: &str) -> Result<ApplicationId, Problem> {
+    id.parse()
+        .map_err(|_| Problem::new(Code::InvalidParameter, "An application's id is a UUID.").field("id"))
+}
+
+fn not_found() -> Problem {
+    Problem::new(Code::ApplicationNotFound, "There is no application of that id.")
 }
 
 async fn all(state: &State) -> Result<Vec<ApplicationView>, Problem> {

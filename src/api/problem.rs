@@ -114,6 +114,8 @@ codes! {
     SessionNotHeld = CONFLICT, "No worker holds the session";
     /// The session is not limited, so that there is nothing to resume.
     SessionNotLimited = CONFLICT, "The session is not limited";
+    /// Telegram takes the application, as far as is known, so that there is nothing to resume.
+    ApplicationNotRefused = CONFLICT, "The application is not refused";
     /// The worker that holds the session did not answer in time.
     CheckTimeout = GATEWAY_TIMEOUT, "The check was not answered in time";
     /// The named session cannot run jobs until a person has seen to it.

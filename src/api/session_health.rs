@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     State,
+    applications::{ApplicationView, RefusalView},
     auth::{Allowed, Operator, Viewer},
     document::Tag,
     problem::{Code, Problem},
@@ -25,7 +26,9 @@ use super::{
 use crate::{
     ids::SessionId,
     store::{
-        self, audit, caps, failed, session_checks,
+        self,
+        applications::{self, ApplicationRecord},
+        audit, caps, failed, session_checks,
         session_health::{self, HealthRecord, Resumed},
     },
 };
@@ -40,6 +43,8 @@ const CHECK_LOOK: Duration = Duration::from_millis(100);
 pub struct SessionDetail {
     #[serde(flatten)]
     session: SessionView,
+    /// The application it connects with: its own, or the default one. Null: a worker's environment names none.
+    application: Option<SessionApplicationView>,
     /// It may run jobs, and a call to Telegram came back within `WIREROOM_SESSIONS_HEALTHY_SECONDS`.
     healthy: bool,
     /// When an update last came in.
@@ -56,6 +61,32 @@ pub struct SessionDetail {
     running_jobs: i64,
     /// Jobs that only this session can run, and that are due.
     queued_jobs: i64,
+}
+
+/// The application that a session connects with.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "SessionApplication")]
+pub struct SessionApplicationView {
+    id: Uuid,
+    label: String,
+    api_id: i32,
+    /// It is the one of all sessions that name none.
+    is_default: bool,
+    /// Telegram does not take it: the session is not connected until somebody resumes the application. Null: it does.
+    refused: Option<RefusalView>,
+}
+
+impl From<ApplicationRecord> for SessionApplicationView {
+    fn from(record: ApplicationRecord) -> Self {
+        let application = ApplicationView::from(record);
+        Self {
+            id: application.id,
+            label: application.label,
+            api_id: application.api_id,
+            is_default: application.is_default,
+            refused: application.refused,
+        }
+    }
 }
 
 /// The exclusive right of one worker to use the session.
@@ -104,12 +135,19 @@ pub struct CheckView {
 }
 
 impl SessionDetail {
-    fn of(session: SessionView, health: HealthRecord, caps: Vec<CapView>, healthy_for: Duration) -> Self {
+    fn of(
+        session: SessionView,
+        application: Option<SessionApplicationView>,
+        health: HealthRecord,
+        caps: Vec<CapView>,
+        healthy_for: Duration,
+    ) -> Self {
         let may_run = ["ready", "limited"].contains(&session.state.as_str());
         let answers = health
             .silent_seconds
             .is_some_and(|seconds| seconds <= healthy_for.as_secs_f64());
         Self {
+            application,
             healthy: may_run && answers,
             last_update_at: health.last_update_at,
             moving_to: health.next_pool,
@@ -277,7 +315,10 @@ pub async fn detail(state: &State, id: SessionId) -> Result<SessionDetail, Probl
     let health = session_health::get(&mut conn, id).await?.ok_or_else(not_found)?;
     let caps = caps::of_session(&mut conn, id).await?;
     let caps = caps.into_iter().map(CapView::from).collect();
-    Ok(SessionDetail::of(session, health, caps, state.config.sessions.healthy))
+    let application = applications::of_session(&mut conn, id).await?;
+    let application = application.map(SessionApplicationView::from);
+    let healthy = state.config.sessions.healthy;
+    Ok(SessionDetail::of(session, application, health, caps, healthy))
 }
 
 pub fn parse(id: &str) -> Result<SessionId, Problem> {

@@ -23,12 +23,13 @@ use crate::{
 };
 
 /// The states a session can be in.
-pub const STATES: [&str; 10] = [
+pub const STATES: [&str; 11] = [
     "new",
     "code_needed",
     "password_needed",
     "ready",
     "limited",
+    "degraded",
     "logged_out",
     "banned",
     "frozen",

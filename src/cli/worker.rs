@@ -204,6 +204,7 @@ impl queue::Sessions for Held {
                 watch: session.slots.watch,
             },
             closed: session.closed_actions().into_iter().collect(),
+            pooled: session.takes_pooled(),
             lost: session.lost.clone(),
             in_use: session.in_use.clone(),
         })
@@ -252,6 +253,9 @@ impl Functions {
         };
         let telegram = held.telegram_for(AttemptHooks {
             job: job.id,
+            action: job.kind.action(),
+            is_pooled: job.pooled,
+            is_last: job.attempt >= job.max_attempts,
             guard: Arc::new(guard),
         });
         Some(JobContext {

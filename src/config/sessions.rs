@@ -20,8 +20,8 @@ pub struct SessionsConfig {
     pub pace: Duration,
     /// `WIREROOM_SESSIONS_BREAKER_FAILURES`: a session that fails to answer so often in a row rests, 5 by default.
     pub breaker_failures: u32,
-    /// `WIREROOM_SESSIONS_BREAKER_REST_SECONDS`: how long its first rest is; each one after it is twice as long, up to
-    /// half an hour. 30 by default.
+    /// `WIREROOM_SESSIONS_BREAKER_REST_SECONDS`: how long its first rest is, and that of a degraded one; each one after it is
+    /// twice as long, up to half an hour. 30 by default.
     pub breaker_rest: Duration,
     /// `WIREROOM_SESSIONS_PEER_CACHE`: peers kept in memory per session, 2000 by default.
     pub peer_cache: usize,

@@ -77,6 +77,7 @@ pub struct Dispatcher {
 }
 
 /// What the loop knows from one round to the next.
+#[expect(clippy::struct_excessive_bools, reason = "facts that change apart from each other")]
 struct Memory {
     held: Vec<Arc<HeldSession>>,
     lanes: Vec<Lane>,

@@ -51,6 +51,7 @@ pub fn of(facts: AttemptFacts, outcome: Outcome, asked: bool, random: &dyn Rando
             back(facts, BackAs::Retry, Due::In(delay), reason, Some(error))
         }
         Outcome::Snooze { until, reason } => back(facts, BackAs::Snooze, Due::At(until), reason, None),
+        Outcome::Elsewhere { until, reason } => back(facts, BackAs::Snooze, Due::Elsewhere(until), reason, None),
         Outcome::Cancelled => handed_over(facts, if asked { Due::Now } else { Due::In(UNASKED) }, None),
     }
 }

@@ -110,6 +110,7 @@ fn log_outcome(facts: AttemptFacts, outcome: &Outcome) {
     let (outcome, code) = match outcome {
         Outcome::Done(_) => ("done", ""),
         Outcome::Snooze { reason, .. } => ("snooze", reason.code.as_str()),
+        Outcome::Elsewhere { reason, .. } => ("elsewhere", reason.code.as_str()),
         Outcome::Retry(error) => ("retry", error.code.as_str()),
         Outcome::Discard(error) => ("discard", error.code.as_str()),
         Outcome::Cancelled => ("cancelled", ""),

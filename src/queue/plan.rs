@@ -69,12 +69,15 @@ struct Variant {
     closed: BTreeSet<Action>,
 }
 
+/// What tells sessions of one pool and lane apart: the closed actions, and whether they take jobs of the pool.
+type Takes<'a> = (&'a BTreeSet<Action>, bool);
+
 struct Planner<'a> {
     control: &'a Control,
     members: Vec<Member>,
     groups: Vec<Variant>,
-    /// (pool, lane) and the closed sets met so far, in order: the n-th gets the n-th turn.
-    variants: Vec<(&'a str, Lane, Vec<&'a BTreeSet<Action>>)>,
+    /// (pool, lane) and what its sessions met so far take, in order: the n-th gets the n-th turn.
+    variants: Vec<(&'a str, Lane, Vec<Takes<'a>>)>,
     asked: i32,
     more_turns: bool,
     left_out: bool,
@@ -129,20 +132,22 @@ impl<'a> Planner<'a> {
             self.variants.push((&session.pool, lane, Vec::new()));
             self.variants.len() - 1
         });
-        let closed_sets = &mut self.variants[index].2;
-        closed_sets
-            .iter()
-            .position(|closed| **closed == session.closed)
-            .unwrap_or_else(|| {
-                closed_sets.push(&session.closed);
-                closed_sets.len() - 1
-            })
+        let takes = (&session.closed, session.pooled);
+        let met = &mut self.variants[index].2;
+        met.iter().position(|known| *known == takes).unwrap_or_else(|| {
+            met.push(takes);
+            met.len() - 1
+        })
     }
 
     /// The session's group in this claim, made when it is the first of it; `None` when every kind is closed to it.
     fn group_of(&mut self, session: &HeldSession, lane: Lane) -> Option<usize> {
         let known = self.groups.iter().position(|variant| {
-            variant.group.lane == lane && variant.group.pool == session.pool && variant.closed == session.closed
+            let group = &variant.group;
+            group.lane == lane
+                && group.pool == session.pool
+                && group.pooled == session.pooled
+                && variant.closed == session.closed
         });
         if known.is_some() {
             return known;
@@ -156,6 +161,7 @@ impl<'a> Planner<'a> {
                 pool: session.pool.clone(),
                 lane,
                 open_kinds,
+                pooled: session.pooled,
             },
             closed: session.closed.clone(),
         });
@@ -194,6 +200,7 @@ mod tests {
                 ..Slots::default()
             },
             closed: closed.iter().copied().collect(),
+            pooled: true,
             lost: CancellationToken::new(),
             in_use: TaskTracker::new(),
         })
@@ -239,6 +246,21 @@ mod tests {
             Some([JobKind::Join, JobKind::Scan].as_slice())
         );
         assert!(!second.more_turns);
+    }
+
+    #[test]
+    fn a_session_that_takes_no_jobs_of_its_pool_is_asked_for_its_own_in_a_turn_of_its_own() {
+        let held = [session("a", 1, &[]), session("a", 1, &[])];
+        let apart = Arc::new(HeldSession {
+            pooled: false,
+            ..HeldSession::clone(&held[1])
+        });
+        let held = [held[0].clone(), apart];
+        let first = plan(&room(&held, 10), &lanes(), 0, |_, _| 0).expect("there is room");
+        assert!(first.more_turns && first.request.groups[0].pooled);
+        let second = plan(&room(&held, 10), &lanes(), 1, |_, _| 0).expect("there is room");
+        assert_eq!(second.request.members[0].session, held[1].id);
+        assert!(!second.request.groups[0].pooled && second.request.groups[0].open_kinds.is_none());
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct HeldSession {
     pub slots: Slots,
     /// Actions whose gate is closed now.
     pub closed: BTreeSet<Action>,
+    /// Whether it takes jobs of its pool, beside its own.
+    pub pooled: bool,
     /// Cancelled when trust in the lease ends, or the session is given up: its jobs stop and are handed over.
     pub lost: CancellationToken,
     /// Holds a token for every job of the session, from its claim until its end is stored.

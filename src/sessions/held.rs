@@ -17,6 +17,7 @@ use crate::{
         gates::Gates,
         pace::Pace,
         port::{AttemptHooks, JobTelegram, PortSettings},
+        trouble::Trouble,
         trust::Trust,
     },
 };
@@ -54,6 +55,7 @@ pub struct HeldSession {
     pub(super) connection: Arc<Connection>,
     pub(super) gates: Arc<Gates>,
     pub(super) pace: Arc<Pace>,
+    pub(super) trouble: Arc<Trouble>,
     pub(super) port: PortSettings,
     /// A cheap call came back since the connection was made.
     pub(super) answers: AtomicBool,
@@ -79,12 +81,18 @@ impl HeldSession {
         self.gates.closed_actions()
     }
 
+    /// Whether jobs of the pool may be claimed for it, beside its own.
+    pub fn takes_pooled(&self) -> bool {
+        self.gates.takes_pooled()
+    }
+
     /// The port of one attempt of one job.
     pub fn telegram_for(&self, hooks: AttemptHooks) -> JobTelegram {
         JobTelegram::new(
             Arc::clone(&self.connection),
             Arc::clone(&self.gates),
             Arc::clone(&self.pace),
+            Arc::clone(&self.trouble),
             self.port.clone(),
             hooks,
         )
@@ -94,6 +102,7 @@ impl HeldSession {
     pub fn takes_jobs(&self) -> bool {
         self.answers.load(Ordering::Acquire)
             && !self.leaving.load(Ordering::Acquire)
+            && !self.trouble.is_there()
             && !self.lost.is_cancelled()
             && self.trust().holds()
     }

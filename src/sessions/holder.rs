@@ -222,7 +222,7 @@ impl Holder {
         let mut connection = self.acquire("renew_leases").await?;
         let start = Moment::now();
         let lease = self.settings.sessions.lease;
-        let renewed = leases::renew(&mut connection, self.settings.worker, &keys, lease).await?;
+        let renewed = leases::renew(&mut connection, self.settings.worker, self.api_id, &keys, lease).await?;
         let renewed: HashMap<_, _> = renewed.into_iter().map(|renewed| (renewed.key, renewed)).collect();
         let mut signs = Vec::new();
         let mut changed = Vec::new();
@@ -270,7 +270,7 @@ impl Holder {
     async fn balance_once(self: &Arc<Self>) -> Result<(), StoreError> {
         let mut connection = self.acquire("lease_census").await?;
         let settings = &self.settings;
-        let census = leases::census(&mut connection, settings.worker, settings.worker_fresh).await?;
+        let census = leases::census(&mut connection, settings.worker, self.api_id, settings.worker_fresh).await?;
         let share = census.fair_share().min(settings.sessions.max);
         let holding = self.leases();
         if holding > share {
@@ -278,7 +278,7 @@ impl Holder {
         } else if holding < share {
             let start = Moment::now();
             let lease = settings.sessions.lease;
-            let taken = leases::acquire(&mut connection, settings.worker, share - holding, lease).await?;
+            let taken = leases::acquire(&mut connection, settings.worker, self.api_id, share - holding, lease).await?;
             drop(connection);
             for lease in taken {
                 self.adopt(lease, start);

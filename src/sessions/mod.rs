@@ -13,6 +13,7 @@ pub mod master_keys;
 pub mod rotation;
 mod settings;
 mod term;
+mod troubles;
 
 pub use errands::{Desk, DeskError, DeskSettings, reseal_applications};
 pub use held::{HeldSession, Slots};

@@ -67,7 +67,11 @@ async fn try_take_in(holder: &Arc<Holder>, changed: &[(Arc<Term>, i64)]) -> Resu
 
 /// Makes one check and stores what came of it.
 async fn answer(holder: Arc<Holder>, session: Arc<HeldSession>, check: Uuid) {
-    let answer = judged(session.connection.probe().await.map(|took| took.as_millis()));
+    let probe = session.connection.probe().await;
+    if probe.is_ok() {
+        session.trouble.hint();
+    }
+    let answer = judged(probe.map(|took| took.as_millis()));
     let stored = async {
         let mut connection = holder.acquire("answer_check").await?;
         session_checks::answer(&mut connection, check, holder.settings.worker, &answer).await

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::SessionsConfig,
     store::{
-        StoreError,
+        StoreError, applications,
         breakers::{self, Rests},
         caps, failed, gates,
         leases::{self, AcquiredLease, LeaseKey, Renewed},
@@ -31,11 +31,12 @@ use crate::{
         sessions::{self, SessionState, StateChange},
     },
     telegram::{
-        connection::{Connection, ConnectionSettings, Failing},
+        connection::{Connection, ConnectionSettings, Failing, Loss},
         gates::Gates,
         pace::Pace,
         port::PortSettings,
         session_storage::{PgSession, StorageError, StorageSettings},
+        trouble::Trouble,
         trust::{Moment, Trust},
     },
 };
@@ -47,6 +48,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// How long the queue has to see that a session takes no more jobs.
 const NOTICE: Duration = Duration::from_millis(50);
 const RELEASE: Duration = Duration::from_secs(2);
+/// How long at most until a write that failed is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct Term {
     pub key: LeaseKey,
@@ -69,12 +72,25 @@ pub(super) struct Term {
 enum Ending {
     /// Trust, or whoever holds the session.
     Over,
-    /// Something happened to the session.
-    Lost(StateChange),
+    /// Something happened to the session, or to its application.
+    Lost(Loss),
     /// It does not answer, and is left alone for a while.
     Tired(Failing),
     /// It goes to another pool.
     Moves,
+}
+
+/// What is written under the lease, again and again until it is.
+#[derive(Clone, Copy)]
+enum Note<'a> {
+    State(&'a StateChange),
+    /// The session answers: its half-open breaker closes.
+    Answers,
+    /// Telegram does not take its application.
+    Refused {
+        api_id: i32,
+        reason: &'a str,
+    },
 }
 
 /// Why a session could not be loaded.
@@ -217,6 +233,7 @@ impl Term {
                 holder.changed.clone(),
             )),
             pace: Arc::new(Pace::new(holder.settings.sessions.pace)),
+            trouble: Arc::new(Trouble::new(lease.degraded)),
             port: PortSettings {
                 database: holder.database.clone(),
                 clock: Arc::clone(&holder.clock),
@@ -231,19 +248,25 @@ impl Term {
 
     /// Keeps the session in use until something ends the term. `on_probation`: its breaker is half-open, so that its
     /// first answer closes it and its first failure opens it again.
-    async fn serve(&self, holder: &Holder, session: &HeldSession, mut on_probation: bool) -> Ending {
+    async fn serve(&self, holder: &Holder, session: &HeldSession, on_probation: bool) -> Ending {
         let mut ready = session.connection.ready();
         let mut failing = session.connection.failing();
+        let on_probation = AtomicBool::new(on_probation);
+        // Beside the loop: no write of theirs may hold up the end of trust.
+        let mut duties = Box::pin(async {
+            tokio::join!(
+                self.end_probation(holder, session, &on_probation),
+                self.see_through_troubles(holder, session)
+            )
+        });
         loop {
             let answers = *ready.borrow_and_update();
             if session.answers.swap(answers, Ordering::AcqRel) != answers {
                 holder.note_change();
             }
-            if answers && on_probation {
-                on_probation = !self.close_breaker(holder).await;
-            }
             let times = failing.borrow_and_update().times;
-            if times >= holder.settings.sessions.breaker_failures || (on_probation && times > 0) {
+            let most = holder.settings.sessions.breaker_failures;
+            if times >= most || (times > 0 && on_probation.load(Ordering::Acquire)) {
                 return Ending::Tired(failing.borrow().clone());
             }
             tokio::select! {
@@ -252,7 +275,7 @@ impl Term {
                     tracing::warn!(session.id = %self.key.session, "trust in the lease has ended");
                     return Ending::Over;
                 }
-                change = session.connection.lost() => return Ending::Lost(change),
+                loss = session.connection.lost() => return Ending::Lost(loss),
                 () = self.taken_away.cancelled() => return Ending::Over,
                 () = self.given_up.cancelled() => {
                     self.drain(holder, session).await;
@@ -268,6 +291,8 @@ impl Term {
                     }
                     self.stay(holder, session);
                 }
+                // Troubles have no end that would be reached here.
+                _ = &mut duties => return Ending::Over,
                 changed = ready.changed() => if changed.is_err() { return Ending::Over },
                 changed = failing.changed() => if changed.is_err() { return Ending::Over },
             }
@@ -303,7 +328,13 @@ impl Term {
         session.connection.close().await;
         match ending {
             Ending::Over => {}
-            Ending::Lost(change) => self.write_down(holder, &change).await,
+            Ending::Lost(Loss::Session(change)) => {
+                self.write_down(holder, &change).await;
+            }
+            Ending::Lost(Loss::Application { api_id, reason }) => {
+                let reason = &reason;
+                self.insist(holder, Note::Refused { api_id, reason }).await;
+            }
             Ending::Tired(failing) => self.rest(holder, &failing.error).await,
             Ending::Moves => {
                 if let Err(error) = self.settle_pool(holder).await {
@@ -346,52 +377,69 @@ impl Term {
         }
     }
 
-    /// `false`: it could not be stored, and is tried again.
-    async fn close_breaker(&self, holder: &Holder) -> bool {
-        const OPERATION: &str = "close_breaker";
-        let stored = async {
-            let mut connection = holder.acquire(OPERATION).await?;
-            let mut transaction = connection.begin().await.map_err(failed(OPERATION))?;
-            breakers::close(&mut transaction, self.key).await?;
-            transaction.commit().await.map_err(failed(OPERATION))
-        };
-        match stored.await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(session.id = %self.key.session, %error, "a breaker was not closed");
-                false
-            }
+    /// Closes the half-open breaker of a session once it has answered.
+    async fn end_probation(&self, holder: &Holder, session: &HeldSession, on_probation: &AtomicBool) {
+        if !on_probation.load(Ordering::Acquire) {
+            return;
+        }
+        let mut ready = session.connection.ready();
+        let answers = ready.wait_for(|answers| *answers).await.is_ok();
+        if answers && self.insist(holder, Note::Answers).await.is_some() {
+            on_probation.store(false, Ordering::Release);
         }
     }
 
     /// Stores what happened to the session, for as long as the lease lets it. When that fails, the next holder meets the
-    /// same answer of Telegram and writes it down.
-    async fn write_down(&self, holder: &Holder, change: &StateChange) {
-        let mut pause = Duration::from_millis(100);
-        loop {
-            match self.try_write_down(holder, change).await {
-                Ok(()) => return,
-                Err(StoreError::Fenced { .. }) => break,
-                Err(error) => tracing::warn!(session.id = %self.key.session, %error, "a state was not stored"),
-            }
-            tokio::select! {
-                () = self.trust.ended() => break,
-                () = sleep(pause) => {}
-            }
-            pause *= 2;
+    /// same answer of Telegram and writes it down. `false`: it is not in that state now.
+    pub(super) async fn write_down(&self, holder: &Holder, change: &StateChange) -> bool {
+        let written = self.insist(holder, Note::State(change)).await;
+        if written.is_none() {
+            tracing::error!(
+                session.id = %self.key.session, state = change.to.as_str(), reason = %change.reason,
+                "the session's new state could not be stored under its lease"
+            );
         }
-        tracing::error!(
-            session.id = %self.key.session, state = change.to.as_str(), reason = %change.reason,
-            "the session's new state could not be stored under its lease"
-        );
+        written == Some(true)
     }
 
-    async fn try_write_down(&self, holder: &Holder, change: &StateChange) -> Result<(), StoreError> {
-        const OPERATION: &str = "change_session_state";
-        let mut connection = holder.acquire(OPERATION).await?;
-        let mut transaction = connection.begin().await.map_err(failed(OPERATION))?;
-        sessions::change_state(&mut transaction, self.key, change).await?;
-        transaction.commit().await.map_err(failed(OPERATION))
+    /// Writes again and again, for as long as the lease lets it, whether that changed anything; `None`: it was not written.
+    async fn insist(&self, holder: &Holder, note: Note<'_>) -> Option<bool> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            // Apart: an idle session should not carry the room for a write around.
+            match Box::pin(self.try_note(holder, note)).await {
+                Ok(changed) => return Some(changed),
+                Err(StoreError::Fenced { .. }) => return None,
+                Err(error) => tracing::warn!(
+                    session.id = %self.key.session, error = &error as &dyn std::error::Error,
+                    "what became of a session is not stored yet"
+                ),
+            }
+            tokio::select! {
+                () = self.trust.ended() => return None,
+                () = sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn try_note(&self, holder: &Holder, note: Note<'_>) -> Result<bool, StoreError> {
+        let operation = match note {
+            Note::State(_) => "change_session_state",
+            Note::Answers => "close_breaker",
+            Note::Refused { .. } => "refuse_application",
+        };
+        let mut connection = holder.acquire(operation).await?;
+        let mut transaction = connection.begin().await.map_err(failed(operation))?;
+        let changed = match note {
+            Note::State(change) => sessions::change_state(&mut transaction, self.key, change).await?,
+            Note::Answers => breakers::close(&mut transaction, self.key).await?,
+            Note::Refused { api_id, reason } => {
+                applications::refuse(&mut transaction, self.key, api_id, reason).await?
+            }
+        };
+        transaction.commit().await.map_err(failed(operation))?;
+        Ok(changed)
     }
 
     async fn could_not_open(&self, holder: &Holder, error: &OpenError) {

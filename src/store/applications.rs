@@ -4,8 +4,14 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{StoreError, failed};
-use crate::{ids::ApplicationId, vault::Sealed};
+use super::{
+    StoreError, failed,
+    leases::{self, LeaseKey},
+};
+use crate::{
+    ids::{ApplicationId, SessionId},
+    vault::Sealed,
+};
 
 /// An application as the API shows it.
 #[derive(Debug, Clone)]
@@ -17,6 +23,9 @@ pub struct ApplicationRecord {
     pub is_default: bool,
     pub sessions: i64,
     pub created_at: DateTime<Utc>,
+    /// Why Telegram does not take its API id, as Telegram says it, and since when.
+    pub refused: Option<String>,
+    pub refused_at: Option<DateTime<Utc>>,
 }
 
 /// An application as a worker needs it to log in.
@@ -38,12 +47,87 @@ pub async fn all(conn: &mut PgConnection) -> Result<Vec<ApplicationRecord>, Stor
         ApplicationRecord,
         r#"-- applications
         SELECT a.id AS "id: ApplicationId", a.label, a.api_id, a.origin, a.is_default, a.created_at,
-            (SELECT count(*) FROM sessions s WHERE s.application_id = a.id) AS "sessions!"
-        FROM applications a ORDER BY a.is_default DESC, a.id"#
+            (SELECT count(*) FROM sessions s WHERE s.application_id = a.id) AS "sessions!",
+            r.reason AS "refused?", r.refused_at AS "refused_at?"
+        FROM applications a LEFT JOIN refused_api_ids r ON r.api_id = a.api_id ORDER BY a.is_default DESC, a.id"#
     )
     .fetch_all(conn)
     .await
     .map_err(failed("applications"))
+}
+
+/// The application of a session: its own, or the default one. `None`: it has none, and there is no default.
+pub async fn of_session(conn: &mut PgConnection, session: SessionId) -> Result<Option<ApplicationRecord>, StoreError> {
+    sqlx::query_as!(
+        ApplicationRecord,
+        r#"-- application_of_session
+        SELECT a.id AS "id: ApplicationId", a.label, a.api_id, a.origin, a.is_default, a.created_at,
+            (SELECT count(*) FROM sessions o WHERE o.application_id = a.id) AS "sessions!",
+            r.reason AS "refused?", r.refused_at AS "refused_at?"
+        FROM sessions s JOIN applications a ON a.id = s.application_id OR (s.application_id IS NULL AND a.is_default)
+        LEFT JOIN refused_api_ids r ON r.api_id = a.api_id WHERE s.id = $1"#,
+        session.0,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("application_of_session"))
+}
+
+/// Notes under the lease of a session that met it that Telegram refuses an API id, with the event of it: from here on no
+/// session that connects with the id is held. `false`: it was known.
+pub async fn refuse(conn: &mut PgConnection, lease: LeaseKey, api_id: i32, reason: &str) -> Result<bool, StoreError> {
+    leases::hold(conn, lease, "refuse_application").await?;
+    let refused = sqlx::query!(
+        "-- refuse_application
+        WITH refused AS (
+            INSERT INTO refused_api_ids (api_id, reason) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING api_id, reason
+        )
+        INSERT INTO events (type, subject, data)
+        SELECT 'application.refused', 'application:' || api_id,
+            jsonb_build_object('api_id', api_id, 'reason', reason, 'session', $3::uuid)
+        FROM refused",
+        api_id,
+        reason,
+        lease.session.0,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("refuse_application"))?;
+    Ok(refused.rows_affected() == 1)
+}
+
+/// What became of a person's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumed {
+    Now,
+    /// Telegram does not refuse it, as far as is known.
+    NotRefused,
+    Unknown,
+}
+
+/// Lets the sessions of an application be held again, with the event of it.
+pub async fn resume(conn: &mut PgConnection, id: ApplicationId, actor: &str) -> Result<Resumed, StoreError> {
+    let row = sqlx::query!(
+        r#"-- resume_application
+        WITH resumed AS (
+            DELETE FROM refused_api_ids r USING applications a WHERE a.id = $1 AND r.api_id = a.api_id RETURNING r.api_id
+        ), told AS (
+            INSERT INTO events (type, subject, data)
+            SELECT 'application.resumed', 'application:' || api_id, jsonb_build_object('api_id', api_id, 'by', $2::text)
+            FROM resumed
+        )
+        SELECT EXISTS (SELECT FROM applications WHERE id = $1) AS "known!", EXISTS (SELECT FROM resumed) AS "resumed!""#,
+        id.0,
+        actor,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("resume_application"))?;
+    Ok(match (row.known, row.resumed) {
+        (false, _) => Resumed::Unknown,
+        (true, false) => Resumed::NotRefused,
+        (true, true) => Resumed::Now,
+    })
 }
 
 /// The default one, if there is one.

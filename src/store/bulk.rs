@@ -125,8 +125,8 @@ pub async fn count_retryable(conn: &mut PgConnection, filter: &JobFilter<'_>) ->
     sqlx::query_as!(
         Retryable,
         r#"-- count_retryable
-        SELECT count(*) FILTER (WHERE f.session_id IS NULL OR s.state IN ('ready', 'limited')) AS "jobs!",
-            count(*) FILTER (WHERE f.session_id IS NOT NULL AND (s.id IS NULL OR s.state NOT IN ('ready', 'limited')))
+        SELECT count(*) FILTER (WHERE f.session_id IS NULL OR s.state IN ('ready', 'limited', 'degraded')) AS "jobs!",
+            count(*) FILTER (WHERE f.session_id IS NOT NULL AND (s.id IS NULL OR s.state NOT IN ('ready', 'limited', 'degraded')))
                 AS "session_not_ready!"
         FROM finished_jobs f LEFT JOIN sessions s ON s.id = f.session_id
         WHERE ($1::text IS NULL OR f.kind = $1) AND f.state = $2 AND ($3::text IS NULL OR f.pool = $3)
@@ -160,7 +160,7 @@ pub async fn find_retryable(
         WHERE ($1::text IS NULL OR f.kind = $1) AND f.state = $2 AND ($3::text IS NULL OR f.pool = $3)
             AND ($4::uuid IS NULL OR f.session_id = $4) AND ($5::text IS NULL OR $5 = ANY (f.tags))
             AND ($6::timestamptz IS NULL OR f.created_at >= $6) AND ($7::timestamptz IS NULL OR f.created_at < $7)
-            AND (f.session_id IS NULL OR s.state IN ('ready', 'limited'))
+            AND (f.session_id IS NULL OR s.state IN ('ready', 'limited', 'degraded'))
             AND ($9::uuid IS NULL OR f.id IN (SELECT job_id FROM batch_jobs WHERE batch_id = $9))
             AND NOT EXISTS (SELECT FROM job_origins o WHERE o.retry_of = f.id)
         ORDER BY f.id LIMIT $8"#,
@@ -206,7 +206,7 @@ pub async fn retry(
         old AS MATERIALIZED (
             SELECT f.*, o.limit_key, new_job_id() AS new_id
             FROM finished_jobs f LEFT JOIN job_origins o ON o.job_id = f.id LEFT JOIN sessions s ON s.id = f.session_id
-            WHERE f.id = ANY ($1) AND (f.session_id IS NULL OR s.state IN ('ready', 'limited'))
+            WHERE f.id = ANY ($1) AND (f.session_id IS NULL OR s.state IN ('ready', 'limited', 'degraded'))
         ), origins AS (
             INSERT INTO job_origins (job_id, retry_of, limit_key) SELECT new_id, id, limit_key FROM old
             ON CONFLICT DO NOTHING
@@ -271,7 +271,7 @@ pub async fn why_not_retried(conn: &mut PgConnection, id: JobId) -> Result<Optio
     let ready = row
         .session_state
         .as_deref()
-        .is_some_and(|state| ["ready", "limited"].contains(&state));
+        .is_some_and(|state| ["ready", "limited", "degraded"].contains(&state));
     Ok(match row.session_id {
         Some(session) if !ready => Some(NotRetried::SessionNotReady(SessionId(session), row.session_state)),
         _ => None,

@@ -1,5 +1,6 @@
 //! Caps: how often a session may do something in a minute, an hour and a day of its own time zone. A use is counted before
-//! the call is made, so that a crash in between counts one too many and never one too few.
+//! the call is made, so that a crash in between counts one too many and never one too few; it is given back when the call has
+//! certainly not left.
 
 use std::time::Duration;
 
@@ -116,6 +117,31 @@ pub enum Use {
     Refused(Spent),
 }
 
+/// A use, and what gives it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    pub used: Use,
+    /// `None`: nothing was counted.
+    pub receipt: Option<Receipt>,
+}
+
+/// What was counted: by it a use is given back that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    capped: Capped,
+    minute_at: DateTime<Utc>,
+    hour_at: DateTime<Utc>,
+    day_at: DateTime<Utc>,
+    spent: Option<Spent>,
+}
+
+impl Receipt {
+    /// The cap that this use spent.
+    pub fn spent(&self) -> Option<&Spent> {
+        self.spent.as_ref()
+    }
+}
+
 /// Counts one use of `capped` by a session, and, when that is the first message to the person `opens`, one dialogue.
 /// Either both are counted or none. Runs in the caller's transaction, which holds the session's counters until it ends.
 pub async fn take(
@@ -123,7 +149,7 @@ pub async fn take(
     session: SessionId,
     capped: Capped,
     opens: Option<i64>,
-) -> Result<Use, StoreError> {
+) -> Result<Taken, StoreError> {
     let Some(person) = opens else {
         return take_one(conn, session, capped).await;
     };
@@ -132,32 +158,78 @@ pub async fn take(
     if !open_dialogue(conn, session, person).await? {
         return take_one(conn, session, capped).await;
     }
-    let used = match dialogues.spent() {
-        Some(spent) => Use::Refused(spent),
+    let taken = match dialogues.spent() {
+        Some(spent) => refused(spent),
         None => take_one(conn, session, capped).await?,
     };
-    match used {
+    match taken.used {
         Use::Granted { .. } => {
             count(conn, session, &dialogues).await?;
         }
         Use::Refused(_) => close_dialogue(conn, session, person).await?,
     }
-    Ok(used)
+    Ok(taken)
 }
 
-async fn take_one(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Result<Use, StoreError> {
+async fn take_one(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Result<Taken, StoreError> {
     let counters = roll(conn, session, capped).await?;
     if let Some(spent) = counters.spent() {
         close(conn, session, &spent).await?;
-        return Ok(Use::Refused(spent));
+        return Ok(refused(spent));
     }
     let spent = count(conn, session, &counters).await?;
-    Ok(Use::Granted { spent })
+    let (minute_at, hour_at, day_at) = counters.begin;
+    let receipt = Receipt {
+        capped,
+        minute_at,
+        hour_at,
+        day_at,
+        spent: spent.clone(),
+    };
+    Ok(Taken {
+        used: Use::Granted { spent },
+        receipt: Some(receipt),
+    })
+}
+
+fn refused(spent: Spent) -> Taken {
+    Taken {
+        used: Use::Refused(spent),
+        receipt: None,
+    }
+}
+
+/// Gives a use back whose call has certainly not left this machine: to the windows it was counted in, as far as they last.
+/// A first message stays counted as one: whoever tries again writes to the same person, and that is no second dialogue.
+pub async fn give_back(conn: &mut PgConnection, session: SessionId, receipt: &Receipt) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- give_cap_back
+        UPDATE session_cap_usage SET
+            minute_used = CASE WHEN minute_at = $3 THEN greatest(minute_used - 1, 0) ELSE minute_used END,
+            hour_used = CASE WHEN hour_at = $4 THEN greatest(hour_used - 1, 0) ELSE hour_used END,
+            day_used = CASE WHEN day_at = $5 THEN greatest(day_used - 1, 0) ELSE day_used END,
+            closed_until = CASE WHEN closed_until = $6 THEN NULL ELSE closed_until END,
+            closed_by = CASE WHEN closed_until = $6 THEN NULL ELSE closed_by END,
+            closed_cap = CASE WHEN closed_until = $6 THEN NULL ELSE closed_cap END
+        WHERE session_id = $1 AND action = $2",
+        session.0,
+        receipt.capped.as_str(),
+        receipt.minute_at,
+        receipt.hour_at,
+        receipt.day_at,
+        receipt.spent.as_ref().map(|spent| spent.until),
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("give_cap_back"))?;
+    Ok(())
 }
 
 /// The counters of this moment's windows, locked.
 struct Counters {
     capped: Capped,
+    /// When the minute, the hour and the day began.
+    begin: (DateTime<Utc>, DateTime<Utc>, DateTime<Utc>),
     windows: [Counter; 3],
 }
 
@@ -200,6 +272,8 @@ async fn roll(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Re
             FROM sessions s CROSS JOIN session_cap_defaults d
             LEFT JOIN session_caps c ON c.session_id = s.id AND c.action = d.action
             WHERE s.id = $1 AND d.action = $2
+            -- The session before its counters, as whoever deletes it.
+            FOR KEY SHARE OF s
         ), rolled AS (
             INSERT INTO session_cap_usage AS u
                 (session_id, action, minute_at, minute_used, hour_at, hour_used, day_at, day_used)
@@ -220,7 +294,8 @@ async fn roll(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Re
                 date_trunc('day', r.day_at + interval '36 hours', cap.time_zone) AS day_ends
             FROM rolled r, cap
         )
-        SELECT r.minute_used AS "minute_used!", r.hour_used AS "hour_used!", r.day_used AS "day_used!",
+        SELECT r.minute_at AS "minute_at!", r.hour_at AS "hour_at!", r.day_at AS "day_at!",
+            r.minute_used AS "minute_used!", r.hour_used AS "hour_used!", r.day_used AS "day_used!",
             c.per_minute AS "per_minute!", c.per_hour AS "per_hour!", c.per_day AS "per_day!",
             e.minute_ends AS "minute_ends!", e.hour_ends AS "hour_ends!", e.day_ends AS "day_ends!", t AS "now!"
         FROM rolled r, cap c, ends e, clock"#,
@@ -239,6 +314,7 @@ async fn roll(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Re
     };
     Ok(Counters {
         capped,
+        begin: (row.minute_at, row.hour_at, row.day_at),
         windows: [
             counter(Window::Day, row.day_used, row.per_day, row.day_ends),
             counter(Window::Hour, row.hour_used, row.per_hour, row.hour_ends),
@@ -515,13 +591,25 @@ pub async fn set_time_zone(conn: &mut PgConnection, session: SessionId, zone: &s
 
 /// Opens what was spent under other settings, and lets the holders know.
 async fn reopen(conn: &mut PgConnection, session: Option<SessionId>, capped: Option<Capped>) -> Result<(), StoreError> {
+    // The sessions before their counters, and both in one order, as whatever else writes many of them.
+    sqlx::query!(
+        "-- tell_of_caps
+        WITH told AS (SELECT id FROM sessions WHERE $1::uuid IS NULL OR id = $1 ORDER BY id FOR NO KEY UPDATE)
+        UPDATE sessions s SET settings_version = s.settings_version + 1 FROM told WHERE s.id = told.id",
+        session.map(|session| session.0),
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(failed("tell_of_caps"))?;
     sqlx::query!(
         "-- reopen_caps
-        WITH opened AS (
-            UPDATE session_cap_usage SET closed_until = NULL, closed_by = NULL, closed_cap = NULL
+        WITH spent AS (
+            SELECT session_id, action FROM session_cap_usage
             WHERE ($1::uuid IS NULL OR session_id = $1) AND ($2::text IS NULL OR action = $2) AND closed_until IS NOT NULL
+            ORDER BY session_id, action FOR NO KEY UPDATE
         )
-        UPDATE sessions SET settings_version = settings_version + 1 WHERE $1::uuid IS NULL OR id = $1",
+        UPDATE session_cap_usage u SET closed_until = NULL, closed_by = NULL, closed_cap = NULL
+        FROM spent s WHERE u.session_id = s.session_id AND u.action = s.action",
         session.map(|session| session.0),
         capped.map(Capped::as_str),
     )

@@ -101,6 +101,8 @@ pub struct Group {
     pub lane: Lane,
     /// The kinds that may be claimed one by one because a gate is closed; `None` when all are open.
     pub open_kinds: Option<Vec<JobKind>>,
+    /// Whether jobs of the pool are claimed, beside the sessions' own.
+    pub pooled: bool,
 }
 
 /// What a worker asks for.
@@ -161,8 +163,8 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
             JOIN session_leases l ON l.session_id = m.session_id
             WHERE l.owner = $5 AND l.fence = m.fence AND l.expires_at > (SELECT t FROM clock)
         ), groups AS MATERIALIZED (
-            SELECT g.grp, g.pool, g.lane, g.by_kind, f.free
-            FROM unnest($6::int[], $7::text[], $8::text[], $9::bool[]) AS g (grp, pool, lane, by_kind)
+            SELECT g.grp, g.pool, g.lane, g.by_kind, g.pooled, f.free
+            FROM unnest($6::int[], $7::text[], $8::text[], $9::bool[], $14::bool[]) AS g (grp, pool, lane, by_kind, pooled)
             JOIN (SELECT grp, sum(free) AS free FROM members GROUP BY grp) f ON f.grp = g.grp
         ), kinds AS MATERIALIZED (
             SELECT k.grp, k.kind FROM unnest($10::int[], $11::text[]) AS k (grp, kind)
@@ -183,7 +185,7 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
                     AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                 ORDER BY j.rank, j.id LIMIT g.free FOR UPDATE SKIP LOCKED
             ) c
-            WHERE NOT g.by_kind
+            WHERE NOT g.by_kind AND g.pooled
             UNION ALL
             SELECT m.grp, m.session_id, m.fence, c.at, c.id, c.rank, c.suspect
             FROM members m JOIN groups g ON g.grp = m.grp AND g.by_kind CROSS JOIN LATERAL (
@@ -205,7 +207,7 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
                     AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                 ORDER BY j.rank, j.id LIMIT g.free FOR UPDATE SKIP LOCKED
             ) c
-            WHERE g.by_kind
+            WHERE g.by_kind AND g.pooled
         ), contested AS MATERIALIZED (
             -- Sessions' own jobs never compete: each session asked for no more than its slots. So, most often, nothing is left
             -- to be chosen.
@@ -264,6 +266,7 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
         &groups.kinds as &[&str],
         &known as &[&str],
         request.take_suspect,
+        &groups.pooled,
     )
     .fetch_all(conn)
     .await
@@ -290,6 +293,7 @@ pub(super) struct ClaimedRow {
 }
 
 /// The jobs by rank and id: `RETURNING` follows the join's order.
+#[expect(clippy::vec_box, reason = "they are large, and go through many hands")]
 pub(super) fn in_order(mut rows: Vec<ClaimedRow>) -> Result<Vec<Box<ClaimedJob>>, StoreError> {
     rows.sort_by_key(|row| (row.rank, row.id));
     let jobs = rows.into_iter().map(|row| {
@@ -352,6 +356,7 @@ pub(super) struct GroupColumns<'a> {
     pub(super) pools: Vec<&'a str>,
     pub(super) lanes: Vec<&'a str>,
     pub(super) by_kind: Vec<bool>,
+    pub(super) pooled: Vec<bool>,
     pub(super) kind_groups: Vec<i32>,
     pub(super) kinds: Vec<&'a str>,
 }
@@ -369,6 +374,7 @@ impl<'a> GroupColumns<'a> {
             pools: groups.iter().map(|group| group.pool.as_str()).collect(),
             lanes: groups.iter().map(|group| group.lane.as_str()).collect(),
             by_kind: groups.iter().map(|group| group.open_kinds.is_some()).collect(),
+            pooled: groups.iter().map(|group| group.pooled).collect(),
             kind_groups: kinds().map(|(group, _)| group).collect(),
             kinds: kinds().map(|(_, kind)| kind).collect(),
         }

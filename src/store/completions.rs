@@ -54,6 +54,8 @@ pub enum Due {
     In(Duration),
     /// Then, and not within the next second: a job must not spin.
     At(DateTime<Utc>),
+    /// [`Due::Now`] for any session of the pool, or, when the job is bound to its session, [`Due::At`].
+    Elsewhere(DateTime<Utc>),
 }
 
 /// Why a job goes back.
@@ -159,16 +161,17 @@ pub async fn go_back(
         .iter()
         .map(|end| match end.due {
             Due::In(delay) => Some(micros(delay)),
-            Due::Now | Due::At(_) => None,
+            Due::Now | Due::At(_) | Due::Elsewhere(_) => None,
         })
         .collect();
     let times: Vec<Option<DateTime<Utc>>> = ended
         .iter()
         .map(|end| match end.due {
-            Due::At(time) => Some(time),
+            Due::At(time) | Due::Elsewhere(time) => Some(time),
             Due::Now | Due::In(_) => None,
         })
         .collect();
+    let elsewhere: Vec<bool> = ended.iter().map(|end| matches!(end.due, Due::Elsewhere(_))).collect();
     let reasons: Vec<Value> = ended.iter().map(|end| reason_value(&end.wait_reason)).collect();
     let errors: Vec<Option<Value>> = ended.iter().map(|end| end.error.as_ref().map(error_value)).collect();
     let rows = sqlx::query!(
@@ -177,10 +180,10 @@ pub async fn go_back(
         ended AS MATERIALIZED (
             SELECT j.id, j.attempt, j.fence, j.worker_id, j.session_id, coalesce(j.started_at, j.claimed_at) AS started_at,
                 j.cancel_requested_at IS NOT NULL AS cancelled, e.outcome, e.refund, e.reason, e.error,
-                coalesce(CASE WHEN e.at IS NOT NULL THEN greatest(e.at, c.t + interval '1 second') END,
+                coalesce(CASE WHEN e.at IS NOT NULL AND (j.session_bound OR NOT e.elsewhere) THEN greatest(e.at, c.t + interval '1 second') END,
                     c.t + e.delay * interval '1 microsecond', j.run_at) AS due
             FROM clock c, unnest($1::uuid[], $2::bigint[], $3::text[], $4::bool[], $5::bigint[], $6::timestamptz[],
-                $7::jsonb[], $8::jsonb[]) AS e (id, fence, outcome, refund, delay, at, reason, error)
+                $7::jsonb[], $8::jsonb[], $10::bool[]) AS e (id, fence, outcome, refund, delay, at, reason, error, elsewhere)
             JOIN jobs j ON j.id = ANY (ARRAY[e.id]) AND j.fence = e.fence AND j.state NOT IN ('scheduled', 'queued')
             FOR UPDATE OF j
         ), returned AS (
@@ -216,6 +219,7 @@ pub async fn go_back(
         &reasons,
         &errors as &[Option<Value>],
         micros(ageing_step),
+        &elsewhere,
     )
     .fetch_all(conn)
     .await

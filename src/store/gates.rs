@@ -85,21 +85,16 @@ pub async fn closed(connection: &mut PgConnection, session: SessionId) -> Result
     .fetch_all(connection)
     .await
     .map_err(failed("closed_gates"))?;
-    rows.into_iter()
-        .map(|row| {
-            let action = Action::ALL
-                .into_iter()
-                .find(|action| action.as_str() == row.action)
-                .ok_or_else(|| StoreError::Decode {
-                    operation: "closed_gates",
-                    detail: format!("action {}", row.action),
-                })?;
-            Ok(Gate {
-                action,
-                chat_id: (row.chat_id != 0).then_some(row.chat_id),
-                reason: row.reason,
-                opens: Opening::new(row.opens_at, row.left),
-            })
+    let gates = rows.into_iter().filter_map(|row| {
+        // A newer version's action is none that this version could do: its gate holds nothing back here, and must not keep
+        // the session from being held.
+        let action = Action::ALL.into_iter().find(|action| action.as_str() == row.action)?;
+        Some(Gate {
+            action,
+            chat_id: (row.chat_id != 0).then_some(row.chat_id),
+            reason: row.reason,
+            opens: Opening::new(row.opens_at, row.left),
         })
-        .collect()
+    });
+    Ok(gates.collect())
 }

@@ -126,6 +126,10 @@ pub struct PlaceFacts {
     pub spent_cap: Option<Value>,
     /// Ready, and left alone because they kept failing to connect.
     pub resting: i64,
+    /// Ready, and left alone because Telegram does not take their application.
+    pub refused: i64,
+    /// What Telegram says of it.
+    pub refused_because: Option<String>,
     /// When the first of those is tried again.
     pub rests_until: Option<DateTime<Utc>>,
     /// The state and its reason of the session, where the place is one session.
@@ -413,6 +417,8 @@ pub async fn place_facts(executor: impl PgExecutor<'_>, places: &[Place]) -> Res
             (array_agg(g.cap ORDER BY g.opens_at) FILTER (WHERE s.state = 'ready' AND l.session_id IS NOT NULL))[1]
                 AS spent_cap,
             count(b.session_id) FILTER (WHERE s.state = 'ready') AS "resting!",
+            count(r.api_id) FILTER (WHERE s.state = 'ready') AS "refused!",
+            min(r.reason) FILTER (WHERE s.state = 'ready') AS refused_because,
             min(b.open_until) FILTER (WHERE s.state = 'ready') AS rests_until,
             min(s.state) FILTER (WHERE p.session_id IS NOT NULL) AS session_state,
             min(s.state_reason) FILTER (WHERE p.session_id IS NOT NULL) AS session_state_reason
@@ -420,10 +426,13 @@ pub async fn place_facts(executor: impl PgExecutor<'_>, places: &[Place]) -> Res
         LEFT JOIN sessions s ON s.id = p.session_id OR (p.session_id IS NULL AND s.pool = p.pool)
         LEFT JOIN session_leases l ON l.session_id = s.id AND l.owner IS NOT NULL AND l.expires_at > wireroom_now()
         LEFT JOIN session_breakers b ON b.session_id = s.id AND b.open_until > wireroom_now()
+        LEFT JOIN applications a ON a.id = s.application_id OR (s.application_id IS NULL AND a.is_default)
+        LEFT JOIN refused_api_ids r ON r.api_id = a.api_id
         LEFT JOIN LATERAL (
             SELECT c.opens_at, c.reason, c.cap FROM (
+                -- A job of the pool begins with looking its chat up.
                 SELECT opens_at, reason, NULL::jsonb AS cap FROM gates
-                WHERE session_id = s.id AND action = p.action AND chat_id = 0
+                WHERE session_id = s.id AND (action = p.action OR (action = 'resolve' AND p.session_id IS NULL)) AND chat_id = 0
                 UNION ALL
                 SELECT closed_until, 'cap_reached',
                     jsonb_build_object('action', action, 'window', closed_by, 'cap', closed_cap)

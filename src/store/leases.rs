@@ -32,6 +32,8 @@ pub struct AcquiredLease {
     pub api_id: Option<i32>,
     /// The account is limited: it may read, and contact nobody.
     pub limited: bool,
+    /// Why it is degraded; `None`: it is not.
+    pub degraded: Option<String>,
     pub interactive_slots: i32,
     pub bulk_slots: i32,
     pub watch_slots: i32,
@@ -61,15 +63,24 @@ impl Census {
 }
 
 /// Counts sessions and workers. A worker whose heartbeat is older than `fresh` does not count; `me` always does.
-pub async fn census(connection: &mut PgConnection, me: WorkerId, fresh: Duration) -> Result<Census, StoreError> {
+/// Sessions without an application connect with `api_id`; those of one that Telegram refuses do not count.
+pub async fn census(
+    connection: &mut PgConnection,
+    me: WorkerId,
+    api_id: i32,
+    fresh: Duration,
+) -> Result<Census, StoreError> {
     let row = sqlx::query!(
         r#"-- lease_census
-        SELECT (SELECT count(*) FROM sessions s WHERE state IN ('ready', 'limited') AND NOT EXISTS (
-                SELECT FROM session_breakers b WHERE b.session_id = s.id AND b.open_until > wireroom_now())) AS "sessions!",
+        SELECT (SELECT count(*) FROM sessions s WHERE state IN ('ready', 'limited', 'degraded') AND NOT EXISTS (
+                SELECT FROM session_breakers b WHERE b.session_id = s.id AND b.open_until > wireroom_now())
+            AND NOT EXISTS (SELECT FROM refused_api_ids r
+                WHERE r.api_id = coalesce((SELECT a.api_id FROM applications a WHERE a.id = s.application_id), $3))) AS "sessions!",
             (SELECT count(*) FROM workers
                 WHERE id <> $1 AND state = 'running' AND heartbeat_at > wireroom_now() - $2::interval) + 1 AS "workers!""#,
         me.0,
         interval(fresh),
+        api_id,
     )
     .fetch_one(connection)
     .await
@@ -81,10 +92,12 @@ pub async fn census(connection: &mut PgConnection, me: WorkerId, fresh: Duration
 }
 
 /// Takes up to `limit` free leases of sessions that may be held, for `lease` from now by the database's clock. Sessions
-/// whose breaker is open are left alone.
+/// whose breaker is open are left alone, and those whose application Telegram refuses: of one without an application that is
+/// `api_id`.
 pub async fn acquire(
     connection: &mut PgConnection,
     owner: WorkerId,
+    api_id: i32,
     limit: usize,
     lease: Duration,
 ) -> Result<Vec<AcquiredLease>, StoreError> {
@@ -102,8 +115,10 @@ pub async fn acquire(
         r#"-- acquire_leases
         WITH free AS (
             SELECT l.session_id FROM session_leases l JOIN sessions s ON s.id = l.session_id
-            WHERE l.expires_at <= wireroom_now() AND s.state IN ('ready', 'limited') AND NOT EXISTS (
+            WHERE l.expires_at <= wireroom_now() AND s.state IN ('ready', 'limited', 'degraded') AND NOT EXISTS (
                 SELECT FROM session_breakers b WHERE b.session_id = s.id AND b.open_until > wireroom_now())
+                AND NOT EXISTS (SELECT FROM refused_api_ids r
+                    WHERE r.api_id = coalesce((SELECT a.api_id FROM applications a WHERE a.id = s.application_id), $4))
             ORDER BY l.expires_at, l.session_id
             LIMIT $2
             -- The session, too: one that is taken out of use this moment is not acquired.
@@ -121,12 +136,14 @@ pub async fn acquire(
         )
         SELECT t.session_id AS "session: SessionId", t.fence, s.pool, s.account_id, s.is_bot, s.home_dc,
             (SELECT a.api_id FROM applications a WHERE a.id = s.application_id) AS api_id,
-            s.state = 'limited' AS "limited!", s.interactive_slots, s.bulk_slots, s.watch_slots, s.settings_version,
+            s.state = 'limited' AS "limited!", CASE WHEN s.state = 'degraded' THEN coalesce(s.state_reason, '') END AS degraded,
+            s.interactive_slots, s.bulk_slots, s.watch_slots, s.settings_version,
             s.next_pool IS NOT NULL AS "moves!", EXISTS (SELECT FROM session_breakers b WHERE b.session_id = s.id) AS "on_probation!"
         FROM taken t JOIN sessions s ON s.id = t.session_id"#,
         owner.0,
         limit,
         interval(lease),
+        api_id,
     )
     .fetch_all(connection)
     .await
@@ -145,6 +162,7 @@ pub async fn acquire(
             home_dc: row.home_dc,
             api_id: row.api_id,
             limited: row.limited,
+            degraded: row.degraded,
             interactive_slots: row.interactive_slots,
             bulk_slots: row.bulk_slots,
             watch_slots: row.watch_slots,
@@ -168,10 +186,12 @@ pub struct Renewed {
     pub settings_version: i64,
 }
 
-/// Renews all of `keys` in one statement. What is not in the answer is lost: it had expired, or is another's.
+/// Renews all of `keys` in one statement. What is not in the answer is lost: it had expired, or is another's. Sessions
+/// without an application connect with `api_id`.
 pub async fn renew(
     connection: &mut PgConnection,
     owner: WorkerId,
+    api_id: i32,
     keys: &[LeaseKey],
     lease: Duration,
 ) -> Result<Vec<Renewed>, StoreError> {
@@ -191,12 +211,15 @@ pub async fn renew(
         FROM mine, sessions s
         WHERE l.session_id = mine.session_id AND s.id = mine.session_id
         RETURNING l.session_id AS "session: SessionId", l.fence, l.expires_at,
-            s.state IN ('ready', 'limited') AS "holdable!", s.state = 'limited' AS "limited!",
+            s.state IN ('ready', 'limited', 'degraded') AND NOT EXISTS (SELECT FROM refused_api_ids r
+                WHERE r.api_id = coalesce((SELECT a.api_id FROM applications a WHERE a.id = s.application_id), $5)) AS "holdable!",
+            s.state = 'limited' AS "limited!",
             s.settings_version"#,
         owner.0,
         &sessions,
         &fences,
         interval(lease),
+        api_id,
     )
     .fetch_all(connection)
     .await
@@ -257,6 +280,34 @@ pub async fn sweep_terms(connection: &mut PgConnection, limit: i64) -> Result<u6
     .await
     .map_err(failed("sweep_terms"))?;
     Ok(gone.rows_affected())
+}
+
+/// Locks a session's lease until the transaction ends. Whoever changes both goes to the lease before the session, as every
+/// write of a holder does: so two never wait for each other.
+pub(super) async fn lock(connection: &mut PgConnection, session: SessionId) -> Result<(), StoreError> {
+    sqlx::query_scalar!(
+        r#"-- lock_lease
+        SELECT true AS "locked!" FROM session_leases WHERE session_id = $1 FOR UPDATE"#,
+        session.0,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("lock_lease"))?;
+    Ok(())
+}
+
+/// [`lock`] for the session of a label; nothing when there is none.
+pub(super) async fn lock_by_label(connection: &mut PgConnection, label: &str) -> Result<(), StoreError> {
+    sqlx::query_scalar!(
+        r#"-- lock_lease_by_label
+        SELECT true AS "locked!" FROM session_leases l WHERE session_id = (SELECT id FROM sessions WHERE label = $1)
+        FOR UPDATE"#,
+        label,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("lock_lease_by_label"))?;
+    Ok(())
 }
 
 /// Asserts that `key` is held, and keeps it from changing hands until the transaction ends: what is written after this

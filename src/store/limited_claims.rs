@@ -67,8 +67,8 @@ pub async fn claim_within(
             -- The same row as this statement sees it: when they differ, so may the jobs that run.
             FROM limits l JOIN concurrency_limits s ON s.scope = l.scope AND s.target = l.target AND s.version = l.version
         ), groups AS MATERIALIZED (
-            SELECT g.grp, g.pool, g.lane, g.by_kind, least(f.free, r.room) AS free
-            FROM unnest($6::int[], $7::text[], $8::text[], $9::bool[]) AS g (grp, pool, lane, by_kind)
+            SELECT g.grp, g.pool, g.lane, g.by_kind, g.pooled, least(f.free, r.room) AS free
+            FROM unnest($6::int[], $7::text[], $8::text[], $9::bool[], $22::bool[]) AS g (grp, pool, lane, by_kind, pooled)
             JOIN (SELECT grp, sum(free) AS free FROM members GROUP BY grp) f ON f.grp = g.grp
             LEFT JOIN limit_room r ON r.scope = 'pool' AND r.target = g.pool
             WHERE r.room > 0 OR g.pool <> ALL ($15)
@@ -93,7 +93,7 @@ pub async fn claim_within(
                     AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                 ORDER BY j.rank, j.id LIMIT g.free FOR UPDATE SKIP LOCKED
             ) c
-            WHERE NOT g.by_kind
+            WHERE NOT g.by_kind AND g.pooled
             UNION ALL
             SELECT m.grp, m.session_id, m.fence, c.id, c.rank, c.suspect, c.kind, c.limit_key, c.limit_turn
             FROM members m JOIN groups g ON g.grp = m.grp AND g.by_kind CROSS JOIN LATERAL (
@@ -115,7 +115,7 @@ pub async fn claim_within(
                     AND (j.deadline IS NULL OR j.deadline > (SELECT t FROM clock))
                 ORDER BY j.rank, j.id LIMIT least(g.free, k.room) FOR UPDATE SKIP LOCKED
             ) c
-            WHERE g.by_kind
+            WHERE g.by_kind AND g.pooled
         ), chosen AS MATERIALIZED (
             SELECT o.grp, g.pool, o.session_id, o.fence, o.id, o.rank, o.kind, o.limit_key, o.limit_turn FROM (
                 SELECT c.*, row_number() OVER (PARTITION BY c.grp ORDER BY c.rank, c.id) AS place,
@@ -226,6 +226,7 @@ pub async fn claim_within(
         &limited.bursts,
         limited.any_rate,
         rates::in_line(),
+        &groups.pooled,
     )
     .fetch_all(conn)
     .await

@@ -64,7 +64,7 @@ pub async fn begin_login(
         pool: request.pool,
         application: request.application,
         state: SessionState::New,
-        reason: None,
+        reason: Some("LOGIN_BEGUN"),
     };
     let inserted = session_logins::insert_unused(conn, &new).await?;
     let Some(session) = session_logins::lock_by_label(conn, request.label).await? else {
@@ -75,7 +75,7 @@ pub async fn begin_login(
         });
     };
     if !inserted {
-        if matches!(session.state.as_str(), "ready" | "limited") {
+        if matches!(session.state.as_str(), "ready" | "limited" | "degraded") {
             return Ok(Begun::Wrong { session: session.id });
         }
         if errands::live(conn, session.id).await?.is_some() {
@@ -106,7 +106,9 @@ pub async fn begin_login(
 fn allows(task: Task, session: &Locked) -> bool {
     match task {
         Task::Enable => session.state == "disabled" && session.has_key,
-        Task::Export => session.has_key && matches!(session.state.as_str(), "ready" | "limited" | "disabled"),
+        Task::Export => {
+            session.has_key && matches!(session.state.as_str(), "ready" | "limited" | "degraded" | "disabled")
+        }
         Task::LogOut => session.has_key,
         Task::Delete => true,
         Task::Phone | Task::Bot | Task::Qr | Task::Import => false,

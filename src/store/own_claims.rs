@@ -22,7 +22,8 @@ pub async fn claim_own(conn: &mut PgConnection, request: &ClaimRequest) -> Resul
     let members = MemberColumns::of(&request.members);
     let of_group = |group: usize| request.groups.get(group).map(|group| group.lane.as_str());
     let lanes: Vec<Option<&str>> = request.members.iter().map(|member| of_group(member.group)).collect();
-    let mut pools: Vec<&str> = request.groups.iter().map(|group| group.pool.as_str()).collect();
+    let pooled = request.groups.iter().filter(|group| group.pooled);
+    let mut pools: Vec<&str> = pooled.map(|group| group.pool.as_str()).collect();
     pools.sort_unstable();
     pools.dedup();
     let known: Vec<&str> = JobKind::ALL.iter().map(|kind| kind.as_str()).collect();

@@ -10,7 +10,7 @@ use super::{StoreError, failed};
 pub async fn end_leases(conn: &mut PgConnection) -> Result<u64, StoreError> {
     let ended = sqlx::query!(
         "-- end_sandbox_leases
-        UPDATE session_leases SET owner = NULL, fence = fence + 1, expires_at = '-infinity'
+        UPDATE session_leases SET owner = NULL, fence = fence + 1, acquired_at = wireroom_now(), expires_at = '-infinity'
         WHERE expires_at > wireroom_now() AND session_id IN (
             SELECT session_id FROM session_dcs GROUP BY session_id HAVING bool_and(ipv4 LIKE '127.%'))"
     )

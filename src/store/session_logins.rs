@@ -5,7 +5,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    StoreError, audit, failed,
+    StoreError, audit, failed, leases,
     pauses::PauseScope,
     sessions::{self, DcRow, SessionState},
     vault_keys::SealedDc,
@@ -68,7 +68,7 @@ pub struct UnusedSession<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// Stores a session without an account, with its free lease. `false`: another has the label, and nothing was stored.
+/// Stores a session without an account, with its free lease and the event of its state. `false`: another has the label, and nothing was stored.
 pub async fn insert_unused(conn: &mut PgConnection, session: &UnusedSession<'_>) -> Result<bool, StoreError> {
     let stored = sqlx::query!(
         "-- insert_unused_session
@@ -86,10 +86,14 @@ pub async fn insert_unused(conn: &mut PgConnection, session: &UnusedSession<'_>)
         session.state.as_str(),
         session.reason,
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await
     .map_err(failed("insert_unused_session"))?;
-    Ok(stored.rows_affected() == 1)
+    let is_new = stored.rows_affected() == 1;
+    if is_new {
+        sessions::emit_state(conn, session.id, None, session.state, session.reason).await?;
+    }
+    Ok(is_new)
 }
 
 /// Puts a session that is to be logged in again in the pool and the application of the new login.
@@ -135,10 +139,10 @@ pub async fn set_state(
     .await
     .map_err(failed("set_session_state"))?;
     let Some(was) = was else { return Ok(false) };
-    let data = json!({ "session": id, "from": was, "to": to.as_str(), "reason": reason });
-    sessions::emit(conn, "session.state_changed", id, &data).await?;
-    let was_usable = matches!(was.as_str(), "ready" | "limited");
+    sessions::emit_state(conn, id, Some(&was), to, reason).await?;
+    let was_usable = matches!(was.as_str(), "ready" | "limited" | "degraded");
     if was_usable && !to.is_holdable() {
+        let data = json!({ "session": id, "from": was, "to": to.as_str(), "reason": reason });
         sessions::emit(conn, "session.access_lost", id, &data).await?;
     }
     Ok(true)
@@ -159,6 +163,7 @@ pub struct Authorisation<'a> {
 /// Gives a session new keys, with nothing left of what belonged to the old ones; its state is the caller's to set. The
 /// lease's fence moves on, so that a holder of before changes nothing.
 pub async fn replace_keys(conn: &mut PgConnection, new: &Authorisation<'_>) -> Result<(), StoreError> {
+    leases::lock(conn, new.id).await?;
     sqlx::query!(
         "-- replace_session_keys
         WITH fenced AS (UPDATE session_leases SET fence = fence + 1, acquired_at = wireroom_now() WHERE session_id = $1),
@@ -207,13 +212,14 @@ pub async fn checked(
 
 /// Erases a session's keys: its authorisation is over.
 pub async fn erase_keys(conn: &mut PgConnection, id: SessionId) -> Result<(), StoreError> {
+    leases::lock(conn, id).await?;
     sqlx::query!(
         "-- erase_session_keys
         WITH fenced AS (UPDATE session_leases SET fence = fence + 1, acquired_at = wireroom_now() WHERE session_id = $1)
         DELETE FROM session_dcs WHERE session_id = $1",
         id.0,
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await
     .map_err(failed("erase_session_keys"))?;
     Ok(())
@@ -326,12 +332,13 @@ pub async fn end_hold(conn: &mut PgConnection, id: SessionId, actor: &str) -> Re
 
 /// Deletes a session with everything that hangs on it; events and the audit log stay.
 pub async fn delete(conn: &mut PgConnection, id: SessionId) -> Result<bool, StoreError> {
+    leases::lock(conn, id).await?;
     let deleted = sqlx::query!(
         "-- delete_session
         DELETE FROM sessions WHERE id = $1",
         id.0,
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await
     .map_err(failed("delete_session"))?;
     Ok(deleted.rows_affected() == 1)

@@ -9,6 +9,8 @@ use crate::{
     vault::Sealed,
 };
 
+/// Why a session is ready that was just logged in.
+pub const LOGGED_IN: &str = "LOGGED_IN";
 /// How many terms of a lease an incident is told with.
 const TERMS_OF_AN_INCIDENT: i64 = 20;
 
@@ -36,7 +38,7 @@ pub struct NewSession {
     pub dcs: Vec<DcRow>,
 }
 
-/// A session's states. Only `ready` and `limited` ones are ever connected.
+/// A session's states. Only `ready`, `limited` and `degraded` ones are ever connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionState {
     New,
@@ -44,6 +46,8 @@ pub enum SessionState {
     PasswordNeeded,
     Ready,
     Limited,
+    /// Telegram's own trouble keeps it from its work: it is held and connected, and gets no jobs until it answers again.
+    Degraded,
     LoggedOut,
     Banned,
     Frozen,
@@ -71,6 +75,7 @@ impl SessionState {
             Self::PasswordNeeded => "password_needed",
             Self::Ready => "ready",
             Self::Limited => "limited",
+            Self::Degraded => "degraded",
             Self::LoggedOut => "logged_out",
             Self::Banned => "banned",
             Self::Frozen => "frozen",
@@ -81,7 +86,18 @@ impl SessionState {
 
     /// Whether a worker may hold a lease on a session in this state.
     pub const fn is_holdable(self) -> bool {
-        matches!(self, Self::Ready | Self::Limited)
+        matches!(self, Self::Ready | Self::Limited | Self::Degraded)
+    }
+
+    /// The states from which a holder may bring a session into this one; `None`: from any. What somebody took out of use
+    /// does not come back by what its holder was in the middle of, and a limit is not over because of other trouble.
+    const fn comes_from(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Limited => Some(&["ready", "limited", "degraded"]),
+            Self::Degraded => Some(&["ready"]),
+            Self::Ready => Some(&["degraded"]),
+            _ => None,
+        }
     }
 }
 
@@ -121,6 +137,7 @@ pub enum Stored {
 
 /// Looks for the session of a label, and keeps workers from taking it until the transaction ends.
 pub async fn lock_for_login(connection: &mut PgConnection, label: &str) -> Result<Stored, StoreError> {
+    leases::lock_by_label(connection, label).await?;
     let row = sqlx::query!(
         r#"-- lock_for_login
         SELECT s.id AS "id: SessionId", s.account_id, l.expires_at > wireroom_now() AS "held!"
@@ -142,41 +159,45 @@ pub async fn lock_for_login(connection: &mut PgConnection, label: &str) -> Resul
     })
 }
 
-/// Gives a session a fresh login: new auth keys, and nothing left of what belonged to the old ones. The caller has
-/// locked it with [`lock_for_login`]. The fence moves on, so that a holder of before changes nothing.
+/// Gives a session a fresh login: new auth keys, and nothing left of what belonged to the old ones, with the event of its
+/// state. The caller has locked it with [`lock_for_login`]. The fence moves on, so that a holder of before changes nothing.
 pub async fn login_again(connection: &mut PgConnection, session: &NewSession) -> Result<(), StoreError> {
-    sqlx::query!(
+    let was = sqlx::query_scalar!(
         "-- login_again
-        WITH fenced AS (UPDATE session_leases SET fence = fence + 1 WHERE session_id = $1),
+        WITH fenced AS (UPDATE session_leases SET fence = fence + 1, acquired_at = wireroom_now() WHERE session_id = $1),
             dcs AS (DELETE FROM session_dcs WHERE session_id = $1),
+            rested AS (DELETE FROM session_breakers WHERE session_id = $1),
             peers AS (DELETE FROM session_peers WHERE session_id = $1),
-            states AS (DELETE FROM session_update_states WHERE session_id = $1)
-        UPDATE sessions SET pool = $2, state = 'ready', state_reason = NULL, state_since = wireroom_now(),
-            account_id = $3, username = $4, is_bot = $5, home_dc = $6
-        WHERE id = $1",
+            states AS (DELETE FROM session_update_states WHERE session_id = $1),
+            was AS (SELECT state FROM sessions WHERE id = $1)
+        UPDATE sessions SET pool = $2, state = 'ready', state_reason = $7, state_since = wireroom_now(),
+            account_id = $3, username = $4, is_bot = $5, home_dc = $6, settings_version = settings_version + 1
+        FROM was WHERE id = $1
+        RETURNING was.state",
         session.id.0,
         session.pool,
         session.account_id,
         session.username,
         session.is_bot,
         session.home_dc,
+        LOGGED_IN,
     )
-    .execute(&mut *connection)
+    .fetch_one(&mut *connection)
     .await
     .map_err(failed("login_again"))?;
     for dc in &session.dcs {
         insert_dc(connection, session.id, dc).await?;
     }
-    Ok(())
+    emit_state(connection, session.id, Some(&was), SessionState::Ready, Some(LOGGED_IN)).await
 }
 
-/// Stores a session that is ready to be held, its data centres and its free lease.
+/// Stores a session that is ready to be held, its data centres and its free lease, with the event of its state.
 pub async fn insert_ready(connection: &mut PgConnection, session: &NewSession) -> Result<(), StoreError> {
     sqlx::query!(
         "-- insert_session
         WITH new AS (
-            INSERT INTO sessions (id, label, pool, state, account_id, username, is_bot, home_dc)
-            VALUES ($1, $2, $3, 'ready', $4, $5, $6, $7)
+            INSERT INTO sessions (id, label, pool, state, state_reason, account_id, username, is_bot, home_dc)
+            VALUES ($1, $2, $3, 'ready', $8, $4, $5, $6, $7)
             RETURNING id
         )
         INSERT INTO session_leases (session_id) SELECT id FROM new",
@@ -187,6 +208,7 @@ pub async fn insert_ready(connection: &mut PgConnection, session: &NewSession) -
         session.username,
         session.is_bot,
         session.home_dc,
+        LOGGED_IN,
     )
     .execute(&mut *connection)
     .await
@@ -194,7 +216,7 @@ pub async fn insert_ready(connection: &mut PgConnection, session: &NewSession) -
     for dc in &session.dcs {
         insert_dc(connection, session.id, dc).await?;
     }
-    Ok(())
+    emit_state(connection, session.id, None, SessionState::Ready, Some(LOGGED_IN)).await
 }
 
 pub(super) async fn insert_dc(connection: &mut PgConnection, session: SessionId, dc: &DcRow) -> Result<(), StoreError> {
@@ -292,15 +314,16 @@ pub async fn change_state(
     change: &StateChange,
 ) -> Result<bool, StoreError> {
     leases::hold(connection, lease, "change_session_state").await?;
+    let comes_from = change.to.comes_from();
     let Some(was) = sqlx::query_scalar!(
         "-- lock_session_state
         SELECT state FROM sessions
         WHERE id = $1 AND (state, state_reason) IS DISTINCT FROM ($2, $3)
-            AND (NOT $4 OR state IN ('ready', 'limited')) FOR NO KEY UPDATE",
+            AND ($4::text[] IS NULL OR state = ANY ($4)) FOR NO KEY UPDATE",
         lease.session.0,
         change.to.as_str(),
         change.reason,
-        change.to.is_holdable(),
+        comes_from as Option<&[&str]>,
     )
     .fetch_optional(&mut *connection)
     .await
@@ -333,6 +356,18 @@ pub async fn change_state(
         audit(connection, lease.owner, action, lease.session, &details).await?;
     }
     Ok(true)
+}
+
+/// The event of a session's state, for a session that has none yet, or where the change has no [`StateChange`].
+pub(super) async fn emit_state(
+    connection: &mut PgConnection,
+    session: SessionId,
+    from: Option<&str>,
+    to: SessionState,
+    reason: Option<&str>,
+) -> Result<(), StoreError> {
+    let data = json!({ "session": session, "from": from, "to": to.as_str(), "reason": reason });
+    emit(connection, "session.state_changed", session, &data).await
 }
 
 /// The version of a session's settings; it grows with every change of its state.
@@ -448,9 +483,13 @@ pub async fn note_signs(connection: &mut PgConnection, signs: &[Sign]) -> Result
     let updated: Vec<bool> = signs.iter().map(|sign| sign.updated).collect();
     sqlx::query!(
         "-- note_signs
+        WITH mine AS (
+            -- In one order, as whatever else writes many sessions: so that two never wait for each other.
+            SELECT id FROM sessions WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE
+        )
         UPDATE sessions s SET last_call_at = CASE WHEN n.called THEN wireroom_now() ELSE s.last_call_at END,
             last_update_at = CASE WHEN n.updated THEN wireroom_now() ELSE s.last_update_at END
-        FROM unnest($1::uuid[], $2::bool[], $3::bool[]) AS n (id, called, updated) WHERE s.id = n.id",
+        FROM unnest($1::uuid[], $2::bool[], $3::bool[]) AS n (id, called, updated) JOIN mine USING (id) WHERE s.id = n.id",
         &ids,
         &called,
         &updated,

@@ -74,6 +74,28 @@ pub enum CallError {
     SessionLost(String),
 }
 
+/// What ends a connection for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loss {
+    /// Something happened to the session.
+    Session(StateChange),
+    /// Telegram does not take the application that it connects with.
+    Application {
+        api_id: i32,
+        /// Telegram's name of the error.
+        reason: String,
+    },
+}
+
+impl Loss {
+    fn reason(&self) -> &str {
+        match self {
+            Self::Session(change) => &change.reason,
+            Self::Application { reason, .. } => reason,
+        }
+    }
+}
+
 /// The one connection of a held session.
 pub struct Connection {
     storage: Arc<PgSession>,
@@ -86,7 +108,7 @@ pub struct Connection {
     ready: watch::Sender<bool>,
     /// How often in a row the session failed to answer at all, and what the last failure was.
     failing: watch::Sender<Failing>,
-    incident: watch::Sender<Option<StateChange>>,
+    incident: watch::Sender<Option<Loss>>,
     stop: CancellationToken,
     called: AtomicBool,
     /// When a call last came back.
@@ -145,17 +167,17 @@ impl Connection {
         self.ready.subscribe()
     }
 
-    /// What happened to the session, once it is lost.
-    pub fn incident(&self) -> Option<StateChange> {
+    /// What happened, once the session is lost.
+    pub fn incident(&self) -> Option<Loss> {
         self.incident.borrow().clone()
     }
 
     /// Returns when the session is lost.
-    pub async fn lost(&self) -> StateChange {
+    pub async fn lost(&self) -> Loss {
         let mut incident = self.incident.subscribe();
         loop {
-            if let Some(change) = incident.borrow_and_update().clone() {
-                return change;
+            if let Some(loss) = incident.borrow_and_update().clone() {
+                return loss;
             }
             if incident.changed().await.is_err() {
                 // The sender is in `self`, so this does not happen.
@@ -181,8 +203,17 @@ impl Connection {
     /// Calls Telegram once, in the home data centre, within the deadline. No answer but [`CallError::Rpc`] and
     /// [`CallError::LeaseLost`] says that nothing happened.
     pub async fn call<R: RemoteCall>(&self, request: &R) -> Result<R::Return, CallError> {
+        self.call_noting(request, &AtomicBool::new(false)).await
+    }
+
+    /// [`Connection::call`] that notes when the request is handed in: until then it certainly has not left.
+    pub async fn call_noting<R: RemoteCall>(
+        &self,
+        request: &R,
+        handed_in: &AtomicBool,
+    ) -> Result<R::Return, CallError> {
         if let Some(incident) = self.incident.borrow().as_ref() {
-            return Err(CallError::SessionLost(incident.reason.clone()));
+            return Err(CallError::SessionLost(incident.reason().to_owned()));
         }
         if self.stop.is_cancelled() || !self.trust.holds() {
             return Err(CallError::LeaseLost);
@@ -191,6 +222,7 @@ impl Connection {
             return Err(CallError::Disconnected(None));
         };
         let dc = self.storage.home_dc();
+        handed_in.store(true, Ordering::Release);
         let Ok(answer) = timeout(
             self.settings.call_deadline,
             link.raw_invoke_in_dc(dc, request.to_bytes()),
@@ -205,6 +237,17 @@ impl Connection {
         R::Return::from_bytes(&body).map_err(|_| CallError::Unreadable)
     }
 
+    /// How many bytes have gone to Telegram so far.
+    pub fn sent(&self) -> u64 {
+        self.relay.sent()
+    }
+
+    /// Whether a call that was handed in after [`Connection::sent`] said `before`, and that grammers has given up, certainly
+    /// has not left, and never will. To be certain it hangs up when nothing was sent meanwhile.
+    pub async fn has_not_left(&self, before: u64) -> bool {
+        self.relay.sent() == before && self.relay.settled().await == Some(before)
+    }
+
     /// Drops the connection; the next call dials anew.
     fn hang_up(&self, link: &SenderPoolHandle) {
         tracing::warn!(session.id = %self.storage.lease().session, "no answer in time: hanging up");
@@ -214,9 +257,9 @@ impl Connection {
 
     /// Turns grammers' error into ours, and notices when it says that the session is lost.
     pub(super) fn judge(&self, error: InvocationError) -> CallError {
-        if let Some(change) = self.incident_of(&error) {
-            let reason = change.reason.clone();
-            self.condemn(change);
+        if let Some(loss) = self.incident_of(&error) {
+            let reason = loss.reason().to_owned();
+            self.condemn(loss);
             return CallError::SessionLost(reason);
         }
         match error {
@@ -230,7 +273,7 @@ impl Connection {
         }
     }
 
-    fn incident_of(&self, error: &InvocationError) -> Option<StateChange> {
+    fn incident_of(&self, error: &InvocationError) -> Option<Loss> {
         let key_is_dead = self.storage.key_was_refused()
             || matches!(
                 error,
@@ -240,11 +283,11 @@ impl Connection {
                     | InvocationError::Transport(transport::Error::BadStatus { status: 404 })
             );
         if key_is_dead {
-            return Some(StateChange {
+            return Some(Loss::Session(StateChange {
                 to: SessionState::LoggedOut,
                 reason: "AUTH_KEY_UNKNOWN".to_owned(),
                 incident: None,
-            });
+            }));
         }
         let InvocationError::Rpc(error) = error else {
             return None;
@@ -255,27 +298,39 @@ impl Connection {
             Meaning::KeyDuplicated => (SessionState::Quarantined, Some("session.auth_key_duplicated")),
             Meaning::Banned => (SessionState::Banned, None),
             Meaning::Frozen => (SessionState::Frozen, None),
+            Meaning::WrongApplication => {
+                return Some(Loss::Application {
+                    api_id: self.settings.api_id,
+                    reason: error.name.clone(),
+                });
+            }
             _ => return None,
         };
-        Some(StateChange {
+        Some(Loss::Session(StateChange {
             to,
             reason: error.name.clone(),
             incident,
-        })
+        }))
     }
 
     /// The session is lost: hang up for good, and let the holder write down why. The first reason stays.
-    fn condemn(&self, change: StateChange) {
-        tracing::error!(
-            session.id = %self.storage.lease().session, state = change.to.as_str(), reason = %change.reason,
-            "the session is lost"
-        );
+    fn condemn(&self, loss: Loss) {
+        match &loss {
+            Loss::Session(change) => tracing::error!(
+                session.id = %self.storage.lease().session, state = change.to.as_str(), reason = %change.reason,
+                "the session is lost"
+            ),
+            Loss::Application { api_id, reason } => tracing::error!(
+                session.id = %self.storage.lease().session, api_id, reason,
+                "Telegram does not take the application: its sessions stop until a person resumes it"
+            ),
+        }
         self.relay.stop();
         self.stop.cancel();
         self.incident.send_if_modified(|incident| {
             let first = incident.is_none();
             if first {
-                *incident = Some(change);
+                *incident = Some(loss);
             }
             first
         });

@@ -241,8 +241,10 @@ pub enum Response {
     Wait { seconds: u32, reach: Reach },
     /// Close the action's gate for long, and answer the job with this decision.
     Close { span: Duration, decision: Decision },
-    /// The session is lost: change its state and never connect again.
+    /// The session is lost, or its application: hang up, and never connect again before a person has mended that.
     Lose,
+    /// Answer the job with `Retry`; when no attempt is left, the session gets no jobs until it answers again.
+    Degrade,
     /// The account is limited: stop outreach until a person resumes it.
     Limit,
     /// This session is not in the chat: remember it, and answer the job with `Target`.
@@ -256,6 +258,7 @@ impl Meaning {
     pub fn of(error: &RpcError) -> Self {
         match KnownError::parse(&error.name) {
             Some(known) => known.meaning(),
+            None if error.code == -503 => Self::TheirTrouble,
             None if error.code >= 500 || error.code < 0 => Self::UnknownOutcome,
             None => Self::UnknownRefusal,
         }
@@ -277,7 +280,9 @@ impl Meaning {
                 seconds: value.unwrap_or_else(|| u32::try_from(AGE.as_secs()).unwrap_or(u32::MAX)),
                 reach: Reach::Action,
             },
-            Self::LoggedOut | Self::KeyDuplicated | Self::Banned | Self::Frozen => Response::Lose,
+            Self::LoggedOut | Self::KeyDuplicated | Self::Banned | Self::Frozen | Self::WrongApplication => {
+                Response::Lose
+            }
             Self::PeerFlood => Response::Limit,
             Self::NoAccess => Response::LoseChat,
             Self::StalePeer => Response::ResolveAgain,
@@ -294,7 +299,8 @@ impl Meaning {
             Self::ChatFull | Self::DeadLink | Self::NoRight | Self::MayNotPost | Self::NobodyThere => {
                 Response::Answer(Decision::Target)
             }
-            Self::AfterFailedCall | Self::TheirTrouble | Self::UnknownOutcome => Response::Answer(Decision::Retry),
+            Self::TheirTrouble => Response::Degrade,
+            Self::AfterFailedCall | Self::UnknownOutcome => Response::Answer(Decision::Retry),
             Self::BadContent => Response::Answer(Decision::Content),
             // A login's errors are answered by the login, a lost place by the update stream, and no job's call leaves
             // the home data centre: a job that meets one of these has done something it must not.
@@ -304,7 +310,6 @@ impl Meaning {
             | Self::LoginRefused
             | Self::OtherDc
             | Self::LostPlace
-            | Self::WrongApplication
             | Self::UnknownRefusal => Response::Answer(Decision::Bug),
         }
     }
@@ -344,7 +349,7 @@ impl Meaning {
             Self::StalePeer => "Telegram does not know the chat by the reference this session has.",
             Self::NobodyThere => "There is nobody by that name.",
             Self::BadContent => "Telegram does not take the content.",
-            Self::WrongApplication => "The application's api id is not usable: see TELEGRAM_API_ID.",
+            Self::WrongApplication => "Telegram does not take the application's api id.",
             Self::UnknownOutcome => "Telegram failed; what became of the request is not known.",
             Self::UnknownRefusal => "Telegram refused for a reason that is not known here.",
         }

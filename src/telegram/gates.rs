@@ -56,6 +56,8 @@ impl Until {
 struct State {
     closed: HashMap<(Action, i64), Until>,
     spent: HashMap<Action, (Instant, Spent)>,
+    /// Until then the session takes no jobs of its pool.
+    turned_down_until: Option<Instant>,
     /// How often the store was asked for all spent caps.
     looks: u64,
     limited: bool,
@@ -86,6 +88,7 @@ impl Gates {
                 })
                 .collect(),
             spent: HashMap::new(),
+            turned_down_until: None,
             looks: 0,
             limited,
             limit_stored: limited,
@@ -145,11 +148,51 @@ impl Gates {
             let mut state = self.lock();
             state.looks += 1;
             state.spent.clear();
+            // Whatever it was for, the next one finds out.
+            state.turned_down_until = None;
             for cap in spent {
                 state.spend(cap, Instant::now());
             }
         }
         self.note_change();
+    }
+
+    /// Opens the action of a cap again whose last use was given back.
+    pub fn unspend(&self, given_back: &Spent) {
+        let Some(action) = given_back.capped.closes() else {
+            return;
+        };
+        let opened = {
+            let mut state = self.lock();
+            let is_it = state.spent.get(&action).is_some_and(|(_, spent)| spent == given_back);
+            if is_it {
+                state.spent.remove(&action);
+            }
+            is_it
+        };
+        if opened {
+            self.note_change();
+        }
+    }
+
+    /// A job of the pool could not begin here because of `action`: the session takes no other until that may be done.
+    pub fn turn_down(&self, action: Action) {
+        {
+            let mut state = self.lock();
+            let gate = state.closed.get(&(action, EVERYWHERE)).map(|until| until.here);
+            let cap = state.spent.get(&action).map(|(until, _)| *until);
+            state.turned_down_until = state.turned_down_until.max(gate).max(cap);
+        }
+        self.note_change();
+    }
+
+    /// Whether jobs of the pool may be claimed for this session, beside its own.
+    pub fn takes_pooled(&self) -> bool {
+        self.takes_pooled_at(Instant::now())
+    }
+
+    fn takes_pooled_at(&self, now: Instant) -> bool {
+        self.lock().turned_down_until.is_none_or(|until| until <= now)
     }
 
     /// Stops outreach until a person resumes it.
@@ -321,6 +364,29 @@ mod tests {
         assert!(gates.is_limited(), "what was read before it was stored lifts nothing");
         gates.sync_limited(false, 11);
         assert!(!gates.is_limited(), "lifted before a renewal had seen it");
+    }
+
+    #[test]
+    fn a_session_that_turned_a_job_of_its_pool_down_takes_none_until_the_gate_opens() {
+        let gates = gates();
+        gates.close(Action::Resolve, None, opening(60));
+        assert!(gates.takes_pooled(), "nobody was turned down");
+        gates.turn_down(Action::Resolve);
+        assert!(!gates.takes_pooled());
+        let opens = gates.next_opening().expect("a gate is closed");
+        assert!(gates.takes_pooled_at(opens), "and the queue is told by then");
+        gates.sync_spent(Vec::new());
+        assert!(gates.takes_pooled(), "other settings: the next one finds out");
+    }
+
+    #[test]
+    fn a_use_that_is_given_back_opens_what_it_closed_and_nothing_else() {
+        let gates = gates();
+        gates.spend(spent(Capped::Message, 30), gates.looks());
+        gates.unspend(&spent(Capped::Message, 90));
+        assert_eq!(gates.closed_actions(), [Action::Send], "another window's");
+        gates.unspend(&spent(Capped::Message, 30));
+        assert_eq!(gates.closed_actions(), []);
     }
 
     #[test]

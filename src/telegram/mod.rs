@@ -10,5 +10,6 @@ mod peer_cache;
 pub mod port;
 pub mod relay;
 pub mod session_storage;
+pub mod trouble;
 pub mod trust;
 mod updates;

@@ -1,12 +1,13 @@
 //! The one way from a session to Telegram: an in-process relay between grammers' socket and the real one.
 //!
-//! grammers has no hook before a write, hangs on a connection that died silently, and cannot say when its socket is
-//! closed. The relay gives all three:
+//! grammers has no hook before a write, hangs on a connection that died silently, and cannot say whether a request has left
+//! or when its socket is closed. The relay gives all four:
 //!
 //! - before each write to Telegram it looks at the [`Trust`], so a process that was stopped past its lease sends nothing
 //!   when it wakes. What remains is the time between that look and the system call after it: microseconds, unless the
 //!   process is stopped exactly there.
 //! - a server that leaves bytes unanswered for too long is hung up on;
+//! - [`Relay::settled`] says whether what was handed in can still leave;
 //! - [`Relay::close`] returns when the socket is closed, and only then may the lease be released.
 //!
 //! A session has one connection at a time: a second one is dialled when the first is closed. It costs one local hop, 20 to
@@ -16,12 +17,17 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddrV4},
-    sync::{Arc, Mutex, PoisonError},
+    os::fd::AsFd as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::{Notify, oneshot},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -48,6 +54,11 @@ struct Inner {
     /// Ends the present connection; replaced for the next.
     cut: Mutex<CancellationToken>,
     closed: CancellationToken,
+    /// Bytes that went to Telegram over all connections.
+    sent: AtomicU64,
+    /// Who waits for everything that was handed in to be gone, one way or the other.
+    asks: Mutex<Vec<oneshot::Sender<bool>>>,
+    asked: Notify,
 }
 
 impl Relay {
@@ -64,6 +75,9 @@ impl Relay {
             target: Mutex::new(target),
             cut: Mutex::new(CancellationToken::new()),
             closed: CancellationToken::new(),
+            sent: AtomicU64::new(0),
+            asks: Mutex::default(),
+            asked: Notify::new(),
         });
         let tasks = TaskTracker::new();
         tasks.spawn(Arc::clone(&inner).serve(listener));
@@ -85,6 +99,24 @@ impl Relay {
     pub fn cut(&self) {
         let mut cut = self.inner.cut.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *cut).cancel();
+    }
+
+    /// How many bytes went to Telegram so far.
+    pub fn sent(&self) -> u64 {
+        self.inner.sent.load(Ordering::Acquire)
+    }
+
+    /// Hangs up, and drops what was handed in and not forwarded yet; then answers like [`Relay::sent`]. From here on nothing
+    /// leaves of what was handed in before. `None`: that is not certain.
+    pub async fn settled(&self) -> Option<u64> {
+        let (answer, settled) = oneshot::channel();
+        self.inner.ask(answer);
+        let is_certain = tokio::select! {
+            is_certain = settled => is_certain.unwrap_or(false),
+            // A relay that is over forwards nothing.
+            () = self.tasks.wait() => true,
+        };
+        is_certain.then(|| self.sent())
     }
 
     /// Stops for good without waiting: not a byte is forwarded from here on.
@@ -119,11 +151,13 @@ impl Inner {
     async fn serve(self: Arc<Self>, listener: TcpListener) {
         let mut next: Option<TcpStream> = None;
         loop {
+            self.settle(&listener, &mut next);
             let local = if let Some(local) = next.take() {
                 local
             } else {
                 tokio::select! {
                     () = self.closed.cancelled() => return,
+                    () = self.asked_to_settle() => continue,
                     accepted = listener.accept() => match accepted {
                         Ok((local, _)) => local,
                         Err(error) => {
@@ -142,6 +176,35 @@ impl Inner {
         }
     }
 
+    fn ask(&self, answer: oneshot::Sender<bool>) {
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+        self.asked.notify_one();
+    }
+
+    /// Drops the connections that wait here when somebody asks to, and says whether that were all.
+    fn settle(&self, listener: &TcpListener, next: &mut Option<TcpStream>) {
+        let asks = std::mem::take(&mut *self.asks.lock().unwrap_or_else(PoisonError::into_inner));
+        if asks.is_empty() {
+            return;
+        }
+        *next = None;
+        let is_certain = drop_waiting(listener).is_ok();
+        for ask in asks {
+            // Whoever does not wait any more need not know.
+            let _ = ask.send(is_certain);
+        }
+    }
+
+    /// Returns when somebody waits for [`Inner::settle`].
+    async fn asked_to_settle(&self) {
+        loop {
+            if !self.asks.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+                return;
+            }
+            self.asked.notified().await;
+        }
+    }
+
     async fn connection(&self, listener: &TcpListener, local: TcpStream) -> End {
         let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let target = *self.target.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,6 +216,7 @@ impl Inner {
             () = self.closed.cancelled() => return End::Stopped,
             () = self.trust.ended() => return End::Stopped,
             () = cut.cancelled() => return End::Over,
+            () = self.asked_to_settle() => return End::Over,
             dialled = timeout(self.silence, TcpStream::connect(target)) => dialled,
         };
         let Ok(Ok(remote)) = dialled else {
@@ -166,6 +230,7 @@ impl Inner {
             () = self.closed.cancelled() => End::Stopped,
             () = self.trust.ended() => return End::Stopped,
             () = cut.cancelled() => End::Over,
+            () = self.asked_to_settle() => End::Over,
             () = self.forward(&local, &remote) => End::Over,
             accepted = listener.accept() => accepted.map_or(End::Over, |(newer, _)| End::Superseded(newer)),
         };
@@ -208,12 +273,28 @@ impl Inner {
                 return false;
             }
             match remote.try_write(&bytes[sent..]) {
-                Ok(count) => sent += count,
+                Ok(count) => {
+                    sent += count;
+                    self.sent.fetch_add(count as u64, Ordering::AcqRel);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return false,
             }
         }
         true
+    }
+}
+
+/// Drops every connection that waits to be accepted. The kernel is asked itself: tokio knows of some only later.
+fn drop_waiting(listener: &TcpListener) -> io::Result<()> {
+    let door = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
+    loop {
+        match door.accept() {
+            Ok((waiting, _)) => drop(waiting),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

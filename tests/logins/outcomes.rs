@@ -42,7 +42,7 @@ async fn a_number_is_logged_in_and_its_session_runs_jobs() {
     let audit = "SELECT count(*) FROM audit_log WHERE action IN ('session.login_begun', 'session.logged_in')";
     assert_eq!(stack.figure(audit).await, 2);
     let events = "SELECT count(*) FROM events WHERE type = 'session.state_changed'";
-    assert_eq!(stack.figure(events).await, 2, "code_needed and ready");
+    assert_eq!(stack.figure(events).await, 3, "new, code_needed and ready");
     assert_erased(&stack).await;
     stack.finish().await;
 }

@@ -240,6 +240,7 @@ pub fn bulk(pool: &str, open_kinds: Option<Vec<JobKind>>) -> Group {
         pool: pool.to_owned(),
         lane: Lane::Bulk,
         open_kinds,
+        pooled: true,
     }
 }
 
@@ -322,6 +323,7 @@ pub fn held(id: SessionId, fence: i64, slots: i32) -> HeldSession {
             ..Slots::default()
         },
         closed: BTreeSet::<Action>::new(),
+        pooled: true,
         lost: CancellationToken::new(),
         in_use: TaskTracker::new(),
     }

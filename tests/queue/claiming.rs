@@ -8,8 +8,10 @@ use tokio_util::sync::CancellationToken;
 use wireroom::{
     ids::{JobId, SessionId, WorkerId},
     store::{
-        claims::{ClaimRequest, ClaimedJob, Member, claim},
+        claims::{ClaimRequest, ClaimedJob, Group, Member, claim},
         jobs::NewJob,
+        limited_claims::claim_within,
+        limits::{self, LimitScope, Limits},
         own_claims::claim_own,
     },
 };
@@ -344,9 +346,49 @@ async fn sessions_that_differ_in_their_gates_both_get_what_is_open_to_them() {
     bed.until_state(scan, "succeeded").await;
 }
 
+#[tokio::test]
+async fn a_session_that_takes_no_jobs_of_its_pool_gets_its_own() {
+    let bed = Bed::new().await;
+    let (worker, session, fence) = bed.worker_with_session().await;
+    let pooled = bed.enqueue_one(job()).await;
+    let own = bed
+        .enqueue_one(NewJob {
+            session: Some(session),
+            ..job()
+        })
+        .await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    limits::set_concurrency(&mut conn, LimitScope::Pool, "default", 9, "key:test")
+        .await
+        .unwrap();
+    let limited = limits::all(&mut conn).await.unwrap();
+    for open_kinds in [None, Some(vec![JobKind::Join])] {
+        let apart = ClaimRequest {
+            worker,
+            members: vec![member(session, fence, 2, 0)],
+            groups: vec![Group {
+                pooled: false,
+                ..bulk("default", open_kinds)
+            }],
+            take_suspect: true,
+        };
+        let own_alone = claim_own(&mut conn, &apart).await.unwrap();
+        assert_eq!(ids(&own_alone).len(), usize::from(apart.groups[0].open_kinds.is_none()));
+        let put_back = "UPDATE jobs SET state = 'queued', worker_id = NULL, session_fence = NULL, claimed_at = NULL
+            WHERE state = 'running'";
+        bed.run(put_back).await;
+        for limits in [&Limits::default(), &limited] {
+            let claimed = claim_within(&mut conn, &apart, limits).await.unwrap();
+            assert_eq!(ids(&claimed.jobs), BTreeSet::from([own]));
+            bed.run(put_back).await;
+        }
+    }
+    assert_eq!(bed.job(pooled).await.state, "queued");
+}
+
 /// What a job of [`claims::claim`] and of [`claim_own`] has in common.
 fn gist(claimed: &[Box<ClaimedJob>]) -> Vec<(JobId, SessionId, i64, i64, i32, bool)> {
-    let gist = |job: &Box<ClaimedJob>| {
+    let gist = |job: &ClaimedJob| {
         (
             job.id,
             job.session,
@@ -356,7 +398,7 @@ fn gist(claimed: &[Box<ClaimedJob>]) -> Vec<(JobId, SessionId, i64, i64, i32, bo
             job.pooled,
         )
     };
-    claimed.iter().map(gist).collect()
+    claimed.iter().map(|job| gist(job)).collect()
 }
 
 #[tokio::test]

@@ -415,3 +415,42 @@ async fn claims_wait_for_ends_to_be_stored_and_go_on_at_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_job_that_may_not_begin_on_a_session_is_anothers_at_once_and_its_own_sessions_later() {
+    let bed = Bed::new().await;
+    let (worker, session, fence) = bed.worker_with_session().await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    let until = SystemClock.now() + TimeDelta::hours(2);
+    let elsewhere = |id| GoBack {
+        back_as: BackAs::Snooze,
+        wait_reason: WaitReason::new("cap_reached", "x"),
+        error: None,
+        ..retry(id, 1, Due::Elsewhere(until))
+    };
+    let pooled = bed.enqueue_one(job()).await;
+    bed.claim(worker, session, fence, "default", 1).await;
+    go_back(&mut conn, &[elsewhere(pooled)], AGEING).await.unwrap();
+    let seen = bed.job(pooled).await;
+    assert_eq!(
+        (seen.state.as_str(), seen.attempt, seen.session_id),
+        ("queued", 0, None)
+    );
+    let (other_worker, other, other_fence) = bed.worker_with_session().await;
+    let claimed = bed.claim(other_worker, other, other_fence, "default", 1).await;
+    assert_eq!((claimed[0].id, claimed[0].session), (pooled, other));
+
+    let bound = bed
+        .enqueue_one(NewJob {
+            session: Some(session),
+            ..job()
+        })
+        .await;
+    bed.claim(worker, session, fence, "default", 1).await;
+    go_back(&mut conn, &[elsewhere(bound)], AGEING).await.unwrap();
+    let seen = bed.job(bound).await;
+    assert_eq!(
+        (seen.state.as_str(), seen.wait_code(), seen.session_id),
+        ("scheduled", "cap_reached", Some(session.0))
+    );
+}

@@ -141,3 +141,184 @@ async fn calls_of_one_session_keep_their_distance() {
     holder.shutdown(BOUND).await;
     world.end().await;
 }
+
+const USED: &str = "SELECT coalesce(sum(day_used), 0)::bigint FROM session_cap_usage WHERE action = 'message'";
+
+/// Something that happens after a call was counted and before it is made.
+struct Meanwhile<F>(F);
+
+#[async_trait]
+impl<F, T> CallGuard for Meanwhile<F>
+where
+    F: Fn() -> T + Send + Sync,
+    T: Future<Output = Result<(), GuardError>> + Send,
+{
+    async fn before_first_call(&self) -> Result<(), GuardError> {
+        (self.0)().await
+    }
+}
+
+fn port_with(session: &HeldSession, guard: impl CallGuard + 'static) -> JobTelegram {
+    session.telegram_for(AttemptHooks {
+        job: JobId::generate(),
+        action: Action::Send,
+        is_pooled: true,
+        is_last: false,
+        guard: Arc::new(guard),
+    })
+}
+
+/// A session that may write one message, in a group that it has joined.
+async fn with_one_message(world: &World, holder: &Arc<Holder>) -> (Arc<HeldSession>, wireroom_jobs::ports::Chat) {
+    noon(world).await;
+    let session = held(holder, 1).await.remove(0);
+    let (telegram, _) = port_of(&session);
+    let Joined::Joined(chat) = telegram.join_by_invite(INVITES[0]).await.unwrap() else {
+        panic!("not a member before");
+    };
+    cap(world, session.id, Capped::Message, 1).await;
+    (session, chat)
+}
+
+#[tokio::test]
+async fn a_call_that_never_left_gives_its_use_back() {
+    let mut world = World::with_accounts(1).await;
+    let proxy = TcpProxy::to(world.sandbox.addr()).await;
+    let SocketAddr::V4(before_telegram) = proxy.address() else {
+        panic!("the proxy listens on IPv4");
+    };
+    world.telegram.server.as_mut().expect("the sandbox").address = before_telegram;
+    let holder = world.holder();
+    let (session, chat) = with_one_message(&world, &holder).await;
+    let given_back = async |what: &str| {
+        until(what, async || (world.count(USED).await == 0).then_some(())).await;
+        until(what, async || session.closed_actions().is_empty().then_some(())).await;
+        let closed = "SELECT count(*) FROM session_cap_usage WHERE action = 'message' AND closed_until IS NOT NULL";
+        assert_eq!(world.count(closed).await, 0, "{what}");
+    };
+    // It could not be bound.
+    let telegram = port_with(&session, Meanwhile(|| async { Err(GuardError::Fenced) }));
+    let refused = telegram.send_message(&chat, 1, &draft("one")).await.unwrap_err();
+    assert_eq!(refused.code, "fenced");
+    given_back("not bound").await;
+    // Cancelled before it was made.
+    let counted = Arc::new(tokio::sync::Notify::new());
+    let telegram = port_with(&session, {
+        let (counted, pool) = (counted.clone(), world.database.pool().clone());
+        Meanwhile(move || {
+            let (counted, pool) = (counted.clone(), pool.clone());
+            async move {
+                let used: i64 = sqlx::query_scalar(USED).fetch_one(&pool).await.unwrap();
+                assert_eq!(used, 1, "counted before it is made");
+                counted.notify_one();
+                std::future::pending().await
+            }
+        })
+    });
+    let two = draft("two");
+    tokio::select! {
+        _ = telegram.send_message(&chat, 2, &two) => panic!("it waits"),
+        () = counted.notified() => {}
+    }
+    given_back("cancelled").await;
+    // The connection is lost, and there is nothing to connect to.
+    let proxy = std::sync::Mutex::new(Some(proxy));
+    let telegram = port_with(
+        &session,
+        Meanwhile(move || {
+            drop(proxy.lock().unwrap().take());
+            std::future::ready(Ok(()))
+        }),
+    );
+    let lost = telegram.send_message(&chat, 3, &draft("three")).await.unwrap_err();
+    assert_eq!(lost.decision, Decision::Retry, "{lost}");
+    given_back("not connected").await;
+    // Trust is lost.
+    let (lost, pool) = (session.lost.clone(), world.database.pool().clone());
+    let telegram = port_with(
+        &session,
+        Meanwhile(move || {
+            let (lost, pool) = (lost.clone(), pool.clone());
+            async move {
+                sqlx::raw_sql("UPDATE session_leases SET owner = gen_random_uuid(), fence = fence + 1")
+                    .execute(&pool)
+                    .await
+                    .unwrap();
+                lost.cancelled().await;
+                Ok(())
+            }
+        }),
+    );
+    let lost = telegram.send_message(&chat, 4, &draft("four")).await.unwrap_err();
+    assert_eq!(lost.code, "lease_lost", "{lost}");
+    until("given back", async || (world.count(USED).await == 0).then_some(())).await;
+    assert_eq!(
+        world.sandbox.controls().calls().by_method.get("messages.sendMessage"),
+        None
+    );
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_call_that_may_have_left_stays_counted() {
+    let world = World::with_accounts(1).await;
+    let holder = world.holder();
+    let (session, chat) = with_one_message(&world, &holder).await;
+    for (effect, text) in [
+        (Effect::Drop, "dropped"),
+        (Effect::Blackhole, "unanswered"),
+        (Effect::DropAfter, "unheard"),
+    ] {
+        cap(&world, session.id, Capped::Message, 1).await;
+        sqlx::raw_sql(
+            "UPDATE session_cap_usage SET minute_used = 0, hour_used = 0, day_used = 0 WHERE action = 'message'",
+        )
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+        holder.look_again();
+        until("opened", async || session.closed_actions().is_empty().then_some(())).await;
+        until("answers", async || session.takes_jobs().then_some(())).await;
+        world
+            .sandbox
+            .controls()
+            .add_fault(Fault::once("messages.sendMessage", effect));
+        let (telegram, _) = port_of(&session);
+        let unknown = telegram.send_message(&chat, 1, &draft(text)).await.unwrap_err();
+        assert_eq!(unknown.decision, Decision::Retry, "{unknown}");
+        assert_eq!(world.count(USED).await, 1, "{text}");
+        assert_eq!(session.closed_actions(), [Action::Send], "{text}");
+    }
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_may_not_begin_here_is_anothers_and_neither_bound_nor_counted() {
+    let world = World::with_accounts(1).await;
+    noon(&world).await;
+    let holder = world.holder();
+    let session = held(&holder, 1).await.remove(0);
+    sqlx::raw_sql("UPDATE session_cap_defaults SET per_day = 0 WHERE action = 'join'")
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+    let (telegram, guard) = port_of(&session);
+    let refused = telegram.join_by_invite(INVITES[0]).await.unwrap_err();
+    assert!(
+        refused.code == "cap_reached" && matches!(refused.decision, Decision::Elsewhere { .. }),
+        "{refused:?}"
+    );
+    assert_eq!(guard.asked.load(Ordering::Relaxed), 0, "the job is not this session's");
+    // Found closed before the call.
+    let again = telegram.join_by_invite(INVITES[0]).await.unwrap_err();
+    assert!(matches!(again.decision, Decision::Elsewhere { .. }), "{again:?}");
+    assert!(!session.takes_pooled(), "of its kind of job no other comes here");
+    // After a call it is bound, and waits.
+    telegram.resolve_username(&public_group(&world, 1000)).await.unwrap();
+    let bound = telegram.join_by_invite(INVITES[0]).await.unwrap_err();
+    assert!(matches!(bound.decision, Decision::Gate { .. }), "{bound:?}");
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}

@@ -227,3 +227,150 @@ async fn a_key_that_is_missing_is_named_and_the_session_rests() {
     holder.shutdown(BOUND).await;
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_breaker_that_could_not_be_closed_is_closed_as_soon_as_it_can_be() {
+    let world = World::with_accounts(1).await;
+    sqlx::raw_sql(
+        "INSERT INTO session_breakers (session_id, trips, open_until, error)
+            SELECT id, 3, wireroom_now() - interval '1 second', 'x' FROM sessions;
+        CREATE SEQUENCE tries;
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM nextval(''tries''); RAISE EXCEPTION ''not now''; END';
+        CREATE TRIGGER refuse BEFORE DELETE ON session_breakers FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    .execute(world.database.pool())
+    .await
+    .unwrap();
+    let holder = world.holder();
+    held(&holder, 1).await;
+    let tried = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM tries";
+    until("tried again", async || (world.count(tried).await >= 2).then_some(())).await;
+    sqlx::raw_sql("DROP TRIGGER refuse ON session_breakers")
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+    let closed = async || (world.count("SELECT count(*) FROM session_breakers").await == 0).then_some(());
+    until("closed", closed).await;
+    assert_eq!(holder.held().len(), 1, "it was held all the while");
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_degraded_session_is_called_after_rests_that_grow_and_a_check_that_answers_ends_it() {
+    let world = World::with_accounts(1).await;
+    let holder = world.holder_with(|settings| settings.sessions.breaker_rest = Duration::from_mins(1));
+    let session = held(&holder, 1).await.remove(0);
+    let trouble = Effect::Error {
+        code: 500,
+        name: "RPC_CALL_FAIL".to_owned(),
+    };
+    let fault = Fault::once("contacts.resolveUsername", trouble).times(2);
+    world.sandbox.controls().add_fault(fault);
+    let guard = Arc::new(Guard::default());
+    let port = |is_last| {
+        session.telegram_for(AttemptHooks {
+            job: JobId::generate(),
+            action: Action::Send,
+            is_pooled: true,
+            is_last,
+            guard: guard.clone(),
+        })
+    };
+    let name = public_group(&world, 1000);
+    assert!(port(false).resolve_username(&name).await.is_err());
+    assert!(session.takes_jobs(), "another attempt follows");
+    assert!(port(true).resolve_username(&name).await.is_err());
+    assert!(!session.takes_jobs());
+    let state = async |wanted: &str| (world.row(session.id).await.0 == wanted).then_some(());
+    until("degraded", async || state("degraded").await).await;
+    assert_eq!(world.row(session.id).await.1.as_deref(), Some("RPC_CALL_FAIL"));
+    // It is held and connected, and a renewal lets it be.
+    let renewed = "SELECT count(*) FROM session_leases l JOIN sessions s ON s.id = l.session_id
+        WHERE l.renewed_at > s.state_since AND l.owner IS NOT NULL";
+    until("renewed", async || (world.count(renewed).await == 1).then_some(())).await;
+    assert_eq!(world.sandbox.controls().connections().len(), 1);
+    // Whoever holds it next sees it through, too, and looks at once.
+    holder.shutdown(BOUND).await;
+    assert_eq!(world.row(session.id).await.0, "degraded");
+    let silent = Effect::Error {
+        code: 500,
+        name: "RPC_CALL_FAIL".to_owned(),
+    };
+    let holder = world.holder_with(|settings| settings.sessions.breaker_rest = Duration::from_mins(1));
+    until("connected", async || (holder.leases() == 1).then_some(())).await;
+    until("ready", async || state("ready").await).await;
+    let session = held(&holder, 1).await.remove(0);
+    // A person's check does not wait for the rest to be over.
+    world
+        .sandbox
+        .controls()
+        .add_fault(Fault::once("contacts.resolveUsername", silent));
+    let port = session.telegram_for(AttemptHooks {
+        job: JobId::generate(),
+        action: Action::Send,
+        is_pooled: true,
+        is_last: true,
+        guard,
+    });
+    assert!(port.resolve_username(&name).await.is_err());
+    until("degraded", async || state("degraded").await).await;
+    assert_eq!(check(&world, session.id, &holder).await["ok"], true);
+    until("ready", async || state("ready").await).await;
+    until("takes jobs", async || session.takes_jobs().then_some(())).await;
+    let told =
+        "SELECT count(*) FROM events WHERE type = 'session.state_changed' AND data ->> 'reason' = 'ANSWERS_AGAIN'";
+    assert_eq!(world.count(told).await, 2);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM events WHERE type = 'session.access_lost'")
+            .await,
+        0
+    );
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_application_that_telegram_does_not_take_stops_its_sessions_until_a_person_says_so() {
+    let world = World::with_accounts(2).await;
+    let invalid = Effect::Error {
+        code: 400,
+        name: "API_ID_INVALID".to_owned(),
+    };
+    let holder = world.holder();
+    let session = held(&holder, 2).await.remove(0);
+    world
+        .sandbox
+        .controls()
+        .add_fault(Fault::once("users.getUsers", invalid));
+    let (telegram, _) = port_of(&session);
+    let checked = check(&world, session.id, &holder).await;
+    assert_eq!(checked["code"], "API_ID_INVALID");
+    until("all let go", async || (holder.leases() == 0).then_some(())).await;
+    assert_eq!(
+        telegram.resolve_username("anybody").await.unwrap_err().decision,
+        Decision::Session
+    );
+    assert!(world.sandbox.controls().connections().is_empty());
+    assert_eq!(
+        world.count("SELECT count(*) FROM sessions WHERE state = 'ready'").await,
+        2
+    );
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM events WHERE type = 'application.refused'")
+            .await,
+        1
+    );
+    assert_eq!(world.count("SELECT count(*) FROM session_breakers").await, 0);
+    sqlx::raw_sql("DELETE FROM refused_api_ids")
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+    holder.look_again();
+    held(&holder, 2).await;
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}

@@ -29,7 +29,7 @@ async fn a_revoked_session_is_logged_out_and_left_alone() {
     );
     assert_eq!(
         world
-            .count("SELECT count(*) FROM events WHERE type = 'session.state_changed'")
+            .count("SELECT count(*) FROM events WHERE type = 'session.state_changed' AND data ->> 'to' = 'logged_out'")
             .await,
         1
     );

@@ -2,6 +2,8 @@
 
 mod caps;
 mod decisions;
+mod error_table;
+mod experiments;
 mod health;
 mod holding;
 mod login;
@@ -203,6 +205,9 @@ fn port_of(session: &HeldSession) -> (JobTelegram, Arc<Guard>) {
     let guard = Arc::new(Guard::default());
     let hooks = AttemptHooks {
         job: JobId::generate(),
+        action: Action::Send,
+        is_pooled: true,
+        is_last: false,
         guard: guard.clone(),
     };
     (session.telegram_for(hooks), guard)

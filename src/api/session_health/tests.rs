@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::{
     api::tests::bed::{TestApi, send},
     ids::WorkerId,
-    store::session_checks,
+    store::{api_keys::Scope, session_checks},
 };
 
 const HELD: &str = "INSERT INTO session_leases (session_id, owner, fence, acquired_at, expires_at)
@@ -117,4 +117,55 @@ async fn a_limited_session_is_resumed_by_a_person_and_no_other_is() {
     send(api.request(Method::POST, &path))
         .await
         .problem("session_not_limited");
+}
+
+#[tokio::test]
+async fn a_sessions_application_is_shown_and_resumed_by_an_admin() {
+    let api = TestApi::new().await;
+    let (own, other) = (api.session("own", "ready").await, api.session("other", "ready").await);
+    let path = |id| format!("/v1/sessions/{id}");
+    assert_eq!(api.get(&path(own)).await.json()["application"], json!(null));
+    api.execute(
+        "INSERT INTO applications (id, label, api_id, api_hash_sealed, sealed_with, is_default, origin) VALUES
+            ('00000000-0000-0000-0000-000000000001', 'environment 7', 7, '', '', true, 'environment'),
+            ('00000000-0000-0000-0000-000000000002', 'shops', 8, '', '', false, 'api')",
+    )
+    .await;
+    api.execute("UPDATE sessions SET application_id = '00000000-0000-0000-0000-000000000002' WHERE label = 'own'")
+        .await;
+    let shown = api.get(&path(own)).await.json()["application"].clone();
+    assert_eq!(
+        (
+            &shown["label"],
+            &shown["api_id"],
+            &shown["is_default"],
+            &shown["refused"]
+        ),
+        (&json!("shops"), &json!(8), &json!(false), &json!(null))
+    );
+    assert_eq!(
+        api.get(&path(other)).await.json()["application"]["label"],
+        "environment 7"
+    );
+    let resume = "/v1/applications/00000000-0000-0000-0000-000000000002/resume";
+    send(api.request(Method::POST, resume)).await.problem("forbidden");
+    let admin = format!("Bearer {}", api.key(Scope::Admin).await);
+    let post = |path| send(api.bare(Method::POST, path).header("Authorization", admin.clone()));
+    post(resume).await.problem("application_not_refused");
+    api.execute("INSERT INTO refused_api_ids (api_id, reason) VALUES (8, 'API_ID_INVALID')")
+        .await;
+    let shown = api.get(&path(own)).await.json()["application"].clone();
+    assert_eq!(shown["refused"]["reason"], "API_ID_INVALID");
+    assert_eq!(
+        api.get(&path(other)).await.json()["application"]["refused"],
+        json!(null)
+    );
+    let answer = post(resume).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    assert_eq!(answer.json()["items"][1]["refused"], json!(null));
+    assert_eq!(api.count("refused_api_ids").await, 0);
+    assert_eq!(api.count("audit_log WHERE action = 'application.resumed'").await, 1);
+    assert_eq!(api.count("events WHERE type = 'application.resumed'").await, 1);
+    let unknown = "/v1/applications/00000000-0000-0000-0000-000000000003/resume";
+    post(unknown).await.problem("application_not_found");
 }

@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Nothing is connected, so no application is needed.
+const NO_API_ID: i32 = 0;
+
 /// The sessions this process holds.
 pub struct Leases {
     pool: PgPool,
@@ -43,7 +46,7 @@ impl Leases {
     ) -> anyhow::Result<Arc<Self>> {
         let begun = Instant::now();
         let mut conn = store::connection(&pool, "acquire_leases").await?;
-        let taken = leases::acquire(&mut conn, worker, share, config.lease)
+        let taken = leases::acquire(&mut conn, worker, NO_API_ID, share, config.lease)
             .await
             .context("no leases could be taken")?;
         drop(conn);
@@ -81,7 +84,7 @@ impl Leases {
     async fn renew(&self) -> Result<(), StoreError> {
         let keys = self.keys();
         let mut conn = store::connection(&self.pool, "renew_leases").await?;
-        let renewed = leases::renew(&mut conn, self.worker, &keys, self.config.lease).await?;
+        let renewed = leases::renew(&mut conn, self.worker, NO_API_ID, &keys, self.config.lease).await?;
         let renewed: HashSet<LeaseKey> = renewed.into_iter().map(|renewed| renewed.key).collect();
         self.keep(|session| renewed.contains(&self.key(session)));
         Ok(())
@@ -141,6 +144,7 @@ fn held_session(lease: AcquiredLease) -> HeldSession {
             watch: lease.watch_slots,
         },
         closed: BTreeSet::new(),
+        pooled: true,
         lost: CancellationToken::new(),
         in_use: TaskTracker::new(),
     }

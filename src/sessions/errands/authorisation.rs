@@ -107,7 +107,7 @@ impl Run {
         errand_work::hold(&mut transaction, self.key, OPERATION).await?;
         let (id, username) = (account.id, account.username.as_deref());
         session_logins::checked(&mut transaction, self.session, id, username, account.is_bot).await?;
-        session_logins::set_state(&mut transaction, self.session, state, None).await?;
+        session_logins::set_state(&mut transaction, self.session, state, Some("ENABLED")).await?;
         errand_work::reply(&mut transaction, self.key, work.asked, &done()).await?;
         let details = json!({ "worker": self.key.owner });
         session_logins::note(

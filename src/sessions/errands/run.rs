@@ -17,7 +17,7 @@ use crate::{
         errands::{ErrandProblem, ErrandState, Step, Task},
         failed,
         session_logins::{self, Facts},
-        sessions::SessionState,
+        sessions::{LOGGED_IN, SessionState},
     },
     telegram::{
         login::{Account, Application, AuthKey, Link, LinkError},
@@ -177,7 +177,12 @@ impl Run {
         match done {
             Ok(StepDone::Reply(reply, session)) => {
                 let over = reply.state.is_some_and(ErrandState::is_final);
-                self.answer(work, *reply, session.map(|state| (state, None))).await?;
+                self.answer(
+                    work,
+                    *reply,
+                    session.map(|state| (state, Some(state.as_str().to_uppercase()))),
+                )
+                .await?;
                 Ok(over)
             }
             Ok(StepDone::LoggedIn(account)) => {
@@ -343,7 +348,8 @@ impl Run {
             dcs: &dcs,
         };
         session_logins::replace_keys(&mut transaction, &new).await?;
-        session_logins::set_state(&mut transaction, self.session, SessionState::Ready, None).await?;
+        let reason = Some(LOGGED_IN);
+        session_logins::set_state(&mut transaction, self.session, SessionState::Ready, reason).await?;
         let reply = Reply {
             state: Some(ErrandState::Done),
             ..Reply::default()

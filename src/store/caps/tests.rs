@@ -49,9 +49,9 @@ impl Bed {
 
     async fn take(&self, capped: Capped, opens: Option<i64>) -> Use {
         let mut transaction = self.database.pool().begin().await.unwrap();
-        let used = take(&mut transaction, self.session, capped, opens).await.unwrap();
+        let taken = take(&mut transaction, self.session, capped, opens).await.unwrap();
         transaction.commit().await.unwrap();
-        used
+        taken.used
     }
 
     async fn spent(&self) -> Vec<Spent> {

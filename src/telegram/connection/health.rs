@@ -10,7 +10,7 @@ use grammers_mtsender::RpcError;
 use grammers_tl_types as tl;
 use tokio::{sync::watch, time::Instant};
 
-use super::{CallError, Connection, FIRST_PAUSE, LONGEST_PAUSE};
+use super::{CallError, Connection, FIRST_PAUSE, LONGEST_PAUSE, Loss};
 use crate::{
     store::{
         floods::{self, Flood},
@@ -156,11 +156,11 @@ impl Connection {
                 Ok(())
             }
             Some(_) => {
-                self.condemn(StateChange {
+                self.condemn(Loss::Session(StateChange {
                     to: SessionState::Quarantined,
                     reason: "OTHER_ACCOUNT".to_owned(),
                     incident: Some("session.other_account"),
-                });
+                }));
                 Err(CallError::SessionLost("OTHER_ACCOUNT".to_owned()))
             }
             None => Err(CallError::Unreadable),

@@ -50,7 +50,7 @@ async fn connected() -> World {
     let imported = import(database.pool(), &vault, &telegram, &account).await.unwrap();
     let start = Moment::now();
     let mut database_connection = database.pool().acquire().await.unwrap();
-    let lease = leases::acquire(&mut database_connection, WorkerId::generate(), 1, BOUND * 2)
+    let lease = leases::acquire(&mut database_connection, WorkerId::generate(), 1, 1, BOUND * 2)
         .await
         .unwrap()
         .remove(0);

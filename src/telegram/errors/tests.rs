@@ -105,7 +105,7 @@ fn a_flood_carries_its_seconds() {
 #[test]
 fn unknown_errors_are_told_apart_by_their_code() {
     assert_eq!(Meaning::of(&error(500, "SOMETHING_NEW")), Meaning::UnknownOutcome);
-    assert_eq!(Meaning::of(&error(-503, "Timeout")), Meaning::UnknownOutcome);
+    assert_eq!(Meaning::of(&error(-503, "Timeout")), Meaning::TheirTrouble);
     assert_eq!(Meaning::of(&error(400, "SOMETHING_NEW")), Meaning::UnknownRefusal);
     assert_eq!(Meaning::of(&error(420, "NEW_WAIT_5")), Meaning::UnknownRefusal);
 }

@@ -1,5 +1,10 @@
 //! Counting what is capped, in a transaction of its own that is committed before the call is made.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use grammers_session::types::{PeerId, PeerKind};
 use wireroom_jobs::{
     Action,
@@ -7,21 +12,86 @@ use wireroom_jobs::{
 };
 
 use super::{JobTelegram, own_error};
-use crate::store::{
-    self, StoreError,
-    caps::{self, Capped, Spent, Use, Window},
+use crate::{
+    ids::SessionId,
+    store::{
+        self, PgPool, StoreError,
+        caps::{self, Capped, Receipt, Spent, Taken, Use, Window},
+    },
+    telegram::gates::Gates,
 };
+
+/// A call that is counted, if it is of the sort that is. Given back when it is dropped before it was handed in, as by an
+/// attempt that was cancelled meanwhile; a process that dies before has counted one too many.
+pub(super) struct Counted {
+    use_of: Option<UseOf>,
+    /// From then on nobody but the connection knows whether it has left.
+    pub(super) handed_in: AtomicBool,
+}
+
+/// Where a use is given back.
+struct UseOf {
+    receipt: Receipt,
+    session: SessionId,
+    database: PgPool,
+    gates: Arc<Gates>,
+}
+
+impl Counted {
+    /// Gives the use back: the call has not left, and never will.
+    pub(super) async fn give_back(mut self) {
+        if let Some(use_of) = self.use_of.take() {
+            use_of.give_back().await;
+        }
+    }
+
+    fn is_counted(&self) -> bool {
+        self.use_of.is_some()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let Some(use_of) = self.use_of.take() else { return };
+        if !self.handed_in.load(Ordering::Acquire)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { use_of.give_back().await });
+        }
+    }
+}
+
+impl UseOf {
+    async fn give_back(self) {
+        let given_back = async {
+            let mut conn = store::connection(&self.database, "give_cap_back").await?;
+            caps::give_back(&mut conn, self.session, &self.receipt).await
+        };
+        match given_back.await {
+            Ok(()) => {
+                if let Some(spent) = self.receipt.spent() {
+                    self.gates.unspend(spent);
+                }
+            }
+            // Not tried again: it may have been done, and one too many is counted at worst.
+            Err(error) => tracing::warn!(
+                session.id = %self.session, error = &error as &dyn std::error::Error,
+                "the use of a cap was not given back"
+            ),
+        }
+    }
+}
 
 impl JobTelegram {
     /// Counts the call, or says that it may not be made now. A use that spends a cap closes its action at once, so that
     /// no job is claimed to find that out.
-    pub(super) async fn spend(&self, action: Action, chat_id: Option<i64>) -> Result<(), TelegramError> {
+    pub(super) async fn spend(&self, action: Action, chat_id: Option<i64>) -> Result<Counted, TelegramError> {
         let Some(capped) = Capped::of(action) else {
-            return Ok(());
+            return Ok(self.counted(None));
         };
         let opens = chat_id.filter(|chat| capped == Capped::Message && is_person(*chat));
         let looks = self.gates.looks();
-        let used = self.take(capped, opens).await.map_err(|error| {
+        let taken = self.take(capped, opens).await.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "a call could not be counted");
             own_error(
                 "store_failed",
@@ -29,27 +99,51 @@ impl JobTelegram {
                 Decision::Retry,
             )
         })?;
-        match used {
+        match taken.used {
             Use::Granted { spent } => {
                 if let Some(spent) = spent {
                     self.gates.spend(spent, looks);
                 }
-                Ok(())
+                Ok(self.counted(taken.receipt))
             }
             Use::Refused(spent) => {
                 let refusal = reached(&spent);
+                let closes = spent.capped.closes();
                 self.gates.spend(spent, looks);
-                Err(refusal)
+                Err(match closes {
+                    Some(action) => self.not_here(action, refusal),
+                    None => refusal,
+                })
             }
         }
     }
 
-    async fn take(&self, capped: Capped, opens: Option<i64>) -> Result<Use, StoreError> {
+    /// After a call that gave no answer: what certainly has not left is given back.
+    pub(super) async fn give_back_unless_it_left(&self, counted: Counted, sent: u64) {
+        let was_handed_in = counted.handed_in.load(Ordering::Acquire);
+        if counted.is_counted() && (!was_handed_in || self.connection.has_not_left(sent).await) {
+            counted.give_back().await;
+        }
+    }
+
+    fn counted(&self, receipt: Option<Receipt>) -> Counted {
+        Counted {
+            use_of: receipt.map(|receipt| UseOf {
+                receipt,
+                session: self.connection.storage().lease().session,
+                database: self.settings.database.clone(),
+                gates: Arc::clone(&self.gates),
+            }),
+            handed_in: AtomicBool::new(false),
+        }
+    }
+
+    async fn take(&self, capped: Capped, opens: Option<i64>) -> Result<Taken, StoreError> {
         let session = self.connection.storage().lease().session;
         let mut transaction = self.begin("take_cap").await?;
-        let used = caps::take(&mut transaction, session, capped, opens).await?;
+        let taken = caps::take(&mut transaction, session, capped, opens).await?;
         transaction.commit().await.map_err(store::failed("take_cap"))?;
-        Ok(used)
+        Ok(taken)
     }
 }
 

@@ -57,6 +57,12 @@ impl JobTelegram {
                     .await;
                 Decision::Gate { until }
             }
+            Response::Degrade => {
+                if self.hooks.is_last {
+                    self.trouble.begin(&error.name);
+                }
+                Decision::Retry
+            }
             Response::Close { span, decision } => {
                 tracing::error!(error = %error.name, "the account is full: it joins nothing for a day");
                 self.close_gate(call.action, None, &error.name, span).await;
@@ -207,7 +213,7 @@ pub(super) fn without_answer(error: &CallError) -> TelegramError {
         ),
         CallError::SessionLost(reason) => TelegramError {
             code: reason.clone(),
-            message: "The session is lost: it was logged out, banned or frozen.".to_owned(),
+            message: "The session is not connected any more: GET /v1/sessions/{id} says why.".to_owned(),
             decision: Decision::Session,
         },
     }

@@ -1,8 +1,10 @@
 //! The functions' Telegram port: one attempt of one job on one held session.
 //!
-//! Before each call it asks whether the lease is trusted and the action's gate open; a refusal costs no request. Before
-//! the attempt's first call it lets the queue bind the job to the session. Every flood is recorded; a short one is waited
-//! out in place, a longer one closes a gate. What is capped is counted first. Calls of one session keep a distance. What the table in [`super::errors`] says of an error is done here.
+//! Before each call it asks whether the lease is trusted and the action's gate open; a refusal costs no request. What is
+//! capped is counted first, and given back when the call has certainly not left. Before the attempt's first call it lets the
+//! queue bind the job to the session; a job that may not begin here goes to another session of its pool. Every flood is
+//! recorded; a short one is waited out in place, a longer one closes a gate. Calls of one session keep a distance. What the
+//! table in [`super::errors`] says of an error is done here.
 
 mod caps;
 mod chats;
@@ -31,6 +33,7 @@ use super::{
     errors::{KnownError, Meaning},
     gates::{Closed, Gates},
     pace::Pace,
+    trouble::Trouble,
 };
 use crate::ids::JobId;
 
@@ -57,6 +60,12 @@ pub enum GuardError {
 #[derive(Clone)]
 pub struct AttemptHooks {
     pub job: JobId,
+    /// The action of its kind: while that is closed, no job of the kind is claimed for the session.
+    pub action: Action,
+    /// Any session of its pool may run it, until its first call.
+    pub is_pooled: bool,
+    /// No attempt follows this one when it fails.
+    pub is_last: bool,
     pub guard: Arc<dyn CallGuard>,
 }
 
@@ -74,6 +83,7 @@ pub struct JobTelegram {
     connection: Arc<Connection>,
     gates: Arc<Gates>,
     pace: Arc<Pace>,
+    trouble: Arc<Trouble>,
     settings: PortSettings,
     hooks: AttemptHooks,
     bound: OnceCell<()>,
@@ -84,6 +94,7 @@ impl JobTelegram {
         connection: Arc<Connection>,
         gates: Arc<Gates>,
         pace: Arc<Pace>,
+        trouble: Arc<Trouble>,
         settings: PortSettings,
         hooks: AttemptHooks,
     ) -> Self {
@@ -91,30 +102,42 @@ impl JobTelegram {
             connection,
             gates,
             pace,
+            trouble,
             settings,
             hooks,
             bound: OnceCell::new(),
         }
     }
 
-    /// One call: admitted, bound, counted, made, and its failure turned into a decision. `chat_id` is what slow mode is
+    /// One call: admitted, counted, bound, made, and its failure turned into a decision. `chat_id` is what slow mode is
     /// about.
     async fn call<R>(&self, action: Action, chat_id: Option<i64>, request: &R) -> Result<R::Return, TelegramError>
     where
         R: RemoteCall + Identifiable + Sync,
     {
         self.admit(action, chat_id)?;
-        self.bind().await?;
         self.pace.turn().await;
         // The gate may have closed while this call waited for its turn.
         self.admit(action, chat_id)?;
-        self.spend(action, chat_id).await?;
+        let counted = self.spend(action, chat_id).await?;
+        if let Err(error) = self.bind().await {
+            counted.give_back().await;
+            return Err(error);
+        }
+        let sent = self.connection.sent();
         let mut waits = 0;
         loop {
-            let error = match self.connection.call(request).await {
+            let error = match self.connection.call_noting(request, &counted.handed_in).await {
                 Ok(answer) => return Ok(answer),
                 Err(CallError::Rpc(error)) => error,
-                Err(other) => return Err(failures::without_answer(&other)),
+                Err(other) => {
+                    // After an answer there is nothing to give back: that call was made. One that is too late may still be
+                    // in grammers' hands, and leave with its next connection.
+                    if waits == 0 && !matches!(other, CallError::Deadline) {
+                        self.give_back_unless_it_left(counted, sent).await;
+                    }
+                    return Err(failures::without_answer(&other));
+                }
             };
             let call = failures::Call {
                 action,
@@ -134,11 +157,23 @@ impl JobTelegram {
     fn admit(&self, action: Action, chat_id: Option<i64>) -> Result<(), TelegramError> {
         self.admit_session(action)?;
         match self.gates.closed(action) {
-            Some(Closed::Gate { until }) => return Err(failures::gated("flood", until)),
-            Some(Closed::Cap(spent)) => return Err(caps::reached(&spent)),
+            Some(Closed::Gate { until }) => return Err(self.not_here(action, failures::gated("flood", until))),
+            Some(Closed::Cap(spent)) => return Err(self.not_here(action, caps::reached(&spent))),
             None => {}
         }
         self.admit_in(action, chat_id)
+    }
+
+    /// A refusal for the whole action: before the first call the job is not this session's yet, and another one may begin
+    /// it. What one chat or one person is about is left to wait here: of that, a claim cannot be told.
+    fn not_here(&self, action: Action, mut refusal: TelegramError) -> TelegramError {
+        if let (true, None, Decision::Gate { until }) = (self.hooks.is_pooled, self.bound.get(), refusal.decision) {
+            if action != self.hooks.action {
+                self.gates.turn_down(action);
+            }
+            refusal.decision = Decision::Elsewhere { until };
+        }
+        refusal
     }
 
     /// The same for a call that is counted already and waited out a flood: a cap is no reason any more.

@@ -117,3 +117,40 @@ async fn a_silent_server_is_hung_up_on() {
     // It reads and never answers: a half-open connection looks the same.
     assert!(reads_end(&mut local).await);
 }
+
+/// A server with as many connections as it takes: every other one hangs.
+async fn crowded() -> (SocketAddrV4, TcpListener, Vec<TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port());
+    let mut inside = Vec::new();
+    while let Ok(Ok(stream)) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        inside.push(stream);
+        assert!(inside.len() < 100, "it takes everybody");
+    }
+    (address, listener, inside)
+}
+
+#[tokio::test]
+async fn what_was_handed_in_and_has_not_left_when_it_is_settled_never_leaves() {
+    let (target, _listener, _inside) = crowded().await;
+    let relay = Relay::open(target, trust(), LONG).unwrap();
+    let mut dialling = TcpStream::connect(relay.entrance()).await.unwrap();
+    dialling.write_all(b"one").await.unwrap();
+    let mut waiting = TcpStream::connect(relay.entrance()).await.unwrap();
+    waiting.write_all(b"two").await.unwrap();
+    assert_eq!(timeout(BOUND, relay.settled()).await.unwrap(), Some(0));
+
+    let (server, target) = Server::start().await;
+    relay.set_target(target);
+    let mut local = TcpStream::connect(relay.entrance()).await.unwrap();
+    local.write_all(b"ping").await.unwrap();
+    let mut remote = server.accept().await;
+    assert_eq!(read(&mut remote, 4).await, b"ping", "nothing of before");
+    assert_eq!(timeout(BOUND, relay.settled()).await.unwrap(), Some(4));
+    assert!(reads_end(&mut local).await, "it hangs up");
+    timeout(BOUND, relay.close()).await.unwrap();
+    let after = timeout(BOUND, relay.settled()).await.unwrap();
+    assert_eq!(after, Some(4), "also when it is over");
+}

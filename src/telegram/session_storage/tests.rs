@@ -44,7 +44,7 @@ impl World {
         };
         let mut connection = database.pool().acquire().await.unwrap();
         sessions::insert_ready(&mut connection, &session).await.unwrap();
-        let taken = leases::acquire(&mut connection, WorkerId::generate(), 10, LEASE)
+        let taken = leases::acquire(&mut connection, WorkerId::generate(), 1, 10, LEASE)
             .await
             .unwrap();
         drop(connection);

@@ -133,6 +133,9 @@ fn at_place(job: &JobRecord, place: &PlaceFacts) -> Option<ReasonView> {
         let message = format!("None of the {} sessions of the pool {pool} is ready.", place.sessions);
         return Some(plain("no_ready_session", message, data));
     }
+    if place.held == 0 && place.refused == place.ready {
+        return Some(refused(place, "Every ready session of the pool"));
+    }
     if place.held == 0 && place.resting == place.ready {
         return Some(resting(place, "Every ready session of the pool"));
     }
@@ -160,6 +163,9 @@ fn pinned(job: &JobRecord, place: &PlaceFacts) -> Option<ReasonView> {
             .unwrap_or_default();
         let message = format!("The job's session is {state}{because}.");
         return Some(plain("session_not_ready", message, data));
+    }
+    if place.held == 0 && place.refused > 0 {
+        return Some(refused(place, "The job's session"));
     }
     if place.held == 0 && place.resting > 0 {
         return Some(resting(place, "The job's session"));
@@ -204,6 +210,14 @@ fn spent(place: &PlaceFacts, who: &str, cap: &Value) -> ReasonView {
         until: place.opens_at,
         data: cap.clone(),
     }
+}
+
+fn refused(place: &PlaceFacts, who: &str) -> ReasonView {
+    let because = place.refused_because.as_deref().unwrap_or("it says no more");
+    let message = format!(
+        "{who} belongs to an application that Telegram does not take ({because}): mend it, then resume the application."
+    );
+    plain("application_refused", message, json!({ "reason": because }))
 }
 
 fn resting(place: &PlaceFacts, who: &str) -> ReasonView {
