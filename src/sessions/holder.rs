@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wireroom_jobs::ports::Clock;
 
-use super::{held::HeldSession, settings, term::Term};
+use super::{held::HeldSession, settings, stagger::Stagger, term::Term};
 use crate::{
     config::{SessionsConfig, TelegramConfig},
     ids::{SessionId, WorkerId},
@@ -60,6 +60,7 @@ pub struct Holder {
     pub(super) settings: HolderSettings,
     pub(super) api_id: i32,
     pub(super) catch_up: Arc<Semaphore>,
+    pub(super) stagger: Stagger,
     pub(super) changed: watch::Sender<u64>,
     terms: Mutex<HashMap<SessionId, Arc<Term>>>,
     /// Somebody has something to tell that comes with a renewal.
@@ -86,7 +87,9 @@ impl Holder {
             (None, Some(_)) => NO_APPLICATION.0,
             (None, None) => return Err(HolderError::NoApplication),
         };
+        let stagger = Stagger::new(settings.sessions.connects_per_second);
         let holder = Arc::new(Self {
+            stagger,
             database,
             vault,
             clock,
@@ -223,6 +226,8 @@ impl Holder {
         let start = Moment::now();
         let lease = self.settings.sessions.lease;
         let renewed = leases::renew(&mut connection, self.settings.worker, &keys, lease).await?;
+        let micros = u64::try_from(start.passed().as_micros()).unwrap_or(u64::MAX);
+        tracing::debug!(sessions = keys.len(), micros, "renewed the leases");
         let renewed: HashMap<_, _> = renewed.into_iter().map(|renewed| (renewed.key, renewed)).collect();
         let mut signs = Vec::new();
         let mut changed = Vec::new();

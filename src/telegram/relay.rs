@@ -148,6 +148,7 @@ impl Inner {
         if !self.trust.holds() {
             return End::Stopped;
         }
+        tracing::debug!(%target, "dialling");
         let dialled = tokio::select! {
             biased;
             () = self.closed.cancelled() => return End::Stopped,
