@@ -89,7 +89,7 @@ enum Measured {
     Http(http::Report),
     Soak(soak::Report),
     #[cfg(feature = "sandbox")]
-    Sessions(sessions::Report),
+    Sessions(Box<sessions::Report>),
 }
 
 impl Measured {
@@ -184,7 +184,11 @@ async fn measure(command: &Command, site: &Site) -> anyhow::Result<Measured> {
         Command::Http(args) => return http::measure(args, site).await.map(Measured::Http),
         Command::Soak(args) => return soak::measure(args, site).await.map(Measured::Soak),
         #[cfg(feature = "sandbox")]
-        Command::Sessions(args) => return sessions::measure(args, site).await.map(Measured::Sessions),
+        Command::Sessions(args) => {
+            return sessions::measure(args, site)
+                .await
+                .map(|report| Measured::Sessions(Box::new(report)));
+        }
         #[cfg(feature = "sandbox")]
         Command::SessionsWorker | Command::Sandbox(_) => return Err(no_part()),
         Command::Worker(_) | Command::SoakWorker | Command::Api => {
