@@ -32,7 +32,7 @@ const HTTP_KEYS: [&str; 8] = [
     "test",
 ];
 
-const SESSIONS_KEYS: [&str; 20] = [
+const SESSIONS_KEYS: [&str; 23] = [
     "accounts",
     "arrival_rate",
     "arrival_sessions",
@@ -48,6 +48,9 @@ const SESSIONS_KEYS: [&str; 20] = [
     "most_connects_per_s",
     "own_renewals",
     "reading_secs",
+    "received_each",
+    "received_session_kb",
+    "renewal_commits",
     "renewals",
     "session_kb",
     "start_secs",

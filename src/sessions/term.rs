@@ -155,13 +155,14 @@ impl Term {
         let opened = tokio::select! {
             biased;
             () = self.over_before_it_began() => None,
-            () = holder.stagger.turn() => Some(self.open(&holder, lease).await),
+            // Apart: an idle session should not carry the room for its beginning around, nor that for its end.
+            () = holder.stagger.turn() => Some(Box::pin(self.open(&holder, lease)).await),
         };
         match opened {
             None => {}
             Some(Ok(session)) => {
                 let ending = self.serve(&holder, &session, on_probation).await;
-                self.end(&holder, &session, ending).await;
+                Box::pin(self.end(&holder, &session, ending)).await;
             }
             Some(Err(error)) => {
                 tracing::error!(

@@ -340,14 +340,15 @@ impl Connection {
         } = pool;
         let mut running = tokio::spawn(runner.run());
         self.link.send_replace(Some(handle.thin.clone()));
-        let work = AssertUnwindSafe(async {
+        // Apart: what is moved, as this is, would have its room in the idle session twice.
+        let work = AssertUnwindSafe(Box::pin(async {
             self.check().await;
             tokio::select! {
                 () = self.flush_peers() => {}
                 () = Box::pin(self.stay_healthy()) => {}
-                () = updates::read(self, &handle, updates) => {}
+                () = Box::pin(updates::read(self, &handle, updates)) => {}
             }
-        });
+        }));
         tokio::select! {
             () = self.stopped() => {}
             ended = &mut running => {

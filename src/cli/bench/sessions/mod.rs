@@ -41,6 +41,9 @@ const LOGINS: usize = 8;
 const MOST_HOOKS: u32 = 1_000;
 /// The most accounts that Telethon is given.
 const MOST_TELETHON: usize = 200;
+/// How many sessions are written to, to see what they keep of it, and how often each.
+const RECEIVERS: usize = 50;
+const RECEIVED: usize = 64;
 const POOL: &str = "default";
 
 #[derive(Debug, clap::Args)]
@@ -57,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "R", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rate: u32,
     /// Sessions that get them, each with a job running.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     busy: u32,
     /// A Python that has telethon 1.45.0: it then holds up to 200 of the same accounts for as long.
     #[arg(long, value_name = "PATH")]
@@ -88,7 +91,9 @@ pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Report> {
     site.settle().await?;
     hold(args, site, &telegram, &variables, &held, base, &mut report).await?;
     say("renewing all leases again and again");
-    report.renewals = Quantiles::of(renewals::measure(site, held.len()).await?);
+    let renewals = renewals::measure(site, held.len()).await?;
+    report.renewals = Quantiles::of(renewals.whole);
+    report.renewal_commits = Quantiles::of(renewals.commits);
     say("sending packets with and without the relay");
     let connections = usize::try_from(args.accounts.min(MOST_HOOKS))?;
     report.hook = Hook::of(connections, &hook::measure(connections).await?);
@@ -179,10 +184,35 @@ async fn hold(
     report.arrival_rate = args.rate;
     report.arrival_sessions = to.len();
     report.busy_percent = figures::rounded(arrived.busy_per_cent, 1);
+    report.received_session_kb = figures::rounded(
+        report.idle_session_kb + received(telegram, &worker, &held[to.len()..]).await?,
+        1,
+    );
+    report.received_each = RECEIVED;
     let seen = worker.seen();
     report.own_renewals = Quantiles::of(seen.renewals);
     report.complaints = seen.complaints;
     worker.end().await
+}
+
+/// How many kilobytes a session keeps of the messages that it got, over what it had before.
+async fn received(telegram: &Telegram, worker: &Worker, idle: &[Held]) -> anyhow::Result<f64> {
+    let receivers = &idle[..idle.len().min(RECEIVERS)];
+    say(&format!(
+        "writing {RECEIVED} messages to each of {} sessions",
+        receivers.len()
+    ));
+    // What the scans had taken is given back by then.
+    sleep(SETTLE).await;
+    let before = worker.resident()?;
+    let mut writer = telegram.writer().await?;
+    for _ in 0..RECEIVED {
+        for (_, account) in receivers {
+            writer.write(account, "Is anybody there?").await?;
+        }
+    }
+    sleep(SETTLE).await;
+    Ok(kilobytes_each(worker.resident()?, before, receivers.len()))
 }
 
 /// CPU and statements of a worker whose sessions have nothing to do. This process asks the database nothing meanwhile.

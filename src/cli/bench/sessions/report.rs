@@ -22,6 +22,9 @@ pub struct Report {
     pub session_kb: f64,
     pub idle_session_kb: f64,
     pub idle_secs: u32,
+    /// Of a session that has got so many messages since it connected.
+    pub received_session_kb: f64,
+    pub received_each: usize,
     /// Of one core.
     pub idle_cpu_percent: f64,
     pub idle_statements_per_s: f64,
@@ -30,6 +33,8 @@ pub struct Report {
     pub own_renewals: Quantiles,
     /// The same statement from another process, many times.
     pub renewals: Quantiles,
+    /// What of those the commit took.
+    pub renewal_commits: Quantiles,
     pub arrivals: Quantiles,
     /// Messages a second, and how much of the time a job ran on the sessions that got them.
     pub arrival_rate: u32,
@@ -213,6 +218,11 @@ impl Report {
                 under(Some(self.idle_session_kb), 100.0, "kB"),
             ),
             (
+                "… that has got messages",
+                format!("{} kB after {} each", self.received_session_kb, self.received_each),
+                None,
+            ),
+            (
                 "idle CPU",
                 format!("{} % of a core", self.idle_cpu_percent),
                 under(Some(self.idle_cpu_percent), 2.0, "%"),
@@ -228,6 +238,7 @@ impl Report {
                 self.renewals.shown(),
                 under(self.renewals.p99_ms, 10.0, "ms"),
             ),
+            ("… of which the commit", self.renewal_commits.shown(), None),
             (
                 "message to its commit",
                 format!(
