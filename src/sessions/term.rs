@@ -169,11 +169,11 @@ impl Term {
                     session.id = %self.key.session, error = &error as &dyn std::error::Error,
                     "the session could not be loaded"
                 );
-                self.could_not_open(&holder, &error).await;
+                Box::pin(self.could_not_open(&holder, &error)).await;
             }
         }
         holder.forget(&self);
-        self.release(&holder).await;
+        Box::pin(self.release(&holder)).await;
         holder.note_change();
     }
 
@@ -258,7 +258,7 @@ impl Term {
                 holder.note_change();
             }
             if answers && on_probation {
-                on_probation = !self.close_breaker(holder).await;
+                on_probation = !Box::pin(self.close_breaker(holder)).await;
             }
             let times = failing.borrow_and_update().times;
             if times >= holder.settings.sessions.breaker_failures || (on_probation && times > 0) {

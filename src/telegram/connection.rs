@@ -371,7 +371,8 @@ impl Connection {
         loop {
             self.storage.has_unsaved().await;
             tokio::time::sleep(FLUSH).await;
-            if let Err(error) = self.storage.flush().await {
+            // Apart: an idle session should not carry the room for statements around.
+            if let Err(error) = Box::pin(self.storage.flush()).await {
                 tracing::warn!(session.id = %self.storage.lease().session, %error, "learnt peers were not stored");
             }
         }

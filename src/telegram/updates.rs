@@ -29,7 +29,14 @@ pub(super) async fn read(connection: &Connection, handle: &SenderPoolFatHandle, 
     let permit = Arc::clone(connection.catch_up()).acquire_owned().await;
     let configuration = UpdatesConfiguration { catch_up: true };
     let session = Arc::clone(&handle.session);
-    let mut receiver = match UpdatesReceiver::create(handle.thin.clone(), session, updates, configuration).await {
+    // Apart, as all that an idle session is not at: it should not carry the room for it around.
+    let creating = Box::pin(UpdatesReceiver::create(
+        handle.thin.clone(),
+        session,
+        updates,
+        configuration,
+    ));
+    let mut receiver = match creating.await {
         Ok(receiver) => receiver,
         Err(error) => {
             tracing::warn!(error, "the update state could not be read");
@@ -57,14 +64,14 @@ pub(super) async fn read(connection: &Connection, handle: &SenderPoolFatHandle, 
                     }
                 }
                 connection.note_update();
-                connection.learn(&users, &chats).await;
+                Box::pin(connection.learn(&users, &chats)).await;
                 let states: Vec<State> = updates.into_iter().map(|(_, state)| state).collect();
-                if !store(connection, &states).await {
+                if !Box::pin(store(connection, &states)).await {
                     break;
                 }
             }
             Err(InvocationError::Rpc(error)) if Meaning::of(&error) == Meaning::LostPlace => {
-                start_over(connection, &error.name).await;
+                Box::pin(start_over(connection, &error.name)).await;
                 break;
             }
             Err(error) => {
