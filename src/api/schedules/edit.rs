@@ -1,6 +1,6 @@
 //! From a request that was read to a schedule that can be stored: its session, its pool and its next tick.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value;
 
 use super::body::{ScheduleRequest, as_posted, first_tick};
@@ -14,6 +14,7 @@ use crate::{
     ids::ScheduleId,
     store::{
         self,
+        schedule_ticks::{Outcome, Reason, TickRecord, Trigger},
         schedules::{Pause, ScheduleRecord, Settings, Tick},
         session_reads,
     },
@@ -142,4 +143,40 @@ pub fn upcoming(schedule: &ScheduleRecord, timetable: &Timetable, count: usize) 
         .take_while(|at| settings.ends_at.is_none_or(|end| *at <= end))
         .map(|at| with_jitter(schedule.id, settings, at));
     std::iter::once(next).chain(later).take(count).collect()
+}
+
+/// Most ticks of a pause that are told one by one.
+const MOST_PASSED: usize = 100;
+
+/// The ticks of a pause that passed without being taken, by jitter or because no worker was there, when `after` does not come
+/// to them any more. Too many of them become one row, for the first.
+pub fn passed_in_pause(
+    before: &ScheduleRecord,
+    timetable: &Timetable,
+    after: &ScheduleRecord,
+    now: DateTime<Utc>,
+) -> Vec<TickRecord> {
+    let (Some(pause), Some(first)) = (&before.pause, before.next) else {
+        return Vec::new();
+    };
+    let goes_on = after.next.map_or(now, |next| next.at);
+    let is_passed = |tick: &Tick| tick.at <= now && tick.at < goes_on;
+    let passed = upcoming(before, timetable, MOST_PASSED + 1);
+    let mut passed: Vec<Tick> = passed.into_iter().take_while(is_passed).collect();
+    let mut message = format!("The schedule was paused: {}", pause.reason);
+    if passed.len() > MOST_PASSED {
+        passed = vec![first];
+        let until = now.to_rfc3339_opts(SecondsFormat::Secs, true);
+        message.push_str(&format!(". So was it for all ticks until {until}, too many to list."));
+    }
+    let row = |tick: Tick| TickRecord {
+        at: tick.at,
+        trigger: Trigger::Cron,
+        due_at: tick.due,
+        decided_at: now,
+        version: before.version,
+        outcome: Outcome::Skipped(Reason::new("paused", message.clone())),
+        requested_by: None,
+    };
+    passed.into_iter().map(row).collect()
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     body::{NewBody, PatchBody, ScheduleRequest, as_posted, json_of, patched},
-    edit, not_found, schedule_id,
+    edit, not_found, schedule_id, timetable,
     view::ScheduleView,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     },
     ids::ScheduleId,
     store::{
-        PgConnection, audit, failed,
+        PgConnection, audit, failed, schedule_ticks,
         schedules::{self, SaveError, ScheduleRecord},
     },
 };
@@ -181,6 +181,7 @@ impl ManageApi {
             return Ok(Json(Typed(ScheduleView::of(before))));
         }
         schedules::update(&mut transaction, &after).await.map_err(not_saved)?;
+        note_passed(&mut transaction, &before, &after).await?;
         let details = json!({ "version": after.version, "changed": changes });
         note(&mut transaction, &caller.0, context.0, "schedule.changed", id, details).await?;
         transaction.commit().await.map_err(failed("commit_change_schedule"))?;
@@ -236,6 +237,22 @@ async fn changed(
         updated_at: now,
         ..before.clone()
     })
+}
+
+/// Keeps a row for each tick that a pause swallowed: the history has a reason for every one.
+async fn note_passed(conn: &mut PgConnection, before: &ScheduleRecord, after: &ScheduleRecord) -> Result<(), Problem> {
+    // One that this version cannot read has had no ticks either.
+    let Ok(timetable) = timetable(&before.settings.cron, &before.settings.time_zone) else {
+        return Ok(());
+    };
+    let mut passed = edit::passed_in_pause(before, &timetable, after, after.updated_at);
+    if passed.is_empty() {
+        return Ok(());
+    }
+    let at: Vec<_> = passed.iter().map(|tick| tick.at).collect();
+    let taken = schedule_ticks::taken_before(conn, before.id, &at).await?;
+    passed.retain(|tick| !taken.contains(&tick.at));
+    Ok(schedule_ticks::record(conn, before.id, &passed).await?)
 }
 
 fn not_saved(error: SaveError) -> Problem {

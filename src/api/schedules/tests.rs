@@ -354,6 +354,36 @@ async fn a_pause_has_a_reason_and_its_ticks_do_not_come_after_it() {
     let resumed = patched(&api, &schedule, &json!({ "paused": null })).await;
     assert_eq!(resumed["state"], "active");
     assert_eq!(resumed["next_tick_at"], "2026-11-21T13:00:00Z");
+
+    // No worker was there to take them: the history has them all the same, each with its reason.
+    let ticks = api.get(&format!("{}/ticks?limit=100", path(&schedule))).await.json();
+    let rows = ticks["items"].as_array().expect("a list");
+    assert_eq!(rows.len(), 24, "{ticks}");
+    assert!(rows.iter().all(|row| row["outcome"] == "skipped"), "{ticks}");
+    assert_eq!(rows[0]["tick_at"], "2026-11-21T12:00:00Z");
+    assert_eq!(rows[0]["reason"]["code"], "paused");
+    let message = rows[0]["reason"]["message"].as_str().expect("words");
+    assert!(message.contains("holidays"), "{message}");
+}
+
+#[tokio::test]
+async fn a_long_pause_without_a_worker_is_one_row() {
+    let api = api_at("2026-11-20T12:00:00Z").await;
+    let schedule = created(&api, &with("cron", json!("* * * * *"))).await;
+    patched(&api, &schedule, &json!({ "paused": { "reason": "holidays" } })).await;
+    set_clock(&api, "2026-11-20T18:00:30Z").await;
+    // Other times while it is paused leave those ticks behind, too.
+    patched(&api, &schedule, &json!({ "cron": "@daily" })).await;
+    let ticks = api.get(&format!("{}/ticks", path(&schedule))).await.json();
+    let rows = ticks["items"].as_array().expect("a list");
+    assert_eq!(rows.len(), 1, "{ticks}");
+    assert_eq!(rows[0]["tick_at"], "2026-11-20T12:01:00Z");
+    let message = rows[0]["reason"]["message"].as_str().expect("words");
+    assert!(message.contains("2026-11-20T18:00:30Z"), "{message}");
+    // The row is there once, however often it is paused and resumed.
+    patched(&api, &schedule, &json!({ "paused": null })).await;
+    let again = api.get(&format!("{}/ticks", path(&schedule))).await.json();
+    assert_eq!(again["items"], ticks["items"]);
 }
 
 #[tokio::test]
