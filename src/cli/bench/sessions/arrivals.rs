@@ -101,7 +101,7 @@ async fn keep_busy(site: &Site, pool: &PgPool, sessions: &[SessionId], secs: u32
     let jobs: Vec<NewJob> = (0..scans).flat_map(|_| sessions.iter().map(job)).collect();
     let mut conn = pool.acquire().await.context("the database went away")?;
     enqueue(&mut conn, &jobs, site.queue.ageing_step).await?;
-    Waker::start(pool.clone()).enqueued(&jobs);
+    Waker::start(pool.clone()).enqueued(&jobs, None);
     let all_busy = async {
         while bench_sessions::busy(&mut conn, sessions).await? < i64::try_from(sessions.len())? {
             sleep(Duration::from_millis(100)).await;
