@@ -32,6 +32,32 @@ const HTTP_KEYS: [&str; 8] = [
     "test",
 ];
 
+const SESSIONS_KEYS: [&str; 23] = [
+    "accounts",
+    "arrival_rate",
+    "arrival_sessions",
+    "arrivals",
+    "base_mb",
+    "busy_percent",
+    "complaints",
+    "hook",
+    "idle_cpu_percent",
+    "idle_secs",
+    "idle_session_kb",
+    "idle_statements_per_s",
+    "most_connects_per_s",
+    "own_renewals",
+    "reading_secs",
+    "received_each",
+    "received_session_kb",
+    "renewal_commits",
+    "renewals",
+    "session_kb",
+    "start_secs",
+    "statements_by",
+    "telethon",
+];
+
 /// Leases and heartbeats that are over soon after a kill.
 const IMPATIENT: [(&str, &str); 3] = [
     ("WIREROOM_SESSIONS_LEASE_SECONDS", "2"),
@@ -301,6 +327,37 @@ async fn a_soak_survives_its_kills_and_accounts_for_every_job() {
     for nothing in ["lost", "twice", "doubled"] {
         assert_eq!(figures[nothing], 0, "{figures}");
     }
+}
+
+#[tokio::test]
+async fn held_sessions_are_measured_over_real_connections() {
+    let figures = object("sessions --accounts 3 --busy 2 --secs 3 --rate 10", &[]).await;
+    let mut wanted = SESSIONS_KEYS.to_vec();
+    wanted.push("test");
+    assert_eq!(keys(&figures), wanted, "{figures}");
+    assert_eq!(
+        (&figures["test"], &figures["accounts"], &figures["complaints"]),
+        (&"sessions".into(), &3.into(), &0.into()),
+        "{figures}"
+    );
+    assert_eq!(figures["most_connects_per_s"], 3, "one connection each: {figures}");
+    positive(
+        &figures,
+        &["start_secs", "reading_secs", "base_mb", "idle_statements_per_s"],
+    );
+    // Every message of the three seconds was heard of, and none of the first second counts.
+    assert_eq!(figures["arrivals"]["count"], 30, "{figures}");
+    assert!(figures["own_renewals"]["count"].as_u64() > Some(0), "{figures}");
+    positive(&figures, &["busy_percent"]);
+    for quantiles in ["arrivals", "renewals", "own_renewals"] {
+        positive(&figures[quantiles], &["p50_ms", "p99_ms", "max_ms"]);
+    }
+    assert_eq!(figures["hook"]["connections"], 3);
+    positive(
+        &figures["hook"],
+        &["look_ns", "plain_us", "relayed_us", "relayed_cpu_us"],
+    );
+    assert!(figures["telethon"].is_null());
 }
 
 /// A soak that is to fail; what it wrote.

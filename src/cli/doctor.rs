@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::TcpListener, path::Path, process::ExitCode, time::Duration};
 
-use super::{process::OLDEST_POSTGRES, stdout};
+use super::{descriptors, process::OLDEST_POSTGRES, stdout};
 use crate::{
     clock::SystemClock,
     config::{ApiConfig, Config, DatabaseConfig, ServerConfig, TelegramConfig, VaultConfig},
@@ -84,6 +84,7 @@ async fn examine(config: &Config, findings: &mut Vec<(&'static str, Finding)>) {
     }
     findings.push(("telegram", telegram(&config.telegram).await));
     findings.push(("api port", port(&config.api)));
+    findings.push(("open files", open_files(descriptors::hard_limit(), config.sessions.max)));
 }
 
 async fn reach(config: &DatabaseConfig) -> Result<PgPool, Finding> {
@@ -230,6 +231,20 @@ fn port(config: &ApiConfig) -> Finding {
     }
 }
 
+/// `limit`: the hard one, to which a worker raises its own.
+fn open_files(limit: Option<u64>, sessions: usize) -> Finding {
+    let needed = descriptors::needed(sessions);
+    match limit {
+        None => Note("the system does not say how many a process may have".into()),
+        Some(limit) if limit >= needed => Good(format!("enough for {sessions} sessions in a worker")),
+        Some(limit) => Note(format!(
+            "a process may have {limit}: enough for {} sessions in a worker, and WIREROOM_SESSIONS_MAX is {sessions}, which \
+             takes {needed}; raise the hard limit (ulimit -Hn, LimitNOFILE=) or lower the variable",
+            descriptors::sessions_within(limit)
+        )),
+    }
+}
+
 fn report(findings: &[(&'static str, Finding)]) -> String {
     let mut text = String::new();
     for (name, finding) in findings {
@@ -260,6 +275,15 @@ mod tests {
             text.starts_with("FAIL  migrations") && text.contains("to fix: run `wireroom migrate`"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_limit_of_open_files_below_what_the_sessions_take_is_noted() {
+        assert!(matches!(open_files(Some(4_256), 1_000), Good(_)));
+        let Note(text) = open_files(Some(1_024), 1_000) else {
+            panic!("nothing is said");
+        };
+        assert!(text.contains("192 sessions") && text.contains("4256"), "{text}");
     }
 
     #[tokio::test]

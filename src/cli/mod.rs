@@ -6,6 +6,7 @@ pub mod api;
 mod bench;
 #[cfg(feature = "sandbox")]
 mod demo;
+mod descriptors;
 #[cfg(feature = "sandbox")]
 mod dev;
 mod doctor;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::Context;
 use clap::Args as ClapArgs;
 
-use super::process;
+use super::{descriptors, process};
 use crate::{
     config::{Config, Source, TelemetryConfig},
     lifecycle::{Bounds, Shutdown, Signals, supervise},
@@ -48,6 +48,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut source = Source::load()?;
     telemetry::init(&TelemetryConfig::read(&mut source)?)?;
+    descriptors::raise_limit();
     // The sandbox needs no database, and refuses unknown variables like every other role.
     source.fill("DATABASE_URL", "postgres://unused");
     Config::read(&mut source)?;

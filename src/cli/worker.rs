@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use wireroom_jobs::{JobContext, Outcome, ports::Clock};
 
-use super::process;
+use super::{descriptors, process};
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
@@ -28,6 +28,7 @@ use crate::{
 
 pub async fn run() -> anyhow::Result<ExitCode> {
     let config = process::load()?;
+    descriptors::raise_limit();
     // Before the database is reached: what can be refused without it is refused at once.
     vault(&config)?;
     let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;

@@ -23,6 +23,9 @@ pub struct SessionsConfig {
     /// `WIREROOM_SESSIONS_BREAKER_REST_SECONDS`: how long its first rest is, and that of a degraded one; each one after it is
     /// twice as long, up to half an hour. 30 by default.
     pub breaker_rest: Duration,
+    /// `WIREROOM_SESSIONS_CONNECTS_PER_SECOND`: how many sessions of a worker connect in a second once twice as many have at
+    /// once, 50 by default.
+    pub connects_per_second: u32,
     /// `WIREROOM_SESSIONS_PEER_CACHE`: peers kept in memory per session, 2000 by default.
     pub peer_cache: usize,
 }
@@ -57,6 +60,7 @@ impl SessionsConfig {
             pace: source.seconds("WIREROOM_SESSIONS_PACE_SECONDS", 0.1, 0.0, 60.0)?,
             breaker_failures: source.within("WIREROOM_SESSIONS_BREAKER_FAILURES", 5, 1, 100)?,
             breaker_rest: source.seconds("WIREROOM_SESSIONS_BREAKER_REST_SECONDS", 30.0, 0.1, 1800.0)?,
+            connects_per_second: source.within("WIREROOM_SESSIONS_CONNECTS_PER_SECOND", 50, 1, 10_000)?,
             peer_cache: source.within("WIREROOM_SESSIONS_PEER_CACHE", 2000, 10, 1_000_000)?,
         };
         if config.renew + config.margin >= config.lease {

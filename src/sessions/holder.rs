@@ -19,17 +19,23 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wireroom_jobs::ports::Clock;
 
-use super::{held::HeldSession, settings, term::Term};
+use super::{held::HeldSession, settings, stagger::Stagger, term::Term};
 use crate::{
     config::{SessionsConfig, TelegramConfig},
     ids::{SessionId, WorkerId},
-    store::{self, StoreError, leases, sessions, vault_keys},
+    store::{
+        self, StoreError, leases,
+        line::{Line, lease_pool},
+        sessions, vault_keys,
+    },
     telegram::{login::NO_APPLICATION, trust::Moment},
     vault::Vault,
 };
 
 /// How often the share is looked at.
 const BALANCE: Duration = Duration::from_secs(1);
+/// How often, at most, by a process that holds every session and shares with no other: nobody can give or take.
+const BALANCE_ALONE: Duration = Duration::from_secs(3);
 /// How long leases that become free are gathered before any is taken.
 const GATHER: Duration = Duration::from_millis(50);
 /// How many sessions of a process catch up on missed updates at a time.
@@ -60,6 +66,7 @@ pub struct Holder {
     pub(super) settings: HolderSettings,
     pub(super) api_id: i32,
     pub(super) catch_up: Arc<Semaphore>,
+    pub(super) stagger: Stagger,
     pub(super) changed: watch::Sender<u64>,
     terms: Mutex<HashMap<SessionId, Arc<Term>>>,
     /// Somebody has something to tell that comes with a renewal.
@@ -86,7 +93,9 @@ impl Holder {
             (None, Some(_)) => NO_APPLICATION.0,
             (None, None) => return Err(HolderError::NoApplication),
         };
+        let stagger = Stagger::new(settings.sessions.connects_per_second);
         let holder = Arc::new(Self {
+            stagger,
             database,
             vault,
             clock,
@@ -191,13 +200,18 @@ impl Holder {
             tracing::warn!(%error, "which master keys this worker has was not noted");
         }
         let mut next = Instant::now() + self.settings.sessions.renew;
+        let mut line = Line::new(lease_pool(&self.database));
         loop {
             tokio::select! {
                 () = self.over.cancelled() => return,
                 () = sleep_until(next) => next += self.settings.sessions.renew,
                 () = self.told.notified() => sleep(GATHER).await,
             }
-            match timeout(self.settings.sessions.renew, self.renew()).await {
+            let renewed = timeout(self.settings.sessions.renew, self.renew(&mut line)).await;
+            if !matches!(renewed, Ok(Ok(()))) {
+                line.hang_up();
+            }
+            match renewed {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "leases were not renewed"),
                 Err(_) => tracing::warn!("the database took too long to renew the leases"),
@@ -213,16 +227,19 @@ impl Holder {
         vault_keys::note_worker(&mut connection, self.settings.worker, &ids).await
     }
 
-    async fn renew(self: &Arc<Self>) -> Result<(), StoreError> {
+    async fn renew(self: &Arc<Self>, line: &mut Line) -> Result<(), StoreError> {
         let terms = self.terms();
         if terms.is_empty() {
             return Ok(());
         }
         let keys: Vec<_> = terms.iter().map(|term| term.key).collect();
-        let mut connection = self.acquire("renew_leases").await?;
+        line.refresh().await;
+        let connection = line.open("renew_leases").await?;
         let start = Moment::now();
         let lease = self.settings.sessions.lease;
-        let renewed = leases::renew(&mut connection, self.settings.worker, self.api_id, &keys, lease).await?;
+        let renewed = leases::renew(connection, self.settings.worker, self.api_id, &keys, lease).await?;
+        let micros = u64::try_from(start.passed().as_micros()).unwrap_or(u64::MAX);
+        tracing::debug!(sessions = keys.len(), micros, "renewed the leases");
         let renewed: HashMap<_, _> = renewed.into_iter().map(|renewed| (renewed.key, renewed)).collect();
         let mut signs = Vec::new();
         let mut changed = Vec::new();
@@ -245,29 +262,35 @@ impl Holder {
             tokio::spawn(settings::take_in(Arc::clone(self), changed));
         }
         if !signs.is_empty() {
-            sessions::note_signs(&mut connection, &signs).await?;
+            sessions::note_signs(connection, &signs).await?;
         }
         Ok(())
     }
 
     async fn balance(self: Arc<Self>) {
-        let pause = BALANCE.min(self.settings.sessions.renew);
         while !self.closing.is_cancelled() {
-            match timeout(self.settings.sessions.lease, self.balance_once()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "sessions were not shared"),
-                Err(_) => tracing::warn!("the database took too long to share sessions"),
-            }
+            let pause = match timeout(self.settings.sessions.lease, self.balance_once()).await {
+                Ok(Ok(Standing::HasAll)) => BALANCE_ALONE,
+                Ok(Ok(Standing::Shares)) => BALANCE,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "sessions were not shared");
+                    BALANCE
+                }
+                Err(_) => {
+                    tracing::warn!("the database took too long to share sessions");
+                    BALANCE
+                }
+            };
             tokio::select! {
                 () = self.closing.cancelled() => return,
-                () = sleep(pause) => {}
+                () = sleep(pause.min(self.settings.sessions.renew)) => {}
                 // A worker that stops gives its sessions back one by one.
                 () = self.freed.notified() => sleep(GATHER).await,
             }
         }
     }
 
-    async fn balance_once(self: &Arc<Self>) -> Result<(), StoreError> {
+    async fn balance_once(self: &Arc<Self>) -> Result<Standing, StoreError> {
         let mut connection = self.acquire("lease_census").await?;
         let settings = &self.settings;
         let census = leases::census(&mut connection, settings.worker, self.api_id, settings.worker_fresh).await?;
@@ -283,8 +306,10 @@ impl Holder {
             for lease in taken {
                 self.adopt(lease, start);
             }
+        } else if census.workers <= 1 && usize::try_from(census.sessions) == Ok(holding) && holding > 0 {
+            return Ok(Standing::HasAll);
         }
-        Ok(())
+        Ok(Standing::Shares)
     }
 
     fn adopt(self: &Arc<Self>, lease: leases::AcquiredLease, start: Moment) {
@@ -338,6 +363,13 @@ impl Holder {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Arc<Term>>> {
         self.terms.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How a process stands to the others.
+enum Standing {
+    /// It holds every session that may be held, and is the only worker.
+    HasAll,
+    Shares,
 }
 
 impl std::fmt::Debug for Holder {

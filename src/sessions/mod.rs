@@ -1,9 +1,9 @@
 //! The Telegram sessions of one process: which it holds, that nobody else does, and how new ones come to be.
 //!
-//! `holder` takes, renews and shares leases; `term` is the life of one of them; `held` is what the queue sees.
-//! `settings` takes in what is changed or asked while a session is held. `errands` logs accounts in and out, imports and exports;
-//! `import` logs accounts of a configured server in. `master_keys` refuses a wrong vault before anything is touched, and
-//! `rotation` seals everything under another key.
+//! `holder` takes, renews and shares leases; `term` is the life of one of them; `stagger` lets them connect one after the
+//! other; `held` is what the queue sees. `settings` takes in what is changed or asked while a session is held. `errands` logs
+//! accounts in and out, imports and exports; `import` logs accounts of a configured server in. `master_keys` refuses a wrong vault
+//! before anything is touched, and `rotation` seals everything under another key.
 
 pub mod errands;
 pub mod held;
@@ -12,6 +12,7 @@ pub mod import;
 pub mod master_keys;
 pub mod rotation;
 mod settings;
+mod stagger;
 mod term;
 mod troubles;
 

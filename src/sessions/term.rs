@@ -168,22 +168,39 @@ impl Term {
     /// Lives the term to its end.
     pub async fn live(self: Arc<Self>, holder: Arc<Holder>, lease: AcquiredLease) {
         let on_probation = lease.on_probation;
-        match self.open(&holder, lease).await {
-            Ok(session) => {
+        let opened = tokio::select! {
+            biased;
+            () = self.over_before_it_began() => None,
+            // Apart: an idle session should not carry the room for its beginning around, nor that for its end.
+            () = holder.stagger.turn() => Some(Box::pin(self.open(&holder, lease)).await),
+        };
+        match opened {
+            None => {}
+            Some(Ok(session)) => {
                 let ending = self.serve(&holder, &session, on_probation).await;
-                self.end(&holder, &session, ending).await;
+                Box::pin(self.end(&holder, &session, ending)).await;
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::error!(
                     session.id = %self.key.session, error = &error as &dyn std::error::Error,
                     "the session could not be loaded"
                 );
-                self.could_not_open(&holder, &error).await;
+                Box::pin(self.could_not_open(&holder, &error)).await;
             }
         }
         holder.forget(&self);
-        self.release(&holder).await;
+        Box::pin(self.release(&holder)).await;
         holder.note_change();
+    }
+
+    /// Returns when the session is not to be connected any more. Nothing was.
+    async fn over_before_it_began(&self) {
+        tokio::select! {
+            () = self.trust.ended() => {}
+            () = self.taken_away.cancelled() => {}
+            () = self.given_up.cancelled() => {}
+            () = self.offer.notified() => {}
+        }
     }
 
     async fn open(&self, holder: &Holder, lease: AcquiredLease) -> Result<Arc<HeldSession>, OpenError> {
@@ -200,6 +217,7 @@ impl Term {
             lease: self.key,
             home_dc: lease.home_dc,
             account_id: lease.account_id.ok_or(OpenError::NoAccount)?,
+            username: lease.username,
             is_bot: lease.is_bot,
             pinned: holder.pinned(),
             peer_cache: holder.settings.sessions.peer_cache,

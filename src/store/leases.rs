@@ -26,6 +26,8 @@ pub struct AcquiredLease {
     pub key: LeaseKey,
     pub pool: String,
     pub account_id: Option<i64>,
+    /// As it is stored.
+    pub username: Option<String>,
     pub is_bot: bool,
     pub home_dc: i32,
     /// The API id of the session's application; `None`: it has none of its own.
@@ -134,7 +136,7 @@ pub async fn acquire(
             INSERT INTO session_terms (session_id, fence, owner) SELECT session_id, fence, $1 FROM taken
             ON CONFLICT DO NOTHING
         )
-        SELECT t.session_id AS "session: SessionId", t.fence, s.pool, s.account_id, s.is_bot, s.home_dc,
+        SELECT t.session_id AS "session: SessionId", t.fence, s.pool, s.account_id, s.username, s.is_bot, s.home_dc,
             (SELECT a.api_id FROM applications a WHERE a.id = s.application_id) AS api_id,
             s.state = 'limited' AS "limited!", CASE WHEN s.state = 'degraded' THEN coalesce(s.state_reason, '') END AS degraded,
             s.interactive_slots, s.bulk_slots, s.watch_slots, s.settings_version,
@@ -158,6 +160,7 @@ pub async fn acquire(
             },
             pool: row.pool,
             account_id: row.account_id,
+            username: row.username,
             is_bot: row.is_bot,
             home_dc: row.home_dc,
             api_id: row.api_id,

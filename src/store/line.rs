@@ -24,6 +24,15 @@ const PING_LIMIT: Duration = Duration::from_secs(1);
 /// index as good as looking a row up. So statements find jobs by `id = ANY (ARRAY[…])`: unlike `id = …` it cannot be
 /// answered by reading the index in order, or from the other side of the join.
 pub fn queue_pool(pool: &PgPool) -> PgPool {
+    planned_once(pool, QUEUE_CONNECTIONS)
+}
+
+/// A pool of one such connection, for renewing leases: a renewal waits for nobody who wants a connection too.
+pub fn lease_pool(pool: &PgPool) -> PgPool {
+    planned_once(pool, 1)
+}
+
+fn planned_once(pool: &PgPool, connections: u32) -> PgPool {
     let limit = STATEMENT_LIMIT.as_millis().to_string();
     let options = pool.connect_options().as_ref().clone().options([
         ("statement_timeout", limit.as_str()),
@@ -32,7 +41,7 @@ pub fn queue_pool(pool: &PgPool) -> PgPool {
         ("plan_cache_mode", "force_generic_plan"),
     ]);
     PgPoolOptions::new()
-        .max_connections(QUEUE_CONNECTIONS)
+        .max_connections(connections)
         .acquire_timeout(pool.options().get_acquire_timeout())
         .connect_lazy_with(options)
 }

@@ -8,6 +8,8 @@ pub mod attempt_reads;
 pub mod audit;
 pub mod batches;
 pub mod bench;
+#[cfg(feature = "sandbox")]
+pub mod bench_sessions;
 pub mod breakers;
 pub mod bulk;
 pub mod caps;

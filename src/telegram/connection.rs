@@ -395,14 +395,15 @@ impl Connection {
         } = pool;
         let mut running = tokio::spawn(runner.run());
         self.link.send_replace(Some(handle.thin.clone()));
-        let work = AssertUnwindSafe(async {
+        // Apart: what is moved, as this is, would have its room in the idle session twice.
+        let work = AssertUnwindSafe(Box::pin(async {
             self.check().await;
             tokio::select! {
                 () = self.flush_peers() => {}
                 () = Box::pin(self.stay_healthy()) => {}
-                () = updates::read(self, &handle, updates) => {}
+                () = Box::pin(updates::read(self, &handle, updates)) => {}
             }
-        });
+        }));
         tokio::select! {
             () = self.stopped() => {}
             ended = &mut running => {
@@ -425,7 +426,8 @@ impl Connection {
         loop {
             self.storage.has_unsaved().await;
             tokio::time::sleep(FLUSH).await;
-            if let Err(error) = self.storage.flush().await {
+            // Apart: an idle session should not carry the room for statements around.
+            if let Err(error) = Box::pin(self.storage.flush()).await {
                 tracing::warn!(session.id = %self.storage.lease().session, %error, "learnt peers were not stored");
             }
         }

@@ -10,9 +10,10 @@
 //! - [`Relay::settled`] says whether what was handed in can still leave;
 //! - [`Relay::close`] returns when the socket is closed, and only then may the lease be released.
 //!
-//! A session has one connection at a time: a second one is dialled when the first is closed. It costs one local hop, 20 to
-//! 50 µs per round trip as measured, and three more descriptors per session (the listener and both ends of the local
-//! connection); no buffer while idle.
+//! A session has one connection at a time: a second one is dialled when the first is closed. It costs one local hop, 12 to
+//! 15 µs of time and of CPU per round trip over a thousand connections (`wireroom bench sessions`; the look at the trust is
+//! 0.06 µs of that), and three more descriptors per session (the listener and both ends of the local connection); no buffer
+//! while idle.
 
 use std::{
     io,
@@ -211,6 +212,7 @@ impl Inner {
         if !self.trust.holds() {
             return End::Stopped;
         }
+        tracing::debug!(%target, "dialling");
         let dialled = tokio::select! {
             biased;
             () = self.closed.cancelled() => return End::Stopped,

@@ -15,7 +15,7 @@ use std::{
     net::{SocketAddrV4, SocketAddrV6},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -66,6 +66,8 @@ pub struct StorageSettings {
     pub lease: LeaseKey,
     pub home_dc: i32,
     pub account_id: i64,
+    /// As it is stored.
+    pub username: Option<String>,
     pub is_bot: bool,
     /// A configured server's address stays, whatever the server says of itself.
     pub pinned: Option<SocketAddrV4>,
@@ -82,6 +84,10 @@ pub struct PgSession {
     /// Where grammers is told that the home data centre is.
     entrance: Mutex<Option<SocketAddrV4>>,
     key_refused: AtomicBool,
+    /// How many update boxes were known when they were read last.
+    known_boxes: AtomicUsize,
+    /// As it is stored: an account that is still called the same costs no write.
+    username: Mutex<Option<String>>,
     peers: Mutex<PeerCache>,
     /// Told when there is something to write behind.
     unsaved: Notify,
@@ -134,6 +140,8 @@ impl PgSession {
             home: Mutex::new(home),
             entrance: Mutex::new(None),
             key_refused: AtomicBool::new(false),
+            known_boxes: AtomicUsize::new(0),
+            username: Mutex::new(settings.username.clone()),
             peers: Mutex::new(PeerCache::new(settings.peer_cache)),
             unsaved: Notify::new(),
             flushing: tokio::sync::Mutex::new(()),
@@ -166,6 +174,11 @@ impl PgSession {
     /// The server did not know the session's key, and grammers offered another.
     pub fn key_was_refused(&self) -> bool {
         self.key_refused.load(Ordering::Acquire)
+    }
+
+    /// How many update boxes were known when they were read last: each is asked for what was missed.
+    pub(super) fn known_boxes(&self) -> usize {
+        self.known_boxes.load(Ordering::Relaxed)
     }
 
     /// A peer this session has met, with its access hash.
@@ -249,11 +262,16 @@ impl PgSession {
         Ok(update_states::advance(connection, self.settings.lease, &boxes).await?)
     }
 
-    /// Stores the account's present username under the lease.
+    /// Stores the account's present username under the lease, unless it is the stored one.
     pub async fn save_username(&self, username: Option<&str>) -> Result<(), StorageError> {
+        if self.lock_username().as_deref() == username {
+            return Ok(());
+        }
         let mut transaction = begin(&self.pool, "save_username").await?;
         sessions::save_username(&mut transaction, self.settings.lease, username).await?;
-        commit(transaction, "save_username").await
+        commit(transaction, "save_username").await?;
+        *self.lock_username() = username.map(str::to_owned);
+        Ok(())
     }
 
     pub(super) fn database(&self) -> &PgPool {
@@ -331,6 +349,7 @@ impl PgSession {
     async fn load_states(&self) -> Result<UpdatesState, StorageError> {
         let mut connection = acquire(&self.pool, "load_update_states").await?;
         let boxes = update_states::load(&mut connection, self.settings.lease.session).await?;
+        self.known_boxes.store(boxes.len(), Ordering::Relaxed);
         let mut state = UpdatesState::default();
         for known in boxes {
             let pts = known.pts.unwrap_or_default();
@@ -351,6 +370,10 @@ impl PgSession {
 
     fn lock_home(&self) -> std::sync::MutexGuard<'_, Home> {
         self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_username(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.username.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_peers(&self) -> std::sync::MutexGuard<'_, PeerCache> {

@@ -31,6 +31,11 @@ impl Moment {
         }
     }
 
+    /// How long ago it was.
+    pub fn passed(self) -> Duration {
+        self.monotonic.elapsed()
+    }
+
     /// This moment and `span`, on both clocks.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {

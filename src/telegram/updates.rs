@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use grammers_mtsender::{InvocationError, SenderPoolFatHandle, UpdatesConfiguration, UpdatesReceiver};
 use grammers_session::updates::{State, UpdatesLike};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use super::{
     connection::{CallError, Connection},
@@ -20,7 +20,7 @@ use crate::store::{StoreError, failed, update_states};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// After this a session is taken to have caught up, and the next one may start.
+/// After this a session is taken to have caught up whatever it has read, and the next one may start.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Reads updates until the pool ends or the session is lost.
@@ -29,7 +29,14 @@ pub(super) async fn read(connection: &Connection, handle: &SenderPoolFatHandle, 
     let permit = Arc::clone(connection.catch_up()).acquire_owned().await;
     let configuration = UpdatesConfiguration { catch_up: true };
     let session = Arc::clone(&handle.session);
-    let mut receiver = match UpdatesReceiver::create(handle.thin.clone(), session, updates, configuration).await {
+    // Apart, as all that an idle session is not at: it should not carry the room for it around.
+    let creating = Box::pin(UpdatesReceiver::create(
+        handle.thin.clone(),
+        session,
+        updates,
+        configuration,
+    ));
+    let mut receiver = match creating.await {
         Ok(receiver) => receiver,
         Err(error) => {
             tracing::warn!(error, "the update state could not be read");
@@ -40,20 +47,31 @@ pub(super) async fn read(connection: &Connection, handle: &SenderPoolFatHandle, 
         sleep(CATCH_UP).await;
         drop(permit);
     });
+    // One for each box that was known; without any there is nothing to catch up with.
+    let mut differences = connection.storage().known_boxes();
+    if differences == 0 {
+        caught_up(connection, &starter);
+    }
     let mut pause = FIRST_PAUSE;
     loop {
         match receiver.next().await {
             Ok((updates, users, chats)) => {
                 pause = FIRST_PAUSE;
+                if differences > 0 {
+                    differences -= 1;
+                    if differences == 0 {
+                        caught_up(connection, &starter);
+                    }
+                }
                 connection.note_update();
-                connection.learn(&users, &chats).await;
+                Box::pin(connection.learn(&users, &chats)).await;
                 let states: Vec<State> = updates.into_iter().map(|(_, state)| state).collect();
-                if !store(connection, &states).await {
+                if !Box::pin(store(connection, &states)).await {
                     break;
                 }
             }
             Err(InvocationError::Rpc(error)) if Meaning::of(&error) == Meaning::LostPlace => {
-                start_over(connection, &error.name).await;
+                Box::pin(start_over(connection, &error.name)).await;
                 break;
             }
             Err(error) => {
@@ -71,6 +89,12 @@ pub(super) async fn read(connection: &Connection, handle: &SenderPoolFatHandle, 
         }
     }
     starter.abort();
+}
+
+/// The next session may start.
+fn caught_up(connection: &Connection, starter: &JoinHandle<()>) {
+    starter.abort();
+    tracing::debug!(session.id = %connection.storage().lease().session, "the session reads its updates");
 }
 
 /// Telegram does not know our place any more: report the gap, and let the supervisor start from the present.

@@ -151,6 +151,7 @@ fn holder_settings(worker: WorkerId, telegram: TelegramConfig) -> HolderSettings
             pace: Duration::ZERO,
             breaker_failures: 5,
             breaker_rest: Duration::from_secs(1),
+            connects_per_second: 1_000,
             peer_cache: 100,
         },
         telegram,

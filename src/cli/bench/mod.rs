@@ -10,6 +10,8 @@ mod http;
 mod idle;
 mod latency;
 mod leases;
+#[cfg(feature = "sandbox")]
+mod sessions;
 mod site;
 mod soak;
 mod tally;
@@ -39,6 +41,7 @@ Examples:
   wireroom bench idle --sessions 1000 --secs 60
   wireroom bench http --clients 16 --history 1000000
   wireroom bench soak --secs 1200 --kill-every 60
+  wireroom bench sessions --accounts 1000 --secs 60
 
 Everything happens in a schema that is made for the run and dropped after it; the role must be allowed to make one. Use
 a database that nobody else works in: not because of the data, but because of the figures.";
@@ -58,6 +61,9 @@ pub enum Command {
     Http(http::Args),
     /// A long run at a steady rate with workers that are killed: is a job lost or doubled, does anything grow?
     Soak(soak::Args),
+    /// What do held sessions cost, and how fast do they hear? Against a made-up Telegram.
+    #[cfg(feature = "sandbox")]
+    Sessions(sessions::Args),
     /// One worker process of a bench.
     #[command(hide = true)]
     Worker(worker::Args),
@@ -67,6 +73,14 @@ pub enum Command {
     /// The API process of a bench.
     #[command(hide = true)]
     Api,
+    /// The worker process of `sessions`.
+    #[cfg(feature = "sandbox")]
+    #[command(hide = true)]
+    SessionsWorker,
+    /// The made-up Telegram of `sessions`.
+    #[cfg(feature = "sandbox")]
+    #[command(hide = true)]
+    Sandbox(sessions::telegram::Args),
 }
 
 /// What a verb found out.
@@ -74,6 +88,8 @@ enum Measured {
     Figures(Figures),
     Http(http::Report),
     Soak(soak::Report),
+    #[cfg(feature = "sandbox")]
+    Sessions(Box<sessions::Report>),
 }
 
 impl Measured {
@@ -83,6 +99,8 @@ impl Measured {
             Self::Figures(figures) => figures.print(json),
             Self::Http(report) => report.print(json),
             Self::Soak(report) => report.print(json),
+            #[cfg(feature = "sandbox")]
+            Self::Sessions(report) => report.print(json),
         }
     }
 }
@@ -120,12 +138,18 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Worker(args) => return worker::run(args).await,
         Command::Api => return api::run().await,
         Command::SoakWorker => return soak::worker::run().await,
+        #[cfg(feature = "sandbox")]
+        Command::SessionsWorker => return sessions::worker::run().await,
+        #[cfg(feature = "sandbox")]
+        Command::Sandbox(args) => return sessions::telegram::run(args).await,
         Command::Drain(args) => &args.target,
         Command::Enqueue(args) => &args.target,
         Command::Latency(args) => &args.target,
         Command::Idle(args) => &args.target,
         Command::Http(args) => &args.target,
         Command::Soak(args) => &args.target,
+        #[cfg(feature = "sandbox")]
+        Command::Sessions(args) => &args.target,
     };
     let json = target.json;
     let mut source = Source::load()?;
@@ -159,11 +183,23 @@ async fn measure(command: &Command, site: &Site) -> anyhow::Result<Measured> {
         Command::Idle(args) => idle::measure(args, site).await?,
         Command::Http(args) => return http::measure(args, site).await.map(Measured::Http),
         Command::Soak(args) => return soak::measure(args, site).await.map(Measured::Soak),
+        #[cfg(feature = "sandbox")]
+        Command::Sessions(args) => {
+            return sessions::measure(args, site)
+                .await
+                .map(|report| Measured::Sessions(Box::new(report)));
+        }
+        #[cfg(feature = "sandbox")]
+        Command::SessionsWorker | Command::Sandbox(_) => return Err(no_part()),
         Command::Worker(_) | Command::SoakWorker | Command::Api => {
-            return Err(anyhow!("a part of a bench measures nothing by itself"));
+            return Err(no_part());
         }
     };
     Ok(Measured::Figures(figures))
+}
+
+fn no_part() -> anyhow::Error {
+    anyhow!("a part of a bench measures nothing by itself")
 }
 
 /// Microseconds since 1970 by the machine's clock, which the processes of a run share.

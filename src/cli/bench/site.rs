@@ -81,6 +81,11 @@ impl Site {
         self.inside.url.expose()
     }
 
+    /// The database with the schema in its search path.
+    pub fn inside(&self) -> &DatabaseConfig {
+        &self.inside
+    }
+
     /// A pool of at most so many connections.
     pub fn pool(&self, connections: u32) -> anyhow::Result<PgPool> {
         let config = DatabaseConfig {

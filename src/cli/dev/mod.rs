@@ -16,7 +16,7 @@ use self::{
     home::Home,
     report::{CHAT, Ready},
 };
-use super::{api, demo::Demo, keys, process, sandbox_accounts, stdout, worker};
+use super::{api, demo::Demo, descriptors, keys, process, sandbox_accounts, stdout, worker};
 use crate::{
     clock::SystemClock,
     config::{ApiConfig, Config, QueueConfig, Secret, Source, TelemetryConfig},
@@ -77,6 +77,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         source.fill("WIREROOM_LOG", "warn");
     }
     telemetry::init(&TelemetryConfig::read(&mut source)?)?;
+    descriptors::raise_limit();
     let bounds = process::bounds(&QueueConfig::read(&mut source)?);
     // Before anything is started, so that a signal during the start stops what there is.
     let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;

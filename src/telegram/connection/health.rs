@@ -49,6 +49,7 @@ impl Connection {
                 Ok(()) => {
                     self.failing.send_replace(Failing::default());
                     self.ready.send_replace(true);
+                    tracing::debug!(session.id = %self.storage.lease().session, "the session answers");
                     return;
                 }
                 Err(error) => {

@@ -59,6 +59,7 @@ async fn connected() -> World {
         lease: lease.key,
         home_dc: lease.home_dc,
         account_id: imported.account_id,
+        username: None,
         is_bot: false,
         pinned: Some(address),
         peer_cache: 10,

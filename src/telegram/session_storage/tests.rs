@@ -64,6 +64,7 @@ impl World {
             lease: self.lease,
             home_dc: 2,
             account_id: 42,
+            username: None,
             is_bot: false,
             pinned,
             peer_cache,

@@ -1,0 +1,204 @@
+//! The made-up Telegram of a run, in a process of its own, so that its memory and its CPU do not count: with as many accounts as
+//! asked for, ending with its parent.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, stdin},
+    process::{Child, ChildStdin, Command},
+    time::timeout,
+};
+use uuid::Uuid;
+
+use crate::{
+    cli::{
+        bench::http::client::{Client, request},
+        descriptors,
+    },
+    config::{Secret, Source, TelegramConfig, TelemetryConfig},
+    sandbox::{LOGIN_CODE, Sandbox, SandboxConfig},
+    telemetry,
+    vault::Vault,
+};
+
+/// How long it has to start, and to end.
+const BOUND: Duration = Duration::from_mins(1);
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Accounts beside those that every sandbox has.
+    #[arg(long)]
+    accounts: usize,
+}
+
+/// What it tells: where it is, and who can sign in.
+#[derive(Serialize, Deserialize)]
+struct Ready {
+    server: SocketAddr,
+    control: SocketAddr,
+    public_key: String,
+    accounts: Vec<Account>,
+}
+
+/// Somebody who can sign in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Account {
+    pub username: String,
+    /// Of the range that no country has.
+    pub phone: String,
+}
+
+/// Serves until standard input closes.
+pub async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut source = Source::load()?;
+    telemetry::init(&TelemetryConfig::read(&mut source)?)?;
+    descriptors::raise_limit();
+    let sandbox = Sandbox::start(SandboxConfig::default()).await?;
+    let rows = sandbox.controls().with_world(|world| world.add_accounts(args.accounts));
+    let account = |row: crate::sandbox::world::control::AccountRow| Account {
+        username: row.username.unwrap_or_default(),
+        phone: row.phone,
+    };
+    let ready = Ready {
+        server: sandbox.addr(),
+        control: sandbox.control_addr(),
+        public_key: sandbox.public_key_pem().to_owned(),
+        accounts: rows.into_iter().map(account).collect(),
+    };
+    println!("{}", serde_json::to_string(&ready)?);
+    // Its end, of whatever kind, is the parent's.
+    let _ = stdin().read(&mut [0]).await;
+    sandbox.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The process, as its parent sees it. It is killed when this is dropped.
+pub struct Telegram {
+    pub accounts: Vec<Account>,
+    server: SocketAddr,
+    control: SocketAddr,
+    key_file: KeyFile,
+    child: Child,
+    input: ChildStdin,
+}
+
+impl Telegram {
+    pub async fn start(accounts: u32) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe().context("the program's own file is not known")?)
+            .args(["bench", "sandbox", "--accounts", &accounts.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("the sandbox did not start")?;
+        let input = child.stdin.take().context("it has no input")?;
+        let mut lines = BufReader::new(child.stdout.take().context("it has no output")?).lines();
+        let line = timeout(BOUND, lines.next_line()).await;
+        let Ok(Ok(Some(line))) = line else {
+            bail!("the sandbox did not start; its own words are above");
+        };
+        let ready: Ready = serde_json::from_str(&line).context("the sandbox did not say where it is")?;
+        Ok(Self {
+            accounts: ready.accounts,
+            server: ready.server,
+            control: ready.control,
+            key_file: KeyFile::write(&ready.public_key).context("the sandbox's public key could not be written")?,
+            child,
+            input,
+        })
+    }
+
+    /// The port that clients connect to, on the loopback address.
+    pub fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// The file of its public key.
+    pub fn key_file(&self) -> &Path {
+        &self.key_file.0
+    }
+
+    /// What a worker is told of it.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("WIREROOM_TELEGRAM_SERVER", self.server.to_string()),
+            ("WIREROOM_TELEGRAM_SERVER_KEY", self.key_file().display().to_string()),
+        ]
+    }
+
+    /// The same for logging accounts in from this process.
+    pub fn config(&self) -> anyhow::Result<TelegramConfig> {
+        let variables = self
+            .variables()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value));
+        Ok(TelegramConfig::read(&mut Source::from_values(variables))?)
+    }
+
+    /// With which everybody signs in.
+    pub fn login_code() -> Secret {
+        Secret::new(LOGIN_CODE)
+    }
+
+    /// Somebody to write to the accounts.
+    pub async fn writer(&self) -> anyhow::Result<Writer> {
+        Ok(Writer(Client::connect(self.control).await?))
+    }
+
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        drop(self.input);
+        let status = timeout(BOUND, self.child.wait())
+            .await
+            .context("the sandbox did not end")??;
+        if !status.success() {
+            bail!("the sandbox ended with {status}; its own words are above");
+        }
+        Ok(())
+    }
+}
+
+/// Alice, who writes private messages, over one connection to the control interface.
+pub struct Writer(Client);
+
+impl Writer {
+    /// Returns when the message is in the account's box and on its way to whoever is connected as it.
+    pub async fn write(&mut self, to: &Account, text: &str) -> anyhow::Result<()> {
+        let body = serde_json::json!({ "account": "alice", "chat": to.username, "text": text }).to_string();
+        let reply = self.0.send(&request("POST", "/messages", "none", Some(&body))).await?;
+        if reply.status != 200 {
+            bail!("the sandbox refused a message: {}", String::from_utf8_lossy(reply.body));
+        }
+        Ok(())
+    }
+}
+
+/// A fresh vault, and the variable that a worker needs to open what it seals.
+pub fn vault() -> anyhow::Result<(Vault, (&'static str, String))> {
+    let key = Vault::generate("bench")?;
+    Ok((Vault::parse(&key)?, ("WIREROOM_MASTER_KEYS", key.expose().to_owned())))
+}
+
+/// A file that is removed with the run.
+struct KeyFile(PathBuf);
+
+impl KeyFile {
+    fn write(text: &str) -> std::io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("wireroom-bench-{}.pem", Uuid::new_v4().simple()));
+        std::fs::write(&path, text)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        // What cannot be removed is a public key.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
