@@ -104,6 +104,9 @@ pub async fn acquire(
             SELECT l.session_id FROM session_leases l JOIN sessions s ON s.id = l.session_id
             WHERE l.expires_at <= wireroom_now() AND s.state IN ('ready', 'limited') AND NOT EXISTS (
                 SELECT FROM session_breakers b WHERE b.session_id = s.id AND b.open_until > wireroom_now())
+                -- Of an errand that was given up the worker may not have hung up yet.
+                AND NOT EXISTS (SELECT FROM errands e
+                    WHERE e.session_id = s.id AND e.state = 'failed' AND e.lease_until > wireroom_now())
             ORDER BY l.expires_at, l.session_id
             LIMIT $2
             -- The session, too: one that is taken out of use this moment is not acquired.
