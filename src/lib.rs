@@ -13,6 +13,7 @@ pub mod cron;
 pub mod ids;
 pub mod letterbox;
 pub mod lifecycle;
+pub mod login_input;
 pub mod mtproto;
 pub mod queue;
 #[cfg(feature = "sandbox")]

@@ -44,21 +44,27 @@ struct MasterKey {
     cipher: XChaCha20Poly1305,
     /// For what processes without the key seal.
     letters: Opener,
+    /// For fingerprints.
+    marks: Zeroizing<[u8; 32]>,
 }
 
 impl MasterKey {
     fn new(id: &str, bytes: &[u8; 32]) -> Self {
-        let mut derived =
-            <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(bytes).expect("HMAC takes keys of any length");
-        derived.update(b"wireroom letterbox");
-        let secret: Zeroizing<[u8; 32]> = Zeroizing::new(derived.finalize().into_bytes().into());
+        let secret = mark(bytes, b"wireroom letterbox");
         Self {
             id: id.to_owned(),
             // From the slice: a key by value would be a copy that nobody wipes.
             cipher: XChaCha20Poly1305::new_from_slice(bytes).expect("32 bytes are a key"),
             letters: Opener::from_secret(*secret),
+            marks: mark(bytes, b"wireroom fingerprints"),
         }
     }
+}
+
+fn mark(key: &[u8; 32], what: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(what);
+    Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
 impl std::fmt::Debug for Vault {
@@ -127,6 +133,14 @@ impl Vault {
             .ok_or_else(|| VaultError::DoesNotOpen {
                 id: letter.key_id.clone(),
             })
+    }
+
+    /// What a value is known by in a table that must not tell which it is: a fingerprint under each key, the first key's first.
+    pub fn fingerprints(&self, value: &str) -> Vec<[u8; 32]> {
+        self.keys
+            .iter()
+            .map(|key| *mark(&key.marks, value.as_bytes()))
+            .collect()
     }
 
     fn first(&self) -> Result<&MasterKey, VaultError> {

@@ -7,6 +7,7 @@ mod support;
 
 mod bad_input;
 mod bench;
+mod clients;
 mod commands;
 mod crashes;
 mod following;
@@ -19,5 +20,4 @@ mod secrets;
 mod sessions;
 mod simulation;
 mod smoke;
-mod telethon;
 mod upgrade;

@@ -154,6 +154,8 @@ codes! {
     PhoneNumberFlooded = TOO_MANY_REQUESTS, "The number was tried too often";
     /// Five codes or passwords were wrong: begin anew, later.
     LoginTooManyTries = TOO_MANY_REQUESTS, "Too many wrong codes or passwords";
+    /// Another code was asked for five times: enter the last one, or begin anew, later.
+    LoginResendLimit = TOO_MANY_REQUESTS, "The code was sent again too often";
     /// The body is larger than it may be: 1 MiB, and 64 MiB of a batch with 1 MiB for a job.
     BodyTooLarge = PAYLOAD_TOO_LARGE, "The body is too large";
     /// The body's media type is not `application/json`, nor, of a batch, `application/x-ndjson`.

@@ -11,6 +11,7 @@ use poem_openapi::{
 };
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
 
 use super::{
     jobs::body,
@@ -26,7 +27,8 @@ pub const MAX_BODY: usize = 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The bytes of a JSON body of the right media type and size, to be read as a `T` with [`Sent::read`].
-pub struct Sent<T>(Vec<u8>, PhantomData<T>);
+/// Wiped when it is dropped: it may hold a code or a password.
+pub struct Sent<T>(Zeroizing<Vec<u8>>, PhantomData<T>);
 
 impl<T: DeserializeOwned> Sent<T> {
     /// The body as a `T`.
@@ -61,7 +63,7 @@ impl<'a, T: JsonSchema + Serialize + Send + Sync> ApiExtractor<'a> for Sent<T> {
         body: &mut RequestBody,
         _options: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        Ok(Self(bytes::<T>(request, body).await?, PhantomData))
+        Ok(Self(Zeroizing::new(bytes::<T>(request, body).await?), PhantomData))
     }
 }
 

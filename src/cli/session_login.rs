@@ -14,10 +14,11 @@ use super::process;
 use crate::{
     config::{Config, Secret},
     ids::{ErrandId, SessionId},
+    login_input,
     queue::Waker,
     store::{
         self, PgPool, applications,
-        errands::{self, ErrandProblem, ErrandRecord, ErrandState, Step, Task},
+        errands::{self, ErrandProblem, ErrandRecord, ErrandState, MOST_RESENDS, Step, Task},
         login_requests::{self, Asker, Begun, LoginRequest, StepAsked},
         session_reads,
     },
@@ -28,6 +29,8 @@ const ACTOR: &str = "cli";
 /// How long a worker has to answer.
 const ANSWER: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(100);
+/// Bytes of a line that is typed.
+const LINE: usize = 4_096;
 
 #[derive(Debug, clap::Args)]
 pub struct Login {
@@ -49,19 +52,20 @@ pub struct Login {
 
 /// Logs an account in, asking for what it takes.
 pub async fn login(config: &Config, args: Login) -> anyhow::Result<()> {
+    login_input::label(&args.label)?;
     let pool = process::connect(&config.database).await?;
     let waker = Waker::start(pool.clone());
     let terminal = Terminal { pool, waker };
     let (task, input) = match (args.qr, args.bot) {
         (true, _) => (Task::Qr, None),
-        (_, true) => (Task::Bot, Some(ask("Bot token")?)),
+        (_, true) => (Task::Bot, Some(login_input::bot_token(ask("Bot token")?.expose())?)),
         _ => {
             let typed = ask("Phone number, with its country code")?;
-            let digits: String = typed.expose().chars().filter(char::is_ascii_digit).collect();
-            (Task::Phone, Some(Secret::new(format!("+{digits}"))))
+            (Task::Phone, Some(login_input::phone_number(typed.expose())?))
         }
     };
-    let (session, errand) = terminal.begin(&args, task, input.as_ref()).await?;
+    let input = input.as_ref().map(|input| input.as_bytes());
+    let (session, errand) = terminal.begin(&args, task, input).await?;
     let ended = tokio::select! {
         ended = terminal.converse(session, errand) => ended,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("given up")),
@@ -80,7 +84,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    async fn begin(&self, args: &Login, task: Task, input: Option<&Secret>) -> anyhow::Result<(SessionId, ErrandId)> {
+    async fn begin(&self, args: &Login, task: Task, input: Option<&[u8]>) -> anyhow::Result<(SessionId, ErrandId)> {
         if !session_reads::pool_exists(&self.pool, &args.pool).await? {
             bail!("there is no pool `{}`", args.pool);
         }
@@ -97,7 +101,7 @@ impl Terminal {
             pool: &args.pool,
             application,
             task,
-            input: input.map(|input| input.expose().as_bytes()),
+            input,
         };
         let begun = login_requests::begin_login(&mut transaction, &request, asker()).await?;
         let (session, errand) = match begun {
@@ -105,6 +109,7 @@ impl Terminal {
             Begun::NoWorker => bail!("no worker has started on this database yet: start `wireroom worker` first"),
             Begun::Wrong { .. } => bail!("the session `{}` is logged in already", args.label),
             Begun::Busy { .. } => bail!("somebody is logging the session `{}` in", args.label),
+            Begun::Rests { .. } => bail!("Telegram asks to wait before this is tried again"),
         };
         transaction.commit().await.context("the login was not stored")?;
         self.waker.errand_asked();
@@ -169,6 +174,12 @@ impl Terminal {
             StepAsked::Over(_) => bail!("the login is over: it waited too long, or somebody gave it up"),
             StepAsked::Busy | StepAsked::OutOfTurn(_) => bail!("somebody else goes on with this login"),
             StepAsked::NoWorker => bail!("no worker has started on this database yet"),
+            // It is told, and asked for, once more.
+            StepAsked::Rests(record) => Ok(record.answered),
+            StepAsked::TooOften(record) => {
+                println!("The code was sent again {MOST_RESENDS} times: enter the last one.");
+                Ok(record.answered)
+            }
         }
     }
 
@@ -244,7 +255,8 @@ fn ask(what: &str) -> anyhow::Result<Secret> {
         return Ok(Secret::new(typed));
     }
     println!("{what}:");
-    let mut line = zeroize::Zeroizing::new(String::new());
+    // With room for any of them: a text that grew would leave copies behind.
+    let mut line = zeroize::Zeroizing::new(String::with_capacity(LINE));
     let read = std::io::stdin()
         .lock()
         .read_line(&mut line)

@@ -210,7 +210,8 @@ pub enum Deleted {
 pub async fn delete(conn: &mut PgConnection, id: ApplicationId) -> Result<Deleted, StoreError> {
     let row = sqlx::query!(
         r#"-- lock_application
-        SELECT is_default OR EXISTS (SELECT FROM sessions WHERE application_id = $1) AS "used!"
+        SELECT is_default OR EXISTS (SELECT FROM sessions WHERE application_id = $1) OR EXISTS (
+            SELECT FROM errands WHERE new_application = $1 AND state NOT IN ('done', 'failed')) AS "used!"
         FROM applications WHERE id = $1 FOR UPDATE"#,
         id.0,
     )
@@ -278,6 +279,29 @@ pub async fn ensure_environment(conn: &mut PgConnection, api_id: i32) -> Result<
     .await
     .map_err(failed("ensure_environment_application"))?;
     Ok(id)
+}
+
+/// Puts the same hash there under another seal. `false`: it was changed meanwhile, or is gone, and nothing was written.
+pub async fn reseal(
+    conn: &mut PgConnection,
+    id: ApplicationId,
+    was: &Sealed,
+    fresh: &Sealed,
+) -> Result<bool, StoreError> {
+    let changed = sqlx::query!(
+        "-- reseal_application
+        UPDATE applications SET api_hash_sealed = $4, sealed_with = $5
+        WHERE id = $1 AND sealed_with = $2 AND api_hash_sealed = $3",
+        id.0,
+        was.key_id,
+        was.bytes,
+        fresh.bytes,
+        fresh.key_id,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("reseal_application"))?;
+    Ok(changed.rows_affected() == 1)
 }
 
 /// Stores the environment's hash as it is now.

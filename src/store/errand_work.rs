@@ -46,6 +46,9 @@ pub struct Work {
     pub reply_to: Option<Slot>,
     pub tries: i32,
     pub was: String,
+    pub was_reason: Option<String>,
+    /// Telegram asked to wait, and that is not over.
+    pub rests: bool,
     pub created_by: String,
     pub qr_expires_at: Option<DateTime<Utc>>,
     /// It has waited for its asker as long as it may.
@@ -113,12 +116,13 @@ pub async fn claim(
         .collect()
 }
 
-/// Renews the hold. `false`: it had run out, or is another's.
+/// Renews the hold, of an errand that was given up too: its worker may have a key connected until it has hung up. `false`: it had
+/// run out, or is another's.
 pub async fn renew(conn: &mut PgConnection, key: ErrandKey, lease: Duration) -> Result<bool, StoreError> {
     let renewed = sqlx::query!(
         "-- renew_errand
         UPDATE errands SET lease_until = wireroom_now() + $4::interval
-        WHERE id = $1 AND owner = $2 AND fence = $3 AND lease_until > wireroom_now() AND state NOT IN ('done', 'failed')",
+        WHERE id = $1 AND owner = $2 AND fence = $3 AND lease_until > wireroom_now()",
         key.errand.0,
         key.owner.0,
         key.fence,
@@ -169,7 +173,8 @@ pub async fn load(conn: &mut PgConnection, key: ErrandKey) -> Result<Work, Store
     let row = sqlx::query!(
         r#"-- load_errand
         SELECT state, step, asked, answered, input_sealed, input_sealed_with, progress_sealed, progress_sealed_with,
-            reply_to, tries, was, created_by, qr_expires_at, expires_at <= wireroom_now() AS "expired!"
+            reply_to, tries, was, was_reason, coalesce(retry_at > wireroom_now(), false) AS "rests!", created_by,
+            qr_expires_at, expires_at <= wireroom_now() AS "expired!"
         FROM errands
         WHERE id = $1 AND owner = $2 AND fence = $3 AND lease_until > wireroom_now()"#,
         key.errand.0,
@@ -193,6 +198,8 @@ pub async fn load(conn: &mut PgConnection, key: ErrandKey) -> Result<Work, Store
         reply_to: row.reply_to.and_then(|bytes| Slot::from_bytes(&bytes).ok()),
         tries: row.tries,
         was: row.was,
+        was_reason: row.was_reason,
+        rests: row.rests,
         created_by: row.created_by,
         qr_expires_at: row.qr_expires_at,
         expired: row.expired,
@@ -220,7 +227,9 @@ pub async fn reply(conn: &mut PgConnection, key: ErrandKey, seq: i32, reply: &Re
             qr_url = CASE WHEN NOT $4 THEN COALESCE($12, qr_url) END,
             qr_expires_at = COALESCE(wireroom_now() + make_interval(secs => $13), qr_expires_at),
             output_sealed = $14, tries = tries + $15::int, updated_at = wireroom_now(),
-            expires_at = CASE WHEN answered < $3 THEN wireroom_now() + $16::interval ELSE expires_at END
+            -- What has to wait is not over before it may go on.
+            expires_at = CASE WHEN answered < $3 THEN wireroom_now() + make_interval(secs => coalesce($9, 0)) + $16::interval
+                ELSE expires_at END
         WHERE id = $1",
         key.errand.0,
         reply.state.map(ErrandState::as_str),
@@ -260,23 +269,4 @@ pub async fn save_progress(conn: &mut PgConnection, key: ErrandKey, progress: &S
     .await
     .map_err(failed(OPERATION))?;
     Ok(())
-}
-
-/// Deletes errands that ended more than `age` ago, at most `limit`; the one that tells of a session's last login stays.
-pub async fn sweep(conn: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, StoreError> {
-    let swept = sqlx::query!(
-        "-- sweep_errands
-        WITH erased AS (
-            UPDATE errands SET output_sealed = NULL
-            WHERE output_sealed IS NOT NULL AND updated_at < wireroom_now() - interval '5 minutes'
-        )
-        DELETE FROM errands WHERE id IN (
-            SELECT id FROM errands WHERE state IN ('done', 'failed') AND updated_at < wireroom_now() - $1::interval LIMIT $2)",
-        interval(age),
-        limit,
-    )
-    .execute(conn)
-    .await
-    .map_err(failed("sweep_errands"))?;
-    Ok(swept.rows_affected())
 }

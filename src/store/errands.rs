@@ -9,16 +9,19 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
+use zeroize::Zeroizing;
 
 use super::{StoreError, failed, leases::interval};
 use crate::{
-    ids::{ErrandId, SessionId},
+    ids::{ApplicationId, ErrandId, SessionId},
     letterbox::Slot,
     vault::Sealed,
 };
 
 /// How long a challenge waits for its answer.
 pub const CHALLENGE: Duration = Duration::from_mins(5);
+/// How often another code may be asked for in one login: Telegram would lock the number.
+pub const MOST_RESENDS: i32 = 5;
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -156,6 +159,20 @@ impl ErrandProblem {
     }
 }
 
+impl ErrandProblem {
+    /// Telegram asks to wait: nothing of the kind is tried before the time has come.
+    pub const fn is_flood(self) -> bool {
+        matches!(self, Self::Flooded | Self::PhoneFlooded)
+    }
+}
+
+impl Task {
+    /// Whether it makes a fresh authorisation.
+    pub const fn logs_in(self) -> bool {
+        matches!(self, Self::Phone | Self::Bot | Self::Qr)
+    }
+}
+
 impl ErrandState {
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Done | Self::Failed)
@@ -186,6 +203,22 @@ pub struct Portable {
     /// Where the data centre is, for formats that say it.
     #[serde(default)]
     pub address: String,
+    /// The API id of the application it connects with, likewise.
+    #[serde(default)]
+    pub api_id: Option<i32>,
+}
+
+impl Portable {
+    /// Bytes of one in text, and some more: a buffer that grew would leave a copy behind.
+    const TEXT: usize = 1_024;
+
+    /// What goes into the letter.
+    pub fn to_text(&self) -> Zeroizing<Vec<u8>> {
+        let mut text = Zeroizing::new(Vec::with_capacity(Self::TEXT));
+        // A struct of strings and numbers always serializes, and a vector takes everything.
+        let _ = serde_json::to_writer(&mut *text, self);
+        text
+    }
 }
 
 /// An errand about to be stored.
@@ -198,9 +231,19 @@ pub struct NewErrand<'a> {
     pub input: Option<Sealed>,
     /// Where what comes out is to be sealed for.
     pub reply_to: Option<Slot>,
-    /// The session's state before.
+    /// The session's state before, and why.
     pub was: &'a str,
+    pub was_reason: Option<&'a str>,
+    /// Where the session belongs once it is logged in; `None`: where it is.
+    pub home: Option<Home<'a>>,
     pub created_by: &'a str,
+}
+
+/// Where a session belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home<'a> {
+    pub pool: &'a str,
+    pub application: Option<ApplicationId>,
 }
 
 /// An errand, without what is sealed in it.
@@ -210,19 +253,24 @@ pub struct ErrandRecord {
     pub session: SessionId,
     pub task: Task,
     pub state: ErrandState,
-    /// The session's state before.
+    /// The session's state before, and why.
     pub was: String,
+    pub was_reason: Option<String>,
     pub asked: i32,
     pub answered: i32,
     pub problem: Option<ErrandProblem>,
     /// Telegram's own name for it.
     pub reason: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
+    /// Whole seconds that are left of it by the database's clock; `None`: it has come, or there is none.
+    pub retry_left: Option<u32>,
     pub code: Option<CodeInfo>,
     pub password_hint: Option<String>,
     pub qr_url: Option<String>,
     pub qr_expires_at: Option<DateTime<Utc>>,
     pub tries: i32,
+    /// How often another code was asked for.
+    pub resends: i32,
     pub output: Option<Vec<u8>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -262,9 +310,9 @@ pub async fn slot(conn: &mut PgConnection) -> Result<Option<(String, Slot)>, Sto
 pub async fn insert(conn: &mut PgConnection, errand: &NewErrand<'_>) -> Result<(), StoreError> {
     sqlx::query!(
         "-- insert_errand
-        INSERT INTO errands (id, session_id, task, step, input_sealed, input_sealed_with, reply_to, was, created_by,
-            expires_at)
-        VALUES ($1, $2, $3, 'start', $4, $5, $6, $7, $8, wireroom_now() + $9::interval)",
+        INSERT INTO errands (id, session_id, task, step, input_sealed, input_sealed_with, reply_to, was, was_reason,
+            new_pool, new_application, created_by, expires_at)
+        VALUES ($1, $2, $3, 'start', $4, $5, $6, $7, $8, $9, $10, $11, wireroom_now() + $12::interval)",
         errand.id.0,
         errand.session.0,
         errand.task.as_str(),
@@ -272,6 +320,9 @@ pub async fn insert(conn: &mut PgConnection, errand: &NewErrand<'_>) -> Result<(
         errand.input.as_ref().map(|input| input.key_id.as_str()),
         errand.reply_to.as_ref().map(|slot| slot.as_bytes().as_slice()),
         errand.was,
+        errand.was_reason,
+        errand.home.map(|home| home.pool),
+        errand.home.and_then(|home| home.application).map(|id| id.0),
         errand.created_by,
         interval(CHALLENGE),
     )
@@ -304,8 +355,10 @@ async fn select(
 ) -> Result<Vec<ErrandRecord>, StoreError> {
     let rows = sqlx::query!(
         r#"-- read_errand
-        SELECT id AS "id: ErrandId", session_id AS "session: SessionId", task, state, was, asked, answered, problem, reason,
-            retry_at, code_info, password_hint, qr_url, qr_expires_at, tries, output_sealed, created_at, updated_at,
+        SELECT id AS "id: ErrandId", session_id AS "session: SessionId", task, state, was, was_reason, asked, answered,
+            problem, reason, retry_at,
+            CASE WHEN retry_at > wireroom_now() THEN ceil(extract(epoch FROM retry_at - wireroom_now()))::bigint END AS retry_left,
+            code_info, password_hint, qr_url, qr_expires_at, tries, resends, output_sealed, created_at, updated_at,
             expires_at
         FROM errands
         WHERE ($1::uuid IS NULL OR id = $1) AND ($2::uuid IS NULL OR session_id = $2)
@@ -326,6 +379,7 @@ async fn select(
                 task: known(Task::parse(&row.task), &row.task)?,
                 state: known(ErrandState::parse(&row.state), &row.state)?,
                 was: row.was,
+                was_reason: row.was_reason,
                 asked: row.asked,
                 answered: row.answered,
                 problem: row
@@ -334,11 +388,13 @@ async fn select(
                     .transpose()?,
                 reason: row.reason,
                 retry_at: row.retry_at,
+                retry_left: row.retry_left.map(|left| u32::try_from(left).unwrap_or(u32::MAX)),
                 code: code_info(row.code_info)?,
                 password_hint: row.password_hint,
                 qr_url: row.qr_url,
                 qr_expires_at: row.qr_expires_at,
                 tries: row.tries,
+                resends: row.resends,
                 output: row.output_sealed,
                 created_at: row.created_at,
                 updated_at: row.updated_at,
@@ -374,7 +430,7 @@ pub async fn ask(
     sqlx::query_scalar!(
         "-- ask_errand
         UPDATE errands SET step = $2, asked = asked + 1, input_sealed = $3, input_sealed_with = $4, problem = NULL,
-            reason = NULL, retry_at = NULL, updated_at = wireroom_now(), expires_at = wireroom_now() + $5::interval
+            reason = NULL, retry_at = NULL, resends = resends + ($2 = 'resend')::int, updated_at = wireroom_now(), expires_at = wireroom_now() + $5::interval
         WHERE id = $1 RETURNING asked",
         errand.0,
         step.as_str(),
@@ -393,7 +449,7 @@ pub async fn cancel(conn: &mut PgConnection, errand: ErrandId) -> Result<bool, S
     let ended = sqlx::query!(
         "-- cancel_errand
         UPDATE errands SET state = 'failed', problem = $2, answered = asked, input_sealed = NULL, input_sealed_with = NULL, progress_sealed = NULL,
-            progress_sealed_with = NULL, output_sealed = NULL, qr_url = NULL, password_hint = NULL,
+            progress_sealed_with = NULL, output_sealed = NULL, qr_url = NULL, password_hint = NULL, retry_at = NULL,
             updated_at = wireroom_now()
         WHERE id = $1 AND state NOT IN ('done', 'failed')",
         errand.0,

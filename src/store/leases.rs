@@ -121,6 +121,9 @@ pub async fn acquire(
                 SELECT FROM session_breakers b WHERE b.session_id = s.id AND b.open_until > wireroom_now())
                 AND NOT EXISTS (SELECT FROM refused_api_ids r
                     WHERE r.api_id = coalesce((SELECT a.api_id FROM applications a WHERE a.id = s.application_id), $4))
+                -- Of an errand that was given up the worker may not have hung up yet.
+                AND NOT EXISTS (SELECT FROM errands e
+                    WHERE e.session_id = s.id AND e.state = 'failed' AND e.lease_until > wireroom_now())
             ORDER BY l.expires_at, l.session_id
             LIMIT $2
             -- The session, too: one that is taken out of use this moment is not acquired.

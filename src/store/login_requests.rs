@@ -5,9 +5,9 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    StoreError,
-    errands::{self, ErrandRecord, ErrandState, NewErrand, Step, Task},
-    session_logins::{self, Locked, UnusedSession},
+    StoreError, errand_upkeep,
+    errands::{self, ErrandRecord, ErrandState, Home, MOST_RESENDS, NewErrand, Step, Task},
+    session_logins::{self, Before, Locked, UnusedSession},
     sessions::SessionState,
 };
 use crate::{
@@ -44,6 +44,8 @@ pub enum Begun {
     Wrong { session: SessionId },
     /// Another errand of the session is live.
     Busy { session: SessionId },
+    /// Telegram asked to wait when it was tried last, and that is not over: the session's latest errand says until when.
+    Rests { session: SessionId },
     /// Nothing can be sealed: no worker has started on this database.
     NoWorker,
 }
@@ -68,20 +70,27 @@ pub async fn begin_login(
     };
     let inserted = session_logins::insert_unused(conn, &new).await?;
     let Some(session) = session_logins::lock_by_label(conn, request.label).await? else {
-        return Err(StoreError::Rows {
-            operation: "begin_login",
-            changed: 0,
-            expected: 1,
-        });
+        return Err(not_there("begin_login"));
     };
+    // Where it belongs changes with the login, and not before that has succeeded.
+    let home = (!inserted).then_some(Home {
+        pool: request.pool,
+        application: request.application,
+    });
     if !inserted {
-        if matches!(session.state.as_str(), "ready" | "limited" | "degraded") {
+        if is_in_use(&session) {
             return Ok(Begun::Wrong { session: session.id });
         }
-        if errands::live(conn, session.id).await?.is_some() {
+        if is_busy(conn, session.id).await? {
             return Ok(Begun::Busy { session: session.id });
         }
-        session_logins::rehome(conn, session.id, request.pool, request.application).await?;
+    }
+    // What was ended just now may have left it in another state.
+    let Some(session) = session_logins::lock(conn, session.id).await? else {
+        return Err(not_there("begin_login"));
+    };
+    if is_in_use(&session) {
+        return Ok(Begun::Wrong { session: session.id });
     }
     let details = json!({ "method": request.task.as_str(), "label": request.label, "pool": request.pool });
     let action = if request.task == Task::Import {
@@ -89,26 +98,47 @@ pub async fn begin_login(
     } else {
         "session.login_begun"
     };
-    store_errand(
-        conn,
-        &session,
-        request.task,
-        request.input,
-        None,
-        &slot,
-        asker,
-        (action, details),
-    )
-    .await
+    let asked = Asked {
+        task: request.task,
+        input: request.input,
+        reply_to: None,
+        home,
+    };
+    store_errand(conn, &session, asked, &slot, asker, (action, details)).await
+}
+
+fn is_in_use(session: &Locked) -> bool {
+    SessionState::parse(&session.state).is_some_and(SessionState::is_holdable)
+}
+
+fn not_there(operation: &'static str) -> StoreError {
+    StoreError::Rows {
+        operation,
+        changed: 0,
+        expected: 1,
+    }
+}
+
+/// Whether something is being done for the session; what nobody took up in time is ended first.
+async fn is_busy(conn: &mut PgConnection, session: SessionId) -> Result<bool, StoreError> {
+    if errands::live(conn, session).await?.is_none() {
+        return Ok(false);
+    }
+    errand_upkeep::end_abandoned(conn, Some(session), 1).await?;
+    Ok(errands::live(conn, session).await?.is_some())
+}
+
+/// Whether Telegram asked to wait when the same was tried last.
+async fn rests(conn: &mut PgConnection, session: SessionId, task: Task) -> Result<bool, StoreError> {
+    let last = errands::latest(conn, session).await?;
+    Ok(last.is_some_and(|last| last.task == task && last.retry_left.is_some()))
 }
 
 /// Which sessions an errand may be begun for.
 fn allows(task: Task, session: &Locked) -> bool {
     match task {
         Task::Enable => session.state == "disabled" && session.has_key,
-        Task::Export => {
-            session.has_key && matches!(session.state.as_str(), "ready" | "limited" | "degraded" | "disabled")
-        }
+        Task::Export => session.has_key && (is_in_use(session) || session.state == "disabled"),
         Task::LogOut => session.has_key,
         Task::Delete => true,
         Task::Phone | Task::Bot | Task::Qr | Task::Import => false,
@@ -130,11 +160,18 @@ pub async fn begin_errand(
     let Some(slot) = errands::slot(conn).await? else {
         return Ok(Some(Begun::NoWorker));
     };
-    if errands::live(conn, session).await?.is_some() {
+    if is_busy(conn, session).await? {
         return Ok(Some(Begun::Busy { session }));
     }
+    // What was ended just now may have left it in another state.
+    let Some(locked) = session_logins::lock(conn, locked.id).await? else {
+        return Ok(None);
+    };
     if !allows(task, &locked) {
         return Ok(Some(Begun::Wrong { session }));
+    }
+    if rests(conn, session, task).await? {
+        return Ok(Some(Begun::Rests { session }));
     }
     let (action, reason) = match task {
         Task::Export => ("session.export_asked", Some("the session is exported")),
@@ -142,7 +179,13 @@ pub async fn begin_errand(
         Task::Delete => ("session.delete_asked", Some("the session is deleted")),
         _ => ("session.enable_asked", None),
     };
-    let begun = store_errand(conn, &locked, task, input, reply_to, &slot, asker, (action, json!({}))).await?;
+    let asked = Asked {
+        task,
+        input,
+        reply_to,
+        home: None,
+    };
+    let begun = store_errand(conn, &locked, asked, &slot, asker, (action, json!({}))).await?;
     if let (Begun::Now { errand, .. }, Some(reason)) = (begun, reason) {
         // So that its jobs run out, and no more are claimed.
         session_logins::hold_back(conn, session, reason, &format!("errand:{errand}")).await?;
@@ -150,16 +193,18 @@ pub async fn begin_errand(
     Ok(Some(begun))
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the parts of one row, and of the audit row beside it"
-)]
+/// What is to be done, with what.
+struct Asked<'a> {
+    task: Task,
+    input: Option<&'a [u8]>,
+    reply_to: Option<Slot>,
+    home: Option<Home<'a>>,
+}
+
 async fn store_errand(
     conn: &mut PgConnection,
     session: &Locked,
-    task: Task,
-    input: Option<&[u8]>,
-    reply_to: Option<Slot>,
+    asked: Asked<'_>,
     slot: &(String, Slot),
     asker: Asker<'_>,
     (action, details): (&str, serde_json::Value),
@@ -168,10 +213,15 @@ async fn store_errand(
     let errand = NewErrand {
         id,
         session: session.id,
-        task,
-        input: input.map(|input| seal(slot, id, Step::Start, input)).transpose()?,
-        reply_to,
+        task: asked.task,
+        input: asked
+            .input
+            .map(|input| seal(slot, id, Step::Start, input))
+            .transpose()?,
+        reply_to: asked.reply_to,
         was: &session.state,
+        was_reason: session.reason.as_deref(),
+        home: asked.home,
         created_by: asker.actor,
     };
     errands::insert(conn, &errand).await?;
@@ -196,6 +246,10 @@ pub enum StepAsked {
     Busy,
     /// The login waits for something else.
     OutOfTurn(Box<ErrandRecord>),
+    /// Telegram asked to wait, and that is not over.
+    Rests(Box<ErrandRecord>),
+    /// Codes were asked for [`MOST_RESENDS`] times.
+    TooOften(Box<ErrandRecord>),
     NoWorker,
 }
 
@@ -221,6 +275,12 @@ pub async fn ask_step(
     if !fits {
         return Ok(StepAsked::OutOfTurn(Box::new(errand)));
     }
+    if errand.retry_left.is_some() {
+        return Ok(StepAsked::Rests(Box::new(errand)));
+    }
+    if step == Step::Resend && errand.resends >= MOST_RESENDS {
+        return Ok(StepAsked::TooOften(Box::new(errand)));
+    }
     let Some(slot) = errands::slot(conn).await? else {
         return Ok(StepAsked::NoWorker);
     };
@@ -240,12 +300,13 @@ pub async fn give_up(
     };
     errands::cancel(conn, errand.id).await?;
     session_logins::end_hold(conn, session, &format!("errand:{}", errand.id)).await?;
-    if let Some(locked) = session_logins::lock(conn, session).await?
-        && matches!(locked.state.as_str(), "code_needed" | "password_needed")
-    {
-        let before = SessionState::before_login(&errand.was);
-        session_logins::set_state(conn, session, before, Some("LOGIN_CANCELLED")).await?;
-    }
+    let before = Before {
+        session,
+        task: errand.task,
+        state: &errand.was,
+        reason: errand.was_reason.as_deref(),
+    };
+    session_logins::put_back(conn, &before, "LOGIN_CANCELLED").await?;
     let details = json!({ "method": errand.task.as_str() });
     session_logins::note(
         conn,

@@ -5,7 +5,9 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    StoreError, audit, failed, leases,
+    StoreError, audit,
+    errands::Task,
+    failed, leases,
     pauses::PauseScope,
     sessions::{self, DcRow, SessionState},
     vault_keys::SealedDc,
@@ -20,6 +22,7 @@ use crate::{
 pub struct Locked {
     pub id: SessionId,
     pub state: String,
+    pub reason: Option<String>,
     pub account_id: Option<i64>,
     /// A worker holds its lease.
     pub held: bool,
@@ -45,7 +48,7 @@ async fn lock_where(
     sqlx::query_as!(
         Locked,
         r#"-- lock_session
-        SELECT s.id AS "id: SessionId", s.state, s.account_id,
+        SELECT s.id AS "id: SessionId", s.state, s.state_reason AS reason, s.account_id,
             EXISTS (SELECT FROM session_leases l WHERE l.session_id = s.id AND l.expires_at > wireroom_now()) AS "held!",
             EXISTS (SELECT FROM session_dcs d WHERE d.session_id = s.id AND d.auth_key_sealed IS NOT NULL) AS "has_key!"
         FROM sessions s WHERE s.id = $1 OR s.label = $2 FOR UPDATE OF s"#,
@@ -96,24 +99,52 @@ pub async fn insert_unused(conn: &mut PgConnection, session: &UnusedSession<'_>)
     Ok(is_new)
 }
 
-/// Puts a session that is to be logged in again in the pool and the application of the new login.
-pub async fn rehome(
-    conn: &mut PgConnection,
-    id: SessionId,
-    pool: &str,
-    application: Option<ApplicationId>,
-) -> Result<(), StoreError> {
+/// Puts a session that was logged in anew where its login said, in the transaction that stores the login.
+pub async fn rehome(conn: &mut PgConnection, id: SessionId, errand: ErrandId) -> Result<(), StoreError> {
     sqlx::query!(
         "-- rehome_session
-        UPDATE sessions SET pool = $2, application_id = $3 WHERE id = $1",
+        UPDATE sessions s SET pool = e.new_pool, application_id = e.new_application
+        FROM errands e WHERE s.id = $1 AND e.id = $2 AND e.new_pool IS NOT NULL",
         id.0,
-        pool,
-        application.map(|id| id.0),
+        errand.0,
     )
     .execute(conn)
     .await
     .map_err(failed("rehome_session"))?;
     Ok(())
+}
+
+/// What a session was before an errand.
+#[derive(Debug, Clone, Copy)]
+pub struct Before<'a> {
+    pub session: SessionId,
+    pub task: Task,
+    pub state: &'a str,
+    pub reason: Option<&'a str>,
+}
+
+/// Puts a session back as it was before an errand that came to nothing. A session that has no state of before stands there for
+/// the reason `word`. Whoever held it may have a key of it connected still: its hold on the errand keeps the lease from being taken.
+pub async fn put_back(conn: &mut PgConnection, before: &Before<'_>, word: &str) -> Result<(), StoreError> {
+    let Some(now) = lock(conn, before.session).await? else {
+        return Ok(());
+    };
+    let (state, reason) = match before.task {
+        Task::Phone | Task::Bot | Task::Qr | Task::Import => {
+            let state = SessionState::before_login(before.state);
+            let known = before.reason.filter(|_| state != SessionState::New);
+            (state, Some(known.unwrap_or(word)))
+        }
+        // These take the session out of use, and nothing else does while they are done.
+        Task::Export | Task::LogOut | Task::Delete if now.state == SessionState::Disabled.as_str() => {
+            match SessionState::parse(before.state) {
+                Some(state) => (state, before.reason),
+                None => return Ok(()),
+            }
+        }
+        Task::Export | Task::LogOut | Task::Delete | Task::Enable => return Ok(()),
+    };
+    set_state(conn, before.session, state, reason).await.map(drop)
 }
 
 /// Changes a session's state, with its event. For sessions that no worker holds, or whose holder is to let go. `false`: it
@@ -256,6 +287,7 @@ pub struct Facts {
     pub account_id: Option<i64>,
     pub is_bot: bool,
     pub home_dc: i32,
+    /// The one it belongs to; of an errand that logs it in anew, the one it will.
     pub application: Option<ApplicationId>,
     /// No worker holds it, and no other errand: neither has its key connected.
     pub free: bool,
@@ -273,12 +305,13 @@ pub async fn facts(
     sqlx::query_as!(
         Facts,
         r#"-- errand_facts
-        SELECT s.account_id, s.is_bot, s.home_dc, s.application_id AS "application: ApplicationId",
+        SELECT s.account_id, s.is_bot, s.home_dc,
+            CASE WHEN mine.new_pool IS NULL THEN s.application_id ELSE mine.new_application END AS "application: ApplicationId",
             NOT EXISTS (SELECT FROM session_leases l WHERE l.session_id = s.id AND l.expires_at > wireroom_now())
                 AND NOT EXISTS (SELECT FROM errands e WHERE e.session_id = s.id AND e.id IS DISTINCT FROM $2 AND e.lease_until > wireroom_now())
                 AS "free!", s.state_reason AS reason,
             (SELECT count(*) FROM jobs j WHERE j.session_id = s.id AND j.state = 'running') AS "running!"
-        FROM sessions s WHERE s.id = $1"#,
+        FROM sessions s LEFT JOIN errands mine ON mine.id = $2 WHERE s.id = $1"#,
         id.0,
         errand.map(|errand| errand.0),
     )

@@ -56,16 +56,32 @@ pub enum SessionState {
 }
 
 impl SessionState {
+    pub const ALL: [Self; 11] = [
+        Self::New,
+        Self::CodeNeeded,
+        Self::PasswordNeeded,
+        Self::Ready,
+        Self::Limited,
+        Self::Degraded,
+        Self::LoggedOut,
+        Self::Banned,
+        Self::Frozen,
+        Self::Quarantined,
+        Self::Disabled,
+    ];
+
     /// What a session goes back to whose login came to nothing, from the state before as it is stored.
     pub fn before_login(was: &str) -> Self {
-        match was {
-            "logged_out" => Self::LoggedOut,
-            "banned" => Self::Banned,
-            "frozen" => Self::Frozen,
-            "quarantined" => Self::Quarantined,
-            "disabled" => Self::Disabled,
-            _ => Self::New,
+        match Self::parse(was) {
+            None | Some(Self::CodeNeeded | Self::PasswordNeeded) => Self::New,
+            Some(state) if state.is_holdable() => Self::New,
+            Some(state) => state,
         }
+    }
+
+    /// The state that is stored as that word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
     pub const fn as_str(self) -> &'static str {
@@ -351,9 +367,7 @@ pub async fn change_state(
         emit(connection, "session.access_lost", lease.session, &data).await?;
     }
     if let Some(action) = change.incident {
-        let mut details = data;
-        details["terms"] = terms(connection, lease.session).await?;
-        audit(connection, lease.owner, action, lease.session, &details).await?;
+        incident(connection, lease.owner, action, lease.session, data).await?;
     }
     Ok(true)
 }
@@ -368,6 +382,18 @@ pub(super) async fn emit_state(
 ) -> Result<(), StoreError> {
     let data = json!({ "session": session, "from": from, "to": to.as_str(), "reason": reason });
     emit(connection, "session.state_changed", session, &data).await
+}
+
+/// Writes an incident down in the audit log, with who had the session's lease when.
+pub async fn incident(
+    connection: &mut PgConnection,
+    worker: WorkerId,
+    action: &str,
+    session: SessionId,
+    mut details: serde_json::Value,
+) -> Result<(), StoreError> {
+    details["terms"] = terms(connection, session).await?;
+    audit(connection, worker, action, session, &details).await
 }
 
 /// The version of a session's settings; it grows with every change of its state.

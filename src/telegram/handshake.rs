@@ -19,6 +19,7 @@ use num_bigint::BigUint;
 use rsa::{RsaPublicKey, pkcs1::DecodeRsaPublicKey, pkcs8::DecodePublicKey, traits::PublicKeyParts};
 use sha1::{Digest, Sha1};
 use tokio_util::task::AbortOnDropHandle;
+use zeroize::Zeroize;
 
 use crate::mtproto::{TELEGRAM_DH_PRIME, fingerprint};
 
@@ -87,6 +88,12 @@ pub struct AuthKeyExchange {
     pub time_offset: i32,
     /// The salt the server accepts first.
     pub first_salt: i64,
+}
+
+impl Drop for AuthKeyExchange {
+    fn drop(&mut self) {
+        self.auth_key.zeroize();
+    }
 }
 
 impl fmt::Debug for AuthKeyExchange {

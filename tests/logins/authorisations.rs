@@ -1,18 +1,8 @@
 //! Sessions that come from elsewhere and go there, and those that end.
 
-use super::*;
+use wireroom::sandbox::Fault;
 
-async fn until_held(stack: &Stack, id: &str) {
-    eventually(BOUND, async || {
-        let session = session(stack, id).await;
-        if session["worker"].is_string() && session["last_call_at"].is_string() {
-            Ok(())
-        } else {
-            Err(session)
-        }
-    })
-    .await;
-}
+use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_goes_out_and_comes_back_only_when_it_was_stopped_elsewhere() {
@@ -209,5 +199,79 @@ async fn a_session_is_logged_out_logged_in_again_and_deleted() {
     assert_eq!(stack.calls("auth.logOut"), 3);
     assert_eq!(stack.figure("SELECT count(*) FROM sessions").await, 0);
     assert_eq!(stack.sandbox.controls().connections().len(), 0);
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_used_elsewhere_when_it_is_enabled_is_an_incident() {
+    let stack = empty().await;
+    let _worker = stack.worker().await;
+    let id = log_in(&stack, "alice", ALICE).await;
+    until_held(&stack, &id).await;
+    let path = format!("/v1/sessions/{id}");
+    let exported = post(&stack, &format!("{path}/export"), json!({ "format": "telethon" })).await;
+    assert_eq!(exported.status, 200, "{}", exported.body);
+    stack.fault(Fault::once("users.getUsers", error(406, "AUTH_KEY_DUPLICATED")));
+    post(&stack, &format!("{path}/enable"), json!({ "stopped_elsewhere": true }))
+        .await
+        .problem("authorisation_over", 422);
+    let row = session(&stack, &id).await;
+    assert_eq!(
+        (row["state"].as_str(), row["state_reason"].as_str()),
+        (Some("quarantined"), Some("AUTH_KEY_DUPLICATED"))
+    );
+    let incident =
+        "SELECT count(*) FROM audit_log WHERE action = 'session.auth_key_duplicated' AND actor LIKE 'worker:%'
+        AND jsonb_array_length(details -> 'terms') = 1";
+    assert_eq!(stack.figure(incident).await, 1, "it shows who had the session's lease");
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_nobody_waited_for_is_asked_for_again() {
+    let stack = empty().await;
+    let _worker = stack.worker().await;
+    let id = log_in(&stack, "alice", ALICE).await;
+    until_held(&stack, &id).await;
+    let path = format!("/v1/sessions/{id}/export");
+    let telethon = json!({ "format": "telethon" });
+    let pending = ask(&stack, Method::POST, &path, telethon.clone()).await;
+    let told = pending.problem("login_pending", 504)["detail"]
+        .as_str()
+        .expect("text")
+        .to_owned();
+    assert!(told.contains("ask again"), "{told}");
+    let done = login_when(&stack, &id, "done", |login| login["state"] == "done").await;
+    assert!(done["next"].as_str().expect("text").contains("export again"), "{done}");
+    let exported = post(&stack, &path, telethon).await;
+    assert_eq!(exported.status, 200, "{}", exported.body);
+    let text = exported.body["session"].as_str().expect("a string session").to_owned();
+    delete(&stack, &format!("/v1/sessions/{id}?log_out=false")).await;
+
+    // Whose an imported Telethon session is, nobody knows before it was enabled; a Pyrogram one names that.
+    let imported = post(
+        &stack,
+        "/v1/sessions/import",
+        json!({ "label": "copy", "session": text }),
+    )
+    .await;
+    imported.login("done");
+    let copy = format!("/v1/sessions/{}", imported.session());
+    let pyrogram = json!({ "format": "pyrogram" });
+    let refused = post(&stack, &format!("{copy}/export"), pyrogram.clone()).await;
+    let refused = refused.problem("session_state_conflict", 409);
+    assert_eq!(refused["field"], "format");
+    assert!(
+        refused["detail"].as_str().expect("text").contains("/enable"),
+        "{refused}"
+    );
+    let out = post(&stack, &format!("{copy}/export"), json!({ "format": "telethon" })).await;
+    assert_eq!(out.body["session"].as_str(), Some(text.as_str()), "as it came in");
+    post(&stack, &format!("{copy}/enable"), json!({ "stopped_elsewhere": true }))
+        .await
+        .login("done");
+    let out = post(&stack, &format!("{copy}/export"), pyrogram).await;
+    assert_eq!(out.body["session"].as_str().map(str::len), Some(362), "{}", out.body);
+    assert_erased(&stack).await;
     stack.finish().await;
 }

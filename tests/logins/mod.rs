@@ -2,7 +2,9 @@
 
 mod applications;
 mod authorisations;
+mod floods;
 mod outcomes;
+mod put_back;
 mod takeover;
 mod terminal;
 
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use wireroom::sandbox::LOGIN_CODE;
+use wireroom::sandbox::{Effect, LOGIN_CODE};
 
 use crate::support::{
     stack::{Options, Stack},
@@ -121,6 +123,40 @@ async fn session(stack: &Stack, id: &str) -> Value {
 
 async fn login(stack: &Stack, id: &str) -> Value {
     stack.get(&format!("/v1/sessions/{id}/login")).await
+}
+
+fn error(code: i32, name: &str) -> Effect {
+    Effect::Error {
+        code,
+        name: name.to_owned(),
+    }
+}
+
+/// Asks and waits for nobody.
+async fn ask(stack: &Stack, method: Method, path: &str, body: Value) -> Answer {
+    let request = stack.request(method, path).header("Prefer", "wait=0").json(&body);
+    Answer::of(request.send().await.expect("answered")).await
+}
+
+async fn until_held(stack: &Stack, id: &str) {
+    eventually(BOUND, async || {
+        let session = session(stack, id).await;
+        if session["worker"].is_string() && session["last_call_at"].is_string() {
+            Ok(())
+        } else {
+            Err(session)
+        }
+    })
+    .await;
+}
+
+/// Waits until the sandbox was asked for a method so often.
+async fn until_called(stack: &Stack, method: &str, calls: u64) {
+    eventually(BOUND, async || match stack.calls(method) {
+        seen if seen >= calls => Ok(()),
+        seen => Err(format!("{seen} calls of {method}")),
+    })
+    .await;
 }
 
 /// Waits until the session's login is as `wanted` says.

@@ -271,3 +271,34 @@ async fn a_qr_code_is_shown_made_anew_and_scanned() {
     assert_erased(&stack).await;
     stack.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_whose_login_is_given_up_midway_is_not_logged_in_at_telegram() {
+    use wireroom::sandbox::{Effect, Fault};
+    let stack = empty().await;
+    let _worker = stack.worker().await;
+    let bot = stack.account("harbour_bot");
+    stack.fault(Fault::once("auth.importBotAuthorization", Effect::Delay { ms: 1_500 }));
+    let token = json!({ "label": "bot", "bot_token": format!("{bot}:harbour_bot-sandbox") });
+    let id = ask(&stack, Method::POST, "/v1/sessions", token).await.session();
+    until_called(&stack, "auth.importBotAuthorization", 1).await;
+    delete(&stack, &format!("/v1/sessions/{id}/login"))
+        .await
+        .login("failed");
+    until_called(&stack, "auth.logOut", 1).await;
+    eventually(BOUND, async || {
+        let (keys, open) = (
+            stack.sandbox.controls().keys(Some(bot)).len(),
+            stack.sandbox.controls().connections().len(),
+        );
+        if (keys, open) == (0, 0) {
+            Ok(())
+        } else {
+            Err(format!("{keys} keys are signed in, {open} connections are open"))
+        }
+    })
+    .await;
+    assert_eq!(session(&stack, &id).await["state"], "new");
+    assert_erased(&stack).await;
+    stack.finish().await;
+}

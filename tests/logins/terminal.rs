@@ -26,6 +26,12 @@ async fn an_account_is_logged_in_from_a_terminal_without_the_master_key() {
     let (done, output) = type_in(&stack, "alice", "9996620001\\n").await;
     assert!(!done && output.contains("wireroom worker"), "{output}");
     let _worker = stack.worker().await;
+    // As the API checks it: labels are shown to everybody.
+    let (done, output) = type_in(&stack, "9996620001", "9996620001\\n").await;
+    assert!(!done && output.contains("label must not be a phone number"), "{output}");
+    let (done, output) = type_in(&stack, "odd", "hello\\n").await;
+    assert!(!done && output.contains("country code"), "{output}");
+    assert_eq!(stack.figure("SELECT count(*) FROM sessions").await, 0);
     let (done, output) = type_in(&stack, "carol", "+999 66 2 0003\\n11111\\n22222\\nwrong\\nsandbox\\n").await;
     assert!(done, "{output}");
     for expected in [

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use serde_path_to_error::{Deserializer, Track};
 use wireroom_jobs::{JobArgs, JobKind};
+use zeroize::Zeroize;
 
 use super::{
     field_error::{FieldError, field_error},
@@ -169,9 +170,27 @@ impl JobRequest {
 
 /// A body of any type as serde reads it.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let body = json(body)?;
-    refuse_nul(&body)?;
-    read(&body, "", |source| T::deserialize(source))
+    let body = Wiped(json(body)?);
+    refuse_nul(&body.0)?;
+    read(&body.0, "", |source| T::deserialize(source))
+}
+
+/// A body on its way to its type, wiped when it is dropped: it may hold a code or a password.
+struct Wiped(Value);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(fields) => fields.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 fn refuse_nul(body: &Value) -> Result<(), Problem> {

@@ -8,13 +8,13 @@ use poem_openapi::{ApiResponse, OpenApi, param::Header, payload::Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::{LoginView, answer, busy, formats, no_worker, patience};
+use super::{LoginView, asking::Asking, formats, patience};
 use crate::{
     api::{
         State,
-        auth::{Admin, Allowed, Caller},
+        auth::{Admin, Allowed},
         document::Tag,
         jobs::invalid,
         problem::{Code, Problem},
@@ -23,11 +23,11 @@ use crate::{
         typed::Typed,
     },
     ids::ApplicationId,
+    login_input::{self, NotUsable},
     store::{
         self, applications,
         errands::{Portable, Task},
-        failed,
-        login_requests::{self, Asker, Begun, LoginRequest},
+        login_requests::LoginRequest,
         session_reads,
     },
 };
@@ -157,20 +157,16 @@ impl BeginApi {
         let token = body.bot_token.take().map(Zeroizing::new);
         refuse_proxy(body.proxy.as_ref())?;
         let (task, input) = match (phone, token) {
-            (Some(phone), None) => (Task::Phone, phone_number(&phone)?),
-            (None, Some(token)) => (Task::Bot, bot_token(&token)?),
+            (Some(phone), None) => (Task::Phone, login_input::phone_number(&phone).map_err(unusable)?),
+            (None, Some(token)) => (Task::Bot, login_input::bot_token(&token).map_err(unusable)?),
             _ => {
                 let detail = "Give a phone (to log a user in) or a bot_token (to log a bot in), and not both.";
                 return Err(Problem::new(Code::MissingField, detail).field("phone"));
             }
         };
-        let who = Who {
-            state: state.0,
-            caller: &caller.0,
-            context: context.0,
-        };
-        let about = About::of(&who, &body.label, body.pool.as_deref(), body.application.as_deref()).await?;
-        begin(&who, &about, task, Some(input.as_bytes()), headers).await
+        let asking = Asking::new(state.0, &caller.0, context.0);
+        let about = About::of(state.0, &body.label, body.pool.as_deref(), body.application.as_deref()).await?;
+        begin(&asking, &about, task, Some(input.as_bytes()), headers).await
     }
 
     /// Log in by a QR code
@@ -197,13 +193,9 @@ impl BeginApi {
     ) -> Result<LoginBegun, Problem> {
         let body = body.read()?;
         refuse_proxy(body.proxy.as_ref())?;
-        let who = Who {
-            state: state.0,
-            caller: &caller.0,
-            context: context.0,
-        };
-        let about = About::of(&who, &body.label, body.pool.as_deref(), body.application.as_deref()).await?;
-        begin(&who, &about, Task::Qr, None, headers).await
+        let asking = Asking::new(state.0, &caller.0, context.0);
+        let about = About::of(state.0, &body.label, body.pool.as_deref(), body.application.as_deref()).await?;
+        begin(&asking, &about, Task::Qr, None, headers).await
     }
 
     /// Import a session from elsewhere
@@ -234,15 +226,10 @@ impl BeginApi {
         let file = body.session_file.take().map(Zeroizing::new);
         refuse_proxy(body.proxy.as_ref())?;
         let portable = authorisation(text.as_deref(), file.as_deref())?;
-        // A struct of strings and numbers always serializes.
-        let input = Zeroizing::new(serde_json::to_vec(&portable).unwrap_or_default());
-        let who = Who {
-            state: state.0,
-            caller: &caller.0,
-            context: context.0,
-        };
-        let about = About::of(&who, &body.label, body.pool.as_deref(), body.application.as_deref()).await?;
-        begin(&who, &about, Task::Import, Some(&input), headers).await
+        let input = portable.to_text();
+        let asking = Asking::new(state.0, &caller.0, context.0);
+        let about = About::of(state.0, &body.label, body.pool.as_deref(), body.application.as_deref()).await?;
+        begin(&asking, &about, Task::Import, Some(&input), headers).await
     }
 }
 
@@ -269,13 +256,6 @@ fn authorisation(text: Option<&String>, file: Option<&String>) -> Result<Portabl
     }
 }
 
-/// Who asks, of which process.
-struct Who<'a> {
-    state: &'a State,
-    caller: &'a Caller,
-    context: &'a RequestContext,
-}
-
 /// What the session is to be.
 struct About<'a> {
     label: &'a str,
@@ -285,17 +265,17 @@ struct About<'a> {
 
 impl<'a> About<'a> {
     async fn of(
-        who: &Who<'_>,
+        state: &State,
         label: &'a str,
         pool: Option<&'a str>,
         application: Option<&str>,
     ) -> Result<Self, Problem> {
-        check_label(label)?;
+        login_input::label(label).map_err(unusable)?;
         let pool = pool.unwrap_or(DEFAULT_POOL);
-        if !session_reads::pool_exists(&who.state.pool, pool).await? {
+        if !session_reads::pool_exists(&state.pool, pool).await? {
             return Err(Problem::new(Code::UnknownPool, "No pool has that name.").field("pool"));
         }
-        let mut conn = store::connection(&who.state.pool, "find_application").await?;
+        let mut conn = store::connection(&state.pool, "find_application").await?;
         let application = match application {
             None => applications::default(&mut conn).await?,
             Some(name) => Some(applications::find(&mut conn, name).await?.ok_or_else(|| {
@@ -312,18 +292,13 @@ impl<'a> About<'a> {
 }
 
 async fn begin(
-    who: &Who<'_>,
+    asking: &Asking<'_>,
     about: &About<'_>,
     task: Task,
     input: Option<&[u8]>,
     headers: &HeaderMap,
 ) -> Result<LoginBegun, Problem> {
-    let patience = patience(who.state, headers)?;
-    let actor = who.caller.actor();
-    let asker = Asker {
-        actor: &actor,
-        request_id: Some(who.context.id()),
-    };
+    let patience = patience(asking.state, headers)?;
     let request = LoginRequest {
         label: about.label,
         pool: about.pool,
@@ -331,49 +306,16 @@ async fn begin(
         task,
         input,
     };
-    let mut transaction = who.state.pool.begin().await.map_err(failed("begin_login"))?;
-    let begun = login_requests::begin_login(&mut transaction, &request, asker).await?;
-    let (session, errand) = match begun {
-        Begun::Now { session, errand } => (session, errand),
-        Begun::NoWorker => return Err(no_worker()),
-        Begun::Busy { session } => return Err(busy(session)),
-        Begun::Wrong { session } => {
-            let detail = "A session of that label is logged in. Choose another label, or log it out first.";
-            return Err(Problem::new(Code::SessionExists, detail)
-                .session(session)
-                .field("label"));
-        }
-    };
-    transaction.commit().await.map_err(failed("commit_login"))?;
-    who.state.signals.errand_asked();
-    let record = answer(who.state, session, errand, 1, &patience).await?;
-    let view = LoginView::of(*record)?;
+    let (session, errand) = asking.login(&request).await?;
+    let view = asking.shown(session, errand, &patience).await?;
     Ok(LoginBegun::Created(
         Json(Typed(view)),
         format!("/v1/sessions/{session}"),
     ))
 }
 
-fn check_label(label: &str) -> Result<(), Problem> {
-    let fits = (1..=100).contains(&label.chars().count()) && !label.trim().is_empty();
-    if !fits || label.chars().any(char::is_control) {
-        return Err(invalid("label", "must be 1 to 100 characters."));
-    }
-    let digits = label.chars().filter(char::is_ascii_digit).count();
-    let letters = label.chars().any(char::is_alphabetic);
-    if digits >= 7 && !letters {
-        return Err(invalid(
-            "label",
-            "must not be a phone number: labels are shown to everybody.",
-        ));
-    }
-    if label.parse::<uuid::Uuid>().is_ok() {
-        return Err(invalid(
-            "label",
-            "must not be a UUID: it could be taken for a session's id.",
-        ));
-    }
-    Ok(())
+fn unusable(refused: NotUsable) -> Problem {
+    invalid(refused.field, refused.why)
 }
 
 fn refuse_proxy(proxy: Option<&Value>) -> Result<(), Problem> {
@@ -384,37 +326,4 @@ fn refuse_proxy(proxy: Option<&Value>) -> Result<(), Problem> {
             "is not supported by this version: leave it out, and the worker connects directly.",
         )),
     }
-}
-
-/// The number without what people write between its digits.
-fn phone_number(text: &str) -> Result<Zeroizing<String>, Problem> {
-    let allowed = |c: char| c.is_ascii_digit() || " -().+".contains(c);
-    let digits: Zeroizing<String> = Zeroizing::new(text.chars().filter(char::is_ascii_digit).collect());
-    if !text.chars().all(allowed) || !(5..=20).contains(&digits.len()) {
-        return Err(invalid(
-            "phone",
-            "must be a number with its country code, such as +999 66 2 0001.",
-        ));
-    }
-    Ok(Zeroizing::new(format!("+{}", digits.as_str())))
-}
-
-fn bot_token(text: &str) -> Result<Zeroizing<String>, Problem> {
-    let mut text = Zeroizing::new(text.trim().to_owned());
-    let well_formed = text.split_once(':').is_some_and(|(id, rest)| {
-        !id.is_empty()
-            && id.bytes().all(|byte| byte.is_ascii_digit())
-            && (5..=200).contains(&rest.len())
-            && rest
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-    });
-    if !well_formed {
-        text.zeroize();
-        return Err(invalid(
-            "bot_token",
-            "must be a bot's token as @BotFather shows it: digits, a colon, and text.",
-        ));
-    }
-    Ok(text)
 }

@@ -102,33 +102,51 @@ fn portable(dc: u8, key: &[u8], account_id: Option<i64>, is_bot: bool) -> Result
         account_id,
         is_bot,
         address: String::new(),
+        api_id: None,
     })
 }
 
 /// Writes a Telethon string session. `None`: the authorisation cannot be written in it.
 pub fn telethon(portable: &Portable) -> Option<Zeroizing<String>> {
     let address: SocketAddrV4 = portable.address.parse().ok()?;
-    let mut bytes = Zeroizing::new(vec![u8::try_from(portable.dc).ok()?]);
-    bytes.extend(address.ip().octets());
-    bytes.extend(address.port().to_be_bytes());
-    bytes.extend_from_slice(&key(portable)?);
-    Some(Zeroizing::new(format!(
-        "1{}",
-        general_purpose::URL_SAFE.encode(bytes.as_slice())
-    )))
+    let dc = u8::try_from(portable.dc).ok()?;
+    let bytes = joined(&[
+        &[dc],
+        &address.ip().octets(),
+        &address.port().to_be_bytes(),
+        &key(portable)?,
+    ]);
+    let mut text = Zeroizing::new(String::with_capacity(1 + bytes.len().div_ceil(3) * 4));
+    text.push('1');
+    general_purpose::URL_SAFE.encode_string(bytes.as_slice(), &mut text);
+    Some(text)
 }
 
 /// Writes a Pyrogram string session (version 2), for the application of that API id.
 pub fn pyrogram(portable: &Portable, api_id: i32) -> Option<Zeroizing<String>> {
-    let mut bytes = Zeroizing::new(vec![u8::try_from(portable.dc).ok()?]);
-    bytes.extend(u32::try_from(api_id).ok()?.to_be_bytes());
-    bytes.push(0);
-    bytes.extend_from_slice(&key(portable)?);
-    bytes.extend(u64::try_from(portable.account_id?).ok()?.to_be_bytes());
-    bytes.push(u8::from(portable.is_bot));
+    let dc = u8::try_from(portable.dc).ok()?;
+    let api_id = u32::try_from(api_id).ok()?.to_be_bytes();
+    let account = u64::try_from(portable.account_id?).ok()?.to_be_bytes();
+    let bytes = joined(&[
+        &[dc],
+        &api_id,
+        &[0],
+        &key(portable)?,
+        &account,
+        &[u8::from(portable.is_bot)],
+    ]);
     Some(Zeroizing::new(
         general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_slice()),
     ))
+}
+
+/// With room for all of it from the start: a buffer that grew would leave copies behind.
+fn joined(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
+    bytes
 }
 
 fn key(portable: &Portable) -> Option<Zeroizing<Vec<u8>>> {
@@ -151,6 +169,7 @@ mod tests {
             account_id: Some(7_000_000_001),
             is_bot: true,
             address: "149.154.167.92:443".into(),
+            api_id: None,
         }
     }
 

@@ -12,28 +12,25 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
+use zeroize::{Zeroize, Zeroizing};
 
-use super::{
-    LoginView, Waited, answer, answered, busy, formats, no_session, no_worker, patience, pending, session_id, view,
-};
+use super::{LoginView, Waited, answered, asking::Asking, formats, patience, pending, session_id, view};
 use crate::{
     api::{
         State,
-        auth::{Admin, Allowed, Caller},
+        auth::{Admin, Allowed},
         document::Tag,
         problem::{Code, Problem},
         sent::Sent,
         shell::RequestContext,
         typed::Typed,
     },
-    ids::{ErrandId, SessionId},
-    letterbox::{Opener, Slot},
+    ids::SessionId,
+    letterbox::Opener,
     store::{
         self, applications,
         errands::{self, ErrandState, Portable, Task},
-        failed,
-        login_requests::{self, Asker, Begun},
-        session_logins, session_reads,
+        failed, session_logins, session_reads,
     },
 };
 
@@ -73,6 +70,12 @@ pub struct ExportView {
     /// The string session. It is shown this once.
     pub session: String,
     pub next: String,
+}
+
+impl Drop for ExportView {
+    fn drop(&mut self) {
+        self.session.zeroize();
+    }
 }
 
 /// A session that is gone.
@@ -119,23 +122,18 @@ impl ManageSessionApi {
                 .field("stopped_elsewhere")
                 .session(id));
         }
-        let asked = Asked {
-            state: state.0,
-            caller: &caller.0,
-            context: context.0,
-            id,
-        };
+        let asking = Asking::new(state.0, &caller.0, context.0);
         let patience = patience(state.0, headers)?;
-        let errand = asked.begin(Task::Enable, None, None).await?;
-        let record = answer(state.0, id, errand, 1, &patience).await?;
-        Ok(Json(Typed(LoginView::of(*record)?)))
+        let errand = asking.errand(id, Task::Enable, None, None).await?;
+        Ok(Json(Typed(asking.shown(id, errand, &patience).await?)))
     }
 
     /// Export a session
     ///
     /// Hands the session's authorisation to its owner as a string session. It is taken out of use first: its jobs finish, its
     /// worker hangs up, and it is `disabled`; it comes back only by `enable`, once it was stopped elsewhere. The audit log keeps
-    /// who asked. Whoever has the text has the account. Scope: admin.
+    /// who asked. Whoever has the text has the account. What comes out opens for this request alone: when it ended before that
+    /// (504 `login_pending`, or the connection broke), ask again once the login is `done`. Scope: admin.
     #[oai(
         path = "/v1/sessions/:id/export",
         method = "post",
@@ -160,31 +158,28 @@ impl ManageSessionApi {
         let format = body.read()?.format;
         // Known to this request alone, so that what a worker puts in the database opens nowhere else.
         let opener = Opener::generate().map_err(Problem::internal)?;
-        let asked = Asked {
-            state: state.0,
-            caller: &caller.0,
-            context: context.0,
-            id,
-        };
+        let asking = Asking::new(state.0, &caller.0, context.0);
         let patience = patience(state.0, headers)?;
-        let errand = asked.begin(Task::Export, None, Some(opener.slot())).await?;
-        let record = answer(state.0, id, errand, 1, &patience).await?;
+        refuse_if_unknown(state.0, id, format).await?;
+        let errand = asking.errand(id, Task::Export, None, Some(opener.slot())).await?;
+        let waited = answered(state.0, errand, 1, &patience).await?;
+        let record = waited.record(|| export_pending(id))?;
         let opened = record
             .output
             .and_then(|letter| opener.open(&errands::output_owner(errand), &letter))
             .ok_or_else(|| Problem::internal("an export that does not open"))?;
         let portable: Portable = serde_json::from_slice(&opened).map_err(Problem::internal)?;
-        let session = asked.written(&portable, format).await?;
+        let mut session = written(state.0, id, &portable, format).await?;
         let mut transaction = state.pool.begin().await.map_err(failed("begin_export"))?;
         errands::erase_output(&mut transaction, errand).await?;
         let details = json!({ "format": format });
-        let actor = caller.0.actor();
+        let asker = asking.asker();
         session_logins::note(
             &mut transaction,
-            &actor,
+            asker.actor,
             "session.exported",
             id,
-            Some(context.id()),
+            asker.request_id,
             details,
         )
         .await?;
@@ -192,7 +187,7 @@ impl ManageSessionApi {
         Ok(Json(Typed(ExportView {
             id: id.0,
             format,
-            session,
+            session: std::mem::take(&mut session),
             next: format!(
                 "The session is disabled here. When it was stopped elsewhere, POST /v1/sessions/{id}/enable with \
                  {{\"stopped_elsewhere\": true}} brings it back."
@@ -223,16 +218,10 @@ impl ManageSessionApi {
         id: Path<String>,
     ) -> Result<Json<Typed<LoginView>>, Problem> {
         let id = session_id(&id)?;
-        let asked = Asked {
-            state: state.0,
-            caller: &caller.0,
-            context: context.0,
-            id,
-        };
+        let asking = Asking::new(state.0, &caller.0, context.0);
         let patience = patience(state.0, headers)?;
-        let errand = asked.begin(Task::LogOut, None, None).await?;
-        let record = answer(state.0, id, errand, 1, &patience).await?;
-        Ok(Json(Typed(LoginView::of(*record)?)))
+        let errand = asking.errand(id, Task::LogOut, None, None).await?;
+        Ok(Json(Typed(asking.shown(id, errand, &patience).await?)))
     }
 
     /// Delete a session
@@ -269,15 +258,10 @@ impl ManageSessionApi {
             }
         };
         let patience = patience(state.0, headers)?;
-        let asked = Asked {
-            state: state.0,
-            caller: &caller.0,
-            context: context.0,
-            id,
-        };
-        asked.refuse_if_needed().await?;
+        let asking = Asking::new(state.0, &caller.0, context.0);
+        refuse_if_needed(state.0, id).await?;
         let input = json!({ "log_out": log_out }).to_string();
-        let errand = asked.begin(Task::Delete, Some(input.as_bytes()), None).await?;
+        let errand = asking.errand(id, Task::Delete, Some(input.as_bytes()), None).await?;
         match answered(state.0, errand, 1, &patience).await? {
             Waited::Gone => Ok(Json(Typed(DeleteView {
                 session: id.0,
@@ -292,79 +276,90 @@ impl ManageSessionApi {
     }
 }
 
-/// A request about one session.
-struct Asked<'a> {
-    state: &'a State,
-    caller: &'a Caller,
-    context: &'a RequestContext,
-    id: SessionId,
+async fn refuse_if_needed(state: &State, session: SessionId) -> Result<(), Problem> {
+    let mut conn = store::connection(&state.pool, "live_jobs_of_session").await?;
+    match session_logins::live_jobs(&mut conn, session).await? {
+        0 => Ok(()),
+        count => {
+            let detail = format!("{count} unfinished jobs need the session: let them finish, or cancel them first.");
+            Err(Problem::new(Code::SessionBusy, detail).session(session))
+        }
+    }
 }
 
-impl Asked<'_> {
-    async fn begin(&self, task: Task, input: Option<&[u8]>, reply_to: Option<Slot>) -> Result<ErrandId, Problem> {
-        let actor = self.caller.actor();
-        let asker = Asker {
-            actor: &actor,
-            request_id: Some(self.context.id()),
-        };
-        let mut transaction = self.state.pool.begin().await.map_err(failed("begin_errand"))?;
-        let begun = login_requests::begin_errand(&mut transaction, self.id, task, input, reply_to, asker).await?;
-        transaction.commit().await.map_err(failed("commit_errand"))?;
-        match begun {
-            None => Err(no_session()),
-            Some(Begun::NoWorker) => Err(no_worker()),
-            Some(Begun::Busy { session }) => Err(busy(session)),
-            Some(Begun::Wrong { .. }) => Err(self.wrong_state(task).await?),
-            Some(Begun::Now { errand, .. }) => {
-                self.state.signals.control_changed();
-                self.state.signals.errand_asked();
-                Ok(errand)
-            }
+/// A Pyrogram session names its account, which is not known of an import before it was enabled once.
+async fn refuse_if_unknown(state: &State, session: SessionId, format: ExportFormat) -> Result<(), Problem> {
+    if format != ExportFormat::Pyrogram {
+        return Ok(());
+    }
+    let mut conn = store::connection(&state.pool, "errand_facts").await?;
+    let facts = session_logins::facts(&mut conn, session, None).await?;
+    let is_import = session_reads::get(&state.pool, session)
+        .await?
+        .is_some_and(|row| row.state == "disabled");
+    match facts {
+        Some(facts) if is_import && facts.account_id.is_none() => Err(account_unknown(session)),
+        _ => Ok(()),
+    }
+}
+
+fn account_unknown(session: SessionId) -> Problem {
+    let detail = format!(
+        "A Pyrogram session names its account, and whose this one is was never asked: it was imported and not enabled yet. POST \
+         /v1/sessions/{session}/enable first, or export it in the format telethon."
+    );
+    Problem::new(Code::SessionStateConflict, detail)
+        .session(session)
+        .field("format")
+}
+
+/// What comes out of an export opens for the request that asked for it alone.
+fn export_pending(session: SessionId) -> Problem {
+    let detail = format!(
+        "The session is being taken out of use; its jobs finish first. Nothing is lost: when GET /v1/sessions/{session}/login says \
+         done, ask again, and the answer comes at once. DELETE there gives it up."
+    );
+    Problem::new(Code::LoginPending, detail)
+        .session(session)
+        .header("Location", format!("/v1/sessions/{session}/login"))
+}
+
+/// The API id of the session's application, where the worker that handed it out did not say.
+async fn api_id_of(state: &State, session: SessionId) -> Result<Option<i32>, Problem> {
+    let mut conn = store::connection(&state.pool, "applications").await?;
+    let facts = session_logins::facts(&mut conn, session, None).await?;
+    let of_session = facts.and_then(|facts| facts.application);
+    let known = applications::all(&mut conn).await?;
+    let known = known.iter().find(|application| Some(application.id) == of_session);
+    Ok(known
+        .map(|application| application.api_id)
+        .or(state.config.telegram.api_id))
+}
+
+fn no_application(session: SessionId) -> Problem {
+    let detail = "A Pyrogram session names its application, and this session has none: set TELEGRAM_API_ID and TELEGRAM_API_HASH for \
+                  the workers, or export it in the format telethon.";
+    Problem::new(Code::ApplicationInvalid, detail)
+        .session(session)
+        .field("format")
+}
+
+async fn written(
+    state: &State,
+    session: SessionId,
+    portable: &Portable,
+    format: ExportFormat,
+) -> Result<Zeroizing<String>, Problem> {
+    let text = match format {
+        ExportFormat::Telethon => formats::telethon(portable),
+        ExportFormat::Pyrogram if portable.account_id.is_none() => return Err(account_unknown(session)),
+        ExportFormat::Pyrogram => {
+            let api_id = match portable.api_id {
+                Some(api_id) => Some(api_id),
+                None => api_id_of(state, session).await?,
+            };
+            formats::pyrogram(portable, api_id.ok_or_else(|| no_application(session))?)
         }
-    }
-
-    async fn wrong_state(&self, task: Task) -> Result<Problem, Problem> {
-        let Some(session) = session_reads::get(&self.state.pool, self.id).await? else {
-            return Ok(no_session());
-        };
-        let needs = match task {
-            Task::Enable => "only a disabled session that has an authorisation can be enabled",
-            _ => "it has no authorisation; a login with its label gives it one",
-        };
-        let detail = format!("The session is {}: {needs}.", session.state);
-        Ok(Problem::new(Code::SessionStateConflict, detail).session(self.id))
-    }
-
-    async fn refuse_if_needed(&self) -> Result<(), Problem> {
-        let mut conn = store::connection(&self.state.pool, "live_jobs_of_session").await?;
-        match session_logins::live_jobs(&mut conn, self.id).await? {
-            0 => Ok(()),
-            count => {
-                let detail =
-                    format!("{count} unfinished jobs need the session: let them finish, or cancel them first.");
-                Err(Problem::new(Code::SessionBusy, detail).session(self.id))
-            }
-        }
-    }
-
-    async fn written(&self, portable: &Portable, format: ExportFormat) -> Result<String, Problem> {
-        let text = match format {
-            ExportFormat::Telethon => formats::telethon(portable),
-            ExportFormat::Pyrogram => {
-                let mut conn = store::connection(&self.state.pool, "applications").await?;
-                let facts = session_logins::facts(&mut conn, self.id, None).await?;
-                let applications = applications::all(&mut conn).await?;
-                let of_session = facts.and_then(|facts| facts.application);
-                let api_id = applications
-                    .iter()
-                    .find(|application| Some(application.id) == of_session)
-                    .map_or(self.state.config.telegram.api_id.unwrap_or_default(), |application| {
-                        application.api_id
-                    });
-                formats::pyrogram(portable, api_id)
-            }
-        };
-        text.map(|text| text.as_str().to_owned())
-            .ok_or_else(|| Problem::internal("an authorisation that fits no string session"))
-    }
+    };
+    text.ok_or_else(|| Problem::internal("an authorisation that fits no string session"))
 }

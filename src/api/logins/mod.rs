@@ -3,6 +3,7 @@
 //! A worker does all of it. The API seals what it is given, stores the request, and waits up to a minute for the answer; when
 //! none comes in time the caller gets 504 and goes on with the same session.
 
+mod asking;
 mod begin;
 mod follow;
 mod formats;
@@ -59,6 +60,26 @@ enum Waited {
     /// The row is gone, with its session.
     Gone,
     Pending,
+}
+
+impl Waited {
+    /// The answer, or the problem it met; `pending` when there is none yet.
+    fn record(self, pending: impl FnOnce() -> Problem) -> Result<Box<ErrandRecord>, Problem> {
+        match self {
+            Self::Pending => Err(pending()),
+            Self::Gone => Err(Problem::new(
+                Code::SessionNotFound,
+                "The session was deleted meanwhile.",
+            )),
+            Self::Answered(record) => match record.problem {
+                Some(problem) => Err(problem_of(&record, problem)),
+                None if record.state == ErrandState::Failed => {
+                    Err(Problem::internal("an errand failed without a problem"))
+                }
+                None => Ok(record),
+            },
+        }
+    }
 }
 
 /// The right to wait for an answer, and for how long. Taken before anything is asked: whoever cannot wait has asked for nothing.
@@ -120,18 +141,9 @@ async fn answer(
     seq: i32,
     patience: &Patience,
 ) -> Result<Box<ErrandRecord>, Problem> {
-    match answered(state, errand, seq, patience).await? {
-        Waited::Pending => Err(pending(session)),
-        Waited::Gone => Err(Problem::new(
-            Code::SessionNotFound,
-            "The session was deleted meanwhile.",
-        )),
-        Waited::Answered(record) => match record.problem {
-            Some(problem) => Err(problem_of(&record, problem)),
-            None if record.state == ErrandState::Failed => Err(Problem::internal("an errand failed without a problem")),
-            None => Ok(record),
-        },
-    }
+    answered(state, errand, seq, patience)
+        .await?
+        .record(|| pending(session))
 }
 
 fn pending(session: SessionId) -> Problem {

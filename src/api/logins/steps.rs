@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{LoginView, answer, busy, no_worker, patience, session_id, view::problem_of};
+use super::{LoginView, answer, asking::Asking, busy, no_worker, patience, session_id, view::problem_of};
 use crate::{
     api::{
         State,
@@ -25,11 +25,12 @@ use crate::{
         typed::Typed,
     },
     ids::SessionId,
+    login_input,
     store::{
         self,
-        errands::{self, ErrandRecord, Step},
+        errands::{self, ErrandProblem, ErrandRecord, MOST_RESENDS, Step},
         failed,
-        login_requests::{self, Asker, StepAsked},
+        login_requests::{self, StepAsked},
         session_reads,
     },
 };
@@ -97,12 +98,9 @@ impl StepsApi {
         id: Path<String>,
     ) -> Result<Json<Typed<LoginView>>, Problem> {
         let id = session_id(&id)?;
-        let asker = Asker {
-            actor: &caller.0.actor(),
-            request_id: Some(context.id()),
-        };
+        let asking = Asking::new(state.0, &caller.0, context.0);
         let mut transaction = state.pool.begin().await.map_err(failed("begin_cancel_login"))?;
-        let given_up = login_requests::give_up(&mut transaction, id, asker).await?;
+        let given_up = login_requests::give_up(&mut transaction, id, asking.asker()).await?;
         transaction.commit().await.map_err(failed("commit_cancel_login"))?;
         if given_up.is_none() {
             return Err(not_found(&state, id).await?);
@@ -135,12 +133,8 @@ impl StepsApi {
         id: Path<String>,
         body: Sent<CodeBody>,
     ) -> Result<Json<Typed<LoginView>>, Problem> {
-        let body = body.read()?;
-        let given = Zeroizing::new(body.code);
-        let code: Zeroizing<String> = Zeroizing::new(given.chars().filter(|c| !matches!(c, ' ' | '-')).collect());
-        if code.is_empty() || code.chars().count() > 64 {
-            return Err(invalid("code", "must be 1 to 64 characters."));
-        }
+        let given = Zeroizing::new(body.read()?.code);
+        let code = login_input::code(&given).map_err(|refused| invalid(refused.field, refused.why))?;
         take_step(&state, headers, &id, Step::Code, Some(code.as_bytes())).await
     }
 
@@ -175,8 +169,8 @@ impl StepsApi {
 
     /// Send the code again
     ///
-    /// By the next way that Telegram has, as `code.next` said; a code that is too old is replaced by a new one. Waits like the
-    /// code. Scope: admin.
+    /// By the next way that Telegram has, as `code.next` said; a code that is too old is replaced by a new one. Five times in one
+    /// login, then `login_resend_limit`. Waits like the code. Scope: admin.
     #[oai(
         path = "/v1/sessions/:id/resend",
         method = "post",
@@ -229,6 +223,14 @@ async fn take_step(
             Err(problem.unwrap_or_else(|| Problem::internal("a problem was there")))
         }
         StepAsked::Over(_) => Err(not_found(state, id).await?),
+        StepAsked::Rests(record) => Err(problem_of(&record, record.problem.unwrap_or(ErrandProblem::Flooded))),
+        StepAsked::TooOften(_) => {
+            let detail = format!(
+                "The code was sent again {MOST_RESENDS} times: Telegram would lock the number. Enter the last one, or begin anew, and \
+                 not at once."
+            );
+            Err(Problem::new(Code::LoginResendLimit, detail).session(id))
+        }
     }
 }
 

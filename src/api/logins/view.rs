@@ -9,7 +9,10 @@ use uuid::Uuid;
 use super::picture;
 use crate::{
     api::problem::{Code, Problem},
-    store::errands::{CHALLENGE, CodeInfo, ErrandProblem, ErrandRecord, ErrandState, Task},
+    store::{
+        errand_upkeep::NO_WORKER_WITH_KEY,
+        errands::{CHALLENGE, CodeInfo, ErrandProblem, ErrandRecord, ErrandState, Task},
+    },
 };
 
 /// What is being done for a session outside of its jobs, and what it waits for.
@@ -36,6 +39,10 @@ pub struct LoginView {
     pub detail: Option<String>,
     /// Wrong codes and passwords so far; the fifth ends the login.
     pub wrong_tries: i32,
+    /// How often another code was asked for; five times at most.
+    pub resends: i32,
+    /// Telegram asks to wait until then: nothing of the kind is taken before.
+    pub retry_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     /// It is given up then, unless it goes on.
@@ -107,6 +114,8 @@ impl LoginView {
             problem: problem.as_ref().map(Problem::code),
             detail: problem.map(|problem| problem.detail().to_owned()),
             wrong_tries: record.tries,
+            resends: record.resends,
+            retry_at: record.retry_at,
             created_at: record.created_at,
             updated_at: record.updated_at,
             expires_at: record.expires_at,
@@ -135,7 +144,10 @@ fn next(record: &ErrandRecord) -> String {
         }
         (ErrandState::Done, Task::Import) => IMPORTED.to_owned(),
         (ErrandState::Done, Task::Export) => {
-            format!("The session is disabled. POST {base}/enable with {{\"stopped_elsewhere\": true}} brings it back.")
+            format!(
+                "The session is disabled. If its text did not reach you, POST {base}/export again. POST {base}/enable with \
+                 {{\"stopped_elsewhere\": true}} brings it back."
+            )
         }
         (ErrandState::Done, Task::LogOut) => {
             "Nothing: the session is logged out. A login with its label brings it back.".to_owned()
@@ -161,7 +173,7 @@ pub fn problem_of(record: &ErrandRecord, problem: ErrandProblem) -> Problem {
         ),
         P::PhoneFlooded => (
             Code::PhoneNumberFlooded,
-            "Too many logins were tried with this number. Leave it alone for a day: each try makes it longer.".to_owned(),
+            "Too many logins were tried with this number. It is left alone for a day: each try makes it longer.".to_owned(),
         ),
         P::PhoneUnregistered => (
             Code::PhoneNumberUnregistered,
@@ -227,18 +239,25 @@ pub fn problem_of(record: &ErrandRecord, problem: ErrandProblem) -> Problem {
             "Jobs of the session did not end in time, or wait for it. Cancel them, or try again later; the session is as it was."
                 .to_owned(),
         ),
-        P::Expired => (
-            Code::LoginExpired,
-            format!("It waited for more than {} minutes. Begin anew.", CHALLENGE.as_secs() / 60),
-        ),
+        P::Expired => (Code::LoginExpired, expired(record)),
         P::Cancelled => (Code::LoginCancelled, "Somebody gave it up. Begin anew.".to_owned()),
     };
     let problem = Problem::new(code, detail).session(record.session);
-    match record.retry_at {
-        Some(at) => {
-            let seconds = (at - record.updated_at).num_seconds().max(1);
-            problem.header("Retry-After", seconds.to_string())
-        }
+    match record.retry_left {
+        Some(seconds) => problem.header("Retry-After", seconds.to_string()),
         None => problem,
     }
+}
+
+/// Why nothing came of it for so long, as far as that is known.
+fn expired(record: &ErrandRecord) -> String {
+    let minutes = CHALLENGE.as_secs() / 60;
+    let because = match record.reason.as_deref() {
+        None => String::new(),
+        Some(reason) => match reason.strip_prefix(NO_WORKER_WITH_KEY) {
+            Some(key) => format!(", and no worker ran that has the key `{key}` in WIREROOM_MASTER_KEYS: start one"),
+            None => ", and no worker ran: start one".to_owned(),
+        },
+    };
+    format!("It waited for more than {minutes} minutes{because}. Begin anew.")
 }

@@ -6,10 +6,10 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use zeroize::Zeroizing;
 
 use super::{
-    progress::decode_key,
+    outcome::{DUPLICATED, is_duplicate},
+    progress::{decode_key, key_of},
     run::{Run, StepDone, StepError},
 };
 use crate::{
@@ -77,6 +77,7 @@ impl Run {
             dcs: &dcs,
         };
         session_logins::replace_keys(&mut transaction, &new).await?;
+        session_logins::rehome(&mut transaction, self.session, self.key.errand).await?;
         session_logins::set_state(&mut transaction, self.session, SessionState::Disabled, Some("IMPORTED")).await?;
         errand_work::reply(&mut transaction, self.key, work.asked, &done()).await?;
         transaction.commit().await.map_err(failed(OPERATION))?;
@@ -135,17 +136,25 @@ impl Run {
             account_id: facts.account_id,
             is_bot: facts.is_bot,
             address: self.desk.net.address(dc)?.0.to_string(),
+            api_id: self.api_id().await?,
         };
-        // A struct of strings and numbers always serializes.
-        let plain = Zeroizing::new(serde_json::to_vec(&portable).unwrap_or_default());
         let output = slot
-            .seal(&errands::output_owner(self.key.errand), &plain)
+            .seal(&errands::output_owner(self.key.errand), &portable.to_text())
             .map_err(|_| LinkError::Randomness)?;
         let reply = Reply {
             output: Some(output),
             ..done()
         };
         Ok(StepDone::Reply(Box::new(reply), None))
+    }
+
+    /// What the session connects as; nothing when that cannot be known any more.
+    async fn api_id(&self) -> Result<Option<i32>, StepError> {
+        match self.application().await {
+            Ok(application) => Ok(Some(application.api_id)),
+            Err(StepError::Refused(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Ends the authorisation at Telegram, and erases its keys.
@@ -172,17 +181,17 @@ impl Run {
         let deletion: Deletion =
             serde_json::from_str(input.expose()).map_err(|_| StepError::from(ErrandProblem::Refused))?;
         self.take_out_of_use(work, "DELETING").await?;
-        // Before anything that cannot be undone.
-        self.no_live_jobs().await?;
+        // Before anything that cannot be undone; from there on a job that comes late does not stop it: it ends `session_lost`.
+        if !self.ended {
+            self.no_live_jobs().await?;
+        }
         if deletion.log_out {
             self.end_at_telegram().await?;
+            self.ended = true;
         }
         let mut conn = store::connection(&self.desk.database, OPERATION).await?;
         let mut transaction = store::begin(&mut conn, OPERATION).await?;
         errand_work::hold(&mut transaction, self.key, OPERATION).await?;
-        if session_logins::live_jobs(&mut transaction, self.session).await? > 0 {
-            return Err(ErrandProblem::Busy.into());
-        }
         session_logins::end_hold(&mut transaction, self.session, &self.hold_actor()).await?;
         session_logins::delete(&mut transaction, self.session).await?;
         let details = json!({ "logged_out": deletion.log_out });
@@ -203,22 +212,23 @@ impl Run {
     async fn take_out_of_use(&self, work: &Work, reason: &str) -> Result<(), StepError> {
         const OPERATION: &str = "take_out_of_use";
         let begun = Instant::now();
-        while self.facts().await?.running > 0 {
+        let facts = loop {
+            let facts = self.facts().await?;
+            if facts.running == 0 {
+                break facts;
+            }
             if begun.elapsed() > DRAIN {
                 return Err(ErrandProblem::Busy.into());
             }
             self.pause().await?;
-        }
+        };
         let mut conn = store::connection(&self.desk.database, OPERATION).await?;
         let mut transaction = store::begin(&mut conn, OPERATION).await?;
         errand_work::hold(&mut transaction, self.key, OPERATION).await?;
         // A limit that Telegram set is not over because nobody used the session meanwhile.
-        let limited = if work.was == SessionState::Limited.as_str() {
-            LIMITED
-        } else {
-            ""
-        };
-        let reason = format!("{reason}{limited}");
+        let is_limited =
+            work.was == SessionState::Limited.as_str() || facts.reason.is_some_and(|reason| reason.ends_with(LIMITED));
+        let reason = format!("{reason}{}", if is_limited { LIMITED } else { "" });
         session_logins::set_state(&mut transaction, self.session, SessionState::Disabled, Some(&reason)).await?;
         transaction.commit().await.map_err(failed(OPERATION))?;
         drop(conn);
@@ -244,13 +254,16 @@ impl Run {
         Ok(())
     }
 
-    /// Waits a moment; an errand whose hold is over stops here.
+    /// Waits a moment; an errand whose hold is over, or that was given up, stops here.
     async fn pause(&self) -> Result<(), StepError> {
         tokio::select! {
-            () = self.trust.ended() => Err(fenced()),
-            () = self.desk.stop.cancelled() => Err(fenced()),
-            () = sleep(LOOK) => Ok(()),
+            () = self.trust.ended() => return Err(fenced()),
+            () = self.desk.stop.cancelled() => return Err(fenced()),
+            () = sleep(LOOK) => {}
         }
+        let mut conn = store::connection(&self.desk.database, "load_errand").await?;
+        let work = errand_work::load(&mut conn, self.key).await?;
+        if work.state.is_final() { Err(fenced()) } else { Ok(()) }
     }
 
     /// Two sessions may have been given one authorisation, by two imports or by an export that was imported again.
@@ -277,11 +290,8 @@ impl Run {
         let home = dcs.into_iter().find(|dc| dc.dc_id == facts.home_dc);
         let sealed = home.and_then(|dc| dc.auth_key).ok_or(ErrandProblem::KeyDead)?;
         let opened = self.desk.vault.open(&key_owner(self.session, facts.home_dc), &sealed)?;
-        let key: [u8; 256] = opened
-            .as_slice()
-            .try_into()
-            .map_err(|_| StepError::from(ErrandProblem::KeyDead))?;
-        Ok((facts.home_dc, Zeroizing::new(key)))
+        let key = key_of(&opened).ok_or(ErrandProblem::KeyDead)?;
+        Ok((facts.home_dc, key))
     }
 
     /// A connection with the session's own key. Nobody else may hold it.
@@ -302,6 +312,9 @@ impl Run {
         };
         let ended = link.log_out().await;
         link.close().await;
+        if ended.as_ref().is_err_and(is_duplicate) {
+            self.note_incident(DUPLICATED).await;
+        }
         match ended {
             Err(LinkError::Rpc(error)) if error.code == 401 || error.code == 406 => Ok(()),
             other => Ok(other?),
@@ -322,6 +335,7 @@ fn fenced() -> StepError {
     })
 }
 
+/// An auth key in base64: in a struct that is wiped.
 fn encode_key(key: &AuthKey) -> String {
     base64::Engine::encode(&base64::engine::general_purpose::STANDARD, key.as_slice())
 }

@@ -5,11 +5,14 @@
 //! too: when its worker dies or is stopped, another one goes on with the key from the row, and the first never sends again.
 
 mod authorisation;
+mod floods;
 mod outcome;
 mod progress;
 mod qr;
 mod run;
 mod signing_in;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,8 +30,9 @@ use crate::{
     ids::{ApplicationId, WorkerId},
     letterbox::LetterError,
     store::{
-        self, StoreError, applications, errand_work,
+        self, StoreError, applications, errand_upkeep, errand_work,
         errands::{self, ErrandProblem},
+        failed, login_rests,
     },
     telegram::{
         login::{Application, LoginNet, LoginNetError, NO_APPLICATION},
@@ -161,14 +165,25 @@ impl Desk {
                 () = self.stop.cancelled() => return,
                 () = sleep(SWEEP_EVERY) => {}
             }
-            let swept = async {
-                let mut conn = store::connection(&self.database, "sweep_errands").await?;
-                errand_work::sweep(&mut conn, KEEP, SWEEP_LIMIT).await
-            };
-            if let Err(error) = swept.await {
-                tracing::warn!(%error, "old errands were not deleted");
+            if let Err(error) = self.tidy().await {
+                tracing::warn!(%error, "errands that are over were not swept");
             }
         }
+    }
+
+    /// Ends what nobody took up in time, and deletes what is old.
+    async fn tidy(&self) -> Result<(), StoreError> {
+        const OPERATION: &str = "sweep_errands";
+        let mut conn = store::connection(&self.database, OPERATION).await?;
+        let mut transaction = store::begin(&mut conn, OPERATION).await?;
+        let ended = errand_upkeep::end_abandoned(&mut transaction, None, SWEEP_LIMIT).await?;
+        transaction.commit().await.map_err(failed(OPERATION))?;
+        if ended > 0 {
+            tracing::warn!(errands = ended, "errands ended that no worker took up in time");
+        }
+        errand_upkeep::sweep(&mut conn, KEEP, SWEEP_LIMIT).await?;
+        login_rests::sweep(&mut conn, SWEEP_LIMIT).await?;
+        Ok(())
     }
 
     /// How long a hold is trusted after the start of the statement that took or renewed it.
@@ -235,7 +250,8 @@ async fn publish_application(database: &PgPool, vault: &Vault, telegram: &Telegr
 }
 
 /// Seals the applications' hashes anew under the vault's first key; returns how many were under another. A part of the rotation of
-/// master keys: they are letters, which open otherwise than what the vault seals.
+/// master keys: they are letters, which open otherwise than what the vault seals. One that is changed meanwhile is left as it is
+/// then, under the key that it was changed with.
 pub async fn reseal_applications(database: &PgPool, vault: &Vault) -> Result<u64, DeskError> {
     let (key_id, slot) = vault.slot()?;
     let mut conn = store::connection(database, "reseal_applications").await?;
@@ -247,8 +263,7 @@ pub async fn reseal_applications(database: &PgPool, vault: &Vault) -> Result<u64
             key_id: key_id.to_owned(),
             bytes: slot.seal(&owner, &hash)?,
         };
-        applications::set_hash(&mut conn, id, &fresh).await?;
-        resealed += 1;
+        resealed += u64::from(applications::reseal(&mut conn, id, &sealed, &fresh).await?);
     }
     Ok(resealed)
 }
@@ -262,158 +277,4 @@ fn open_input(
     let Some(sealed) = &work.input else { return Ok(None) };
     let opened = vault.open_letter(&errands::input_owner(errand, work.step), sealed)?;
     Ok(std::str::from_utf8(&opened).ok().map(Secret::new))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        cluster::testing::TestDatabase,
-        config::{Config, Source},
-        ids::SessionId,
-        sessions::verify_master_keys,
-        store::{
-            errand_work::Reply,
-            errands::{CHALLENGE, ErrandState, Step, Task},
-            login_requests::{self, Asker, Begun, LoginRequest, StepAsked},
-        },
-    };
-
-    fn vault(ids: &[&str]) -> (Vault, String) {
-        let keys: Vec<String> = ids
-            .iter()
-            .map(|id| Vault::generate(id).unwrap().expose().to_owned())
-            .collect();
-        let text = keys.join(",");
-        (Vault::parse(&Secret::new(text.as_str())).unwrap(), text)
-    }
-
-    const ASKER: Asker<'static> = Asker {
-        actor: "cli",
-        request_id: None,
-    };
-
-    async fn begun(database: &TestDatabase, vault: &Vault) -> (SessionId, crate::ids::ErrandId) {
-        verify_master_keys(database.pool(), vault).await.unwrap();
-        let mut conn = database.pool().acquire().await.unwrap();
-        let request = LoginRequest {
-            label: "a",
-            pool: "default",
-            application: None,
-            task: Task::Phone,
-            input: Some(b"+9996620001"),
-        };
-        match login_requests::begin_login(&mut conn, &request, ASKER).await.unwrap() {
-            Begun::Now { session, errand } => (session, errand),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_hash_follows_the_rotation_of_master_keys() {
-        let database = TestDatabase::new().await;
-        let (old, text) = vault(&["k1"]);
-        let id = ApplicationId::generate();
-        let (key_id, slot) = old.slot().unwrap();
-        let sealed = Sealed {
-            key_id: key_id.to_owned(),
-            bytes: slot.seal(&applications::hash_owner(id), b"hash").unwrap(),
-        };
-        let mut conn = database.pool().acquire().await.unwrap();
-        assert!(applications::insert(&mut conn, id, "mine", 7, &sealed).await.unwrap());
-        let new = Vault::generate("k2").unwrap();
-        let both = Vault::parse(&Secret::new(format!("{},{text}", new.expose()))).unwrap();
-        assert_eq!(reseal_applications(database.pool(), &both).await.unwrap(), 1);
-        assert_eq!(reseal_applications(database.pool(), &both).await.unwrap(), 0);
-        let kept = applications::sealed(&mut conn, id).await.unwrap().unwrap();
-        let alone = Vault::parse(&new).unwrap();
-        let hash = alone.open_letter(&applications::hash_owner(id), &kept.hash).unwrap();
-        assert_eq!(hash.as_slice(), b"hash");
-    }
-
-    #[tokio::test]
-    async fn an_errand_is_claimed_once_and_by_a_worker_that_can_open_it() {
-        let database = TestDatabase::new().await;
-        let (vault, _) = vault(&["k1"]);
-        begun(&database, &vault).await;
-        let mut conn = database.pool().acquire().await.unwrap();
-        let lease = Duration::from_mins(1);
-        let other = ["k9".to_owned()];
-        let none = errand_work::claim(&mut conn, WorkerId::generate(), &other, 10, lease).await;
-        assert!(none.unwrap().is_empty(), "it could not open it");
-        let ours = ["k1".to_owned()];
-        let claims = (0..10).map(|_| {
-            let (pool, ours) = (database.pool().clone(), ours.clone());
-            async move {
-                let mut conn = pool.acquire().await.unwrap();
-                let claimed = errand_work::claim(&mut conn, WorkerId::generate(), &ours, 10, lease).await;
-                claimed.unwrap().len()
-            }
-        });
-        let claimed: usize = futures::future::join_all(claims).await.into_iter().sum();
-        assert_eq!(claimed, 1);
-    }
-
-    #[tokio::test]
-    async fn a_worker_whose_hold_is_over_changes_nothing() {
-        let database = TestDatabase::new().await;
-        let (vault, _) = vault(&["k1"]);
-        let (session, errand) = begun(&database, &vault).await;
-        let mut conn = database.pool().acquire().await.unwrap();
-        let ours = ["k1".to_owned()];
-        let mut claim = async |lease| {
-            let claimed = errand_work::claim(&mut conn, WorkerId::generate(), &ours, 1, lease).await;
-            claimed.unwrap().pop().map(|claimed| claimed.key)
-        };
-        let first = claim(Duration::ZERO).await.expect("free");
-        let second = claim(Duration::from_mins(1)).await.expect("its hold has run out");
-        assert!(second.fence > first.fence);
-        let code_needed = Reply {
-            state: Some(ErrandState::CodeNeeded),
-            ..Reply::default()
-        };
-        let stale = errand_work::reply(&mut conn, first, 1, &code_needed).await;
-        assert!(matches!(stale, Err(StoreError::Fenced { .. })));
-        assert!(
-            !errand_work::renew(&mut conn, first, Duration::from_mins(1))
-                .await
-                .unwrap()
-        );
-        errand_work::release(&mut conn, first).await.unwrap();
-        errand_work::reply(&mut conn, second, 1, &code_needed).await.unwrap();
-        let work = errand_work::load(&mut conn, second).await.unwrap();
-        assert_eq!((work.state, work.answered), (ErrandState::CodeNeeded, 1));
-        assert!(work.input.is_none(), "erased by the answer");
-
-        // Of two codes at once one is taken; the other hears that.
-        let one = login_requests::ask_step(&mut conn, session, Step::Code, Some(b"1"))
-            .await
-            .unwrap();
-        assert!(matches!(one, StepAsked::Now { seq: 2, .. }), "{one:?}");
-        let other = login_requests::ask_step(&mut conn, session, Step::Code, Some(b"2"))
-            .await
-            .unwrap();
-        assert!(matches!(other, StepAsked::Busy), "{other:?}");
-        login_requests::give_up(&mut conn, session, ASKER).await.unwrap();
-        let late = errand_work::reply(&mut conn, second, 2, &code_needed).await;
-        assert!(matches!(late, Err(StoreError::Fenced { .. })), "it was given up");
-        let record = errands::get(&mut conn, errand).await.unwrap().unwrap();
-        assert_eq!(record.problem, Some(ErrandProblem::Cancelled));
-        assert!(record.expires_at - record.updated_at <= chrono::TimeDelta::from_std(CHALLENGE).unwrap());
-    }
-
-    #[tokio::test]
-    async fn without_an_application_telegram_itself_is_not_asked() {
-        let variables = [
-            ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing"),
-            ("TELEGRAM_API_ID", "7"),
-        ];
-        let source = Source::from_values(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let config = Config::from_source(source).unwrap();
-        let net = LoginNet::read(&config.telegram).await.unwrap();
-        assert!(environment(&config.telegram, &net).is_none(), "its hash is missing");
-        let (first, _) = net.address(2).unwrap();
-        assert_eq!(first.port(), 443);
-        assert!(net.address(9).is_err());
-    }
 }

@@ -1,12 +1,16 @@
 //! What an error of a login's call means for the errand: each refusal its own word, and whether it can go on.
 
 use crate::{
-    store::errands::{ErrandProblem, Step},
+    store::errands::{CHALLENGE, ErrandProblem},
     telegram::{errors::Meaning, login::LinkError},
 };
 
 /// After so many wrong codes or passwords the login ends: Telegram would lock the number.
 pub(super) const MOST_TRIES: i32 = 5;
+/// How long a number rests that was tried too often, in seconds: Telegram does not say, and each try makes it longer.
+const FLOODED_NUMBER_RESTS: u32 = 24 * 60 * 60;
+/// How long to wait, in seconds, where Telegram asks for it and does not say how long.
+const UNNAMED_WAIT: u32 = 60;
 
 /// Why a step did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub(super) struct Refusal {
     pub ends: bool,
     /// A code or a password was wrong.
     pub wrong: bool,
+    /// To be written to the audit log, as this action.
+    pub incident: Option<&'static str>,
 }
 
 impl Refusal {
@@ -31,11 +37,12 @@ impl Refusal {
             retry_after: None,
             ends: true,
             wrong: false,
+            incident: None,
         }
     }
 
-    /// What an error means at that step, after so many wrong tries.
-    pub fn of(error: &LinkError, step: Step, tries: i32) -> Self {
+    /// What an error means after so many wrong tries. `first`: nothing was answered yet, so that there is nothing to go on with.
+    pub fn of(error: &LinkError, first: bool, tries: i32) -> Self {
         let (problem, ends) = match error {
             LinkError::Rpc(error) => of_rpc(&error.name, Meaning::of(error)),
             LinkError::Unsupported(_) | LinkError::NoSuchDc(_) => (ErrandProblem::Unsupported, true),
@@ -53,15 +60,30 @@ impl Refusal {
             LinkError::Unsupported(what) => (Some((*what).to_owned()), None),
             _ => (None, None),
         };
+        let retry_after = match problem {
+            ErrandProblem::Flooded => Some(value.unwrap_or(UNNAMED_WAIT)),
+            ErrandProblem::PhoneFlooded => Some(FLOODED_NUMBER_RESTS),
+            _ => None,
+        };
+        // Its code would be over by then.
+        let too_long = retry_after.is_some_and(|seconds| u64::from(seconds) > CHALLENGE.as_secs());
         Self {
             problem: if too_many { ErrandProblem::TooManyTries } else { problem },
             reason,
-            retry_after: value.filter(|_| problem == ErrandProblem::Flooded),
-            // There is nothing to go on with before the first step is through.
-            ends: ends || too_many || step == Step::Start,
+            retry_after,
+            ends: ends || too_many || too_long || first,
             wrong,
+            incident: is_duplicate(error).then_some(DUPLICATED),
         }
     }
+}
+
+/// The incident of a key that was used from two places.
+pub(super) const DUPLICATED: &str = "session.auth_key_duplicated";
+
+/// Whether Telegram saw the key in two places: it is dead from then on.
+pub(super) fn is_duplicate(error: &LinkError) -> bool {
+    matches!(error, LinkError::Rpc(error) if Meaning::of(error) == Meaning::KeyDuplicated)
 }
 
 fn of_rpc(name: &str, meaning: Meaning) -> (ErrandProblem, bool) {
@@ -93,12 +115,12 @@ mod tests {
 
     use super::*;
 
-    fn refusal(code: i32, message: &str, step: Step, tries: i32) -> Refusal {
+    fn refusal(code: i32, message: &str, first: bool, tries: i32) -> Refusal {
         let error = RpcError::from(grammers_tl_types::types::RpcError {
             error_code: code,
             error_message: message.into(),
         });
-        Refusal::of(&LinkError::Rpc(error), step, tries)
+        Refusal::of(&LinkError::Rpc(error), first, tries)
     }
 
     #[test]
@@ -121,7 +143,7 @@ mod tests {
             (500, "AUTH_RESTART", P::NoAnswer, false),
             (400, "SOMETHING_NEW", P::Refused, false),
         ] {
-            let refusal = refusal(code, message, Step::Code, 0);
+            let refusal = refusal(code, message, false, 0);
             assert_eq!((refusal.problem, refusal.ends), (problem, ends), "{message}");
             assert_eq!(refusal.reason.as_deref(), Some(message));
         }
@@ -129,14 +151,20 @@ mod tests {
 
     #[test]
     fn a_flood_says_how_long_and_the_fifth_wrong_try_ends_it() {
-        let flood = refusal(420, "FLOOD_WAIT_77", Step::Code, 0);
+        let flood = refusal(420, "FLOOD_WAIT_77", false, 0);
         assert_eq!(
             (flood.problem, flood.retry_after, flood.ends),
             (ErrandProblem::Flooded, Some(77), false)
         );
-        assert!(refusal(420, "FLOOD_WAIT_77", Step::Start, 0).ends);
-        assert!(!refusal(400, "PHONE_CODE_INVALID", Step::Code, 3).ends);
-        let last = refusal(400, "PHONE_CODE_INVALID", Step::Code, 4);
+        assert!(refusal(420, "FLOOD_WAIT_77", true, 0).ends);
+        assert!(
+            refusal(420, "FLOOD_WAIT_301", false, 0).ends,
+            "its code is over by then"
+        );
+        let number = refusal(400, "PHONE_NUMBER_FLOOD", false, 0);
+        assert_eq!(number.retry_after, Some(86_400), "Telegram does not say: a day");
+        assert!(!refusal(400, "PHONE_CODE_INVALID", false, 3).ends);
+        let last = refusal(400, "PHONE_CODE_INVALID", false, 4);
         assert_eq!((last.problem, last.ends), (ErrandProblem::TooManyTries, true));
     }
 }

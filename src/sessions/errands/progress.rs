@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
+    config::Secret,
     ids::ErrandId,
     telegram::login::{AuthKey, FIRST_DC},
     vault::{Sealed, Vault, VaultError},
@@ -16,9 +17,12 @@ pub(super) struct Progress {
     pub dc: i32,
     /// The auth key, in base64.
     key: Option<String>,
-    pub phone: Option<String>,
-    pub code_hash: Option<String>,
+    phone: Option<String>,
+    code_hash: Option<String>,
 }
+
+/// Bytes of a progress in text, and some more: a buffer that grew would leave a copy behind.
+const TEXT: usize = 1_024;
 
 impl Default for Progress {
     fn default() -> Self {
@@ -37,12 +41,32 @@ impl Progress {
     }
 
     pub fn set_key(&mut self, key: Option<&AuthKey>) {
+        self.key.zeroize();
         self.key = key.map(|key| STANDARD.encode(key.as_slice()));
     }
 
+    pub fn phone(&self) -> Option<&str> {
+        self.phone.as_deref()
+    }
+
+    pub fn set_phone(&mut self, phone: &Secret) {
+        self.phone.zeroize();
+        self.phone = Some(phone.expose().to_owned());
+    }
+
+    pub fn code_hash(&self) -> Option<Secret> {
+        self.code_hash.as_deref().map(Secret::new)
+    }
+
+    pub fn set_code_hash(&mut self, hash: &Secret) {
+        self.code_hash.zeroize();
+        self.code_hash = Some(hash.expose().to_owned());
+    }
+
     pub fn seal(&self, vault: &Vault, errand: ErrandId) -> Result<Sealed, VaultError> {
-        // A struct of strings and numbers always serializes.
-        let plain = Zeroizing::new(serde_json::to_vec(self).unwrap_or_default());
+        let mut plain = Zeroizing::new(Vec::with_capacity(TEXT));
+        // A struct of strings and numbers always serializes, and a vector takes everything.
+        let _ = serde_json::to_writer(&mut *plain, self);
         vault.seal(&owner(errand), &plain)
     }
 
@@ -55,9 +79,14 @@ impl Progress {
 
 /// An auth key in base64.
 pub(super) fn decode_key(text: &str) -> Option<AuthKey> {
-    let bytes = Zeroizing::new(STANDARD.decode(text).ok()?);
-    let key: [u8; 256] = bytes.as_slice().try_into().ok()?;
-    Some(Zeroizing::new(key))
+    key_of(&Zeroizing::new(STANDARD.decode(text).ok()?))
+}
+
+/// An auth key of so many bytes as one has. Written where it stays: a key by value would be a copy that nobody wipes.
+pub(super) fn key_of(bytes: &[u8]) -> Option<AuthKey> {
+    let mut key = Zeroizing::new([0; 256]);
+    (bytes.len() == key.len()).then(|| key.copy_from_slice(bytes))?;
+    Some(key)
 }
 
 fn owner(errand: ErrandId) -> String {

@@ -23,6 +23,7 @@ impl Run {
     /// Shows a token; or, when the last one was scanned, is logged in.
     pub(super) async fn show_token(&mut self) -> Result<StepDone, StepError> {
         let now = self.now();
+        self.entered = true;
         let (link, application) = self.link().await?;
         let mut token = link.export_token(&application, now).await?;
         for _ in 0..MOST_MOVES {
@@ -50,6 +51,9 @@ impl Run {
 
     /// Makes the token anew when it is due or something was said; `true` when the errand is over.
     pub(super) async fn watch_qr(&mut self, work: &Work) -> Result<bool, StepError> {
+        if work.rests {
+            return Ok(false);
+        }
         let due = work
             .qr_expires_at
             .is_none_or(|at| at - self.desk.clock.now() < REFRESH_BEFORE);

@@ -14,10 +14,11 @@ use crate::{
     store::{
         self, StoreError, errand_work,
         errand_work::{ClaimedErrand, ErrandKey, Reply, Work},
-        errands::{ErrandProblem, ErrandState, Step, Task},
+        errands::{self, ErrandProblem, ErrandState, Step, Task},
         failed,
-        session_logins::{self, Facts},
-        sessions::{LOGGED_IN, SessionState},
+        login_rests::TARGET_BYTES,
+        session_logins::{self, Before, Facts},
+        sessions::{self, LOGGED_IN, SessionState},
     },
     telegram::{
         login::{Account, Application, AuthKey, Link, LinkError},
@@ -31,6 +32,7 @@ const POLL: Duration = Duration::from_secs(1);
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 const RELEASE: Duration = Duration::from_secs(2);
 
+#[expect(clippy::struct_excessive_bools, reason = "facts of one run, each by itself")]
 pub(super) struct Run {
     pub desk: Arc<Desk>,
     pub key: ErrandKey,
@@ -41,8 +43,33 @@ pub(super) struct Run {
     pub progress: Progress,
     /// The last call that could have logged in was not seen through: ask who we are before the next.
     pub uncertain: bool,
+    /// A call that could log in was made.
+    pub entered: bool,
+    /// Somebody is logged in with the login's key, and that is not stored yet.
+    pub authorised: bool,
+    /// The session's authorisation was ended, by this worker.
+    pub ended: bool,
     /// Telegram said something by itself.
     pub told: bool,
+    /// What Telegram's floods are kept for, by fingerprint.
+    pub targets: Vec<[u8; TARGET_BYTES]>,
+}
+
+/// Why an errand is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// It is over.
+    Over,
+    /// Another worker goes on.
+    ToAnother,
+}
+
+/// What becomes of the session with an answer.
+pub(super) enum After {
+    Nothing,
+    State(SessionState, Option<String>),
+    /// It is what it was before the errand; the word is the reason where that has none.
+    PutBack(String),
 }
 
 /// Why a step was not done.
@@ -86,7 +113,11 @@ impl Run {
             link: None,
             progress: Progress::default(),
             uncertain: false,
+            entered: false,
+            authorised: false,
+            ended: false,
             told: false,
+            targets: Vec::new(),
         }
     }
 
@@ -97,19 +128,23 @@ impl Run {
             self.key,
             Arc::clone(&self.trust),
         )));
-        self.work().await;
+        if self.work().await == Left::Over {
+            self.undo().await;
+        }
         self.hang_up().await;
         drop(renewing);
         self.release().await;
     }
 
-    async fn work(&mut self) {
+    async fn work(&mut self) -> Left {
         let mut pulse = self.desk.pulse.subscribe();
         loop {
             pulse.borrow_and_update();
             let pause = match self.once().await {
-                // Over; or cancelled, or another worker's by now.
-                Ok(true) | Err(StepError::Store(StoreError::Fenced { .. })) => return,
+                Ok(true) => return Left::Over,
+                // Nobody else can have it while the trust lasts: it was given up.
+                Err(StepError::Store(StoreError::Fenced { .. })) if self.trust.holds() => return Left::Over,
+                Err(StepError::Store(StoreError::Fenced { .. })) => return Left::ToAnother,
                 Ok(false) => POLL,
                 Err(error) => {
                     // A login may have gone through, and only its storing failed.
@@ -123,9 +158,9 @@ impl Run {
             };
             let desk = Arc::clone(&self.desk);
             tokio::select! {
-                () = self.trust.ended() => return,
-                () = desk.stop.cancelled() => return,
-                changed = pulse.changed() => if changed.is_err() { return },
+                () = self.trust.ended() => return Left::ToAnother,
+                () = desk.stop.cancelled() => return Left::ToAnother,
+                changed = pulse.changed() => if changed.is_err() { return Left::ToAnother },
                 () = told(self.link.as_ref()), if self.task == Task::Qr => self.told = true,
                 () = sleep(pause) => {}
             }
@@ -163,6 +198,7 @@ impl Run {
         {
             self.progress = progress;
             self.uncertain = true;
+            self.entered = true;
         }
         Ok(())
     }
@@ -177,12 +213,10 @@ impl Run {
         match done {
             Ok(StepDone::Reply(reply, session)) => {
                 let over = reply.state.is_some_and(ErrandState::is_final);
-                self.answer(
-                    work,
-                    *reply,
-                    session.map(|state| (state, Some(state.as_str().to_uppercase()))),
-                )
-                .await?;
+                let after = session.map_or(After::Nothing, |state| {
+                    After::State(state, Some(state.as_str().to_uppercase()))
+                });
+                self.answer(work, *reply, after).await?;
                 Ok(over)
             }
             Ok(StepDone::LoggedIn(account)) => {
@@ -199,7 +233,11 @@ impl Run {
                     session.id = %self.session, errand.id = %self.key.errand, step = work.step.as_str(),
                     error = &error as &dyn std::error::Error, "a step of an errand was refused"
                 );
-                let refusal = Refusal::of(&error, work.step, work.tries);
+                let first = work.step == Step::Start && work.asked > work.answered;
+                let refusal = Refusal::of(&error, first, work.tries);
+                if refusal.problem.is_flood() {
+                    self.note_flood(&error, &refusal).await;
+                }
                 self.refuse(work, refusal).await
             }
             Err(StepError::Refused(refusal)) => self.refuse(work, refusal).await,
@@ -209,10 +247,13 @@ impl Run {
 
     async fn try_step(&mut self, work: &Work) -> Result<StepDone, StepError> {
         let input = open_input(&self.desk.vault, self.key.errand, work)?;
+        if work.step == Step::Start && self.task.logs_in() {
+            self.refuse_if_resting(input.as_ref()).await?;
+        }
         match (self.task, work.step) {
             (Task::Phone, Step::Start) => {
                 let phone = input.ok_or(ErrandProblem::Expired)?;
-                self.progress.phone = Some(phone.expose().to_owned());
+                self.progress.set_phone(&phone);
                 self.send_code().await
             }
             (Task::Phone, Step::Resend) => self.resend_code().await,
@@ -243,18 +284,24 @@ impl Run {
             wrong: refusal.wrong,
             ..Reply::default()
         };
-        self.answer(work, reply, None).await?;
+        self.answer(work, reply, After::Nothing).await?;
         Ok(false)
     }
 
     /// Ends the errand without what it was for.
     async fn fail(&mut self, work: &Work, refusal: Refusal) -> Result<(), StepError> {
-        self.hang_up().await;
-        let state = self.state_after_failure(work, &refusal);
+        // Whoever hears that it came to nothing finds nothing of it at Telegram.
+        if self.authorised {
+            self.undo().await;
+        }
         let word = refusal
             .reason
             .clone()
             .unwrap_or_else(|| refusal.problem.as_str().to_uppercase());
+        let after = match self.state_after_failure(&refusal) {
+            Some(state) => After::State(state, Some(word)),
+            None => After::PutBack(word),
+        };
         let reply = Reply {
             state: Some(ErrandState::Failed),
             problem: Some(refusal.problem),
@@ -263,41 +310,47 @@ impl Run {
             wrong: refusal.wrong,
             ..Reply::default()
         };
-        self.answer(work, reply, state.map(|state| (state, Some(word)))).await?;
+        if let Some(incident) = refusal.incident {
+            self.note_incident(incident).await;
+        }
+        self.answer(work, reply, after).await?;
         Ok(())
     }
 
-    /// What becomes of the session when its errand failed; `None`: it stays as it is.
-    fn state_after_failure(&self, work: &Work, refusal: &Refusal) -> Option<SessionState> {
-        let over = match refusal.problem {
-            ErrandProblem::PhoneBanned | ErrandProblem::AccountBanned => Some(SessionState::Banned),
-            ErrandProblem::KeyDead => Some(SessionState::LoggedOut),
+    /// What is known of the session since its errand failed; `None`: it is what it was.
+    fn state_after_failure(&self, refusal: &Refusal) -> Option<SessionState> {
+        let is_its_own = self.task == Task::Enable;
+        match refusal.problem {
+            ErrandProblem::PhoneBanned | ErrandProblem::AccountBanned if is_its_own || self.task.logs_in() => {
+                Some(SessionState::Banned)
+            }
+            // Dead like a revoked one, but somebody must find out who used it.
+            ErrandProblem::KeyDead if is_its_own && refusal.incident.is_some() => Some(SessionState::Quarantined),
+            ErrandProblem::KeyDead if is_its_own => Some(SessionState::LoggedOut),
             _ => None,
-        };
-        match self.task {
-            Task::Phone | Task::Bot | Task::Qr => Some(
-                over.filter(|_| refusal.problem != ErrandProblem::KeyDead)
-                    .unwrap_or_else(|| SessionState::before_login(&work.was)),
-            ),
-            Task::Enable => over,
-            Task::Import => Some(SessionState::before_login(&work.was)),
-            Task::Export | Task::LogOut | Task::Delete => None,
         }
     }
 
     /// Answers the step, and changes the session's state with it.
-    pub async fn answer(
-        &self,
-        work: &Work,
-        reply: Reply,
-        session: Option<(SessionState, Option<String>)>,
-    ) -> Result<(), StoreError> {
+    pub async fn answer(&self, work: &Work, reply: Reply, after: After) -> Result<(), StoreError> {
         const OPERATION: &str = "reply_errand";
         let mut conn = store::connection(&self.desk.database, OPERATION).await?;
         let mut transaction = store::begin(&mut conn, OPERATION).await?;
         errand_work::reply(&mut transaction, self.key, work.asked, &reply).await?;
-        if let Some((state, reason)) = session {
-            session_logins::set_state(&mut transaction, self.session, state, reason.as_deref()).await?;
+        match after {
+            After::Nothing => {}
+            After::State(state, reason) => {
+                session_logins::set_state(&mut transaction, self.session, state, reason.as_deref()).await?;
+            }
+            After::PutBack(word) => {
+                let before = Before {
+                    session: self.session,
+                    task: self.task,
+                    state: &work.was,
+                    reason: work.was_reason.as_deref(),
+                };
+                session_logins::put_back(&mut transaction, &before, &word).await?;
+            }
         }
         if reply.state.is_some_and(ErrandState::is_final) {
             session_logins::end_hold(&mut transaction, self.session, &self.hold_actor()).await?;
@@ -312,25 +365,21 @@ impl Run {
 
     /// Stores the fresh authorisation, after its connection is closed: from the commit on any worker may use it.
     async fn logged_in(&mut self, work: &Work, account: Account) -> Result<(), StepError> {
+        self.authorised = true;
         let facts = self.facts().await?;
         let (Some(link), true) = (&self.link, facts.account_id.is_none_or(|known| known == account.id)) else {
-            if let Some(link) = &self.link
-                && let Err(error) = link.log_out().await
-            {
-                tracing::warn!(%error, "a login of another account was not undone");
-            }
             return self.fail(work, Refusal::end(ErrandProblem::OtherAccount)).await;
         };
         let (dc, key) = (link.dc(), link.key().ok_or(LinkError::Unreadable)?);
+        // It is gone on with, or undone, from here if it cannot be stored.
+        self.progress.dc = dc;
+        self.progress.set_key(Some(&key));
         self.hang_up().await;
-        match self.store_login(work, &account, dc, &key).await {
-            Err(StepError::Store(StoreError::Fenced { .. })) if self.trust.holds() => {
-                // Given up by whoever asked: nothing may be left of it at Telegram either.
-                self.undo(dc, key).await;
-                Ok(())
-            }
-            other => other,
-        }
+        self.store_login(work, &account, dc, &key).await?;
+        self.authorised = false;
+        self.uncertain = false;
+        self.told = false;
+        Ok(())
     }
 
     async fn store_login(&self, work: &Work, account: &Account, dc: i32, key: &AuthKey) -> Result<(), StepError> {
@@ -348,6 +397,7 @@ impl Run {
             dcs: &dcs,
         };
         session_logins::replace_keys(&mut transaction, &new).await?;
+        session_logins::rehome(&mut transaction, self.session, self.key.errand).await?;
         let reason = Some(LOGGED_IN);
         session_logins::set_state(&mut transaction, self.session, SessionState::Ready, reason).await?;
         let reply = Reply {
@@ -370,17 +420,60 @@ impl Run {
         Ok(())
     }
 
-    async fn undo(&self, dc: i32, key: AuthKey) {
-        let undone = async {
-            let application = self.application().await?;
-            let trust = Arc::clone(&self.trust);
-            let link = Link::open(&self.desk.net, dc, Some(key), application.api_id, trust).await?;
-            let undone = link.log_out().await;
-            link.close().await;
-            undone.map_err(StepError::from)
+    /// Logs out what may have been authorised and was not stored: nothing is left of a login that came to nothing, at Telegram
+    /// either. Within the trust, and as far as Telegram answers.
+    pub async fn undo(&mut self) {
+        let maybe = self.authorised || self.told || (self.uncertain && self.entered);
+        let reachable = self.link.is_some() || self.progress.key().is_some();
+        if !self.task.logs_in() || !maybe || !reachable || !self.came_to_nothing().await {
+            return;
+        }
+        let undone = match self.link().await {
+            Ok((link, _)) => link.log_out().await.map_err(StepError::from),
+            Err(error) => Err(error),
         };
-        if let Err(error) = undone.await {
-            tracing::warn!(%error, "a login that nobody wants any more was not undone");
+        match undone {
+            // There was nothing to undo.
+            Err(StepError::Link(LinkError::Rpc(error))) if error.code == 401 => {}
+            Err(error) => tracing::warn!(
+                session.id = %self.session, errand.id = %self.key.errand,
+                error = &error as &dyn std::error::Error, "a login that came to nothing was not undone"
+            ),
+            Ok(()) => tracing::info!(
+                session.id = %self.session, errand.id = %self.key.errand, "a login that came to nothing was undone"
+            ),
+        }
+        self.authorised = false;
+        self.uncertain = false;
+        self.told = false;
+    }
+
+    /// Whether the login is known not to be stored. Its commit may have been done and its answer lost: then the key is the session's,
+    /// and may be in another's hands. Who cannot tell leaves an authorisation behind rather than end one that is used.
+    async fn came_to_nothing(&self) -> bool {
+        let record = async {
+            let mut conn = store::connection(&self.desk.database, "read_errand").await?;
+            errands::get(&mut conn, self.key.errand).await
+        };
+        match record.await {
+            Ok(Some(record)) => record.state != ErrandState::Done,
+            Ok(None) => false,
+            Err(error) => {
+                tracing::warn!(%error, errand.id = %self.key.errand, "whether a login was stored is not known");
+                false
+            }
+        }
+    }
+
+    /// Writes an incident of the session down; what was begun goes on without it.
+    pub async fn note_incident(&self, incident: &str) {
+        let details = json!({ "session": self.session, "errand": self.key.errand, "task": self.task.as_str() });
+        let noted = async {
+            let mut conn = store::connection(&self.desk.database, "note_incident").await?;
+            sessions::incident(&mut conn, self.key.owner, incident, self.session, details).await
+        };
+        if let Err(error) = noted.await {
+            tracing::error!(%error, session.id = %self.session, incident, "an incident was not written down");
         }
     }
 
@@ -424,7 +517,7 @@ impl Run {
     }
 
     pub fn phone(&self) -> Result<Secret, StepError> {
-        let phone = self.progress.phone.as_deref().map(Secret::new);
+        let phone = self.progress.phone().map(Secret::new);
         phone.ok_or_else(|| ErrandProblem::Expired.into())
     }
 
@@ -471,7 +564,7 @@ async fn renew(desk: Arc<Desk>, key: ErrandKey, trust: Arc<Trust>) {
         };
         match timeout(sessions.renew, renewed).await {
             Ok(Ok((start, true))) => drop(trust.extend(start, desk.trusted_span())),
-            // Cancelled, ended, or another's: what remains is to undo a login that nobody wants, within the trust.
+            // It ran out, or is another's.
             Ok(Ok((_, false))) => return,
             Ok(Err(error)) => tracing::warn!(%error, "an errand's hold was not renewed"),
             Err(_) => tracing::warn!("the database took too long to renew an errand's hold"),

@@ -35,7 +35,7 @@ impl Run {
     /// Sends the code again by the next way; when the old one is over, a new one.
     pub(super) async fn resend_code(&mut self) -> Result<StepDone, StepError> {
         let phone = self.phone()?;
-        let Some(hash) = self.progress.code_hash.as_deref().map(Secret::new) else {
+        let Some(hash) = self.progress.code_hash() else {
             return self.send_code().await;
         };
         let (link, _) = self.link().await?;
@@ -55,7 +55,7 @@ impl Run {
             Ok(sent) => sent,
             Err(account) => return Ok(StepDone::LoggedIn(account)),
         };
-        self.progress.code_hash = Some(sent.hash.expose().to_owned());
+        self.progress.set_code_hash(&sent.hash);
         let reply = Reply {
             state: Some(ErrandState::CodeNeeded),
             code: Some(CodeInfo {
@@ -75,8 +75,8 @@ impl Run {
             return Ok(StepDone::LoggedIn(account));
         }
         let phone = self.phone()?;
-        let hash = self.progress.code_hash.as_deref().map(Secret::new);
-        let hash = hash.ok_or(ErrandProblem::Expired)?;
+        let hash = self.progress.code_hash().ok_or(ErrandProblem::Expired)?;
+        self.entered = true;
         let (link, _) = self.link().await?;
         let signed_in = link.sign_in(&phone, &hash, code).await?;
         self.came_to(signed_in).await
@@ -86,6 +86,7 @@ impl Run {
         if let Some(account) = self.already_in().await? {
             return Ok(StepDone::LoggedIn(account));
         }
+        self.entered = true;
         let (link, _) = self.link().await?;
         let signed_in = link.check_password(password).await?;
         self.came_to(signed_in).await
@@ -95,9 +96,12 @@ impl Run {
         if let Some(account) = self.already_in().await? {
             return Ok(StepDone::LoggedIn(account));
         }
+        self.entered = true;
         for _ in 0..MOST_MOVES {
             let (link, application) = self.link().await?;
             let answer = link.sign_in_bot(token, &application).await;
+            self.authorised = matches!(answer, Ok(SignedIn::Yes(_)));
+            self.uncertain = answer.as_ref().is_err_and(|error| !matches!(error, LinkError::Rpc(_)));
             // Known to the next worker, should this one die before the login is stored.
             let progress = self.sealed_progress()?;
             let mut conn = store::connection(&self.desk.database, "save_errand_progress").await?;
@@ -117,7 +121,10 @@ impl Run {
     /// What a sign-in leads to: the end, or the question for the password.
     pub(super) async fn came_to(&mut self, signed_in: SignedIn) -> Result<StepDone, StepError> {
         match signed_in {
-            SignedIn::Yes(account) => Ok(StepDone::LoggedIn(account)),
+            SignedIn::Yes(account) => {
+                self.authorised = true;
+                Ok(StepDone::LoggedIn(account))
+            }
             SignedIn::Unregistered => Err(ErrandProblem::PhoneUnregistered.into()),
             SignedIn::PasswordNeeded => {
                 let (link, _) = self.link().await?;

@@ -1,6 +1,6 @@
 """An independent client against the sandbox: logs in, joins, sends, lists participants, receives an update.
 
-usage: check.py <PEM file with the server's public key> <port>
+usage: telethon_check.py <PEM file with the server's public key> <port>
 
 Needs telethon 1.45.0. Exits with 0 when everything went as it should, and otherwise says what did not.
 """
