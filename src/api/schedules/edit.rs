@@ -167,7 +167,7 @@ pub fn passed_in_pause(
     if passed.len() > MOST_PASSED {
         passed = vec![first];
         let until = now.to_rfc3339_opts(SecondsFormat::Secs, true);
-        message.push_str(&format!(". So was it for all ticks until {until}, too many to list."));
+        message = format!("{message}. So was it for all ticks until {until}, too many to list.");
     }
     let row = |tick: Tick| TickRecord {
         at: tick.at,

@@ -15,6 +15,8 @@ use crate::{
     },
 };
 
+/// The application of sessions that name none; Telegram has refused no such id.
+const API_ID: i32 = 1;
 const LEASE: Duration = Duration::from_mins(1);
 const RENEWALS: usize = 240;
 /// Between two of them: none waits for what the last one still writes.
@@ -37,7 +39,7 @@ pub async fn measure(site: &Site, sessions: usize) -> anyhow::Result<Renewals> {
     let conn = line.open("renew_leases").await?;
     let mut cleaner = pool.acquire().await.context("the database went away")?;
     let worker = WorkerId::generate();
-    let taken = leases::acquire(conn, worker, sessions, LEASE).await?;
+    let taken = leases::acquire(conn, worker, API_ID, sessions, LEASE).await?;
     let keys: Vec<_> = taken.iter().map(|lease| lease.key).collect();
     if keys.len() != sessions {
         bail!("{} of {sessions} leases were free", keys.len());
@@ -50,7 +52,7 @@ pub async fn measure(site: &Site, sessions: usize) -> anyhow::Result<Renewals> {
         // By itself the statement would be a transaction too; this one tells how long each part of it takes.
         let mut transaction = store::begin(conn, "renew_leases").await?;
         let begun = Instant::now();
-        let renewed = leases::renew(&mut transaction, worker, &keys, LEASE).await?;
+        let renewed = leases::renew(&mut transaction, worker, API_ID, &keys, LEASE).await?;
         let renewing = begun.elapsed();
         transaction.commit().await.context("the database went away")?;
         let whole = begun.elapsed();
