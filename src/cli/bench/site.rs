@@ -82,6 +82,7 @@ impl Site {
     }
 
     /// The database with the schema in its search path.
+    #[cfg(feature = "sandbox")]
     pub fn inside(&self) -> &DatabaseConfig {
         &self.inside
     }
