@@ -221,15 +221,13 @@ async fn a_call_that_never_left_gives_its_use_back() {
         () = counted.notified() => {}
     }
     given_back("cancelled").await;
-    // The connection is lost, and there is nothing to connect to.
-    let proxy = std::sync::Mutex::new(Some(proxy));
-    let telegram = port_with(
-        &session,
-        Meanwhile(move || {
-            drop(proxy.lock().unwrap().take());
-            std::future::ready(Ok(()))
-        }),
-    );
+    // The connection is lost, and there is nothing to connect to. A call that is not counted finds that out first: what is
+    // written before may have left.
+    proxy.end().await;
+    let (telegram, _) = port_of(&session);
+    let cut_off = telegram.resolve_username("harbour_market").await.unwrap_err();
+    assert_eq!(cut_off.decision, Decision::Retry, "{cut_off}");
+    let telegram = port_with(&session, Meanwhile(|| async { Ok(()) }));
     let lost = telegram.send_message(&chat, 3, &draft("three")).await.unwrap_err();
     assert_eq!(lost.decision, Decision::Retry, "{lost}");
     given_back("not connected").await;

@@ -66,6 +66,15 @@ impl TcpProxy {
         Self::to(SocketAddr::new(host, url.port().expect("a port"))).await
     }
 
+    /// Ends it; returns when everything is closed, and whoever connects is refused.
+    pub async fn end(self) {
+        let open = Arc::clone(&self.open);
+        drop(self);
+        while open.load(Ordering::SeqCst) > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
