@@ -14,7 +14,7 @@ use wireroom::{
 };
 use wireroom_jobs::{JobError, JobKind, Outcome};
 
-use super::bed::{AGEING, BOUND, Bed, function, job, now};
+use super::bed::{AGEING, BOUND, Bed, Running, function, job, now};
 use crate::support::wait::eventually;
 
 #[tokio::test]
@@ -245,17 +245,15 @@ async fn a_lost_notification_is_found_by_polling() {
     bed.until_state(id, "succeeded").await;
 }
 
-#[tokio::test]
-async fn a_dispatcher_of_another_process_is_woken() {
-    let bed = Bed::new().await;
+/// A dispatcher that sleeps for an hour unless it is woken, and the bell of another process, such as an API; both listen.
+async fn asleep(bed: &Bed) -> (Running, Waker) {
     let session = bed.session("default").await;
     let slow_poll = wireroom::config::QueueConfig {
         poll: Duration::from_hours(1),
         ..super::bed::config()
     };
     let runner = function(|_| async { Outcome::Done(1.into()) });
-    let _running = bed.start_on(session, 1, runner, slow_poll).await;
-    // A second bell, as an API process has one. The first may have to begin to listen.
+    let running = bed.start_on(session, 1, runner, slow_poll).await;
     let api = Waker::start(bed.pool().clone());
     let first = bed.enqueue_one(job()).await;
     eventually(BOUND, || async {
@@ -264,7 +262,14 @@ async fn a_dispatcher_of_another_process_is_woken() {
         if seen.state == "succeeded" { Ok(()) } else { Err(seen) }
     })
     .await;
-    // Now it does, and the dispatcher sleeps for an hour: one ring is all there is.
+    (running, api)
+}
+
+#[tokio::test]
+async fn a_dispatcher_of_another_process_is_woken() {
+    let bed = Bed::new().await;
+    let (_running, api) = asleep(&bed).await;
+    // One ring is all there is.
     let second = bed.enqueue_one(job()).await;
     api.enqueued(&[job()], None);
     bed.until_state(second, "succeeded").await;
@@ -273,22 +278,8 @@ async fn a_dispatcher_of_another_process_is_woken() {
 #[tokio::test]
 async fn a_ring_goes_with_the_commit_and_few_are_given_out() {
     let bed = Bed::new().await;
-    let session = bed.session("default").await;
-    let slow_poll = wireroom::config::QueueConfig {
-        poll: Duration::from_hours(1),
-        ..super::bed::config()
-    };
-    let runner = function(|_| async { Outcome::Done(1.into()) });
-    let _running = bed.start_on(session, 1, runner, slow_poll).await;
-    let api = Waker::start(bed.pool().clone());
-    let first = bed.enqueue_one(job()).await;
-    eventually(BOUND, || async {
-        api.enqueued(&[job()], None);
-        let seen = bed.job(first).await;
-        if seen.state == "succeeded" { Ok(()) } else { Err(seen) }
-    })
-    .await;
-    // The other process listens now, and sleeps for an hour; nothing but the commit rings.
+    let (_running, api) = asleep(&bed).await;
+    // Nothing but the commit rings.
     let second = job();
     let ring = api.ring(std::slice::from_ref(&second)).expect("the first for a while");
     assert!(api.ring(&[job()]).is_none(), "another one at the same moment");
