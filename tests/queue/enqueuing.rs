@@ -15,7 +15,6 @@ use wireroom::{
 use wireroom_jobs::{JobError, JobKind, Outcome};
 
 use super::bed::{AGEING, BOUND, Bed, function, job, now};
-use crate::support::wait::eventually;
 
 #[tokio::test]
 async fn a_rolled_back_transaction_leaves_no_job() {
