@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     JobContext, JobError, LogLevel, LogLine, Outcome, WaitReason,
+    message::Message,
     ports::{
         Chat, ChatDetails, ChatType, Clock, Decision, Draft, Effect, Invite, Joined, Member, MemberPage, Progress,
         Role, ScanStart, SentMessage, Store, StoreError, Telegram, TelegramError,
@@ -448,6 +449,27 @@ pub fn supergroup(bare_id: i64) -> Chat {
         username: None,
         member_count: Some(10),
         member: true,
+    }
+}
+
+/// A message of the reading club by a person, with nothing but a text.
+pub fn chat_message(id: i32, text: &str) -> Message {
+    Message {
+        id,
+        chat_id: -1_000_000_000_001,
+        date: start_of_time(),
+        edited_at: None,
+        sender_id: Some(11),
+        outgoing: false,
+        text: text.into(),
+        media: None,
+        reply_to: None,
+        topic: None,
+        album: None,
+        views: None,
+        forwards: None,
+        reactions: Vec::new(),
+        service: None,
     }
 }
 
