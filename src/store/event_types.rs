@@ -66,10 +66,16 @@ event_types! {
     MessageEdited = "message.edited", 1;
     /// Messages of a watched chat were deleted.
     MessageDeleted = "message.deleted", 1;
+    /// The reactions to a message of a watched chat were counted anew.
+    MessageReactions = "message.reactions", 1;
     /// Somebody is a member of a watched chat now.
     MemberJoined = "member.joined", 1;
     /// Somebody is no member of a watched chat any more.
     MemberLeft = "member.left", 1;
+    /// A watched chat has another title or photo, another message pinned, or became another chat.
+    ChatChanged = "chat.changed", 1;
+    /// Updates of a watched chat are missing: they are read from its history.
+    WatchGap = "watch.gap", 1;
     /// A subscription was switched off, because too much of what was sent to it failed.
     SubscriptionDisabled = "subscription.disabled", 1;
 }

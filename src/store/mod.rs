@@ -27,6 +27,7 @@ pub mod gates;
 pub mod health;
 pub mod holds;
 pub mod idempotency;
+pub mod intake;
 pub mod job_logs;
 pub mod job_reads;
 pub mod job_store;
