@@ -8,7 +8,7 @@ use crate::{
     cluster::testing::TestDatabase,
     ids::WorkerId,
     store::sessions::{self, DcRow, NewSession},
-    vault::Sealed,
+    vault::Vault,
 };
 
 const CHAT: i64 = -1_000_000_000_001;
@@ -36,6 +36,7 @@ impl Bed {
     /// Two held sessions.
     async fn new() -> Self {
         let database = TestDatabase::new().await;
+        let vault = Vault::parse(&Vault::generate("k1").unwrap()).unwrap();
         let mut connection = database.pool().acquire().await.unwrap();
         for (label, account_id) in [("alice", ACCOUNT), ("bob", ACCOUNT + 1)] {
             let session = NewSession {
@@ -50,18 +51,14 @@ impl Bed {
                     dc_id: 2,
                     ipv4: "203.0.113.5:443".to_owned(),
                     ipv6: "[::]:443".to_owned(),
-                    auth_key: Some(Sealed {
-                        key_id: "k1".to_owned(),
-                        nonce: vec![0; 24],
-                        ciphertext: vec![0; 16],
-                    }),
+                    auth_key: Some(vault.seal("test", &[7; 256]).unwrap()),
                 }],
             };
-            sessions::create(&mut connection, &session).await.unwrap();
+            sessions::insert_ready(&mut connection, &session).await.unwrap();
         }
         let worker = WorkerId::generate();
         let minute = std::time::Duration::from_mins(1);
-        let mut leases = leases::acquire(&mut connection, worker, 2, 1, minute).await.unwrap();
+        let mut leases = leases::acquire(&mut connection, worker, 1, 2, minute).await.unwrap();
         leases.sort_by_key(|lease| lease.account_id);
         drop(connection);
         Self {
@@ -121,19 +118,28 @@ impl Bed {
 
     async fn history(&mut self, watch: Uuid, messages: &[Message], read_to: Option<i32>) -> u64 {
         let mut transaction = self.database.pool().begin().await.unwrap();
-        let stored = record_history(&mut transaction, &mut self.filters, self.lease, watch, messages, read_to)
-            .await
-            .unwrap();
+        let stored = record_history(
+            &mut transaction,
+            &mut self.filters,
+            self.lease,
+            watch,
+            messages,
+            read_to,
+        )
+        .await
+        .unwrap();
         transaction.commit().await.unwrap();
         stored
     }
 
     /// The events so far, forgotten.
     async fn told(&self) -> Vec<(String, Value)> {
-        sqlx::query_as("WITH gone AS (DELETE FROM events RETURNING id, type, data) SELECT type, data FROM gone ORDER BY id")
-            .fetch_all(self.pool())
-            .await
-            .unwrap()
+        sqlx::query_as(
+            "WITH gone AS (DELETE FROM events RETURNING id, type, data) SELECT type, data FROM gone ORDER BY id",
+        )
+        .fetch_all(self.pool())
+        .await
+        .unwrap()
     }
 
     async fn told_ids(&self) -> Vec<(String, i64)> {
@@ -193,7 +199,11 @@ async fn a_message_is_stored_and_told_once_however_often_it_comes() {
     assert_eq!(bed.told_ids().await, events("message.new", [5, 6, 7]));
     assert_eq!(bed.state(watch).await.last_message_id, 7);
     assert_eq!(bed.figure("SELECT seen FROM watches").await, 3);
-    assert_eq!(bed.figure("SELECT count(*) FROM messages WHERE content IS NOT NULL AND owner = 0").await, 3);
+    assert_eq!(
+        bed.figure("SELECT count(*) FROM messages WHERE content IS NOT NULL AND owner = 0")
+            .await,
+        3
+    );
     let left = "SELECT extract(day FROM min(expires_at) - wireroom_now())::bigint FROM messages";
     assert_eq!(bed.figure(left).await, 29);
 }
@@ -207,7 +217,10 @@ async fn only_the_watches_session_is_listened_to() {
     assert_eq!(bed.told_ids().await, []);
     assert_eq!(bed.take(vec![new(5)]).await, STORED);
     assert_eq!(bed.told_ids().await, events("message.new", [5]));
-    sqlx::raw_sql("UPDATE watches SET state = 'stopped'").execute(bed.pool()).await.unwrap();
+    sqlx::raw_sql("UPDATE watches SET state = 'stopped'")
+        .execute(bed.pool())
+        .await
+        .unwrap();
     assert_eq!(bed.take(vec![new(6)]).await, STORED);
     assert_eq!(bed.told_ids().await, []);
 }
@@ -256,7 +269,10 @@ async fn what_the_filter_leaves_out_is_counted_and_told_when_an_edit_fits() {
     bed.take(vec![new(5)]).await;
     assert_eq!(bed.told_ids().await, []);
     assert_eq!(bed.state(watch).await.last_message_id, 5);
-    assert_eq!(bed.figure("SELECT count(*) FROM messages WHERE content IS NULL").await, 1);
+    assert_eq!(
+        bed.figure("SELECT count(*) FROM messages WHERE content IS NULL").await,
+        1
+    );
     bed.take(vec![Incoming::Edited(edit(5, "a boat"))]).await;
     assert_eq!(bed.told_ids().await, events("message.edited", [5]));
     // A filter that was changed is read again.
@@ -314,7 +330,12 @@ async fn deletions_of_private_chats_and_groups_are_found_without_their_chat() {
     let mut bed = Bed::new().await;
     bed.watch(None, json!({})).await;
     bed.watch(Some(GROUP), json!({})).await;
-    let of = |id, chat_id| Incoming::New(Message { chat_id, ..said(id, "hi") });
+    let of = |id, chat_id| {
+        Incoming::New(Message {
+            chat_id,
+            ..said(id, "hi")
+        })
+    };
     bed.take(vec![of(5, PERSON), of(6, GROUP), of(7, -78)]).await;
     assert_eq!(bed.told_ids().await, events("message.new", [5, 6]));
     assert_eq!(bed.figure("SELECT count(*) FROM messages WHERE owner = 42").await, 2);
@@ -332,7 +353,10 @@ async fn deletions_of_private_chats_and_groups_are_found_without_their_chat() {
     bed.take(vec![of(8, PERSON), gone]).await;
     let told = bed.told().await;
     assert_eq!(told[0].0, "message.new");
-    assert_eq!((told[1].0.as_str(), &told[1].1["chat"]), ("message.deleted", &json!(PERSON)));
+    assert_eq!(
+        (told[1].0.as_str(), &told[1].1["chat"]),
+        ("message.deleted", &json!(PERSON))
+    );
 }
 
 #[tokio::test]
@@ -373,7 +397,8 @@ async fn who_comes_and_goes_and_what_changes_is_told_whatever_the_filter() {
     };
     let left = ServiceMessage::Left { user_id: 3, by: None };
     let title = ServiceMessage::TitleChanged { title: "New".into() };
-    bed.take(vec![served(5, joined), served(6, left), served(7, title)]).await;
+    bed.take(vec![served(5, joined), served(6, left), served(7, title)])
+        .await;
     let told = bed.told().await;
     let names: Vec<&str> = told.iter().map(|(event, _)| event.as_str()).collect();
     assert_eq!(names, ["member.joined", "member.joined", "member.left", "chat.changed"]);
@@ -402,21 +427,38 @@ async fn what_comes_while_the_history_is_read_is_left_to_it() {
     assert_eq!((told.len(), told[1].0.as_str()), (2, "watch.gap"));
     assert_eq!((&told[1].1["from_pts"], &told[1].1["to_pts"]), (&json!(7), &json!(19)));
     let before = bed.state(watch).await;
-    assert_eq!((before.filling, before.left_to_history, before.last_message_id), (true, 9, 5));
+    assert_eq!(
+        (before.filling, before.left_to_history, before.last_message_id),
+        (true, 9, 5)
+    );
 
-    assert_eq!(bed.history(watch, &[said(5, "hello"), said(6, "missed")], None).await, 1);
+    assert_eq!(
+        bed.history(watch, &[said(5, "hello"), said(6, "missed")], None).await,
+        1
+    );
     assert_eq!(bed.take(vec![new(6), Incoming::Edited(edit(7, "early"))]).await, STORED);
     let lease = bed.lease;
     let mut connection = bed.pool().acquire().await.unwrap();
-    let finish = async |connection: &mut PgConnection, gaps| finish_filling(connection, lease, watch, gaps).await.unwrap();
+    let finish =
+        async |connection: &mut PgConnection, gaps| finish_filling(connection, lease, watch, gaps).await.unwrap();
     assert!(!finish(&mut connection, before.gaps).await, "the history is behind");
     // The last one is there no more: the history was read to where it was.
-    assert_eq!(bed.history(watch, &[said(7, "missed"), said(8, "missed")], Some(9)).await, 2);
-    assert!(!finish(&mut connection, before.gaps - 1).await, "a gap was found meanwhile");
+    assert_eq!(
+        bed.history(watch, &[said(7, "missed"), said(8, "missed")], Some(9))
+            .await,
+        2
+    );
+    assert!(
+        !finish(&mut connection, before.gaps - 1).await,
+        "a gap was found meanwhile"
+    );
     assert!(finish(&mut connection, before.gaps).await);
     assert_eq!(bed.take(vec![new(10)]).await, STORED);
     let told = bed.told().await;
-    let ids: Vec<_> = told.iter().map(|(_, data)| (data["message"]["id"].clone(), data["from_history"].clone())).collect();
+    let ids: Vec<_> = told
+        .iter()
+        .map(|(_, data)| (data["message"]["id"].clone(), data["from_history"].clone()))
+        .collect();
     assert_eq!(
         ids,
         [
@@ -444,7 +486,11 @@ async fn a_gap_of_the_account_is_one_of_all_its_own_chats() {
     };
     assert_eq!(bed.take(vec![gap]).await, TROUBLED);
     assert_eq!(bed.told().await.len(), 2);
-    assert_eq!(bed.figure("SELECT count(*) FROM watches WHERE filling AND owner <> 0").await, 2);
+    assert_eq!(
+        bed.figure("SELECT count(*) FROM watches WHERE filling AND owner <> 0")
+            .await,
+        2
+    );
     assert_eq!(bed.figure("SELECT count(*) FROM watches WHERE filling").await, 2);
 }
 
@@ -457,7 +503,11 @@ async fn a_chat_that_is_lost_is_noted() {
         reason: "CHANNEL_PRIVATE".into(),
     };
     assert_eq!(bed.take(vec![lost]).await, TROUBLED);
-    assert_eq!(bed.figure("SELECT count(*) FROM watches WHERE lost_reason = 'CHANNEL_PRIVATE'").await, 1);
+    assert_eq!(
+        bed.figure("SELECT count(*) FROM watches WHERE lost_reason = 'CHANNEL_PRIVATE'")
+            .await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -465,10 +515,11 @@ async fn a_message_names_who_brought_it_and_when() {
     let mut bed = Bed::new().await;
     let watch = bed.watch(Some(CHAT), json!({})).await;
     bed.take(vec![new(5)]).await;
-    let (brought, of, date): (Uuid, Uuid, DateTime<Utc>) = sqlx::query_as("SELECT session_id, watch_id, date FROM messages")
-        .fetch_one(bed.pool())
-        .await
-        .unwrap();
+    let (brought, of, date): (Uuid, Uuid, DateTime<Utc>) =
+        sqlx::query_as("SELECT session_id, watch_id, date FROM messages")
+            .fetch_one(bed.pool())
+            .await
+            .unwrap();
     assert_eq!((brought, of, date), (bed.lease.session.0, watch, said(5, "").date));
     let told = bed.told().await;
     assert_eq!(told[0].1["session"], json!(bed.lease.session.0));
