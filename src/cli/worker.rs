@@ -207,7 +207,9 @@ impl queue::Sessions for Held {
             closed: session.closed_actions().into_iter().collect(),
             pooled: session.takes_pooled(),
             lost: session.lost.clone(),
+            leaving: session.leaving(),
             in_use: session.in_use.clone(),
+            watching: session.watching.clone(),
         })
         .collect()
     }
