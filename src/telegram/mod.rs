@@ -5,6 +5,7 @@ pub mod errors;
 pub mod gates;
 pub mod handshake;
 pub mod login;
+pub mod message_facts;
 pub mod pace;
 mod peer_cache;
 pub mod port;
