@@ -10,7 +10,9 @@ pub mod filter;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 pub use args::{FailoverArgs, MonitorArgs, PRIVATE, WatchEvent};
 pub use filter::{Matcher, MessageFilter};
@@ -81,7 +83,12 @@ impl MonitorArgs {
         let start = self.start(context, chat.as_ref()).await?;
         let state = match context.store.begin_watch(&start).await? {
             WatchBegun::Watching(state) => state,
-            WatchBegun::Other { watch } => return Ok(already_watched(watch)),
+            WatchBegun::Other { watch } => {
+                return Ok(Outcome::done(&MonitorResult {
+                    already_watched: true,
+                    watch,
+                }));
+            }
             WatchBegun::Stopped => return Ok(Outcome::Cancelled),
         };
         let line = LogLine::new("watching", "The session watches the chat.");
@@ -164,8 +171,12 @@ enum Seen {
     Not(String),
 }
 
-fn already_watched(watch: uuid::Uuid) -> Outcome {
-    Outcome::Done(serde_json::json!({"already_watched": true, "watch": watch}))
+/// What a `monitor` job that found its chat watched already reports. One that watches ends when it is stopped, `cancelled`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MonitorResult {
+    pub already_watched: bool,
+    /// The job that watches the chat.
+    pub watch: Uuid,
 }
 
 /// Numbers of messages are everybody's in supergroups and channels, and the account's own elsewhere.
@@ -211,18 +222,25 @@ async fn fill(context: &JobContext, chat: Option<&Chat>, state: &WatchState) -> 
     }
     let mut read = 0;
     loop {
+        // Looked at before the history is: what the stream had left by then is in it, or was deleted since.
+        let Some(before) = context.store.watch().await? else {
+            return Ok(Some(Stretch::Over));
+        };
         if context.cancellation.is_cancelled() {
             return Ok(Some(Stretch::Over));
         }
-        let page = match context.telegram.history_after(chat, after).await {
+        let mut page = match context.telegram.history_after(chat, after).await {
             Ok(page) => page,
             Err(error) if error.decision == Decision::Target => return Ok(Some(Stretch::Lost(error.code))),
             Err(error) => return Err(error.into()),
         };
+        if page.is_last {
+            page.reaches = page.reaches.max(before.left_to_history);
+        }
         context.store.record_history(&page).await?;
         after = after.max(page.reaches);
         read += i64::try_from(page.messages.len()).unwrap_or(i64::MAX);
-        if page.is_last && context.store.finish_filling().await? {
+        if page.is_last && context.store.finish_filling(before.gaps).await? {
             break;
         }
     }

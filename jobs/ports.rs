@@ -168,6 +168,10 @@ pub struct WatchState {
     pub last_message_at: Option<DateTime<Utc>>,
     /// The numbers are another account's than before: `last_message_id` says nothing.
     pub renumbered: bool,
+    /// The newest message that the update stream has left to the history.
+    pub left_to_history: i32,
+    /// How many gaps the update stream has found, for [`Store::finish_filling`].
+    pub gaps: i32,
     /// Why the session cannot see the chat any more, when the update stream saw that.
     pub lost_reason: Option<String>,
 }
@@ -349,14 +353,15 @@ pub trait Store: Send + Sync {
     async fn effect_sent(&self, chat_id: i64, sent: &SentMessage) -> Result<bool, StoreError>;
     /// Makes this job the chat's watch, or goes on with it on this session.
     async fn begin_watch(&self, start: &WatchStart) -> Result<WatchBegun, StoreError>;
-    /// The watch as it is now; `None`: it was stopped.
+    /// The watch as it is now; `None`: it was stopped, or is another session's.
     async fn watch(&self) -> Result<Option<WatchState>, StoreError>;
     /// Stores a part of the history, in order, and that the watch is that far.
     async fn record_history(&self, page: &HistoryPage) -> Result<(), StoreError>;
     /// Where the history is to be read on from, by this account's numbers.
     async fn renumber_watch(&self, last_message_id: i32) -> Result<(), StoreError>;
-    /// Lets the update stream go on from here. `false`: it left messages to the history that were not read yet.
-    async fn finish_filling(&self) -> Result<bool, StoreError>;
+    /// Lets the update stream go on from here. `false`: it left messages to the history that were not read yet, or has found
+    /// more gaps than `gaps`.
+    async fn finish_filling(&self, gaps: i32) -> Result<bool, StoreError>;
     /// Notes that the session lost the chat, and finds the session that goes on.
     async fn lose_watch(&self, reason: &str, failover: &FailoverArgs) -> Result<Failover, StoreError>;
     /// Which of these messages of `chat_id` belong to another job of this session.

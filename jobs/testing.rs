@@ -503,13 +503,14 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn finish_filling(&self) -> Result<bool, StoreError> {
+    async fn finish_filling(&self, gaps: i32) -> Result<bool, StoreError> {
         let mut state = self.open("finish_filling")?;
         let left = state.left_to_history;
         let Some(watch) = &mut state.watch else {
             return Ok(true);
         };
-        watch.filling = left > watch.last_message_id;
+        watch.left_to_history = left;
+        watch.filling = left > watch.last_message_id || watch.gaps > gaps;
         Ok(!watch.filling)
     }
 

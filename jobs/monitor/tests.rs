@@ -14,6 +14,23 @@ fn page(ids: &[i32], reaches: i32, is_last: bool) -> HistoryPage {
     }
 }
 
+#[tokio::test]
+async fn a_message_that_was_deleted_before_it_was_read_holds_nothing_up() {
+    let fakes = member();
+    fakes.store.state().left_to_history = 12;
+    fakes.telegram.history_after(Ok(page(&[], 10, true)));
+    fakes.telegram.history_after(Ok(page(&[], 10, true)));
+    fakes.telegram.cancel_after(4, fakes.cancellation.clone());
+    assert_eq!(args().run(&fakes.context()).await, Outcome::Cancelled);
+    let state = fakes.store.state();
+    assert!(
+        state
+            .watch
+            .as_ref()
+            .is_some_and(|watch| !watch.filling && watch.last_message_id == 12)
+    );
+}
+
 fn gone() -> TelegramError {
     TelegramError {
         code: "CHANNEL_PRIVATE".into(),
@@ -190,7 +207,7 @@ async fn after_a_change_of_account_the_place_is_found_by_time() {
         last_message_id: 900,
         last_message_at: Some(testing::start_of_time()),
         renumbered: true,
-        lost_reason: None,
+        ..WatchState::default()
     });
     fakes.telegram.newest_message_until(Ok(40));
     fakes.telegram.history_after(Ok(page(&[41], 41, true)));
