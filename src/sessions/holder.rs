@@ -118,6 +118,11 @@ impl Holder {
         Ok(holder)
     }
 
+    /// Who holds them.
+    pub fn worker(&self) -> WorkerId {
+        self.settings.worker
+    }
+
     /// The sessions that may get jobs now: they answer, their lease is trusted, and they are not to be given up.
     pub fn held(&self) -> Vec<Arc<HeldSession>> {
         let held = self.terms().into_iter().filter_map(|term| term.session());

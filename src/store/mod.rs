@@ -66,6 +66,9 @@ pub mod unique_keys;
 pub mod update_states;
 pub mod vacuum;
 pub mod vault_keys;
+pub mod watch_moves;
+pub mod watch_reads;
+pub mod watches;
 pub mod worker_reads;
 pub mod workers;
 

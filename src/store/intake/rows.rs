@@ -41,6 +41,12 @@ pub(super) struct Locked {
     last_message_id: i32,
 }
 
+impl std::fmt::Debug for Filters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Filters").field("ready", &self.0.len()).finish()
+    }
+}
+
 impl Filters {
     /// Gives watches their filters, reading those that are new or changed.
     pub(super) async fn equip(
