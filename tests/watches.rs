@@ -179,9 +179,8 @@ async fn a_switch_in_the_middle_of_it_all_misses_nothing_and_doubles_nothing() {
         }
     }
     let last = stack.watched(&id, "bob").await;
-    let mut told = stack.told().await;
     eventually(JOB_BOUND, async || {
-        told = stack.told().await;
+        let told = stack.told().await;
         if told.len() >= 123 { Ok(()) } else { Err(told.len()) }
     })
     .await;

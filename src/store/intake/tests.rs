@@ -472,6 +472,16 @@ async fn what_comes_while_the_history_is_read_is_left_to_it() {
 }
 
 #[tokio::test]
+async fn what_is_from_before_the_watch_is_none_of_its() {
+    let mut bed = Bed::new().await;
+    bed.watch(Some(CHAT), json!({})).await;
+    let begun = "UPDATE watches SET begun_after = 5, last_message_id = 5";
+    sqlx::raw_sql(begun).execute(bed.pool()).await.unwrap();
+    bed.take(vec![new(4), new(5), new(6)]).await;
+    assert_eq!(bed.told_ids().await, events("message.new", [6]));
+}
+
+#[tokio::test]
 async fn a_gap_of_the_account_is_one_of_all_its_own_chats() {
     let mut bed = Bed::new().await;
     for chat in [None, Some(GROUP), Some(CHAT)] {

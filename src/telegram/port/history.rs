@@ -1,7 +1,7 @@
 //! Reading a chat's messages in the order in which they were written.
 
 use chrono::{DateTime, Utc};
-use grammers_session::types::PeerRef;
+use grammers_session::types::{PeerId, PeerKind, PeerRef};
 use grammers_tl_types as tl;
 use wireroom_jobs::{
     Action,
@@ -193,7 +193,18 @@ impl JobTelegram {
             hash: 0,
         };
         let answer = self.call_about(Action::Read, chat, request).await?;
+        self.begin_updates(chat, &answer);
         self.messages_of(answer).await
+    }
+
+    /// A channel that has told nothing yet has no place in the updates: without one, nobody would notice that the first
+    /// ones were lost.
+    fn begin_updates(&self, chat: &Chat, answer: &tl::enums::messages::Messages) {
+        let peer = PeerId::from_bot_api_dialog_id(chat.id).filter(|peer| peer.kind() == PeerKind::Channel);
+        let channel = peer.and_then(PeerId::bare_id);
+        if let (Some(channel), tl::enums::messages::Messages::ChannelMessages(page)) = (channel, answer) {
+            self.connection.begin_channel(channel, page.pts);
+        }
     }
 
     fn read(&self, messages: &[tl::enums::Message]) -> Vec<Message> {

@@ -31,11 +31,14 @@ impl Reader<'_> {
         usize::try_from(self.scene.figure("SELECT count(*) FROM messages").await).expect("a count")
     }
 
-    /// Kills the worker, and starts another one.
     async fn kill(&mut self) {
         self.worker.kill();
         self.worker.wait_for_end(BOUND).await;
         self.stack.sandbox.controls().clear_faults();
+    }
+
+    /// Starts another worker.
+    async fn start(&mut self) {
         self.worker = self.stack.worker().await;
     }
 
@@ -76,6 +79,7 @@ async fn killed_at_every_step_each_message_is_told_once_and_in_order() {
     reader.write();
     until("some are stored", async || (reader.stored().await > 0).then_some(())).await;
     reader.kill().await;
+    reader.start().await;
     reader.caught_up().await;
 
     // Before the commit: its watch is locked.
@@ -92,11 +96,10 @@ async fn killed_at_every_step_each_message_is_told_once_and_in_order() {
     })
     .await;
     let before = reader.stored().await;
-    reader.worker.kill();
-    reader.worker.wait_for_end(BOUND).await;
+    reader.kill().await;
     lock.rollback().await.expect("let go");
     assert_eq!(reader.stored().await, before, "nothing was committed");
-    reader.kill().await;
+    reader.start().await;
     reader.caught_up().await;
 
     // While a difference is fetched.
@@ -105,18 +108,19 @@ async fn killed_at_every_step_each_message_is_told_once_and_in_order() {
     reader.leave_a_gap();
     reader.called(DIFFERENCE, calls).await;
     reader.kill().await;
+    reader.start().await;
     reader.caught_up().await;
 
     // While it catches up after a start.
     let calls = stack.calls("updates.getDifference");
-    reader.worker.kill();
-    reader.worker.wait_for_end(BOUND).await;
+    reader.kill().await;
     reader.write();
     stack.fault(Fault::once("updates.getDifference", Effect::Delay { ms: 60_000 }).forever());
-    reader.worker = stack.worker().await;
+    reader.start().await;
     reader.called("updates.getDifference", calls).await;
     reader.write();
     reader.kill().await;
+    reader.start().await;
     reader.caught_up().await;
 
     // The connection is dropped in the midst of it, with the answer on its way.
@@ -130,6 +134,7 @@ async fn killed_at_every_step_each_message_is_told_once_and_in_order() {
         stack.sandbox.controls().drop_connections(None);
         reader.write();
         reader.kill().await;
+        reader.start().await;
     }
     reader.caught_up().await;
     reader.worker.terminate();
