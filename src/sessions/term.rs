@@ -229,6 +229,9 @@ impl Term {
             call_deadline: telegram.call_deadline,
             catch_up: Arc::clone(&holder.catch_up),
             health_call: holder.settings.sessions.health_call(),
+            probe_after: telegram.probe_after,
+            silence: telegram.silence,
+            recorder: Arc::clone(&holder.recorder),
         };
         let connection =
             Connection::open(Arc::new(storage), Arc::clone(&self.trust), settings).map_err(OpenError::Relay)?;

@@ -32,12 +32,17 @@ pub fn channel_id(bare: i64) -> Option<i64> {
 /// How many times each reaction was given, the most frequent first.
 pub fn reactions(reactions: &tl::enums::MessageReactions) -> Vec<Reaction> {
     let tl::enums::MessageReactions::Reactions(reactions) = reactions;
-    let mut counted: Vec<Reaction> = reactions.results.iter().filter_map(counted).collect();
+    counted(&reactions.results)
+}
+
+/// [`reactions`], from the counts alone.
+pub fn counted(counts: &[tl::enums::ReactionCount]) -> Vec<Reaction> {
+    let mut counted: Vec<Reaction> = counts.iter().filter_map(named).collect();
     counted.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.reaction.cmp(&b.reaction)));
     counted
 }
 
-fn counted(count: &tl::enums::ReactionCount) -> Option<Reaction> {
+fn named(count: &tl::enums::ReactionCount) -> Option<Reaction> {
     let tl::enums::ReactionCount::Count(count) = count;
     let reaction = match &count.reaction {
         tl::enums::Reaction::Empty => return None,

@@ -13,4 +13,4 @@ pub mod relay;
 pub mod session_storage;
 pub mod trouble;
 pub mod trust;
-mod updates;
+pub mod updates;
