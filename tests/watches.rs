@@ -256,6 +256,7 @@ async fn a_watch_outlives_the_session_it_began_on() {
         .sandbox
         .controls()
         .revoke_keys(alice, wireroom::sandbox::Revocation::SignOut);
+    stack.sandbox.controls().drop_connections(Some(alice));
     stack.say("judy", "message 0");
     stack.watched(&id, "bob").await;
     stack.say("judy", "message 1");
@@ -268,13 +269,7 @@ async fn a_watch_outlives_the_session_it_began_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_die_and_workers_that_go_cost_a_watch_nothing() {
     let stack = two_members().await;
-    let lease = [
-        ("WIREROOM_SESSIONS_LEASE_SECONDS", "3".to_owned()),
-        ("WIREROOM_SESSIONS_RENEW_SECONDS", "1".to_owned()),
-        ("WIREROOM_SESSIONS_MARGIN_SECONDS", "1".to_owned()),
-        ("WIREROOM_WORKER_DEAD_SECONDS", "3".to_owned()),
-    ];
-    let mut worker = stack.worker_with(&lease).await;
+    let mut worker = stack.worker().await;
     let id = stack.monitor("alice", json!({ "chat": "@harbour_market" })).await;
     stack.watched(&id, "alice").await;
     let mut wanted = Vec::new();
@@ -293,7 +288,7 @@ async fn workers_that_die_and_workers_that_go_cost_a_watch_nothing() {
             stack.say("judy", &text);
             wanted.push(text);
         }
-        worker = stack.worker_with(&lease).await;
+        worker = stack.worker().await;
         stack.watched(&id, "alice").await;
     }
     stack.told_when(&wanted).await;
