@@ -169,7 +169,7 @@ async fn a_switch_in_the_middle_of_it_all_misses_nothing_and_doubles_nothing() {
     stack.watched(&id, "alice").await;
     let wanted = texts(0..120);
     for (number, text) in wanted.iter().enumerate() {
-        stack.say("carol", text);
+        stack.say("judy", text);
         if number % 40 == 20 {
             let to = if number % 80 == 20 { "bob" } else { "alice" };
             let request = stack.request(Method::POST, &format!("/v1/watches/{id}/switch"));
@@ -179,9 +179,9 @@ async fn a_switch_in_the_middle_of_it_all_misses_nothing_and_doubles_nothing() {
         }
     }
     let last = stack.watched(&id, "bob").await;
-    eventually(JOB_BOUND, async || {
-        let told = stack.told().await;
-        if told.len() >= 123 { Ok(()) } else { Err(told.len()) }
+    eventually(JOB_BOUND, async || match stack.told().await.len() {
+        told if told >= 123 => Ok(()),
+        told => Err(told),
     })
     .await;
     let mut ours: Vec<String> = stack.told().await.into_iter().map(|(_, text)| text).collect();
@@ -202,7 +202,7 @@ async fn a_session_that_is_put_out_hands_over_and_the_hole_is_filled() {
     stack.watched(&id, "alice").await;
     let mut wanted = texts(0..5);
     for text in &wanted {
-        stack.say("carol", text);
+        stack.say("judy", text);
     }
     stack.told_when(&wanted).await;
     let (chat, alice) = (stack.chat(CHAT), stack.account("alice"));
@@ -212,12 +212,12 @@ async fn a_session_that_is_put_out_hands_over_and_the_hole_is_filled() {
         .with_world(|world| world.ban(chat, alice))
         .expect("banned");
     for text in texts(5..10) {
-        stack.say("carol", &text);
+        stack.say("judy", &text);
         wanted.push(text);
     }
     stack.watched(&id, "bob").await;
     for text in texts(10..15) {
-        stack.say("carol", &text);
+        stack.say("judy", &text);
         wanted.push(text);
     }
     stack.told_when(&wanted).await;
@@ -256,9 +256,10 @@ async fn a_watch_outlives_the_session_it_began_on() {
         .sandbox
         .controls()
         .revoke_keys(alice, wireroom::sandbox::Revocation::SignOut);
-    stack.say("carol", "message 0");
+    stack.sandbox.controls().drop_connections(Some(alice));
+    stack.say("judy", "message 0");
     stack.watched(&id, "bob").await;
-    stack.say("carol", "message 1");
+    stack.say("judy", "message 1");
     stack.told_when(&texts(0..2)).await;
     stop(&stack, &id).await;
     stack.finished(&id).await;
@@ -268,19 +269,13 @@ async fn a_watch_outlives_the_session_it_began_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_die_and_workers_that_go_cost_a_watch_nothing() {
     let stack = two_members().await;
-    let lease = [
-        ("WIREROOM_SESSIONS_LEASE_SECONDS", "3".to_owned()),
-        ("WIREROOM_SESSIONS_RENEW_SECONDS", "1".to_owned()),
-        ("WIREROOM_SESSIONS_MARGIN_SECONDS", "1".to_owned()),
-        ("WIREROOM_WORKER_DEAD_SECONDS", "3".to_owned()),
-    ];
-    let mut worker = stack.worker_with(&lease).await;
+    let mut worker = stack.worker().await;
     let id = stack.monitor("alice", json!({ "chat": "@harbour_market" })).await;
     stack.watched(&id, "alice").await;
     let mut wanted = Vec::new();
     for round in 0..4 {
         for text in texts(round * 20..round * 20 + 10) {
-            stack.say("carol", &text);
+            stack.say("judy", &text);
             wanted.push(text);
         }
         if round % 2 == 0 {
@@ -290,10 +285,10 @@ async fn workers_that_die_and_workers_that_go_cost_a_watch_nothing() {
         }
         worker.wait_for_end(Duration::from_secs(20)).await;
         for text in texts(round * 20 + 10..round * 20 + 20) {
-            stack.say("carol", &text);
+            stack.say("judy", &text);
             wanted.push(text);
         }
-        worker = stack.worker_with(&lease).await;
+        worker = stack.worker().await;
         stack.watched(&id, "alice").await;
     }
     stack.told_when(&wanted).await;

@@ -34,7 +34,7 @@ use super::{
 const TRIM_EVERY: u64 = 50;
 
 /// The database as one attempt sees it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct JobStore {
     pool: PgPool,
     attempt: AttemptKey,
