@@ -122,6 +122,8 @@ pub struct Connection {
     /// How often in a row the session failed to answer at all, and what the last failure was.
     failing: watch::Sender<Failing>,
     incident: watch::Sender<Option<Loss>>,
+    /// Counts what the update stream noted about watches of the session, for the jobs behind them.
+    watch_troubles: watch::Sender<u64>,
     stop: CancellationToken,
     called: AtomicBool,
     /// When a call last came back.
@@ -161,6 +163,7 @@ impl Connection {
             ready: watch::Sender::new(false),
             failing: watch::Sender::new(Failing::default()),
             incident: watch::Sender::new(None),
+            watch_troubles: watch::Sender::new(0),
             stop: CancellationToken::new(),
             called: AtomicBool::new(false),
             answered_at: Mutex::new(Instant::now()),
@@ -186,6 +189,11 @@ impl Connection {
     /// Whether the session answers: a cheap call came back since the runner started.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
+    }
+
+    /// Changes when the update stream has noted something about a watch of this session.
+    pub fn watch_troubles(&self) -> watch::Receiver<u64> {
+        self.watch_troubles.subscribe()
     }
 
     /// What happened, once the session is lost.
