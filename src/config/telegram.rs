@@ -34,6 +34,10 @@ pub struct ServerConfig {
 }
 
 impl TelegramConfig {
+    /// How long the answer to a probe may take. With what is configured by default, a connection that died silently is found
+    /// within 90 s.
+    pub const PROBE_DEADLINE: Duration = Duration::from_secs(20);
+
     pub fn read(source: &mut Source) -> Result<Self, ConfigError> {
         let api_id = match source.text("TELEGRAM_API_ID") {
             None => None,

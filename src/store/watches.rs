@@ -67,8 +67,8 @@ async fn insert(
     for _ in 0..ROUNDS {
         let inserted = sqlx::query!(
             "-- insert_watch
-            INSERT INTO watches (id, chat_id, session_id, owner, events, filter, retention_days, last_message_id)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+            INSERT INTO watches (id, chat_id, session_id, owner, events, filter, retention_days, last_message_id, begun_after)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT DO NOTHING",
             job.0,
             start.chat_id,
             session.0,
@@ -157,7 +157,7 @@ pub async fn state(conn: &mut PgConnection, job: JobId, session: SessionId) -> R
 pub async fn renumber(conn: &mut PgConnection, job: JobId, last_message_id: i32) -> Result<(), StoreError> {
     sqlx::query!(
         "-- renumber_watch
-        UPDATE watches SET last_message_id = $2, renumbered = false, updated_at = wireroom_now()
+        UPDATE watches SET last_message_id = $2, begun_after = $2, renumbered = false, updated_at = wireroom_now()
         WHERE id = $1 AND state = 'active'",
         job.0,
         last_message_id,

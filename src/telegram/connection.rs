@@ -122,13 +122,13 @@ pub struct Connection {
     /// How often in a row the session failed to answer at all, and what the last failure was.
     failing: watch::Sender<Failing>,
     incident: watch::Sender<Option<Loss>>,
+    /// Counts what the update stream noted about watches of the session, for the jobs behind them.
+    watch_troubles: watch::Sender<u64>,
     stop: CancellationToken,
     called: AtomicBool,
     /// When a call last came back.
     answered_at: Mutex<Instant>,
     updated: AtomicBool,
-    /// Counts what watches of this session ran into.
-    troubles: watch::Sender<u64>,
     /// Channels whose place was found out apart from the updates.
     begun_channels: Mutex<Vec<(i64, i32)>>,
     /// The connection was hung up on, so nothing more is pushed until somebody calls.
@@ -163,11 +163,11 @@ impl Connection {
             ready: watch::Sender::new(false),
             failing: watch::Sender::new(Failing::default()),
             incident: watch::Sender::new(None),
+            watch_troubles: watch::Sender::new(0),
             stop: CancellationToken::new(),
             called: AtomicBool::new(false),
             answered_at: Mutex::new(Instant::now()),
             updated: AtomicBool::new(false),
-            troubles: watch::Sender::new(0),
             begun_channels: Mutex::default(),
             hung_up: AtomicBool::new(false),
             nudge: Notify::new(),
@@ -189,6 +189,11 @@ impl Connection {
     /// Whether the session answers: a cheap call came back since the runner started.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
+    }
+
+    /// Changes when the update stream has noted something about a watch of this session.
+    pub fn watch_troubles(&self) -> watch::Receiver<u64> {
+        self.watch_troubles.subscribe()
     }
 
     /// What happened, once the session is lost.
@@ -224,13 +229,9 @@ impl Connection {
         self.updated.store(true, Ordering::Relaxed);
     }
 
-    /// Changes when a watch of this session needs its history read, or another session: look at its row then.
-    pub fn watch_troubles(&self) -> watch::Receiver<u64> {
-        self.troubles.subscribe()
-    }
-
+    /// Tells the jobs behind this session's watches to look at them.
     pub(super) fn note_trouble(&self) {
-        self.troubles.send_modify(|count| *count += 1);
+        self.watch_troubles.send_modify(|count| *count += 1);
     }
 
     /// Reads a channel's updates from this place on, unless its place is known. `channel` is its bare id. Find the place out

@@ -12,6 +12,7 @@ mod pause;
 mod port;
 mod rotation;
 mod takeovers;
+mod updates;
 
 use std::{
     net::SocketAddr,

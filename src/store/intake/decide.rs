@@ -32,6 +32,8 @@ pub(super) struct Watch {
     pub filling: bool,
     pub left_to_history: i32,
     pub last_message_id: i32,
+    /// Messages up to this one are from before the watch.
+    pub begun_after: i32,
     /// `None` when this release does not understand the filter: then nothing is held back.
     pub filter: Option<std::sync::Arc<Matcher>>,
 }
@@ -240,6 +242,9 @@ impl Ledger {
 
     fn take_new(&mut self, at: usize, message: &Message) {
         let account = &mut self.accounts[at];
+        if message.id <= account.watch.begun_after {
+            return;
+        }
         if !account.watch.filling {
             self.store_new(at, message, false);
             return;

@@ -39,6 +39,13 @@ pub(super) struct Locked {
     filling: bool,
     left_to_history: i32,
     last_message_id: i32,
+    begun_after: i32,
+}
+
+impl std::fmt::Debug for Filters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Filters").field("ready", &self.0.len()).finish()
+    }
 }
 
 impl Filters {
@@ -71,6 +78,7 @@ impl Filters {
             filling: watch.filling,
             left_to_history: watch.left_to_history,
             last_message_id: watch.last_message_id,
+            begun_after: watch.begun_after,
         });
         Ok(equipped.collect())
     }
@@ -112,7 +120,7 @@ pub(super) async fn lock_watches(
         r#"-- lock_watches
         WITH asked AS (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS k (session_id, chat_id))
         SELECT id, chat_id, session_id AS "session: SessionId", owner, events, version, retention_days, filling,
-            left_to_history, last_message_id
+            left_to_history, last_message_id, begun_after
         FROM watches
         WHERE state = 'active' AND id IN (
             SELECT w.id FROM asked k JOIN watches w ON w.session_id = k.session_id AND w.chat_id = k.chat_id
@@ -140,7 +148,7 @@ pub(super) async fn lock_watch(
         Locked,
         r#"-- lock_watch
         SELECT id, chat_id, session_id AS "session: SessionId", owner, events, version, retention_days, filling,
-            left_to_history, last_message_id
+            left_to_history, last_message_id, begun_after
         FROM watches WHERE id = $1 AND session_id = $2 AND state = 'active'
         FOR UPDATE"#,
         watch,

@@ -8,7 +8,7 @@ use crate::{
     cluster::testing::TestDatabase,
     ids::WorkerId,
     store::sessions::{self, DcRow, NewSession},
-    vault::Sealed,
+    vault::Vault,
 };
 
 const CHAT: i64 = -1_000_000_000_001;
@@ -36,6 +36,7 @@ impl Bed {
     /// Two held sessions.
     async fn new() -> Self {
         let database = TestDatabase::new().await;
+        let vault = Vault::parse(&Vault::generate("k1").unwrap()).unwrap();
         let mut connection = database.pool().acquire().await.unwrap();
         for (label, account_id) in [("alice", ACCOUNT), ("bob", ACCOUNT + 1)] {
             let session = NewSession {
@@ -50,18 +51,14 @@ impl Bed {
                     dc_id: 2,
                     ipv4: "203.0.113.5:443".to_owned(),
                     ipv6: "[::]:443".to_owned(),
-                    auth_key: Some(Sealed {
-                        key_id: "k1".to_owned(),
-                        nonce: vec![0; 24],
-                        ciphertext: vec![0; 16],
-                    }),
+                    auth_key: Some(vault.seal("test", &[7; 256]).unwrap()),
                 }],
             };
-            sessions::create(&mut connection, &session).await.unwrap();
+            sessions::insert_ready(&mut connection, &session).await.unwrap();
         }
         let worker = WorkerId::generate();
         let minute = std::time::Duration::from_mins(1);
-        let mut leases = leases::acquire(&mut connection, worker, 2, 1, minute).await.unwrap();
+        let mut leases = leases::acquire(&mut connection, worker, 1, 2, minute).await.unwrap();
         leases.sort_by_key(|lease| lease.account_id);
         drop(connection);
         Self {
@@ -472,6 +469,16 @@ async fn what_comes_while_the_history_is_read_is_left_to_it() {
         ]
     );
     assert_eq!(bed.figure("SELECT from_history FROM watches").await, 3);
+}
+
+#[tokio::test]
+async fn what_is_from_before_the_watch_is_none_of_its() {
+    let mut bed = Bed::new().await;
+    bed.watch(Some(CHAT), json!({})).await;
+    let begun = "UPDATE watches SET begun_after = 5, last_message_id = 5";
+    sqlx::raw_sql(begun).execute(bed.pool()).await.unwrap();
+    bed.take(vec![new(4), new(5), new(6)]).await;
+    assert_eq!(bed.told_ids().await, events("message.new", [6]));
 }
 
 #[tokio::test]

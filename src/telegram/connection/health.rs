@@ -15,15 +15,13 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{CallError, Connection, FIRST_PAUSE, LONGEST_PAUSE, Loss};
 use crate::{
+    config::TelegramConfig,
     store::{
         floods::{self, Flood},
         sessions::{SessionState, StateChange},
     },
     telegram::errors::Meaning,
 };
-
-/// How long the answer to a probe may take.
-pub(crate) const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How a session that does not answer fails.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -170,7 +168,7 @@ impl Connection {
     /// Whether anything comes back at all.
     async fn probe_connection(&self) -> Result<(), CallError> {
         let request = tl::functions::help::GetNearestDc {};
-        let deadline = self.settings.call_deadline.min(PROBE_DEADLINE);
+        let deadline = self.settings.call_deadline.min(TelegramConfig::PROBE_DEADLINE);
         match self.call_within(&request, &AtomicBool::new(false), deadline).await {
             Ok(_) | Err(CallError::Rpc(_)) => Ok(()),
             Err(error) => Err(error),

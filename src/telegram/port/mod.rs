@@ -317,10 +317,6 @@ impl Telegram for JobTelegram {
         self.connection.storage().account_id()
     }
 
-    async fn follow(&self, chat: &Chat) -> Result<(), TelegramError> {
-        Box::pin(self.begin_reading(chat)).await
-    }
-
     async fn newest_message(&self, chat: Option<&Chat>) -> Result<i32, TelegramError> {
         self.newest(chat).await
     }
