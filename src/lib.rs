@@ -14,6 +14,7 @@ pub mod ids;
 pub mod letterbox;
 pub mod lifecycle;
 pub mod mtproto;
+pub mod proxy;
 pub mod queue;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

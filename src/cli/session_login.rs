@@ -14,6 +14,7 @@ use super::process;
 use crate::{
     config::{Config, Secret},
     ids::{ErrandId, SessionId},
+    proxy::Proxy,
     queue::Waker,
     store::{
         self, PgPool, applications,
@@ -45,6 +46,9 @@ pub struct Login {
     /// Log in by a QR code that the account's own app scans.
     #[arg(long)]
     qr: bool,
+    /// Connect the session through a SOCKS5 proxy; its URL is asked for.
+    #[arg(long)]
+    proxy: bool,
 }
 
 /// Logs an account in, asking for what it takes.
@@ -61,7 +65,13 @@ pub async fn login(config: &Config, args: Login) -> anyhow::Result<()> {
             (Task::Phone, Some(Secret::new(format!("+{digits}"))))
         }
     };
-    let (session, errand) = terminal.begin(&args, task, input.as_ref()).await?;
+    let proxy = if args.proxy {
+        let url = ask("SOCKS5 proxy, socks5://user:password@host:port")?;
+        Some(Proxy::parse(url.expose()).map_err(|error| anyhow::anyhow!("the proxy {error}"))?)
+    } else {
+        None
+    };
+    let (session, errand) = terminal.begin(&args, task, input.as_ref(), proxy.as_ref()).await?;
     let ended = tokio::select! {
         ended = terminal.converse(session, errand) => ended,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("given up")),
@@ -80,7 +90,13 @@ struct Terminal {
 }
 
 impl Terminal {
-    async fn begin(&self, args: &Login, task: Task, input: Option<&Secret>) -> anyhow::Result<(SessionId, ErrandId)> {
+    async fn begin(
+        &self,
+        args: &Login,
+        task: Task,
+        input: Option<&Secret>,
+        proxy: Option<&Proxy>,
+    ) -> anyhow::Result<(SessionId, ErrandId)> {
         if !session_reads::pool_exists(&self.pool, &args.pool).await? {
             bail!("there is no pool `{}`", args.pool);
         }
@@ -96,6 +112,7 @@ impl Terminal {
             label: &args.label,
             pool: &args.pool,
             application,
+            proxy,
             task,
             input: input.map(|input| input.expose().as_bytes()),
         };

@@ -37,7 +37,7 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let socket = Arc::new(stream);
     let (packets, outgoing_packets) = transport::halves(&socket);
-    let (connection, queue) = server.connections.open(&server.stop);
+    let (connection, queue) = server.connections.open(socket.peer_addr().ok(), &server.stop);
     let _closing = Closing {
         server: &server,
         connection: &connection,

@@ -1,6 +1,6 @@
 //! What a test or an operator does with a running sandbox from outside: look, script faults, cut connections.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OpenConnection {
     pub connection: ConnectionId,
+    /// Where it comes from.
+    pub peer: Option<SocketAddr>,
     /// The id of the key it speaks with, in hexadecimal; `None` before its first encrypted packet.
     pub key: Option<String>,
     /// Who is signed in with that key.
@@ -105,6 +107,11 @@ impl Controls {
             .collect()
     }
 
+    /// How many connections were made since the start.
+    pub fn connections_made(&self) -> u64 {
+        self.server.connections.made()
+    }
+
     /// What was recorded of keys used from two places, oldest first.
     pub fn incidents(&self) -> Vec<Incident> {
         self.server.watch.incidents()
@@ -175,6 +182,7 @@ impl Controls {
         let key = key_of(connection);
         OpenConnection {
             connection: connection.id,
+            peer: connection.peer,
             key: key.map(printed),
             account: key.and_then(|key| self.server.keys.account(key)),
             silent: connection.is_silent(),

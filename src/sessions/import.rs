@@ -9,11 +9,13 @@ use std::{sync::Arc, time::Duration};
 use sqlx::PgPool;
 use tokio::time::timeout;
 
+use super::proxies;
 use crate::{
     config::{Secret, TelegramConfig},
     ids::SessionId,
+    proxy::Proxy,
     store::{
-        StoreError, failed,
+        self, StoreError, failed, session_proxies,
         sessions::{self, DcRow, NewSession, Stored},
     },
     telegram::{
@@ -99,7 +101,13 @@ pub async fn import(
 ) -> Result<Imported, ImportError> {
     let server = telegram.server.as_ref().ok_or(ImportError::NoServer)?;
     let net = LoginNet::read(telegram).await?;
-    let SignedInAs { account: user, key } = sign_in(&net, telegram, account).await?;
+    let mut conn = store::connection(database, "proxy_of_label").await?;
+    let proxy = match session_proxies::of_label(&mut conn, &account.label).await? {
+        Some((id, sealed)) => proxies::open(vault, id, Some(&sealed))?,
+        None => None,
+    };
+    drop(conn);
+    let SignedInAs { account: user, key } = sign_in(&net, telegram, account, proxy).await?;
 
     let mut transaction = database.begin().await.map_err(failed("import_session"))?;
     sessions::ensure_pool(&mut transaction, &account.pool).await?;
@@ -147,6 +155,7 @@ async fn sign_in(
     net: &LoginNet,
     telegram: &TelegramConfig,
     account: &ImportAccount,
+    proxy: Option<Proxy>,
 ) -> Result<SignedInAs, ImportError> {
     let application = Application {
         api_id: telegram.api_id.unwrap_or(NO_APPLICATION.0),
@@ -157,7 +166,7 @@ async fn sign_in(
     };
     // No lease is needed: nobody else has this key. The trust only bounds the login.
     let trust = Arc::new(Trust::new(Moment::now(), LOGIN));
-    let link = Link::open(net, FIRST_DC, None, application.api_id, trust).await?;
+    let link = Link::open(net, FIRST_DC, None, application.api_id, proxy, trust).await?;
     let signed_in = timeout(LOGIN, enter(&link, &application, account)).await;
     let key = link.key();
     // Whatever came of it, nothing is open when the session can be taken.

@@ -3,6 +3,7 @@
 mod applications;
 mod authorisations;
 mod outcomes;
+mod proxies;
 mod takeover;
 mod terminal;
 

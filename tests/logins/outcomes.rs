@@ -83,7 +83,7 @@ async fn each_number_that_telegram_refuses_has_its_own_answer() {
     for (body, code, field) in [
         (json!({ "label": "x", "phone": "hello" }), "invalid_value", "phone"),
         (
-            json!({ "label": "x", "phone": ALICE, "proxy": "socks5://127.0.0.1:1" }),
+            json!({ "label": "x", "phone": ALICE, "proxy": "http://127.0.0.1:1" }),
             "invalid_value",
             "proxy",
         ),

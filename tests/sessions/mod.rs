@@ -8,6 +8,7 @@ mod login;
 mod losses;
 mod pause;
 mod port;
+mod proxies;
 mod rotation;
 mod takeovers;
 

@@ -300,6 +300,7 @@ mod tests {
             label: "a",
             pool: "default",
             application: None,
+            proxy: None,
             task: Task::Phone,
             input: Some(b"+9996620001"),
         };

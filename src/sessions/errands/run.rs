@@ -11,12 +11,15 @@ use super::{Desk, open_input, outcome::Refusal, progress::Progress};
 use crate::{
     config::Secret,
     ids::SessionId,
+    proxy::Proxy,
+    sessions::proxies,
     store::{
         self, StoreError, errand_work,
         errand_work::{ClaimedErrand, ErrandKey, Reply, Work},
         errands::{ErrandProblem, ErrandState, Step, Task},
         failed,
         session_logins::{self, Facts},
+        session_proxies,
         sessions::SessionState,
     },
     telegram::{
@@ -367,8 +370,8 @@ impl Run {
     async fn undo(&self, dc: i32, key: AuthKey) {
         let undone = async {
             let application = self.application().await?;
-            let trust = Arc::clone(&self.trust);
-            let link = Link::open(&self.desk.net, dc, Some(key), application.api_id, trust).await?;
+            let (proxy, trust) = (self.proxy().await?, Arc::clone(&self.trust));
+            let link = Link::open(&self.desk.net, dc, Some(key), application.api_id, proxy, trust).await?;
             let undone = link.log_out().await;
             link.close().await;
             undone.map_err(StepError::from)
@@ -389,13 +392,24 @@ impl Run {
         Ok(self.desk.application(facts.application).await??)
     }
 
+    /// What the session is connected through.
+    pub async fn proxy(&self) -> Result<Option<Proxy>, StepError> {
+        let mut conn = store::connection(&self.desk.database, "sealed_session_proxies").await?;
+        let sealed = session_proxies::sealed(&mut conn, &[self.session]).await?.pop();
+        Ok(proxies::open(
+            &self.desk.vault,
+            self.session,
+            sealed.as_ref().map(|(_, sealed)| sealed),
+        )?)
+    }
+
     /// The link in the data centre that the progress names, opened unless it is there.
     pub async fn link(&mut self) -> Result<(&Link, Application), StepError> {
         let application = self.application().await?;
         if self.link.is_none() {
-            let trust = Arc::clone(&self.trust);
+            let (proxy, trust) = (self.proxy().await?, Arc::clone(&self.trust));
             let (dc, key) = (self.progress.dc, self.progress.key());
-            self.link = Some(Link::open(&self.desk.net, dc, key, application.api_id, trust).await?);
+            self.link = Some(Link::open(&self.desk.net, dc, key, application.api_id, proxy, trust).await?);
         }
         let link = self.link.as_ref().ok_or(LinkError::Unreadable)?;
         Ok((link, application))

@@ -71,7 +71,7 @@ async fn connected() -> World {
         catch_up: Arc::new(Semaphore::new(1)),
     };
     let trust = Arc::new(Trust::new(start, BOUND * 2));
-    let connection = Connection::open(Arc::new(storage), trust, settings).unwrap();
+    let connection = Connection::open(Arc::new(storage), None, trust, settings).unwrap();
     World {
         _database: database,
         sandbox,

@@ -25,11 +25,12 @@ use zeroize::Zeroizing;
 
 pub use self::steps::{Account, Application, LoginToken, SentCode, SignedIn};
 use super::{
+    ProxyFault,
     handshake::{HandshakeError, ServerKey, ServerKeyError, generate_auth_key},
     relay::Relay,
     trust::Trust,
 };
-use crate::config::TelegramConfig;
+use crate::{config::TelegramConfig, proxy::Proxy};
 
 /// The data centre a login begins in.
 pub const FIRST_DC: i32 = 2;
@@ -65,6 +66,8 @@ pub enum LinkError {
     Deadline,
     #[error("the connection to Telegram failed")]
     Connection(#[source] InvocationError),
+    #[error("{0}")]
+    Proxy(ProxyFault),
     #[error("no auth key could be made with the server")]
     Handshake(#[from] HandshakeError),
     #[error("the local relay could not be opened")]
@@ -135,23 +138,34 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// Prepares the connection; it is dialled with the first call. Without a key a fresh one is made.
+    /// Prepares the connection, through `proxy` if there is one; it is dialled with the first call. Without a key a fresh one
+    /// is made.
     pub async fn open(
         net: &LoginNet,
         dc: i32,
         key: Option<AuthKey>,
         api_id: i32,
+        proxy: Option<Proxy>,
         trust: Arc<Trust>,
     ) -> Result<Self, LinkError> {
         let (address, _) = net.address(dc)?;
+        let relay = Relay::open(address, proxy, trust, net.call_deadline).map_err(LinkError::Relay)?;
+        let entrance = relay.entrance();
         let key = match (key, &net.server) {
             (Some(key), _) => Some(*key),
             // grammers knows Telegram's own RSA keys, and makes the auth key itself there.
             (None, None) => None,
-            (None, Some((_, server_key))) => Some(generate_auth_key(address.into(), server_key).await?.auth_key),
+            (None, Some((_, server_key))) => Some(
+                generate_auth_key(entrance.into(), server_key)
+                    .await
+                    .map_err(|error| {
+                        relay
+                            .proxy_fault()
+                            .map_or(LinkError::Handshake(error), LinkError::Proxy)
+                    })?
+                    .auth_key,
+            ),
         };
-        let relay = Relay::open(address, trust, net.call_deadline).map_err(LinkError::Relay)?;
-        let entrance = relay.entrance();
         let home = DcOption {
             id: dc,
             ipv4: entrance,
@@ -208,12 +222,15 @@ impl Link {
         else {
             self.relay.cut();
             self.handle.disconnect_from_dc(self.dc);
-            return Err(LinkError::Deadline);
+            return Err(self.relay.proxy_fault().map_or(LinkError::Deadline, LinkError::Proxy));
         };
         let body = answer.map_err(|error| match error {
             InvocationError::Rpc(error) => LinkError::Rpc(error),
             InvocationError::Deserialize(_) => LinkError::Unreadable,
-            other => LinkError::Connection(other),
+            other => match self.relay.proxy_fault() {
+                Some(fault) => LinkError::Proxy(fault),
+                None => LinkError::Connection(other),
+            },
         })?;
         R::Return::from_bytes(&body).map_err(|_| LinkError::Unreadable)
     }
