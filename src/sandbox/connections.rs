@@ -56,6 +56,8 @@ pub(super) enum MessageKind {
 /// One open connection.
 pub(super) struct Connection {
     pub id: ConnectionId,
+    /// The data centre it leads to.
+    pub dc: i32,
     /// Where the client is.
     pub peer: Option<SocketAddr>,
     outgoing: mpsc::Sender<Outgoing>,
@@ -145,12 +147,14 @@ impl Connections {
     /// Adds a connection that ends with `stop`, and gives the queue of what it is to send.
     pub fn open(
         &self,
+        dc: i32,
         peer: Option<SocketAddr>,
         stop: &CancellationToken,
     ) -> (Arc<Connection>, mpsc::Receiver<Outgoing>) {
         let (outgoing, queue) = mpsc::channel(BACKLOG);
         let connection = Arc::new(Connection {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            dc,
             peer,
             outgoing,
             end: stop.child_token(),

@@ -6,6 +6,7 @@
 //! - `GET /faults`, `POST /faults {method, account?, count?, effect: {type, ...}}`, `DELETE /faults`, `DELETE /faults/{id}`:
 //!   see [`Fault`] and [`Effect`]; without `count` a fault stays until it is cleared.
 //! - `GET /incidents`, `DELETE /incidents` (gives and forgets them); `GET /keys`: keys used from two places.
+//! - `PUT /accounts/{account}/dc {dc}`: the account lives in that data centre from now on.
 //! - `GET /connections`, `POST /connections/drop {account?}`, `POST /connections/blackhole {account?}`.
 //! - `POST /keys/revoke {account, how: "sign_out" | "forget"}`; `POST /codes/expire {phone?}`.
 //! - `POST /logins/accept {account, url}`: scans a QR login's code, `tg://login?token=…`, with the account.
@@ -33,7 +34,7 @@ use super::{
     controls::{Controls, KeyRecord, OpenConnection, Revocation},
     faults::{Effect, Fault, ListedFault},
     key_watch::Incident,
-    server::Server,
+    server::{MAIN_DC, Server},
     stats::Calls,
     world::{
         PeerKey, World,
@@ -68,6 +69,7 @@ fn routes(controls: Controls) -> impl Endpoint {
         .at("/codes/expire", post(expire_codes))
         .at("/logins/accept", post(accept_login))
         .at("/accounts", get(accounts))
+        .at("/accounts/:account/dc", put(move_account))
         .at("/links", get(links))
         .at("/chats", get(chats))
         .at("/chats/:chat/messages", get(messages))
@@ -293,8 +295,25 @@ fn expire_codes(Data(controls): Data<&Controls>, Json(request): Json<ExpiredCode
 #[handler]
 fn accounts(Data(controls): Data<&Controls>) -> Json<Value> {
     let rows = controls.with_world(|world| world.accounts());
-    let account = |row: AccountRow| json!({ "id": row.id, "phone": format!("+{}", row.phone), "username": row.username, "has_password": row.has_password });
+    let account = |row: AccountRow| json!({ "id": row.id, "phone": format!("+{}", row.phone), "username": row.username, "has_password": row.has_password, "dc": row.home_dc.unwrap_or(MAIN_DC) });
     Json(rows.into_iter().map(account).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HomeDc {
+    dc: i32,
+}
+
+#[handler]
+fn move_account(
+    Data(controls): Data<&Controls>,
+    Path(account): Path<String>,
+    Json(home): Json<HomeDc>,
+) -> Reply<Value> {
+    let account = account.parse().map_or(Who::Name(account), Who::Id).find(controls)?;
+    answered(controls.move_account(account, home.dc))?;
+    Ok(done())
 }
 
 #[handler]

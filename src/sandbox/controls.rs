@@ -22,6 +22,8 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OpenConnection {
     pub connection: ConnectionId,
+    /// The data centre it leads to.
+    pub dc: i32,
     /// Where it comes from.
     pub peer: Option<SocketAddr>,
     /// The id of the key it speaks with, in hexadecimal; `None` before its first encrypted packet.
@@ -164,6 +166,15 @@ impl Controls {
         keys.len()
     }
 
+    /// Moves an account to another data centre: whoever is signed in elsewhere is told so from the next call on. The number must
+    /// be one of the sandbox's.
+    pub fn move_account(&self, account: UserId, dc: i32) -> Answer<()> {
+        if !self.server.dcs.contains_key(&dc) {
+            return Err(RpcError::new(400, "DC_ID_INVALID"));
+        }
+        self.with_world(|world| world.set_home_dc(account, dc))
+    }
+
     /// Makes the login codes sent so far expire: those of a phone number, or all.
     pub fn expire_codes(&self, phone: Option<&str>) {
         self.server.logins.expire_codes(phone);
@@ -182,6 +193,7 @@ impl Controls {
         let key = key_of(connection);
         OpenConnection {
             connection: connection.id,
+            dc: connection.dc,
             peer: connection.peer,
             key: key.map(printed),
             account: key.and_then(|key| self.server.keys.account(key)),

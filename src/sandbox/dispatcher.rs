@@ -67,6 +67,8 @@ table! {
         f::auth::ExportLoginToken => services::tokens::export_login_token,
         f::auth::ImportLoginToken => services::tokens::import_login_token,
         f::auth::AcceptLoginToken => services::tokens::accept_login_token,
+        f::auth::ExportAuthorization => services::exports::export_authorization,
+        f::auth::ImportAuthorization => services::exports::import_authorization,
         f::auth::ImportBotAuthorization => services::tokens::import_bot_authorization,
         f::account::GetPassword => services::auth::get_password,
         f::help::GetConfig => services::help::get_config,
@@ -209,6 +211,13 @@ fn run_in(server: &Server, world: &mut World, caller: Caller, request: &Request)
     };
     if !nesting::is_bounded(&request.body) {
         return Err(unreadable());
+    }
+    if let Some(account) = caller.account {
+        let (method, home) = (request.method(), services::auth::home_dc(world, account));
+        // Away from home there is nothing but what leads there.
+        if home != caller.dc && !["auth.", "help."].iter().any(|space| method.starts_with(space)) {
+            return Err(RpcError::new(303, format!("USER_MIGRATE_{home}")));
+        }
     }
     let mut call = Call { world, caller };
     let mut attempt = |body: &[u8]| {

@@ -190,7 +190,7 @@ impl Term {
             home_dc: lease.home_dc,
             account_id: lease.account_id.ok_or(OpenError::NoAccount)?,
             is_bot: lease.is_bot,
-            pinned: holder.pinned(),
+            pinned: holder.pinned(lease.home_dc),
             peer_cache: holder.settings.sessions.peer_cache,
         };
         let storage = PgSession::load(holder.database.clone(), holder.vault.clone(), settings).await?;

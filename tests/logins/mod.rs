@@ -2,6 +2,7 @@
 
 mod applications;
 mod authorisations;
+mod migrations;
 mod outcomes;
 mod proxies;
 mod takeover;

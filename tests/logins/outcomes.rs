@@ -178,21 +178,6 @@ async fn a_login_that_is_given_up_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn telegram_sends_a_login_on_to_another_data_centre() {
-    use wireroom::sandbox::{Effect, Fault};
-    let stack = empty().await;
-    let _worker = stack.worker().await;
-    let migrate = Effect::Error {
-        code: 303,
-        name: "PHONE_MIGRATE_4".to_owned(),
-    };
-    stack.fault(Fault::once("auth.sendCode", migrate));
-    let id = log_in(&stack, "moved", ALICE).await;
-    assert_eq!(session(&stack, &id).await["home_dc"], 4);
-    stack.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_bot_is_logged_in_by_its_token() {
     let stack = empty().await;
     let _worker = stack.worker().await;

@@ -3,6 +3,7 @@
 mod client;
 mod connections;
 mod control;
+mod data_centres;
 mod faults;
 mod hostile_server;
 mod malformed;

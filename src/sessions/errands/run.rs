@@ -420,6 +420,7 @@ impl Run {
         self.hang_up().await;
         self.progress.dc = dc;
         self.progress.set_key(None);
+        self.progress.code_hash = None;
     }
 
     /// The progress as it is now, with the link's key, sealed.

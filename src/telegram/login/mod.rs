@@ -30,7 +30,10 @@ use super::{
     relay::Relay,
     trust::Trust,
 };
-use crate::{config::TelegramConfig, proxy::Proxy};
+use crate::{
+    config::{ServerConfig, TelegramConfig},
+    proxy::Proxy,
+};
 
 /// The data centre a login begins in.
 pub const FIRST_DC: i32 = 2;
@@ -44,8 +47,8 @@ pub type AuthKey = Zeroizing<[u8; 256]>;
 #[derive(Clone)]
 pub struct LoginNet {
     call_deadline: Duration,
-    /// A configured server stands for every data centre.
-    server: Option<(SocketAddrV4, ServerKey)>,
+    /// A configured server, and the key of all its data centres.
+    server: Option<(ServerConfig, ServerKey)>,
 }
 
 /// Why [`LoginNet`] could not be made.
@@ -82,6 +85,16 @@ pub enum LinkError {
     Randomness,
 }
 
+impl LinkError {
+    /// The data centre that Telegram sends a login on to.
+    pub fn moved_to(&self) -> Option<i32> {
+        let Self::Rpc(error) = self else { return None };
+        let names = ["PHONE_MIGRATE", "NETWORK_MIGRATE", "USER_MIGRATE"];
+        let dc = error.value.filter(|_| names.contains(&error.name.as_str()))?;
+        i32::try_from(dc).ok()
+    }
+}
+
 impl LoginNet {
     /// Reads what the configuration names.
     pub async fn read(config: &TelegramConfig) -> Result<Self, LoginNetError> {
@@ -91,7 +104,7 @@ impl LoginNet {
                 let pem = tokio::fs::read_to_string(&server.key_file)
                     .await
                     .map_err(LoginNetError::KeyFile)?;
-                Some((server.address, ServerKey::from_pem(&pem)?))
+                Some((server.clone(), ServerKey::from_pem(&pem)?))
             }
         };
         Ok(Self {
@@ -107,9 +120,10 @@ impl LoginNet {
 
     /// Where a data centre is: IPv4 and IPv6, with their ports.
     pub fn address(&self, dc: i32) -> Result<(SocketAddrV4, std::net::SocketAddrV6), LinkError> {
-        if let Some((address, _)) = &self.server {
+        if let Some((server, _)) = &self.server {
+            let address = server.address_of(dc);
             let ipv6 = std::net::SocketAddrV6::new(address.ip().to_ipv6_mapped(), address.port(), 0, 0);
-            return Ok((*address, ipv6));
+            return Ok((address, ipv6));
         }
         SessionData::default()
             .dc_options
