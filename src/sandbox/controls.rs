@@ -12,6 +12,7 @@ use super::{
     dispatcher,
     faults::{Fault, ListedFault},
     key_watch::{ConnectionId, Incident, KeyUse},
+    rate_limits::RateLimit,
     server::Server,
     services,
     stats::Calls,
@@ -92,6 +93,20 @@ impl Controls {
 
     pub fn clear_faults(&self) {
         self.server.faults.clear();
+    }
+
+    /// Limits how often each account may call a method, or changes the limit of that method.
+    pub fn set_rate_limit(&self, limit: RateLimit) {
+        self.server.limits.set(limit);
+    }
+
+    pub fn rate_limits(&self) -> Vec<RateLimit> {
+        self.server.limits.list()
+    }
+
+    /// Forgets the limits, and who is to wait because of them.
+    pub fn clear_rate_limits(&self) {
+        self.server.limits.clear();
     }
 
     /// What clients asked for since the start.

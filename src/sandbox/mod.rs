@@ -23,6 +23,7 @@ mod key_watch;
 mod leniency;
 mod nesting;
 mod random;
+mod rate_limits;
 mod salts;
 mod server;
 mod server_key;
@@ -51,6 +52,7 @@ pub use self::{
     controls::{Controls, KeyRecord, OpenConnection, Revocation},
     faults::{Effect, Fault, ListedFault},
     key_watch::{ConnectionId, Incident, KeyUse, Misuse},
+    rate_limits::RateLimit,
     server_key::ServerKeyError,
     services::auth::{EXPIRED_CODE, LOGIN_CODE, NUMBERS, PASSWORD_HINT},
     stats::{Calls, Counts},

@@ -8,6 +8,7 @@ mod faults;
 mod hostile_server;
 mod malformed;
 mod messages;
+mod methods;
 mod pool;
 mod raw;
 mod sign_in;
