@@ -55,7 +55,7 @@ use self::{
 use crate::{
     config::Config,
     ids::JobId,
-    store::{PgPool, jobs::NewJob},
+    store::{PgPool, jobs::NewJob, notifications::Ring},
 };
 
 /// How long a connection may be silent: longer than the longest wait, so that only dead ones are closed.
@@ -66,8 +66,10 @@ const STALLED: Duration = Duration::from_mins(1);
 
 /// What the API tells the queue, and hears from it. No call may block. Each may be lost: the queue polls, and so do waiters.
 pub trait JobSignals: Send + Sync {
-    /// Jobs were stored, and that is committed.
-    fn enqueued(&self, jobs: &[NewJob]);
+    /// A notification for the transaction that is about to store these jobs, if one is to go along.
+    fn ring(&self, jobs: &[NewJob]) -> Option<Ring>;
+    /// Jobs were stored, and that is committed, with the ring that went along.
+    fn enqueued(&self, jobs: &[NewJob], ring: Option<&Ring>);
     /// A running job is to stop, and that is committed.
     fn cancelled(&self, job: JobId);
     /// Jobs that wait were made or changed otherwise than by an enqueue, and that is committed.

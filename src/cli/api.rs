@@ -15,15 +15,19 @@ use crate::{
     ids::JobId,
     lifecycle::{Shutdown, Signals, supervise},
     queue::{FinishedWatch, Waker},
-    store::{PgPool, jobs::NewJob},
+    store::{PgPool, jobs::NewJob, notifications::Ring},
 };
 
 /// The API's word to the dispatchers, and theirs to it: of this process at once, of the others by a notification.
 struct Bell(Waker);
 
 impl JobSignals for Bell {
-    fn enqueued(&self, jobs: &[NewJob]) {
-        self.0.enqueued(jobs);
+    fn ring(&self, jobs: &[NewJob]) -> Option<Ring> {
+        self.0.ring(jobs)
+    }
+
+    fn enqueued(&self, jobs: &[NewJob], ring: Option<&Ring>) {
+        self.0.enqueued(jobs, ring);
     }
 
     fn cancelled(&self, job: JobId) {

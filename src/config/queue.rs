@@ -20,6 +20,9 @@ pub struct QueueConfig {
     /// `WIREROOM_QUEUE_CANCEL_SECONDS`: how long a running job has to stop when it is cancelled; then its attempt is
     /// abandoned. 30 by default.
     pub cancel_wait: Duration,
+    /// `WIREROOM_QUEUE_VACUUM_AFTER`: ends of one process after which it vacuums the live table, 200,000 by default; 0 leaves
+    /// that to autovacuum.
+    pub vacuum_after: u64,
     /// `WIREROOM_SHUTDOWN_SOFT_SECONDS`: how long short jobs may finish after SIGTERM, 10 by default.
     pub shutdown_soft: Duration,
     /// `WIREROOM_SHUTDOWN_HARD_SECONDS`: how long cancelled jobs have to stop after that, 5 by default.
@@ -36,6 +39,7 @@ impl QueueConfig {
             ageing_step: source.seconds("WIREROOM_QUEUE_AGEING_SECONDS", 60.0, 0.0, 86_400.0)?,
             retention_days: source.within("WIREROOM_QUEUE_RETENTION_DAYS", 30, 1, 3650)?,
             cancel_wait: source.seconds("WIREROOM_QUEUE_CANCEL_SECONDS", 30.0, 0.5, 3600.0)?,
+            vacuum_after: source.within("WIREROOM_QUEUE_VACUUM_AFTER", 200_000, 0, 1_000_000_000)?,
             shutdown_soft: source.seconds("WIREROOM_SHUTDOWN_SOFT_SECONDS", 10.0, 0.0, 3600.0)?,
             shutdown_hard: source.seconds("WIREROOM_SHUTDOWN_HARD_SECONDS", 5.0, 0.0, 600.0)?,
         };

@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -43,6 +43,7 @@ pub struct Endings {
 #[derive(Default)]
 struct State {
     waiting: AtomicUsize,
+    in_all: AtomicU64,
     stored: Notify,
 }
 
@@ -56,6 +57,11 @@ impl Endings {
     /// Ends that are not stored yet.
     pub fn waiting(&self) -> usize {
         self.state.waiting.load(Ordering::Acquire)
+    }
+
+    /// Ends that this process has stored so far.
+    pub fn stored(&self) -> u64 {
+        self.state.in_all.load(Ordering::Relaxed)
     }
 
     /// Resolves when every end that was handed in is stored.
@@ -147,6 +153,7 @@ impl Batcher {
             self.store(ends).await;
             drop(tokens);
             self.state.waiting.fetch_sub(count, Ordering::AcqRel);
+            self.state.in_all.fetch_add(count as u64, Ordering::Relaxed);
             self.state.stored.notify_waiters();
         }
     }

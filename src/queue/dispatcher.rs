@@ -33,10 +33,12 @@ use crate::{
     config::QueueConfig,
     ids::{SessionId, WorkerId},
     store::{
-        StoreError,
-        claims::{self, ClaimedJob, Promotion},
-        limited_claims,
+        PgConnection, StoreError,
+        claims::{self, ClaimRequest, ClaimedJob, Promotion},
+        limited_claims::{Claim, claim_within},
+        limits::Limits,
         line::{Line, bounded},
+        own_claims::claim_own,
         rates,
     },
 };
@@ -94,6 +96,8 @@ struct Memory {
     /// When the first pause ends by itself.
     pause_ends: Option<Instant>,
     poll_at: Instant,
+    /// The latest jobs were their sessions' own, so the next ones may be.
+    own_first: bool,
     /// When a claim is tried again that limits kept short.
     again_at: Option<Instant>,
     again_in: Duration,
@@ -117,6 +121,7 @@ impl Dispatcher {
             control_known: None,
             pause_ends: None,
             poll_at: Instant::now() + self.poll(),
+            own_first: true,
             again_at: None,
             again_in: LIMITED_AGAIN,
         };
@@ -269,9 +274,11 @@ impl Dispatcher {
         memory.hungry |= plan.left_out || !room.take_suspect;
         if !plan.request.members.is_empty() {
             let limits = &memory.control.limits;
-            let claim = limited_claims::claim_within(self.line.open("claim").await?, &plan.request, limits);
-            let claim = bounded("claim", claim).await?;
+            let claim = claim(self.line.open("claim").await?, &plan.request, limits, memory.own_first).await?;
             let brought = !claim.jobs.is_empty();
+            if brought {
+                memory.own_first = !claim.jobs.iter().any(|job| job.pooled);
+            }
             let counted = !limits.concurrency.is_empty();
             if brought {
                 self.dispatch(claim.jobs, &memory.held);
@@ -369,4 +376,23 @@ async fn until(due: Option<Instant>) {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
+}
+
+/// Claims what is asked for: by the smaller statement when that may do, and by the one for everything when it brings nothing.
+async fn claim(
+    conn: &mut PgConnection,
+    request: &ClaimRequest,
+    limits: &Limits,
+    own_first: bool,
+) -> Result<Claim, StoreError> {
+    if own_first && limits.is_empty() {
+        let jobs = bounded("claim_own", claim_own(conn, request)).await?;
+        if !jobs.is_empty() {
+            return Ok(Claim {
+                jobs,
+                ..Claim::default()
+            });
+        }
+    }
+    bounded("claim", claim_within(conn, request, limits)).await
 }

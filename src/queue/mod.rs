@@ -2,12 +2,13 @@
 //! process runs, one batcher stores how attempts ended. DESIGN §4 says why; each module says how.
 //!
 //! The way of a job: `store::jobs::enqueue` → [`Waker`] → `dispatcher` (`plan`, `store::claims`) → `backend` (apalis) →
-//! `layers` → [`Runner`] → `endings` → `batcher` (`store::completions`). Beside it `upkeep` beats, rescues and tidies, and
-//! `cron` enqueues the jobs of schedules.
+//! `layers` → [`Runner`] → `endings` → `batcher` (`store::completions`). Beside it `upkeep` beats, rescues and tidies,
+//! `cleaning` vacuums, and `cron` enqueues the jobs of schedules.
 
 mod backend;
 mod backoff;
 mod batcher;
+mod cleaning;
 mod control;
 mod cron;
 mod dispatcher;
@@ -38,6 +39,7 @@ use wireroom_jobs::{JobKind, Lane};
 use self::{
     backend::ClaimedJobs,
     batcher::{Batcher, Endings},
+    cleaning::clean,
     cron::Ticker,
     dispatcher::Dispatcher,
     flights::Flights,
@@ -127,6 +129,7 @@ impl Queue {
         tokio::spawn(claims.clone().run_until_cancelled_owned(ticker.run()));
         let (endings, batcher) = Batcher::new(pool.clone(), deps.waker.clone(), deps.config.ageing_step);
         spawn(Box::pin(batcher.run()));
+        spawn(Box::pin(clean(pool.clone(), endings.clone(), deps.config.vacuum_after)));
 
         let (jobs, claimed) = tokio::sync::mpsc::unbounded_channel();
         let conclude = ConcludeLayer(Arc::new(Conclusion {

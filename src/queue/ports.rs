@@ -109,6 +109,7 @@ mod tests {
             created_at: chrono::DateTime::UNIX_EPOCH,
             deadline: None,
             suspect: false,
+            pooled: false,
         }
     }
 

@@ -10,9 +10,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, broadcast};
+use tokio::{
+    sync::{Notify, broadcast},
+    time::Instant,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use uuid::Uuid;
+use uuid::{Uuid, fmt::Simple};
 
 use super::{backoff::SystemRandom, outage::Outage};
 use crate::{
@@ -21,12 +24,16 @@ use crate::{
         PgPool, StoreError,
         jobs::NewJob,
         line::{Line, bounded},
-        notifications::{self, Listener},
+        notifications::{self, Listener, Ring},
     },
 };
 
 /// The shortest time between two NOTIFY statements.
 const COALESCE: Duration = Duration::from_millis(3);
+/// The shortest time between two rings: longer than a commit takes, so that hardly ever two of them wait for each other.
+const RING_EVERY: Duration = Duration::from_millis(10);
+/// The topic of jobs that may be claimed.
+const READY: &str = "ready";
 /// How often a process says that somebody in it waits for finished jobs.
 const WAITING_EVERY: Duration = Duration::from_secs(1);
 /// For how many of those the others believe it.
@@ -53,6 +60,8 @@ struct Bell {
     others_wait: AtomicU8,
     outbox: Mutex<Outbox>,
     posted: Notify,
+    /// When the latest ring was given out.
+    rung_at: Mutex<Option<Instant>>,
     outage: Outage,
 }
 
@@ -88,6 +97,7 @@ impl Waker {
             others_wait: AtomicU8::new(0),
             outbox: Mutex::default(),
             posted: Notify::new(),
+            rung_at: Mutex::default(),
             outage: Outage::new(Arc::new(SystemRandom)),
         });
         let stop = CancellationToken::new();
@@ -99,14 +109,29 @@ impl Waker {
         }
     }
 
-    /// Call it after the commit of an enqueue.
-    pub fn enqueued(&self, jobs: &[NewJob]) {
+    /// A ring for the transaction that is about to store these jobs: for a single one that is due, when none was given out in the
+    /// last moments. What comes faster than that shares a notification of its own, since commits that notify wait for
+    /// each other.
+    pub fn ring(&self, jobs: &[NewJob]) -> Option<Ring> {
+        let [job] = jobs else { return None };
+        if job.run_at.is_some() || !self.bell.may_ring() {
+            return None;
+        }
+        Some(Ring::new(payload(self.bell.origin.simple(), READY)))
+    }
+
+    /// Call it after the commit of an enqueue, with the ring that went along.
+    pub fn enqueued(&self, jobs: &[NewJob], ring: Option<&Ring>) {
         let scheduled = jobs.iter().any(|job| job.run_at.is_some());
         if scheduled {
             self.scheduled();
         }
         if jobs.iter().any(|job| job.run_at.is_none()) {
-            self.ready();
+            match ring {
+                // The others have heard.
+                Some(_) => self.bell.ready.notify_one(),
+                None => self.ready(),
+            }
         }
     }
 
@@ -243,6 +268,17 @@ impl Bell {
         self.posted.notify_one();
     }
 
+    /// Whether a ring may be given out, which it then is.
+    fn may_ring(&self) -> bool {
+        let mut rung_at = self.rung_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let may = rung_at.is_none_or(|at| now.duration_since(at) >= RING_EVERY);
+        if may {
+            *rung_at = Some(now);
+        }
+        may
+    }
+
     fn take_payloads(&self) -> Vec<String> {
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *outbox).payloads(self.origin)
@@ -260,7 +296,7 @@ impl Bell {
         let topic = words.next().unwrap_or_default();
         let ids = words.filter_map(|id| id.parse().ok());
         match topic {
-            "ready" => self.ready.notify_one(),
+            READY => self.ready.notify_one(),
             "scheduled" => {
                 self.scheduled.store(true, Ordering::Release);
                 self.ready.notify_one();
@@ -292,11 +328,15 @@ impl Bell {
     }
 }
 
+fn payload(origin: Simple, topic: &str) -> String {
+    format!("{origin} {topic}")
+}
+
 impl Outbox {
     fn payloads(self, origin: Uuid) -> Vec<String> {
         let origin = origin.simple();
         let flags = [
-            ("ready", self.ready && !self.scheduled),
+            (READY, self.ready && !self.scheduled),
             ("scheduled", self.scheduled),
             ("control", self.control),
             ("sessions", self.sessions),
@@ -306,7 +346,7 @@ impl Outbox {
         let mut payloads: Vec<String> = flags
             .into_iter()
             .filter(|(_, set)| *set)
-            .map(|(topic, _)| format!("{origin} {topic}"))
+            .map(|(topic, _)| payload(origin, topic))
             .collect();
         for (topic, ids) in [("cancelled", self.cancelled), ("finished", self.finished)] {
             // A UUID and its space take 37 bytes; the origin and the topic less than 60.

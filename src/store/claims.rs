@@ -135,6 +135,8 @@ pub struct ClaimedJob {
     pub deadline: Option<DateTime<Utc>>,
     /// A worker died while it held this job.
     pub suspect: bool,
+    /// It waited for any session of its pool.
+    pub pooled: bool,
 }
 
 /// Claims ready jobs for all of a worker's sessions, each at most its free slots: its own jobs and its pool's, by rank
@@ -148,7 +150,8 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
     let members = MemberColumns::of(&request.members);
     let groups = GroupColumns::of(&request.groups);
     let known: Vec<&str> = JobKind::ALL.iter().map(|kind| kind.as_str()).collect();
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        ClaimedRow,
         r#"-- claim
         WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t),
         members AS MATERIALIZED (
@@ -245,8 +248,9 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
         -- The rows are locked, so they are where they were found. One that was changed since this statement began lies
         -- elsewhere, and is found by the claim that its change rings for.
         FROM assigned a WHERE j.ctid = a.at
-        RETURNING j.id, j.kind, j.args AS "args: Json<Box<RawValue>>", j.lane, j.session_id AS "session_id!", j.session_fence AS "session_fence!",
-            j.attempt, j.max_attempts, j.fence, j.created_at, j.deadline, j.suspect, j.rank"#,
+        RETURNING j.id, j.kind, j.args AS "args: Json<Box<RawValue>>", j.lane, j.session_id AS "session_id!",
+            j.session_fence AS "session_fence!", j.attempt, j.max_attempts, j.fence, j.created_at, j.deadline, j.suspect,
+            j.rank, NOT j.session_bound AS "pooled!""#,
         &members.sessions,
         &members.fences,
         &members.free,
@@ -264,39 +268,58 @@ pub async fn claim(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Ve
     .fetch_all(conn)
     .await
     .map_err(failed("claim"))?;
-    let mut claimed: Vec<(i64, Box<ClaimedJob>)> = rows
-        .into_iter()
-        .map(|row| {
-            let job = Box::new(ClaimedJob {
-                id: JobId(row.id),
-                kind: known_kind(&row.kind)?,
-                args: row.args.0,
-                lane: known_lane(&row.lane)?,
-                session: SessionId(row.session_id),
-                session_fence: row.session_fence,
-                attempt: row.attempt,
-                max_attempts: row.max_attempts,
-                fence: row.fence,
-                created_at: row.created_at,
-                deadline: row.deadline,
-                suspect: row.suspect,
-            });
-            Ok((row.rank, job))
-        })
-        .collect::<Result<_, StoreError>>()?;
-    // RETURNING follows the join's order, not the jobs'.
-    claimed.sort_by_key(|(rank, job)| (*rank, job.id));
-    Ok(claimed.into_iter().map(|(_, job)| job).collect())
+    in_order(rows)
 }
 
-pub(super) fn known_kind(name: &str) -> Result<JobKind, StoreError> {
+/// A claimed job as it comes from Postgres.
+pub(super) struct ClaimedRow {
+    pub(super) id: Uuid,
+    pub(super) kind: String,
+    pub(super) args: Json<Box<RawValue>>,
+    pub(super) lane: String,
+    pub(super) session_id: Uuid,
+    pub(super) session_fence: i64,
+    pub(super) attempt: i32,
+    pub(super) max_attempts: i32,
+    pub(super) fence: i64,
+    pub(super) created_at: DateTime<Utc>,
+    pub(super) deadline: Option<DateTime<Utc>>,
+    pub(super) suspect: bool,
+    pub(super) rank: i64,
+    pub(super) pooled: bool,
+}
+
+/// The jobs by rank and id: `RETURNING` follows the join's order.
+pub(super) fn in_order(mut rows: Vec<ClaimedRow>) -> Result<Vec<Box<ClaimedJob>>, StoreError> {
+    rows.sort_by_key(|row| (row.rank, row.id));
+    let jobs = rows.into_iter().map(|row| {
+        Ok(Box::new(ClaimedJob {
+            id: JobId(row.id),
+            kind: known_kind(&row.kind)?,
+            args: row.args.0,
+            lane: known_lane(&row.lane)?,
+            session: SessionId(row.session_id),
+            session_fence: row.session_fence,
+            attempt: row.attempt,
+            max_attempts: row.max_attempts,
+            fence: row.fence,
+            created_at: row.created_at,
+            deadline: row.deadline,
+            suspect: row.suspect,
+            pooled: row.pooled,
+        }))
+    });
+    jobs.collect()
+}
+
+fn known_kind(name: &str) -> Result<JobKind, StoreError> {
     JobKind::parse(name).ok_or_else(|| StoreError::Decode {
         operation: "claim",
         detail: format!("kind `{name}`"),
     })
 }
 
-pub(super) fn known_lane(name: &str) -> Result<Lane, StoreError> {
+fn known_lane(name: &str) -> Result<Lane, StoreError> {
     Lane::ALL
         .into_iter()
         .find(|lane| lane.as_str() == name)

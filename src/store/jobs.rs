@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use wireroom_jobs::JobKind;
 
-use super::{StoreError, batches, begin, failed};
+use super::{StoreError, batches, begin, failed, lone_jobs, notifications::Ring};
 use crate::ids::{BatchId, JobId, SessionId};
 
 /// A job about to be stored.
@@ -106,6 +106,17 @@ pub async fn enqueue(
     enqueue_in(conn, None, jobs, ageing_step).await
 }
 
+/// [`enqueue`], which rings as well when the transaction commits: after it, hand the ring to `queue::Waker::enqueued`. A list
+/// of several is not rung for.
+pub async fn enqueue_ringing(
+    conn: &mut PgConnection,
+    jobs: &[NewJob],
+    ageing_step: Duration,
+    ring: Option<&Ring>,
+) -> Result<Vec<JobId>, EnqueueError> {
+    store(conn, None, jobs, ageing_step, ring).await
+}
+
 /// [`enqueue`], as part of a batch that the transaction has opened.
 pub async fn enqueue_in(
     conn: &mut PgConnection,
@@ -113,21 +124,49 @@ pub async fn enqueue_in(
     jobs: &[NewJob],
     ageing_step: Duration,
 ) -> Result<Vec<JobId>, EnqueueError> {
+    store(conn, batch, jobs, ageing_step, None).await
+}
+
+async fn store(
+    conn: &mut PgConnection,
+    batch: Option<BatchId>,
+    jobs: &[NewJob],
+    ageing_step: Duration,
+    ring: Option<&Ring>,
+) -> Result<Vec<JobId>, EnqueueError> {
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
     if jobs.iter().all(|job| job.limit_key.is_none()) {
-        return insert(conn, batch, jobs, ageing_step).await;
+        return insert(conn, batch, jobs, ageing_step, ring).await;
     }
     let mut transaction = begin(conn, "enqueue").await?;
-    let ids = insert(&mut transaction, batch, jobs, ageing_step).await?;
+    let ids = insert(&mut transaction, batch, jobs, ageing_step, ring).await?;
     note_limit_keys(&mut transaction, jobs).await?;
     transaction.commit().await.map_err(failed("enqueue"))?;
     Ok(ids)
 }
 
-/// The statement of [`enqueue_in`].
+/// By the statement for one job or the one for many.
 async fn insert(
+    conn: &mut PgConnection,
+    batch: Option<BatchId>,
+    jobs: &[NewJob],
+    ageing_step: Duration,
+    ring: Option<&Ring>,
+) -> Result<Vec<JobId>, EnqueueError> {
+    let ([job], None) = (jobs, batch) else {
+        return insert_many(conn, batch, jobs, ageing_step).await;
+    };
+    if lone_jobs::insert(conn, job, ageing_step, ring).await? {
+        Ok(vec![job.id])
+    } else {
+        Err(why_refused(conn, jobs, 0).await?)
+    }
+}
+
+/// The statement for many.
+async fn insert_many(
     conn: &mut PgConnection,
     batch: Option<BatchId>,
     jobs: &[NewJob],

@@ -12,13 +12,11 @@ use wireroom_jobs::JobKind;
 
 use super::{
     StoreError,
-    claims::{self, ClaimRequest, ClaimedJob, GroupColumns, MemberColumns, known_kind, known_lane},
+    claims::{self, ClaimRequest, ClaimedJob, ClaimedRow, GroupColumns, MemberColumns, in_order},
     failed,
     limits::{LimitScope, Limits, RateLimit},
     rates,
 };
-use crate::ids::{JobId, SessionId};
-
 /// What a claim brought.
 #[derive(Debug, Clone, Default)]
 pub struct Claim {
@@ -206,7 +204,7 @@ pub async fn claim_within(
             limit_turn = a.turn_at IS NOT NULL
         FROM assigned a WHERE j.id = ANY (ARRAY[a.id])
         RETURNING j.id, j.kind, j.args AS "args: Json<Box<RawValue>>", j.lane, j.session_id, j.session_fence, j.attempt, j.max_attempts, j.fence, j.created_at,
-            j.deadline, j.suspect, j.rank, j.limit_key, j.state = 'running' AS "claimed!""#,
+            j.deadline, j.suspect, j.rank, j.session_bound, j.limit_key, j.state = 'running' AS "claimed!""#,
         &members.sessions,
         &members.fences,
         &members.free,
@@ -233,18 +231,18 @@ pub async fn claim_within(
     .await
     .map_err(failed("claim_within"))?;
     let mut spent_keys = Vec::new();
-    let mut claimed: Vec<(i64, Box<ClaimedJob>)> = Vec::with_capacity(rows.len());
+    let mut claimed = Vec::with_capacity(rows.len());
     for row in rows {
-        let (Some(session), Some(session_fence), true) = (row.session_id, row.session_fence, row.claimed) else {
+        let (Some(session_id), Some(session_fence), true) = (row.session_id, row.session_fence, row.claimed) else {
             spent_keys.extend(row.limit_key);
             continue;
         };
-        let job = Box::new(ClaimedJob {
-            id: JobId(row.id),
-            kind: known_kind(&row.kind)?,
-            args: row.args.0,
-            lane: known_lane(&row.lane)?,
-            session: SessionId(session),
+        claimed.push(ClaimedRow {
+            id: row.id,
+            kind: row.kind,
+            args: row.args,
+            lane: row.lane,
+            session_id,
             session_fence,
             attempt: row.attempt,
             max_attempts: row.max_attempts,
@@ -252,15 +250,14 @@ pub async fn claim_within(
             created_at: row.created_at,
             deadline: row.deadline,
             suspect: row.suspect,
+            rank: row.rank,
+            pooled: !row.session_bound,
         });
-        claimed.push((row.rank, job));
     }
     spent_keys.sort_unstable();
     spent_keys.dedup();
-    // RETURNING follows the join's order, not the jobs'.
-    claimed.sort_by_key(|(rank, job)| (*rank, job.id));
     Ok(Claim {
-        jobs: claimed.into_iter().map(|(_, job)| job).collect(),
+        jobs: in_order(claimed)?,
         spent_keys,
     })
 }

@@ -1,5 +1,5 @@
-//! The channel over which processes wake each other. Always sent outside of enqueuing transactions: inside one, commits
-//! would wait for each other.
+//! The channel over which processes wake each other. Sent outside of enqueuing transactions: inside, commits wait for each
+//! other. But for a [`Ring`], of which a process gives out few.
 
 use sqlx::{PgConnection, PgPool, postgres::PgListener};
 
@@ -9,6 +9,21 @@ pub(super) const CHANNEL: &str = "wireroom_queue";
 
 /// The most bytes of one payload (Postgres takes less than 8,000).
 pub const PAYLOAD: usize = 7_900;
+
+/// A notification that goes with the transaction of one enqueue, so that whoever waits for the job hears of it with the
+/// commit and not a round trip later. `queue::Waker` gives it out.
+#[derive(Debug, Clone)]
+pub struct Ring(String);
+
+impl Ring {
+    pub fn new(payload: String) -> Self {
+        Self(payload)
+    }
+
+    pub(super) fn payload(&self) -> &str {
+        &self.0
+    }
+}
 
 /// Sends each payload, in one statement.
 pub async fn notify(conn: &mut PgConnection, payloads: &[String]) -> Result<(), StoreError> {

@@ -276,6 +276,7 @@ pub fn config() -> QueueConfig {
         ageing_step: AGEING,
         retention_days: 30,
         cancel_wait: Duration::from_secs(30),
+        vacuum_after: 0,
         shutdown_soft: Duration::from_secs(5),
         shutdown_hard: Duration::from_millis(500),
     }

@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 use wireroom::{
     ids::{JobId, SessionId, WorkerId},
     store::{
-        claims::{ClaimRequest, ClaimedJob, Member},
+        claims::{ClaimRequest, ClaimedJob, Member, claim},
         jobs::NewJob,
+        own_claims::claim_own,
     },
 };
 use wireroom_jobs::{Action, JobKind, Outcome};
@@ -341,4 +342,72 @@ async fn sessions_that_differ_in_their_gates_both_get_what_is_open_to_them() {
     };
     let scan = bed.enqueue_one(pinned).await;
     bed.until_state(scan, "succeeded").await;
+}
+
+/// What a job of [`claims::claim`] and of [`claim_own`] has in common.
+fn gist(claimed: &[Box<ClaimedJob>]) -> Vec<(JobId, SessionId, i64, i64, i32, bool)> {
+    let gist = |job: &Box<ClaimedJob>| {
+        (
+            job.id,
+            job.session,
+            job.session_fence,
+            job.fence,
+            job.attempt,
+            job.pooled,
+        )
+    };
+    claimed.iter().map(gist).collect()
+}
+
+#[tokio::test]
+async fn a_claim_of_what_is_the_sessions_own_brings_what_any_claim_would_or_nothing() {
+    let bed = Bed::new().await;
+    let worker = bed.worker().await;
+    let [a, b] = [bed.session("default").await, bed.session("default").await];
+    let lost = bed.session("default").await;
+    let fences = [bed.lease(a, worker).await, bed.lease(b, worker).await];
+    let request = |open_kinds, take_suspect| ClaimRequest {
+        worker,
+        members: vec![
+            member(a, fences[0], 3, 0),
+            member(b, fences[1], 1, 0),
+            member(lost, 1, 1, 0),
+        ],
+        groups: vec![bulk("default", open_kinds)],
+        take_suspect,
+    };
+    let both = async |request: &ClaimRequest| {
+        let mut conn = bed.pool().acquire().await.unwrap();
+        let mut transaction = wireroom::store::begin(&mut conn, "test").await.unwrap();
+        let own = claim_own(&mut transaction, request).await.unwrap();
+        transaction.rollback().await.unwrap();
+        let mut transaction = wireroom::store::begin(&mut conn, "test").await.unwrap();
+        let any = claim(&mut transaction, request).await.unwrap();
+        transaction.rollback().await.unwrap();
+        (gist(&own), gist(&any))
+    };
+    for (nth, session) in [a, a, b, a, b, a, lost, b].into_iter().enumerate() {
+        let job = NewJob {
+            session: Some(session),
+            priority: i16::try_from(nth % 3).unwrap(),
+            kind: if nth == 2 { JobKind::Scan } else { JobKind::Join },
+            ..job()
+        };
+        bed.enqueue_one(job).await;
+    }
+    let (own, any) = both(&request(None, true)).await;
+    assert_eq!((own.len(), &own), (4, &any));
+    // A gate that is closed for some kinds is for the other one.
+    let (own, any) = both(&request(Some(vec![JobKind::Scan]), true)).await;
+    assert_eq!((own.len(), any.len()), (0, 1));
+    // So is what a worker died under, unless it is not asked for.
+    bed.run("UPDATE jobs SET suspect = true WHERE kind = 'scan'").await;
+    let (own, any) = both(&request(None, true)).await;
+    assert_eq!((own.len(), any.len()), (0, 4));
+    let (own, any) = both(&request(None, false)).await;
+    assert_eq!((own.len(), &own), (4, &any));
+    // And so is a pool's job, whatever its rank: it has to be weighed against the sessions' own.
+    bed.enqueue_one(NewJob { priority: -9, ..job() }).await;
+    let (own, any) = both(&request(None, false)).await;
+    assert_eq!((own.len(), any.len()), (0, 4));
 }

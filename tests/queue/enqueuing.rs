@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use serde_json::json;
 use wireroom::{
     ids::{JobId, SessionId},
     queue::Waker,
     store::{
         claims::promote,
-        jobs::{EnqueueError, NewJob, enqueue},
+        jobs::{EnqueueError, NewJob, enqueue, enqueue_ringing},
     },
 };
-use wireroom_jobs::{JobError, Outcome};
+use wireroom_jobs::{JobError, JobKind, Outcome};
 
 use super::bed::{AGEING, BOUND, Bed, function, job, now};
 use crate::support::wait::eventually;
@@ -27,6 +28,71 @@ async fn a_rolled_back_transaction_leaves_no_job() {
     let ids = enqueue(&mut transaction, &[job()], AGEING).await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(bed.job(ids[0]).await.state, "queued");
+}
+
+#[tokio::test]
+async fn a_job_is_stored_alike_by_itself_and_among_others() {
+    let bed = Bed::new().await;
+    let session = bed.session("other").await;
+    let in_an_hour = now() + TimeDelta::hours(1);
+    let kinds: [NewJob; 4] = [
+        job(),
+        NewJob {
+            session: Some(session),
+            priority: -7,
+            max_attempts: 9,
+            run_at: Some(now() - TimeDelta::hours(1)),
+            ..job()
+        },
+        NewJob {
+            pool: Some("other".into()),
+            run_at: Some(in_an_hour),
+            deadline: Some(in_an_hour),
+            limit_key: Some("campaign:spring".into()),
+            ..job()
+        },
+        NewJob {
+            kind: JobKind::Scan,
+            args: json!({ "deep": [{ "x": "ü" }] }),
+            tags: vec!["a".into(), "ü".into()],
+            priority: 100,
+            created_by: Some("key:1".into()),
+            ..job()
+        },
+    ];
+    // By everything but the id and what the clock says.
+    let row = "SELECT to_jsonb(j) - '{id,created_at,rank,run_at}'::text[] || jsonb_build_object(
+            'age', round((rank + priority * 60000000::bigint - extract(epoch FROM created_at) * 1000000) / 1e9),
+            'wait', round(extract(epoch FROM run_at - created_at)),
+            'origin', (SELECT limit_key FROM job_origins WHERE job_id = j.id))
+        FROM jobs j WHERE id = $1";
+    for lone in kinds {
+        let with_others = NewJob {
+            id: JobId::generate(),
+            ..lone.clone()
+        };
+        bed.enqueue(std::slice::from_ref(&lone)).await;
+        bed.enqueue(&[job(), with_others.clone(), job()]).await;
+        let mut rows = Vec::new();
+        for id in [lone.id, with_others.id] {
+            let row: serde_json::Value = sqlx::query_scalar(row).bind(id.0).fetch_one(bed.pool()).await.unwrap();
+            rows.push(row);
+        }
+        assert_eq!(rows[0], rows[1]);
+    }
+}
+
+#[tokio::test]
+async fn a_lone_job_in_the_wrong_place_is_refused_and_named() {
+    let bed = Bed::new().await;
+    let mut conn = bed.pool().acquire().await.unwrap();
+    let wrong = NewJob {
+        session: Some(SessionId::generate()),
+        ..job()
+    };
+    let error = enqueue(&mut conn, &[wrong], AGEING).await.unwrap_err();
+    assert_eq!(error.field(), Some(("session", 0)), "{error}");
+    assert_eq!(bed.count("SELECT count(*) FROM jobs").await, 0);
 }
 
 #[tokio::test]
@@ -162,7 +228,7 @@ async fn the_dispatcher_promotes_at_the_next_due_time() {
         ..job()
     }];
     let id = bed.enqueue(&jobs).await[0];
-    running.waker.enqueued(&jobs);
+    running.waker.enqueued(&jobs, None);
     bed.until_state(id, "succeeded").await;
     assert_eq!(
         bed.count("SELECT count(*) FROM finished_jobs WHERE started_at < run_at")
@@ -193,15 +259,54 @@ async fn a_dispatcher_of_another_process_is_woken() {
     let api = Waker::start(bed.pool().clone());
     let first = bed.enqueue_one(job()).await;
     eventually(BOUND, || async {
-        api.enqueued(&[job()]);
+        api.enqueued(&[job()], None);
         let seen = bed.job(first).await;
         if seen.state == "succeeded" { Ok(()) } else { Err(seen) }
     })
     .await;
     // Now it does, and the dispatcher sleeps for an hour: one ring is all there is.
     let second = bed.enqueue_one(job()).await;
-    api.enqueued(&[job()]);
+    api.enqueued(&[job()], None);
     bed.until_state(second, "succeeded").await;
+}
+
+#[tokio::test]
+async fn a_ring_goes_with_the_commit_and_few_are_given_out() {
+    let bed = Bed::new().await;
+    let session = bed.session("default").await;
+    let slow_poll = wireroom::config::QueueConfig {
+        poll: Duration::from_hours(1),
+        ..super::bed::config()
+    };
+    let runner = function(|_| async { Outcome::Done(1.into()) });
+    let _running = bed.start_on(session, 1, runner, slow_poll).await;
+    let api = Waker::start(bed.pool().clone());
+    let first = bed.enqueue_one(job()).await;
+    eventually(BOUND, || async {
+        api.enqueued(&[job()], None);
+        let seen = bed.job(first).await;
+        if seen.state == "succeeded" { Ok(()) } else { Err(seen) }
+    })
+    .await;
+    // The other process listens now, and sleeps for an hour; nothing but the commit rings.
+    let second = job();
+    let ring = api.ring(std::slice::from_ref(&second)).expect("the first for a while");
+    assert!(api.ring(&[job()]).is_none(), "another one at the same moment");
+    let mut transaction = bed.pool().begin().await.unwrap();
+    enqueue_ringing(&mut transaction, std::slice::from_ref(&second), AGEING, Some(&ring))
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    bed.until_state(second.id, "succeeded").await;
+    // Of several, and of one that is not due, nobody need hear at once.
+    let later = NewJob {
+        run_at: Some(now() + TimeDelta::hours(1)),
+        ..job()
+    };
+    let fresh = Waker::start(bed.pool().clone());
+    assert!(fresh.ring(&[job(), job()]).is_none());
+    assert!(fresh.ring(&[later]).is_none());
+    assert!(fresh.ring(&[job()]).is_some());
 }
 
 #[tokio::test]
@@ -225,7 +330,7 @@ async fn who_waits_for_a_job_hears_of_its_end_and_not_of_a_retry() {
     let heard = async {
         loop {
             let id = bed.enqueue_one(job()).await;
-            api.enqueued(&[job()]);
+            api.enqueued(&[job()], None);
             // The bells may not have begun to listen yet.
             if tokio::time::timeout(Duration::from_secs(1), watch.finished(id))
                 .await

@@ -1,15 +1,19 @@
 //! Partitions, retention, and what a beat says.
 
 use wireroom::{
+    config::QueueConfig,
     ids::JobId,
     store::{
         audit,
         partitions::{ensure_ahead, expire_rows, in_default, retire_one},
+        vacuum::{Vacuumed, vacuum_jobs},
         workers::{WorkerState, beat},
     },
 };
+use wireroom_jobs::Outcome;
 
-use super::bed::{Bed, facts, job};
+use super::bed::{BOUND, Bed, config, facts, function, job, jobs};
+use crate::support::wait::eventually;
 
 #[tokio::test]
 async fn partitions_exist_ahead_and_are_made_once() {
@@ -160,4 +164,53 @@ async fn a_beat_tells_what_was_lost_and_what_is_to_be_cancelled() {
         bed.count("SELECT count(*) FROM workers WHERE state = 'draining'").await,
         1
     );
+}
+
+/// Vacuums of the live table that somebody asked for, by Postgres' own count.
+const VACUUMS: &str = "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'jobs'";
+
+#[tokio::test]
+async fn a_worker_that_has_ended_many_jobs_vacuums_the_live_table() {
+    let bed = Bed::new().await;
+    let session = bed.session("default").await;
+    let config = QueueConfig {
+        vacuum_after: 50,
+        ..config()
+    };
+    let runner = function(|_| async { Outcome::Done(1.into()) });
+    let _running = bed.start_on(session, 10, runner, config).await;
+    bed.enqueue(&jobs(60)).await;
+    eventually(BOUND, async || match bed.count(VACUUMS).await {
+        0 => Err("no vacuum"),
+        _ => Ok(()),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_does_not_own_the_live_table_leaves_it_to_autovacuum() {
+    let bed = Bed::new().await;
+    let role = format!("reader_{}", JobId::generate().0.simple());
+    let make = format!("CREATE ROLE {role} LOGIN PASSWORD 'made-up'");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(make))
+        .execute(bed.pool())
+        .await
+        .unwrap();
+    let options = bed
+        .pool()
+        .connect_options()
+        .as_ref()
+        .clone()
+        .username(&role)
+        .password("made-up");
+    let pool = sqlx::PgPool::connect_with(options).await.unwrap();
+    let refused = vacuum_jobs(&pool).await.unwrap();
+    pool.close().await;
+    let drop = format!("DROP ROLE {role}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(drop))
+        .execute(bed.pool())
+        .await
+        .unwrap();
+    assert_eq!(refused, Vacuumed::NotOwner);
+    assert_eq!(vacuum_jobs(bed.pool()).await.unwrap(), Vacuumed::Done);
 }

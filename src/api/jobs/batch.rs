@@ -159,7 +159,7 @@ impl BatchApi {
             intake.take(part?).await?;
         }
         let done = intake.finish().await?;
-        state.signals.enqueued(&done.wakes);
+        state.signals.enqueued(&done.wakes, None);
         let replayed = done.is_replayed.then(|| "true".to_owned());
         Ok(Reply::Accepted(Json(done.answer), done.location, replayed))
     }

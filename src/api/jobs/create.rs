@@ -120,7 +120,7 @@ impl CreateApi {
             request => intake.store(request, seat).await?,
         };
         if let Some(job) = &stored.wakes {
-            state.signals.enqueued(std::slice::from_ref(job));
+            state.signals.enqueued(std::slice::from_ref(job), None);
         }
         stored.reply(state, wait).await
     }

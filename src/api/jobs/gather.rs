@@ -27,6 +27,7 @@ use crate::{
         self, PgConnection, PgPool, StoreError, audit, failed, job_reads,
         jobs::{self, NewJob},
         line::{Line, queue_pool},
+        notifications::Ring,
     },
 };
 
@@ -204,20 +205,27 @@ fn fail_all(entries: Vec<Entry>, problem: Problem) {
 /// Stores the jobs in one transaction, all or none, and tells the queue.
 async fn commit(state: &State, line: &mut Line, entries: &[Entry]) -> Result<Vec<JobView>, Failed> {
     let jobs: Vec<NewJob> = entries.iter().map(|entry| entry.job.clone()).collect();
-    let done = tokio::time::timeout(LIMIT, transact(state, line, entries, &jobs)).await;
+    let ring = state.signals.ring(&jobs);
+    let done = tokio::time::timeout(LIMIT, transact(state, line, entries, &jobs, ring.as_ref())).await;
     let done = done.unwrap_or_else(|_| Err(Failed::Unable(hung())));
     if matches!(done, Err(Failed::Unable(_))) {
         line.hang_up();
     }
     let views = done?;
-    state.signals.enqueued(&jobs);
+    state.signals.enqueued(&jobs, ring.as_ref());
     Ok(views)
 }
 
-async fn transact(state: &State, line: &mut Line, entries: &[Entry], jobs: &[NewJob]) -> Result<Vec<JobView>, Failed> {
+async fn transact(
+    state: &State,
+    line: &mut Line,
+    entries: &[Entry],
+    jobs: &[NewJob],
+    ring: Option<&Ring>,
+) -> Result<Vec<JobView>, Failed> {
     const OPERATION: &str = "begin_create_jobs";
     let mut transaction = store::begin(line.open(OPERATION).await?, OPERATION).await?;
-    jobs::enqueue(&mut transaction, jobs, state.config.queue.ageing_step)
+    jobs::enqueue_ringing(&mut transaction, jobs, state.config.queue.ageing_step, ring)
         .await
         .map_err(|error| match error {
             jobs::EnqueueError::Store(error) => Failed::from(error),

@@ -69,7 +69,7 @@ impl RunApi {
         note_run(&mut transaction, &caller.0, context.0, id, &tick).await?;
         transaction.commit().await.map_err(failed("commit_run_schedule"))?;
         if let Some(job) = job {
-            state.signals.enqueued(&[job]);
+            state.signals.enqueued(&[job], None);
         }
         Ok(Run::Accepted(Json(Typed(TickView::from(tick)))))
     }

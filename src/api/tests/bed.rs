@@ -31,6 +31,7 @@ use crate::{
         PgPool,
         api_keys::{self, KeyMaterial, Scope},
         jobs::{self, NewJob},
+        notifications::Ring,
     },
 };
 
@@ -82,7 +83,11 @@ impl FinishedJobs for broadcast::Receiver<Vec<JobId>> {
 }
 
 impl JobSignals for Signals {
-    fn enqueued(&self, jobs: &[NewJob]) {
+    fn ring(&self, _: &[NewJob]) -> Option<Ring> {
+        None
+    }
+
+    fn enqueued(&self, jobs: &[NewJob], _: Option<&Ring>) {
         self.enqueued.fetch_add(jobs.len(), Ordering::SeqCst);
     }
 

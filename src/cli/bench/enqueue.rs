@@ -18,7 +18,7 @@ use super::{
 use crate::{
     ids::SessionId,
     queue::Waker,
-    store::{PgPool, bench::Tally, jobs::enqueue},
+    store::{PgPool, bench::Tally, jobs::enqueue_ringing},
 };
 
 #[derive(Debug, clap::Args)]
@@ -119,8 +119,9 @@ async fn produce(work: &Arc<Work>, clients: u32) -> anyhow::Result<(i64, u64)> {
                 }
                 let last = work.jobs.min(from + work.bulk);
                 let batch: Vec<_> = (from..last).map(|i| job(i, 0, &work.sessions)).collect();
-                enqueue(&mut connection, &batch, work.ageing_step).await?;
-                work.waker.enqueued(&batch);
+                let ring = work.waker.ring(&batch);
+                enqueue_ringing(&mut connection, &batch, work.ageing_step, ring.as_ref()).await?;
+                work.waker.enqueued(&batch, ring.as_ref());
             }
         });
     }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     ids::SessionId,
     queue::Waker,
-    store::{PgPool, jobs::enqueue},
+    store::{PgPool, jobs::enqueue_ringing},
 };
 
 #[derive(Debug, clap::Args)]
@@ -94,8 +94,9 @@ async fn send(
             begun = sent;
         }
         let batch = [job(i, sent, sessions)];
-        enqueue(&mut connection, &batch, site.queue.ageing_step).await?;
-        waker.enqueued(&batch);
+        let ring = waker.ring(&batch);
+        enqueue_ringing(&mut connection, &batch, site.queue.ageing_step, ring.as_ref()).await?;
+        waker.enqueued(&batch, ring.as_ref());
     }
     Ok(begun)
 }

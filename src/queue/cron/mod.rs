@@ -113,7 +113,7 @@ impl Ticker {
 
     fn announce(&self, jobs: &[NewJob]) {
         if !jobs.is_empty() {
-            self.waker.enqueued(jobs);
+            self.waker.enqueued(jobs, None);
         }
     }
 

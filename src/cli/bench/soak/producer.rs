@@ -103,7 +103,7 @@ impl Producer {
                     let batch: Vec<NewJob> = (from..to).map(job).collect();
                     enqueue(&mut conn, &batch, ageing_step).await?;
                     sent.store(to, Ordering::Release);
-                    waker.enqueued(&batch);
+                    waker.enqueued(&batch, None);
                     from = to;
                 }
             }
