@@ -355,7 +355,12 @@ fn move_account(
     Path(account): Path<String>,
     Json(home): Json<HomeDc>,
 ) -> Reply<Value> {
-    let account = account.parse().map_or(Who::Name(account), Who::Id).find(controls)?;
+    // A phone number with its plus would be read as a number too.
+    let who = match account.parse() {
+        Ok(id) if !account.starts_with('+') => Who::Id(id),
+        _ => Who::Name(account),
+    };
+    let account = who.find(controls)?;
     answered(controls.move_account(account, home.dc))?;
     Ok(done())
 }
