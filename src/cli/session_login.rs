@@ -15,6 +15,7 @@ use crate::{
     config::{Config, Secret},
     ids::{ErrandId, SessionId},
     login_input,
+    proxy::Proxy,
     queue::Waker,
     store::{
         self, PgPool, applications,
@@ -48,6 +49,9 @@ pub struct Login {
     /// Log in by a QR code that the account's own app scans.
     #[arg(long)]
     qr: bool,
+    /// Connect the session through a SOCKS5 proxy; its URL is asked for.
+    #[arg(long)]
+    proxy: bool,
 }
 
 /// Logs an account in, asking for what it takes.
@@ -64,8 +68,14 @@ pub async fn login(config: &Config, args: Login) -> anyhow::Result<()> {
             (Task::Phone, Some(login_input::phone_number(typed.expose())?))
         }
     };
+    let proxy = if args.proxy {
+        let url = ask("SOCKS5 proxy, socks5://user:password@host:port")?;
+        Some(Proxy::parse(url.expose()).map_err(|error| anyhow::anyhow!("the proxy {error}"))?)
+    } else {
+        None
+    };
     let input = input.as_ref().map(|input| input.as_bytes());
-    let (session, errand) = terminal.begin(&args, task, input).await?;
+    let (session, errand) = terminal.begin(&args, task, input, proxy.as_ref()).await?;
     let ended = tokio::select! {
         ended = terminal.converse(session, errand) => ended,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("given up")),
@@ -84,7 +94,13 @@ struct Terminal {
 }
 
 impl Terminal {
-    async fn begin(&self, args: &Login, task: Task, input: Option<&[u8]>) -> anyhow::Result<(SessionId, ErrandId)> {
+    async fn begin(
+        &self,
+        args: &Login,
+        task: Task,
+        input: Option<&[u8]>,
+        proxy: Option<&Proxy>,
+    ) -> anyhow::Result<(SessionId, ErrandId)> {
         if !session_reads::pool_exists(&self.pool, &args.pool).await? {
             bail!("there is no pool `{}`", args.pool);
         }
@@ -100,6 +116,7 @@ impl Terminal {
             label: &args.label,
             pool: &args.pool,
             application,
+            proxy,
             task,
             input,
         };

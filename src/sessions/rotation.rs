@@ -9,6 +9,7 @@ use sqlx::PgPool;
 use super::{
     errands::{DeskError, reseal_applications},
     master_keys::{MasterKeyError, verify_master_keys},
+    proxies::{self, ResealError},
 };
 use crate::{
     store::{
@@ -50,12 +51,14 @@ pub enum RotationError {
     #[error(transparent)]
     Applications(#[from] DeskError),
     #[error(transparent)]
+    Proxies(#[from] ResealError),
+    #[error(transparent)]
     Vault(#[from] VaultError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Seals every stored auth key, and the hashes of the applications, under the vault's first key. Refused while a worker, heard of within `fresh`, has not said
+/// Seals every stored auth key, the hashes of the applications and the sessions' proxies under the vault's first key. Refused while a worker, heard of within `fresh`, has not said
 /// that it has that key.
 pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -> Result<Rotated, RotationError> {
     let to = vault.key_ids().next().ok_or(RotationError::NoKey)?.to_owned();
@@ -67,6 +70,7 @@ pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -
     // Not sooner: it makes the key the one to seal for the workers with.
     verify_master_keys(pool, vault).await?;
     let mut resealed = reseal_applications(pool, vault).await?;
+    resealed += proxies::reseal(&mut conn, vault).await?;
     for _ in 0..PASSES {
         let mut after = None;
         let mut missed = false;

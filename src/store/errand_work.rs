@@ -90,7 +90,8 @@ pub async fn claim(
                 AND (progress_sealed_with IS NULL OR progress_sealed_with = ANY ($2))
             ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
         )
-        UPDATE errands e SET owner = $1, fence = e.fence + 1, lease_until = wireroom_now() + $4::interval
+        UPDATE errands e SET owner = $1, fence = e.fence + 1, lease_until = wireroom_now() + $4::interval,
+            proxies_known_at = e.fence + 1
         FROM free WHERE e.id = free.id
         RETURNING e.id AS "id: ErrandId", e.fence, e.session_id AS "session: SessionId", e.task"#,
         owner.0,

@@ -121,6 +121,8 @@ words! {
         Refused = "login_refused",
         /// Telegram did not answer, or not readably.
         NoAnswer = "telegram_unavailable",
+        /// The session's proxy gave no connection.
+        ProxyFailed = "proxy_failed",
         /// Jobs of the session did not end in time.
         Busy = "session_busy",
         Expired = "login_expired",
@@ -152,6 +154,7 @@ impl ErrandProblem {
             Self::Unsupported => "Telegram asks for something this version does not know.",
             Self::Refused => "Telegram refused.",
             Self::NoAnswer => "Telegram did not answer in time.",
+            Self::ProxyFailed => "The session's SOCKS5 proxy gave no connection to Telegram.",
             Self::Busy => "Jobs of the session did not end in time.",
             Self::Expired => "It waited too long: begin anew.",
             Self::Cancelled => "Somebody gave it up.",

@@ -8,11 +8,13 @@ use super::{
     StoreError, errand_upkeep,
     errands::{self, ErrandRecord, ErrandState, Home, MOST_RESENDS, NewErrand, Step, Task},
     session_logins::{self, Before, Locked, UnusedSession},
+    session_proxies::{self, By},
     sessions::SessionState,
 };
 use crate::{
     ids::{ApplicationId, ErrandId, SessionId},
     letterbox::{Sealed, Slot},
+    proxy::Proxy,
 };
 
 /// Who asks, for the audit log.
@@ -30,6 +32,8 @@ pub struct LoginRequest<'a> {
     /// One that exists.
     pub pool: &'a str,
     pub application: Option<ApplicationId>,
+    /// What the session is connected through from now on; `None`: what it has, if anything.
+    pub proxy: Option<&'a Proxy>,
     pub task: Task,
     /// The phone number, the bot's token, the authorisation.
     pub input: Option<&'a [u8]>,
@@ -91,6 +95,14 @@ pub async fn begin_login(
     };
     if is_in_use(&session) {
         return Ok(Begun::Wrong { session: session.id });
+    }
+    if let Some(proxy) = request.proxy {
+        session_proxies::put(conn, session.id, proxy, &slot).await?;
+        let by = By {
+            actor: asker.actor,
+            request_id: asker.request_id,
+        };
+        session_proxies::note(conn, session.id, Some(proxy), by).await?;
     }
     let details = json!({ "method": request.task.as_str(), "label": request.label, "pool": request.pool });
     let action = if request.task == Task::Import {

@@ -24,15 +24,18 @@ use grammers_mtsender::{
 use grammers_session::types::PeerInfo;
 use grammers_tl_types::{self as tl, Deserializable, RemoteCall};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     task::JoinHandle,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use self::health::Failing;
-use super::{errors::Meaning, relay::Relay, session_storage::PgSession, trust::Trust, updates};
-use crate::store::sessions::{SessionState, StateChange};
+use super::{ProxyFault, errors::Meaning, relay::Relay, session_storage::PgSession, trust::Trust, updates};
+use crate::{
+    proxy::Proxy,
+    store::sessions::{SessionState, StateChange},
+};
 
 /// Updates that wait to be read. When more come they are dropped and fetched again as a difference.
 const UPDATES: usize = 10_000;
@@ -66,6 +69,9 @@ pub enum CallError {
     Deadline,
     #[error("the connection to Telegram was lost")]
     Disconnected(#[source] Option<InvocationError>),
+    /// There is no connection, for a reason that lies before Telegram. What became of a call that was on its way is not known.
+    #[error("{0}")]
+    Proxy(ProxyFault),
     #[error("Telegram's answer could not be read")]
     Unreadable,
     #[error("the lease of the session is not trusted any more")]
@@ -110,6 +116,8 @@ pub struct Connection {
     failing: watch::Sender<Failing>,
     incident: watch::Sender<Option<Loss>>,
     stop: CancellationToken,
+    /// Ends the present life of the runner, once it has answered; another one begins after a pause.
+    restart: Notify,
     called: AtomicBool,
     /// When a call last came back.
     answered_at: Mutex<Instant>,
@@ -126,13 +134,20 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Opens the relay and starts the supervised runner, which connects and keeps the updates flowing.
+    /// Opens the relay and starts the supervised runner, which connects and keeps the updates flowing. With a proxy, every
+    /// connection goes through it.
     pub fn open(
         storage: Arc<PgSession>,
+        proxy: Option<Proxy>,
         trust: Arc<Trust>,
         settings: ConnectionSettings,
     ) -> std::io::Result<Arc<Self>> {
-        let relay = Relay::open(storage.home_address(), Arc::clone(&trust), settings.call_deadline)?;
+        let relay = Relay::open(
+            storage.home_address(),
+            proxy,
+            Arc::clone(&trust),
+            settings.call_deadline,
+        )?;
         storage.set_entrance(relay.entrance());
         let connection = Arc::new(Self {
             storage,
@@ -144,6 +159,7 @@ impl Connection {
             failing: watch::Sender::new(Failing::default()),
             incident: watch::Sender::new(None),
             stop: CancellationToken::new(),
+            restart: Notify::new(),
             called: AtomicBool::new(false),
             answered_at: Mutex::new(Instant::now()),
             updated: AtomicBool::new(false),
@@ -219,7 +235,10 @@ impl Connection {
             return Err(CallError::LeaseLost);
         }
         let Some(link) = self.link.borrow().clone() else {
-            return Err(CallError::Disconnected(None));
+            return Err(self
+                .relay
+                .proxy_fault()
+                .map_or(CallError::Disconnected(None), CallError::Proxy));
         };
         let dc = self.storage.home_dc();
         handed_in.store(true, Ordering::Release);
@@ -230,7 +249,7 @@ impl Connection {
         .await
         else {
             self.hang_up(&link);
-            return Err(CallError::Deadline);
+            return Err(self.relay.proxy_fault().map_or(CallError::Deadline, CallError::Proxy));
         };
         let body = answer.map_err(|error| self.judge(error))?;
         self.note_answer();
@@ -246,6 +265,14 @@ impl Connection {
     /// has not left, and never will. To be certain it hangs up when nothing was sent meanwhile.
     pub async fn has_not_left(&self, before: u64) -> bool {
         self.relay.sent() == before && self.relay.settled().await == Some(before)
+    }
+
+    /// Connects another way from now on, and leaves the present one at once.
+    pub fn set_proxy(&self, proxy: Option<Proxy>) {
+        if self.relay.set_proxy(proxy) {
+            tracing::info!(session.id = %self.storage.lease().session, "the session is connected another way");
+            self.restart.notify_waiters();
+        }
     }
 
     /// Drops the connection; the next call dials anew.
@@ -269,7 +296,14 @@ impl Connection {
             }
             InvocationError::Deserialize(_) => CallError::Unreadable,
             _ if !self.trust.holds() => CallError::LeaseLost,
-            other => CallError::Disconnected(Some(other)),
+            other => match self.relay.proxy_fault() {
+                Some(fault) => {
+                    // So that it gets no jobs, and its failures are counted, until it answers again.
+                    self.restart.notify_waiters();
+                    CallError::Proxy(fault)
+                }
+                None => CallError::Disconnected(Some(other)),
+            },
         }
     }
 
@@ -402,6 +436,7 @@ impl Connection {
                 () = self.flush_peers() => {}
                 () = Box::pin(self.stay_healthy()) => {}
                 () = Box::pin(updates::read(self, &handle, updates)) => {}
+                () = self.restart.notified() => {}
             }
         }));
         tokio::select! {

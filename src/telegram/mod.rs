@@ -1,6 +1,7 @@
 //! The Telegram side of the runtime, on grammers.
 
 pub mod connection;
+mod dial;
 pub mod errors;
 pub mod gates;
 pub mod handshake;
@@ -13,3 +14,5 @@ pub mod session_storage;
 pub mod trouble;
 pub mod trust;
 mod updates;
+
+pub use self::dial::ProxyFault;

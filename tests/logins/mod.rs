@@ -3,7 +3,9 @@
 mod applications;
 mod authorisations;
 mod floods;
+mod migrations;
 mod outcomes;
+mod proxies;
 mod put_back;
 mod takeover;
 mod terminal;

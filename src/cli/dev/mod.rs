@@ -184,6 +184,7 @@ impl Parts {
             database: database.place(),
             env_file: home.dev_env().display().to_string(),
             sandbox: sandbox.addr(),
+            other_dcs: sandbox.other_dcs(),
             control: sandbox.control_addr(),
             sessions: imported,
         };
@@ -246,6 +247,7 @@ fn configure(mut source: Source, home: &Home, database: &Database, sandbox: &San
     }
     source.set("DATABASE_URL", database.url.as_str());
     source.set("WIREROOM_TELEGRAM_SERVER", sandbox.addr().to_string());
+    source.set("WIREROOM_TELEGRAM_SERVER_DCS", sandbox.other_dcs());
     source.set(
         "WIREROOM_TELEGRAM_SERVER_KEY",
         home.sandbox_public_key().display().to_string(),
@@ -273,6 +275,7 @@ struct Front {
     database: String,
     env_file: String,
     sandbox: SocketAddr,
+    other_dcs: String,
     control: SocketAddr,
     sessions: Vec<Imported>,
 }
@@ -290,6 +293,7 @@ impl Front {
                 // What a second worker needs besides.
                 ("WIREROOM_MASTER_KEYS", master_keys),
                 ("WIREROOM_TELEGRAM_SERVER", &server),
+                ("WIREROOM_TELEGRAM_SERVER_DCS", &self.other_dcs),
                 ("WIREROOM_TELEGRAM_SERVER_KEY", &server_key),
             ],
             database.is_private(),

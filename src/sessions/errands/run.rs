@@ -11,6 +11,8 @@ use super::{Desk, open_input, outcome::Refusal, progress::Progress};
 use crate::{
     config::Secret,
     ids::SessionId,
+    proxy::Proxy,
+    sessions::proxies,
     store::{
         self, StoreError, errand_work,
         errand_work::{ClaimedErrand, ErrandKey, Reply, Work},
@@ -18,6 +20,7 @@ use crate::{
         failed,
         login_rests::TARGET_BYTES,
         session_logins::{self, Before, Facts},
+        session_proxies,
         sessions::{self, LOGGED_IN, SessionState},
     },
     telegram::{
@@ -488,13 +491,24 @@ impl Run {
         Ok(self.desk.application(facts.application).await??)
     }
 
+    /// What the session is connected through.
+    pub async fn proxy(&self) -> Result<Option<Proxy>, StepError> {
+        let mut conn = store::connection(&self.desk.database, "sealed_session_proxies").await?;
+        let sealed = session_proxies::sealed(&mut conn, &[self.session]).await?.pop();
+        Ok(proxies::open(
+            &self.desk.vault,
+            self.session,
+            sealed.as_ref().map(|(_, sealed)| sealed),
+        )?)
+    }
+
     /// The link in the data centre that the progress names, opened unless it is there.
     pub async fn link(&mut self) -> Result<(&Link, Application), StepError> {
         let application = self.application().await?;
         if self.link.is_none() {
-            let trust = Arc::clone(&self.trust);
+            let (proxy, trust) = (self.proxy().await?, Arc::clone(&self.trust));
             let (dc, key) = (self.progress.dc, self.progress.key());
-            self.link = Some(Link::open(&self.desk.net, dc, key, application.api_id, trust).await?);
+            self.link = Some(Link::open(&self.desk.net, dc, key, application.api_id, proxy, trust).await?);
         }
         let link = self.link.as_ref().ok_or(LinkError::Unreadable)?;
         Ok((link, application))
@@ -505,6 +519,7 @@ impl Run {
         self.hang_up().await;
         self.progress.dc = dc;
         self.progress.set_key(None);
+        self.progress.code_hash = None;
     }
 
     /// The progress as it is now, with the link's key, sealed.

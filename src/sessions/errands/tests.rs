@@ -35,6 +35,7 @@ async fn begun(database: &TestDatabase, vault: &Vault) -> (SessionId, crate::ids
         label: "a",
         pool: "default",
         application: None,
+        proxy: None,
         task: Task::Phone,
         input: Some(b"+9996620001"),
     };
@@ -231,6 +232,7 @@ async fn what_nobody_took_up_stands_in_nobodys_way() {
         label: "a",
         pool: "default",
         application: None,
+        proxy: None,
         task: Task::Qr,
         input: None,
     };
