@@ -29,4 +29,4 @@ CREATE TRIGGER errands_refuse_direct_connection BEFORE UPDATE OF owner ON errand
     FOR EACH ROW WHEN (NEW.owner IS NOT NULL) EXECUTE FUNCTION refuse_direct_connection();
 
 -- Expand only; and what the release before must not do with the new rows, the triggers keep it from.
-INSERT INTO schema_compatibility (migration, oldest_release) VALUES (20261122000002, 20261120000015);
+INSERT INTO schema_compatibility (migration, oldest_release) VALUES (20261123000001, 20261120000015);
