@@ -423,3 +423,6 @@ async fn listen_until_failure(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,13 +9,12 @@ use wireroom::{
     queue::Waker,
     store::{
         claims::promote,
-        jobs::{EnqueueError, NewJob, enqueue, enqueue_ringing},
+        jobs::{EnqueueError, NewJob, enqueue},
     },
 };
 use wireroom_jobs::{JobError, JobKind, Outcome};
 
 use super::bed::{AGEING, BOUND, Bed, function, job, now};
-use crate::support::wait::eventually;
 
 #[tokio::test]
 async fn a_rolled_back_transaction_leaves_no_job() {
@@ -243,70 +242,6 @@ async fn a_lost_notification_is_found_by_polling() {
     let _running = bed.start(1, function(|_| async { Outcome::Done(1.into()) })).await;
     let id = bed.enqueue_one(job()).await;
     bed.until_state(id, "succeeded").await;
-}
-
-#[tokio::test]
-async fn a_dispatcher_of_another_process_is_woken() {
-    let bed = Bed::new().await;
-    let session = bed.session("default").await;
-    let slow_poll = wireroom::config::QueueConfig {
-        poll: Duration::from_hours(1),
-        ..super::bed::config()
-    };
-    let runner = function(|_| async { Outcome::Done(1.into()) });
-    let _running = bed.start_on(session, 1, runner, slow_poll).await;
-    // A second bell, as an API process has one. The first may have to begin to listen.
-    let api = Waker::start(bed.pool().clone());
-    let first = bed.enqueue_one(job()).await;
-    eventually(BOUND, || async {
-        api.enqueued(&[job()], None);
-        let seen = bed.job(first).await;
-        if seen.state == "succeeded" { Ok(()) } else { Err(seen) }
-    })
-    .await;
-    // Now it does, and the dispatcher sleeps for an hour: one ring is all there is.
-    let second = bed.enqueue_one(job()).await;
-    api.enqueued(&[job()], None);
-    bed.until_state(second, "succeeded").await;
-}
-
-#[tokio::test]
-async fn a_ring_goes_with_the_commit_and_few_are_given_out() {
-    let bed = Bed::new().await;
-    let session = bed.session("default").await;
-    let slow_poll = wireroom::config::QueueConfig {
-        poll: Duration::from_hours(1),
-        ..super::bed::config()
-    };
-    let runner = function(|_| async { Outcome::Done(1.into()) });
-    let _running = bed.start_on(session, 1, runner, slow_poll).await;
-    let api = Waker::start(bed.pool().clone());
-    let first = bed.enqueue_one(job()).await;
-    eventually(BOUND, || async {
-        api.enqueued(&[job()], None);
-        let seen = bed.job(first).await;
-        if seen.state == "succeeded" { Ok(()) } else { Err(seen) }
-    })
-    .await;
-    // The other process listens now, and sleeps for an hour; nothing but the commit rings.
-    let second = job();
-    let ring = api.ring(std::slice::from_ref(&second)).expect("the first for a while");
-    assert!(api.ring(&[job()]).is_none(), "another one at the same moment");
-    let mut transaction = bed.pool().begin().await.unwrap();
-    enqueue_ringing(&mut transaction, std::slice::from_ref(&second), AGEING, Some(&ring))
-        .await
-        .unwrap();
-    transaction.commit().await.unwrap();
-    bed.until_state(second.id, "succeeded").await;
-    // Of several, and of one that is not due, nobody need hear at once.
-    let later = NewJob {
-        run_at: Some(now() + TimeDelta::hours(1)),
-        ..job()
-    };
-    let fresh = Waker::start(bed.pool().clone());
-    assert!(fresh.ring(&[job(), job()]).is_none());
-    assert!(fresh.ring(&[later]).is_none());
-    assert!(fresh.ring(&[job()]).is_some());
 }
 
 #[tokio::test]

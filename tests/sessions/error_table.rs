@@ -2,11 +2,12 @@
 //! the job, of its session and of everything else is what the row says. A row without a case fails the test, and so does a
 //! case without a row.
 
+mod logins;
+
 use std::collections::{BTreeMap, HashSet};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use wireroom::sandbox::LOGIN_CODE;
 use wireroom_jobs::JobKind;
 
 use super::*;
@@ -20,8 +21,6 @@ const GROUP: &str = "@harbour_market";
 const OTHER_GROUP: &str = "@big_bazaar";
 /// They take turns: while one is put right again, the next one is used.
 const ACCOUNTS: [&str; 6] = ["alice", "bob", "dave", "erin", "frank", "grace"];
-const CAROL: &str = "+999 66 2 0003";
-const JUDY: &str = "+999 66 2 0010";
 
 /// What a row does, by its meaning.
 #[derive(Debug, Clone, Copy)]
@@ -373,8 +372,8 @@ async fn every_name_of_the_table_does_what_its_row_says() {
 
 async fn try_case(bench: &mut Bench, case: Case, error: &Named) {
     match case {
-        Case::Login(method, problem) => login_refused(bench, method, problem(&error.name), error).await,
-        Case::PasswordNeeded => password_needed(bench, error).await,
+        Case::Login(method, problem) => logins::login_refused(bench, method, problem(&error.name), error).await,
+        Case::PasswordNeeded => logins::password_needed(bench, error).await,
         Case::Refused(kind, method, code) => refused(bench, kind, method, code(&error.name), error).await,
         Case::Done(kind, method) => done(bench, kind, method, error).await,
         Case::Retried => retried(bench, error).await,
@@ -723,75 +722,4 @@ async fn application_stopped(bench: &mut Bench, error: &Named) {
     assert!(resumed.status().is_success(), "{}", resumed.status());
     let job = bench.stack.finished(&job).await;
     assert_eq!(job["state"], "succeeded", "{error:?}: {job}");
-}
-
-async fn begin_login(bench: &Bench, label: &str, phone: &str) -> Value {
-    let body = json!({ "label": label, "phone": phone });
-    let request = bench.stack.request(Method::POST, "/v1/sessions").json(&body);
-    request.send().await.expect("answered").json().await.expect("JSON")
-}
-
-async fn step(bench: &Bench, session: &str, step: &str, body: Value) -> Value {
-    let path = format!("/v1/sessions/{session}/{step}");
-    let request = bench.stack.request(Method::POST, &path).json(&body);
-    request.send().await.expect("answered").json().await.expect("JSON")
-}
-
-async fn give_up(bench: &Bench, session: &str) {
-    let path = format!("/v1/sessions/{session}/login");
-    let request = bench.stack.request(Method::DELETE, &path);
-    assert!(request.send().await.expect("answered").status().is_success());
-}
-
-async fn login_refused(bench: &mut Bench, method: &str, problem: &str, error: &Named) {
-    let effect = Effect::Error {
-        code: error.code,
-        name: error.name.clone(),
-    };
-    let label = format!("login {}", error.name);
-    if method == "auth.sendCode" {
-        bench.stack.fault(Fault::once(method, effect));
-        // Each its own number: one that was flooded rests.
-        bench.turn += 1;
-        let number = format!("+9996629{:03}", bench.turn);
-        let answer = begin_login(bench, &label, &number).await;
-        assert_eq!(answer["code"], problem, "{error:?}: {answer}");
-        return;
-    }
-    let phone = if method == "auth.checkPassword" { CAROL } else { JUDY };
-    let begun = begin_login(bench, &label, phone).await;
-    let session = begun["session"]
-        .as_str()
-        .unwrap_or_else(|| panic!("{begun}"))
-        .to_owned();
-    let calls = bench.stack.calls(method);
-    let answer = if method == "auth.checkPassword" {
-        step(bench, &session, "code", json!({ "code": LOGIN_CODE })).await;
-        bench.stack.fault(Fault::once(method, effect));
-        step(bench, &session, "password", json!({ "password": PASSWORD })).await
-    } else {
-        bench.stack.fault(Fault::once(method, effect));
-        step(bench, &session, "code", json!({ "code": LOGIN_CODE })).await
-    };
-    assert_eq!(answer["code"], problem, "{error:?}: {answer}");
-    assert_eq!(bench.stack.calls(method) - calls, 1, "{error:?}: nothing repeats it");
-    give_up(bench, &session).await;
-}
-
-async fn password_needed(bench: &mut Bench, error: &Named) {
-    let begun = begin_login(bench, &error.name, CAROL).await;
-    let session = begun["session"]
-        .as_str()
-        .unwrap_or_else(|| panic!("{begun}"))
-        .to_owned();
-    let effect = Effect::Error {
-        code: error.code,
-        name: error.name.clone(),
-    };
-    bench.stack.fault(Fault::once("auth.signIn", effect));
-    let answer = step(bench, &session, "code", json!({ "code": LOGIN_CODE })).await;
-    assert_eq!(answer["state"], "password_needed", "{error:?}: {answer}");
-    let shown = bench.stack.get(&format!("/v1/sessions/{session}")).await;
-    assert_eq!(shown["state"], "password_needed", "no failure");
-    give_up(bench, &session).await;
 }
