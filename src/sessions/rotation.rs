@@ -58,8 +58,8 @@ pub enum RotationError {
     Store(#[from] StoreError),
 }
 
-/// Seals every stored auth key, the hashes of the applications and the sessions' proxies under the vault's first key. Refused while a worker, heard of within `fresh`, has not said
-/// that it has that key.
+/// Seals every stored auth key, the hashes of the applications and the sessions' proxies under the vault's first key. Refused
+/// while a worker, heard of within `fresh`, has not said that it has that key.
 pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -> Result<Rotated, RotationError> {
     let to = vault.key_ids().next().ok_or(RotationError::NoKey)?.to_owned();
     let mut conn = pool.acquire().await.map_err(failed("rotate_master_keys"))?;

@@ -517,9 +517,7 @@ impl Run {
     /// Closes the link and opens none: the next one leads to another data centre, with a key of its own.
     pub async fn move_to(&mut self, dc: i32) {
         self.hang_up().await;
-        self.progress.dc = dc;
-        self.progress.set_key(None);
-        self.progress.code_hash = None;
+        self.progress.move_to(dc);
     }
 
     /// The progress as it is now, with the link's key, sealed.

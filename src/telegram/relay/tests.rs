@@ -135,7 +135,7 @@ async fn crowded() -> (SocketAddrV4, TcpListener, Vec<TcpStream>) {
 #[tokio::test]
 async fn what_was_handed_in_and_has_not_left_when_it_is_settled_never_leaves() {
     let (target, _listener, _inside) = crowded().await;
-    let relay = Relay::open(target, trust(), LONG).unwrap();
+    let relay = Relay::open(target, None, trust(), LONG).unwrap();
     let mut dialling = TcpStream::connect(relay.entrance()).await.unwrap();
     dialling.write_all(b"one").await.unwrap();
     let mut waiting = TcpStream::connect(relay.entrance()).await.unwrap();
