@@ -37,10 +37,10 @@ const LINE: usize = 4_096;
 pub struct Login {
     /// The session's name, 1 to 100 characters; one of that name that is not in use is logged in again.
     label: String,
-    /// The pool of sessions it may stand in for.
-    #[arg(long, default_value = "default")]
-    pool: String,
-    /// The application's id or label [default: the workers' own].
+    /// The pool of sessions it may stand in for [default: its own, and of a new session `default`].
+    #[arg(long)]
+    pool: Option<String>,
+    /// The application's id or label [default: its own, and of a new session the default one].
     #[arg(long)]
     application: Option<String>,
     /// Log a bot in, by its token.
@@ -101,12 +101,14 @@ impl Terminal {
         input: Option<&[u8]>,
         proxy: Option<&Proxy>,
     ) -> anyhow::Result<(SessionId, ErrandId)> {
-        if !session_reads::pool_exists(&self.pool, &args.pool).await? {
-            bail!("there is no pool `{}`", args.pool);
+        if let Some(pool) = &args.pool
+            && !session_reads::pool_exists(&self.pool, pool).await?
+        {
+            bail!("there is no pool `{pool}`");
         }
         let mut transaction = self.pool.begin().await.context("the database went away")?;
         let application = match &args.application {
-            None => applications::default(&mut transaction).await?,
+            None => None,
             Some(name) => {
                 let found = applications::find(&mut transaction, name).await?;
                 Some(found.with_context(|| format!("there is no application `{name}`"))?)
@@ -114,7 +116,7 @@ impl Terminal {
         };
         let request = LoginRequest {
             label: &args.label,
-            pool: &args.pool,
+            pool: args.pool.as_deref(),
             application,
             proxy,
             task,

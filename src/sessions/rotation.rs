@@ -33,6 +33,8 @@ pub struct Rotated {
     pub resealed: u64,
     /// Keys that something is still sealed under: they must stay in the configuration.
     pub still_used: Vec<String>,
+    /// Keys that nothing but a login or another errand which is not over is sealed under: they must stay for some minutes.
+    pub used_for_now: Vec<String>,
 }
 
 /// Why keys were not rotated.
@@ -92,10 +94,13 @@ pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -
     }
     let mut still_used = vault_keys::used(&mut conn).await?;
     still_used.retain(|id| *id != to);
+    let mut used_for_now = vault_keys::used_by_errands(&mut conn).await?;
+    used_for_now.retain(|id| *id != to && !still_used.contains(id));
     Ok(Rotated {
         to,
         resealed,
         still_used,
+        used_for_now,
     })
 }
 

@@ -103,7 +103,7 @@ fn judged(probe: Result<u128, CallError>) -> Value {
         Err(error @ CallError::Deadline) => failed("call_deadline", format!("{error}.")),
         Err(error @ CallError::LeaseLost) => failed("lease_lost", format!("{error}.")),
         Err(error @ CallError::Disconnected(_)) => failed("connection_lost", format!("{error}.")),
-        Err(error @ CallError::Proxy(_)) => failed("proxy_failed", format!("{error}.")),
+        Err(error @ CallError::Proxy { .. }) => failed("proxy_failed", format!("{error}.")),
         Err(error @ CallError::Unreadable) => failed("answer_unreadable", format!("{error}.")),
     }
 }

@@ -70,14 +70,25 @@ pub enum CallError {
     #[error("the connection to Telegram was lost")]
     Disconnected(#[source] Option<InvocationError>),
     /// There is no connection, for a reason that lies before Telegram. What became of a call that was on its way is not known.
-    #[error("{0}")]
-    Proxy(ProxyFault),
+    #[error("{fault}")]
+    Proxy {
+        fault: ProxyFault,
+        /// The deadline had passed: the call may still be in grammers' hands.
+        late: bool,
+    },
     #[error("Telegram's answer could not be read")]
     Unreadable,
     #[error("the lease of the session is not trusted any more")]
     LeaseLost,
     #[error("the session is lost: {0}")]
     SessionLost(String),
+}
+
+impl CallError {
+    /// The call was given up on, and may leave yet: with the next connection.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Deadline | Self::Proxy { late: true, .. })
+    }
 }
 
 /// What ends a connection for good.
@@ -235,10 +246,10 @@ impl Connection {
             return Err(CallError::LeaseLost);
         }
         let Some(link) = self.link.borrow().clone() else {
-            return Err(self
-                .relay
-                .proxy_fault()
-                .map_or(CallError::Disconnected(None), CallError::Proxy));
+            return Err(match self.relay.proxy_fault() {
+                Some(fault) => CallError::Proxy { fault, late: false },
+                None => CallError::Disconnected(None),
+            });
         };
         let dc = self.storage.home_dc();
         handed_in.store(true, Ordering::Release);
@@ -249,7 +260,10 @@ impl Connection {
         .await
         else {
             self.hang_up(&link);
-            return Err(self.relay.proxy_fault().map_or(CallError::Deadline, CallError::Proxy));
+            return Err(match self.relay.proxy_fault() {
+                Some(fault) => CallError::Proxy { fault, late: true },
+                None => CallError::Deadline,
+            });
         };
         let body = answer.map_err(|error| self.judge(error))?;
         self.note_answer();
@@ -300,7 +314,7 @@ impl Connection {
                 Some(fault) => {
                     // So that it gets no jobs, and its failures are counted, until it answers again.
                     self.restart.notify_waiters();
-                    CallError::Proxy(fault)
+                    CallError::Proxy { fault, late: false }
                 }
                 None => CallError::Disconnected(Some(other)),
             },

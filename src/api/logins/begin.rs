@@ -32,7 +32,6 @@ use crate::{
     },
 };
 
-const DEFAULT_POOL: &str = "default";
 /// Most characters of a session in text.
 const MAX_SESSION_TEXT: usize = 4096;
 
@@ -45,11 +44,11 @@ pub struct LoginBody {
     /// logged in again.
     #[schemars(length(min = 1, max = 100), example = &"shop-1")]
     label: String,
-    /// The pool of sessions it may stand in for; `default` when it is left out.
+    /// The pool of sessions it may stand in for. Left out: of a new session `default`, and one that there is stays in its own.
     #[serde(default)]
     #[schemars(example = &"default")]
     pool: Option<String>,
-    /// The application's id or label; the default one when it is left out.
+    /// The application's id or label. Left out: of a new session the default one, and one that there is keeps its own.
     #[serde(default)]
     application: Option<String>,
     /// In the international form.
@@ -74,10 +73,10 @@ pub struct QrBody {
     /// The session's name for people, 1 to 100 characters; never a phone number.
     #[schemars(length(min = 1, max = 100), example = &"shop-2")]
     label: String,
-    /// `default` when it is left out.
+    /// Left out: of a new session `default`, and one that there is stays in its own.
     #[serde(default)]
     pool: Option<String>,
-    /// The application's id or label; the default one when it is left out.
+    /// The application's id or label. Left out: of a new session the default one, and one that there is keeps its own.
     #[serde(default)]
     application: Option<String>,
     /// A SOCKS5 proxy that every connection of the session goes through, as for a login by phone.
@@ -94,7 +93,7 @@ pub struct ImportBody {
     /// The session's name for people, 1 to 100 characters; never a phone number.
     #[schemars(length(min = 1, max = 100), example = &"shop-3")]
     label: String,
-    /// `default` when it is left out.
+    /// Left out: of a new session `default`, and one that there is stays in its own.
     #[serde(default)]
     pool: Option<String>,
     /// The application it was made with, by id or label; the default one when it is left out.
@@ -284,7 +283,7 @@ fn authorisation(text: Option<&String>, file: Option<&String>) -> Result<Portabl
 /// What the session is to be.
 struct About<'a> {
     label: &'a str,
-    pool: &'a str,
+    pool: Option<&'a str>,
     application: Option<ApplicationId>,
     proxy: Option<Proxy>,
 }
@@ -298,13 +297,14 @@ impl<'a> About<'a> {
         proxy: Option<Proxy>,
     ) -> Result<Self, Problem> {
         login_input::label(label).map_err(unusable)?;
-        let pool = pool.unwrap_or(DEFAULT_POOL);
-        if !session_reads::pool_exists(&state.pool, pool).await? {
+        if let Some(pool) = pool
+            && !session_reads::pool_exists(&state.pool, pool).await?
+        {
             return Err(Problem::new(Code::UnknownPool, "No pool has that name.").field("pool"));
         }
         let mut conn = store::connection(&state.pool, "find_application").await?;
         let application = match application {
-            None => applications::default(&mut conn).await?,
+            None => None,
             Some(name) => Some(applications::find(&mut conn, name).await?.ok_or_else(|| {
                 let detail = "No application has that id or label; GET /v1/applications lists them.";
                 Problem::new(Code::UnknownApplication, detail).field("application")

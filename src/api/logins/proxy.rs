@@ -31,7 +31,8 @@ use crate::{
 /// What a session is to be connected through.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "ProxyRequest")]
+// An option is optional to schemars, and this one is not to serde.
+#[schemars(rename = "ProxyRequest", extend("required" = ["proxy"]))]
 pub struct ProxyBody {
     /// `socks5://[user:password@]host:port`, user name and password percent-encoded; null: connect directly from now on.
     // With `default` a body that names nothing would remove the proxy.

@@ -201,7 +201,7 @@ pub(super) fn without_answer(error: &CallError) -> TelegramError {
             "The connection to Telegram was lost; what became of the request is not known.",
             Decision::Retry,
         ),
-        CallError::Proxy(_) => own_error(
+        CallError::Proxy { .. } => own_error(
             "proxy_failed",
             "The session's SOCKS5 proxy gave no connection to Telegram; what became of the request is not known.",
             Decision::Retry,
