@@ -31,7 +31,7 @@ pub enum ProxyError {
     Scheme,
     #[error("must name a host and a port, such as socks5://proxy.example.com:1080")]
     Address,
-    #[error("must have nothing after the port")]
+    #[error("must end with the port, such as socks5://proxy.example.com:1080")]
     More,
     #[error(
         "must have a user name and a password or neither, each of 1 to 255 bytes; characters such as @ : / # % are written \
