@@ -168,14 +168,14 @@ pub async fn publish_slot(connection: &mut PgConnection, key_id: &str, slot: &Sl
     Ok(())
 }
 
-/// The ids of the keys that errands which are not over are sealed under: they are over within minutes, and until then only a
-/// worker with the key does them.
+/// The ids of the keys that something of an errand is sealed under: errands are over within minutes, and until then only a worker
+/// with the key does them.
 pub async fn used_by_errands(connection: &mut PgConnection) -> Result<Vec<String>, StoreError> {
     sqlx::query_scalar!(
         r#"-- vault_keys_of_errands
         SELECT DISTINCT k.id AS "id!" FROM errands e CROSS JOIN LATERAL (
             VALUES (e.input_sealed_with), (e.progress_sealed_with)) AS k (id)
-        WHERE e.state NOT IN ('done', 'failed') AND k.id IS NOT NULL ORDER BY 1"#
+        WHERE k.id IS NOT NULL ORDER BY 1"#
     )
     .fetch_all(connection)
     .await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem::web::Data;
 use poem_openapi::{OpenApi, param::Path, payload::Json};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{no_session, no_worker, session_id};
@@ -32,19 +32,13 @@ use crate::{
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 // An option is optional to schemars, and this one is not to serde.
-#[expect(clippy::option_option, reason = "null is a value here, and missing is none")]
 #[schemars(rename = "ProxyRequest", extend("required" = ["proxy"]))]
 pub struct ProxyBody {
     /// `socks5://[user:password@]host:port`, user name and password percent-encoded; null: connect directly from now on.
-    // What is missing is not null: a body that names nothing does not remove the proxy.
-    #[serde(default, deserialize_with = "named")]
+    // With `default` a body that names nothing would remove the proxy.
+    #[serde(deserialize_with = "Option::deserialize")]
     #[schemars(length(max = 2048), example = &"socks5://user:password@proxy.example.com:1080")]
-    proxy: Option<Option<String>>,
-}
-
-#[expect(clippy::option_option, reason = "null is a value here, and missing is none")]
-fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+    proxy: Option<String>,
 }
 
 pub struct ProxyApi;
@@ -73,12 +67,7 @@ impl ProxyApi {
         body: Sent<ProxyBody>,
     ) -> Result<Json<Typed<SessionDetail>>, Problem> {
         let id = session_id(&id)?;
-        let Some(named) = body.read()?.proxy else {
-            let detail =
-                "proxy is missing: a URL such as socks5://proxy.example.com:1080, or null to connect directly.";
-            return Err(Problem::new(Code::MissingField, detail).field("proxy"));
-        };
-        let proxy = read(named)?;
+        let proxy = read(body.read()?.proxy.take())?;
         let actor = caller.0.actor();
         let by = By {
             actor: &actor,

@@ -131,8 +131,8 @@ impl Run {
             self.key,
             Arc::clone(&self.trust),
         )));
-        if self.work().await == Left::Over {
-            self.undo().await;
+        if self.work().await == Left::Over && self.undo().await {
+            self.erase().await;
         }
         self.hang_up().await;
         drop(renewing);
@@ -176,6 +176,8 @@ impl Run {
         let work = errand_work::load(&mut conn, self.key).await?;
         drop(conn);
         if work.state.is_final() {
+            // What the worker before left in doubt is undone.
+            self.go_on(&work)?;
             return Ok(true);
         }
         if work.expired {
@@ -424,31 +426,52 @@ impl Run {
     }
 
     /// Logs out what may have been authorised and was not stored: nothing is left of a login that came to nothing, at Telegram
-    /// either. Within the trust, and as far as Telegram answers.
-    pub async fn undo(&mut self) {
+    /// either. Within the trust, and as far as Telegram answers. `false`: something may be left.
+    pub async fn undo(&mut self) -> bool {
         let maybe = self.authorised || self.told || (self.uncertain && self.entered);
         let reachable = self.link.is_some() || self.progress.key().is_some();
-        if !self.task.logs_in() || !maybe || !reachable || !self.came_to_nothing().await {
-            return;
+        if !self.task.logs_in() || !maybe || !reachable {
+            return true;
+        }
+        if !self.came_to_nothing().await {
+            return false;
         }
         let undone = match self.link().await {
             Ok((link, _)) => link.log_out().await.map_err(StepError::from),
             Err(error) => Err(error),
         };
-        match undone {
+        let nothing_left = match undone {
             // There was nothing to undo.
-            Err(StepError::Link(LinkError::Rpc(error))) if error.code == 401 => {}
-            Err(error) => tracing::warn!(
-                session.id = %self.session, errand.id = %self.key.errand,
-                error = &error as &dyn std::error::Error, "a login that came to nothing was not undone"
-            ),
-            Ok(()) => tracing::info!(
-                session.id = %self.session, errand.id = %self.key.errand, "a login that came to nothing was undone"
-            ),
-        }
+            Err(StepError::Link(LinkError::Rpc(error))) if error.code == 401 => true,
+            Err(error) => {
+                tracing::warn!(
+                    session.id = %self.session, errand.id = %self.key.errand,
+                    error = &error as &dyn std::error::Error, "a login that came to nothing was not undone"
+                );
+                false
+            }
+            Ok(()) => {
+                tracing::info!(
+                    session.id = %self.session, errand.id = %self.key.errand, "a login that came to nothing was undone"
+                );
+                true
+            }
+        };
         self.authorised = false;
         self.uncertain = false;
         self.told = false;
+        nothing_left
+    }
+
+    /// Erases what the next worker would have needed. What fails is erased by the sweep.
+    async fn erase(&self) {
+        let erased = async {
+            let mut conn = store::connection(&self.desk.database, "erase_errand_progress").await?;
+            errand_work::erase_progress(&mut conn, self.key).await
+        };
+        if let Err(error) = erased.await {
+            tracing::warn!(%error, errand.id = %self.key.errand, "what is left of an errand was not erased yet");
+        }
     }
 
     /// Whether the login is known not to be stored. Its commit may have been done and its answer lost: then the key is the session's,
