@@ -40,7 +40,11 @@ async fn what_a_dead_worker_may_have_authorised_is_undone_when_its_login_is_give
     stack.fault(Fault::once("auth.signIn", Effect::LoseAnswer));
     let path = format!("/v1/sessions/{id}/code");
     let request = stack.request(Method::POST, &path).header("Prefer", "wait=1");
-    let sent = request.json(&json!({ "code": LOGIN_CODE })).send().await.expect("answered");
+    let sent = request
+        .json(&json!({ "code": LOGIN_CODE }))
+        .send()
+        .await
+        .expect("answered");
     Answer::of(sent).await.problem("login_pending", 504);
     authorised(1).await;
     first.kill();
