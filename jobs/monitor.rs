@@ -129,9 +129,6 @@ impl MonitorArgs {
     }
 
     async fn start(&self, context: &JobContext, chat: Option<&Chat>) -> Result<WatchStart, Outcome> {
-        if let Some(chat) = chat {
-            context.telegram.follow(chat).await?;
-        }
         Ok(WatchStart {
             chat_id: chat.map(|chat| chat.id),
             owner: if chat.is_some_and(is_numbered_for_all) {

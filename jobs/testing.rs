@@ -297,11 +297,6 @@ impl Telegram for FakeTelegram {
         ACCOUNT_ID
     }
 
-    async fn follow(&self, chat: &Chat) -> Result<(), TelegramError> {
-        self.journal.add(format!("follow {}", chat.id));
-        Ok(())
-    }
-
     async fn newest_message(&self, _chat: Option<&Chat>) -> Result<i32, TelegramError> {
         self.answer("newest_message".into(), &self.newest_message)
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Modules, and the ones each may import. What is missing on the right is forbidden, siblings above all.
-const MAY_IMPORT: [(&str, &[&str]); 23] = [
+const MAY_IMPORT: [(&str, &[&str]); 24] = [
     ("ids", &[]),
     ("clock", &[]),
     ("config", &[]),
@@ -20,11 +20,16 @@ const MAY_IMPORT: [(&str, &[&str]); 23] = [
     ("tls", &[]),
     // Sealing for somebody else, which needs no secret: what the API may do where opening is the vault's.
     ("letterbox", &[]),
+    // Read by whoever is given one, used by whoever connects.
+    ("proxy", &[]),
     ("vault", &["config", "letterbox"]),
     // Its testing half makes the databases' template from the migrations.
     ("cluster", &["store"]),
-    ("store", &["clock", "config", "ids", "letterbox", "vault"]),
-    ("telegram", &["clock", "config", "ids", "mtproto", "store", "vault"]),
+    ("store", &["clock", "config", "ids", "letterbox", "proxy", "vault"]),
+    (
+        "telegram",
+        &["clock", "config", "ids", "mtproto", "proxy", "store", "vault"],
+    ),
     (
         "queue",
         &["clock", "config", "cron", "ids", "lifecycle", "store", "telemetry"],
@@ -37,6 +42,7 @@ const MAY_IMPORT: [(&str, &[&str]); 23] = [
             "ids",
             "letterbox",
             "lifecycle",
+            "proxy",
             "store",
             "telegram",
             "telemetry",
@@ -58,6 +64,7 @@ const MAY_IMPORT: [(&str, &[&str]); 23] = [
             "letterbox",
             "lifecycle",
             "login_input",
+            "proxy",
             "store",
             "telemetry",
         ],
@@ -80,6 +87,7 @@ const MAY_IMPORT: [(&str, &[&str]); 23] = [
             "letterbox",
             "lifecycle",
             "login_input",
+            "proxy",
             "queue",
             "sandbox",
             "sessions",

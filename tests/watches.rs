@@ -256,7 +256,7 @@ async fn a_watch_outlives_the_session_it_began_on() {
         .sandbox
         .controls()
         .revoke_keys(alice, wireroom::sandbox::Revocation::SignOut);
-    stack.sandbox.controls().drop_connections(Some(alice));
+    stack.sandbox.controls().drop_connections(None);
     stack.say("judy", "message 0");
     stack.watched(&id, "bob").await;
     stack.say("judy", "message 1");

@@ -26,7 +26,7 @@ use super::{
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     logins::{
         BeginApi, CodeBody, DeleteView, EnableBody, ExportBody, ExportView, FollowLoginApi, ImportBody, LoginBody,
-        LoginView, ManageSessionApi, PasswordBody, QrBody, StepsApi,
+        LoginView, ManageSessionApi, PasswordBody, ProxyApi, ProxyBody, QrBody, StepsApi,
     },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     pauses::{PauseBody, PauseView, PausesApi, PausesView},
@@ -99,7 +99,14 @@ resources!(
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
     (WorkersApi, ChatsApi, WatchesApi, HealthApi),
-    (BeginApi, StepsApi, FollowLoginApi, ManageSessionApi, ApplicationsApi),
+    (
+        BeginApi,
+        StepsApi,
+        FollowLoginApi,
+        ManageSessionApi,
+        ProxyApi,
+        ApplicationsApi
+    ),
 );
 
 fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {
@@ -213,6 +220,7 @@ fn schemas() -> Map<String, Value> {
     add::<PasswordBody>(&mut requests);
     add::<EnableBody>(&mut requests);
     add::<ExportBody>(&mut requests);
+    add::<ProxyBody>(&mut requests);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);

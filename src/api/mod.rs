@@ -10,6 +10,7 @@ mod document;
 mod floods;
 mod follow;
 mod health;
+mod home;
 mod idempotency;
 mod jobs;
 mod limits;
@@ -184,6 +185,6 @@ fn app(state: Arc<State>) -> impl Endpoint<Output = Response> {
     let routes = Route::new()
         .at("/docs", poem::get(docs::page(&service)))
         .at("/openapi.json", poem::get(docs::endpoint()))
-        .nest("/", service);
+        .nest("/", home::before(service));
     Shell::new(routes.map_to_response(), state)
 }

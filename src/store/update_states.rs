@@ -42,19 +42,6 @@ pub async fn load(connection: &mut PgConnection, session: SessionId) -> Result<V
         .collect())
 }
 
-/// Whether the place in that box is known.
-pub async fn knows(connection: &mut PgConnection, session: SessionId, update_box: i64) -> Result<bool, StoreError> {
-    sqlx::query_scalar!(
-        r#"-- knows_update_state
-        SELECT EXISTS (SELECT FROM session_update_states WHERE session_id = $1 AND box = $2) AS "knows!""#,
-        session.0,
-        update_box,
-    )
-    .fetch_one(connection)
-    .await
-    .map_err(failed("knows_update_state"))
-}
-
 /// Seeds boxes that are not known yet. A known one is left as it is: overwriting it would skip what was missed.
 pub async fn seed(connection: &mut PgConnection, lease: LeaseKey, boxes: &[BoxState]) -> Result<(), StoreError> {
     leases::hold(connection, lease, "seed_update_states").await?;

@@ -172,12 +172,6 @@ impl PgSession {
         self.key_refused.load(Ordering::Acquire)
     }
 
-    /// Whether the place in a channel's updates is known. `channel` is its bare id.
-    pub async fn reads_channel(&self, channel: i64) -> Result<bool, StorageError> {
-        let mut connection = acquire(&self.pool, "knows_update_state").await?;
-        Ok(update_states::knows(&mut connection, self.settings.lease.session, channel).await?)
-    }
-
     /// A peer this session has met, with its access hash.
     pub async fn find_peer(&self, id: PeerId) -> Result<Option<PeerInfo>, StorageError> {
         if id == PeerId::self_user() || id.bot_api_dialog_id() == Some(self.settings.account_id) {

@@ -9,7 +9,7 @@ use wireroom_jobs::{
     ports::{Chat, ChatType, Decision, HistoryPage, TelegramError},
 };
 
-use super::{JobTelegram, chats::peer_number, failures, own_error};
+use super::{JobTelegram, chats::peer_number, own_error};
 use crate::telegram::message_facts;
 
 /// The most messages, and the most chats, one request gives.
@@ -54,28 +54,6 @@ impl JobTelegram {
             Some(chat) => self.page_after(chat, after).await,
             None => self.private_after(after).await,
         }
-    }
-
-    /// Channels have a sequence of updates each, which is read from the first update on that came in, or from here.
-    pub(super) async fn begin_reading(&self, chat: &Chat) -> Result<(), TelegramError> {
-        let Some(channel) = bare_channel(chat) else {
-            return Ok(());
-        };
-        let storage = self.connection.storage();
-        if storage
-            .reads_channel(channel)
-            .await
-            .map_err(|error| failures::storage(&error))?
-        {
-            return Ok(());
-        }
-        let request = |peer: PeerRef| tl::functions::channels::GetFullChannel { channel: peer.into() };
-        let tl::enums::messages::ChatFull::Full(full) = self.call_about(Action::Read, chat, request).await?;
-        self.connection.learn(&full.users, &full.chats).await;
-        if let tl::enums::ChatFull::ChannelFull(full) = full.full_chat {
-            self.connection.begin_channel(channel, full.pts);
-        }
-        Ok(())
     }
 
     /// The oldest messages that are newer than `after`.
@@ -275,16 +253,6 @@ fn own_dialog(dialog: &tl::types::Dialog) -> Option<OwnDialog> {
         top_message: dialog.top_message,
         person,
     })
-}
-
-/// The id that Telegram's updates name a channel by; `None`: it is none.
-fn bare_channel(chat: &Chat) -> Option<i64> {
-    let id = PeerId::from_bot_api_dialog_id(chat.id)?;
-    if id.kind() == PeerKind::Channel {
-        id.bare_id()
-    } else {
-        None
-    }
 }
 
 fn highest(messages: &[tl::enums::Message]) -> i32 {
