@@ -28,7 +28,10 @@ use crate::{
         line::{Line, lease_pool},
         sessions, vault_keys,
     },
-    telegram::{login::NO_APPLICATION, trust::Moment},
+    telegram::{
+        login::{NO_APPLICATION, known_dcs},
+        trust::Moment,
+    },
     vault::Vault,
 };
 
@@ -65,6 +68,8 @@ pub struct Holder {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: HolderSettings,
     pub(super) api_id: i32,
+    /// The data centres whose addresses are known.
+    pub(super) known_dcs: Arc<[i32]>,
     pub(super) catch_up: Arc<Semaphore>,
     pub(super) stagger: Stagger,
     pub(super) changed: watch::Sender<u64>,
@@ -93,6 +98,7 @@ impl Holder {
             (None, Some(_)) => NO_APPLICATION.0,
             (None, None) => return Err(HolderError::NoApplication),
         };
+        let known_dcs = known_dcs(&settings.telegram);
         let stagger = Stagger::new(settings.sessions.connects_per_second);
         let holder = Arc::new(Self {
             stagger,
@@ -101,6 +107,7 @@ impl Holder {
             clock,
             settings,
             api_id,
+            known_dcs,
             catch_up: Arc::new(Semaphore::new(CATCH_UPS)),
             changed: watch::Sender::new(0),
             terms: Mutex::default(),
