@@ -21,3 +21,4 @@ mod sessions;
 mod simulation;
 mod smoke;
 mod upgrade;
+mod watches;

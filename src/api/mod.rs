@@ -31,6 +31,7 @@ mod shell;
 mod tests;
 mod typed;
 mod wait;
+mod watches;
 mod workers;
 
 use std::{io, sync::Arc, time::Duration};

@@ -39,6 +39,7 @@ pub enum List {
     Schedules,
     Sessions,
     Ticks,
+    Watches,
     Workers,
 }
 
@@ -52,6 +53,7 @@ impl List {
             Self::Schedules => 'c',
             Self::Sessions => 's',
             Self::Ticks => 't',
+            Self::Watches => 'o',
             Self::Workers => 'w',
         }
     }

@@ -31,6 +31,7 @@ use crate::{
     telegram::{
         login::{NO_APPLICATION, known_dcs},
         trust::Moment,
+        updates::recorder::Recorder,
     },
     vault::Vault,
 };
@@ -71,6 +72,7 @@ pub struct Holder {
     /// The data centres whose addresses are known.
     pub(super) known_dcs: Arc<[i32]>,
     pub(super) catch_up: Arc<Semaphore>,
+    pub(super) recorder: Arc<Recorder>,
     pub(super) stagger: Stagger,
     pub(super) changed: watch::Sender<u64>,
     terms: Mutex<HashMap<SessionId, Arc<Term>>>,
@@ -102,6 +104,7 @@ impl Holder {
         let stagger = Stagger::new(settings.sessions.connects_per_second);
         let holder = Arc::new(Self {
             stagger,
+            recorder: Recorder::start(database.clone()),
             database,
             vault,
             clock,
@@ -121,6 +124,11 @@ impl Holder {
         tokio::spawn(Arc::clone(&holder).balance());
         tokio::spawn(Arc::clone(&holder).announce_openings());
         Ok(holder)
+    }
+
+    /// Who holds them.
+    pub fn worker(&self) -> WorkerId {
+        self.settings.worker
     }
 
     /// The sessions that may get jobs now: they answer, their lease is trusted, and they are not to be given up.

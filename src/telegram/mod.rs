@@ -6,6 +6,7 @@ pub mod errors;
 pub mod gates;
 pub mod handshake;
 pub mod login;
+pub mod message_facts;
 pub mod pace;
 mod peer_cache;
 pub mod port;
@@ -13,6 +14,6 @@ pub mod relay;
 pub mod session_storage;
 pub mod trouble;
 pub mod trust;
-mod updates;
+pub mod updates;
 
 pub use self::dial::ProxyFault;

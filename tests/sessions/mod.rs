@@ -14,6 +14,7 @@ mod proxies;
 mod relocation;
 mod rotation;
 mod takeovers;
+mod updates;
 
 use std::{
     net::SocketAddr,
@@ -176,6 +177,8 @@ fn telegram_config(server: SocketAddr, key_file: PathBuf) -> TelegramConfig {
         call_deadline: Duration::from_secs(3),
         wait_in_place: Duration::from_secs(1),
         random_id_memory: Duration::from_mins(5),
+        probe_after: Duration::from_secs(65),
+        silence: Duration::from_mins(15),
     }
 }
 

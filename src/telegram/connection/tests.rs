@@ -42,6 +42,8 @@ async fn connected() -> World {
         call_deadline: Duration::from_secs(5),
         wait_in_place: Duration::ZERO,
         random_id_memory: Duration::ZERO,
+        probe_after: Duration::from_secs(65),
+        silence: Duration::from_mins(15),
     };
     let phone = sandbox.controls().with_world(|world| world.accounts())[0].phone.clone();
     let account = ImportAccount {
@@ -75,6 +77,9 @@ async fn connected() -> World {
         call_deadline: telegram.call_deadline,
         known_dcs: Arc::from([2]),
         catch_up: Arc::new(Semaphore::new(1)),
+        probe_after: telegram.probe_after,
+        silence: telegram.silence,
+        recorder: Recorder::start(database.pool().clone()),
     };
     let trust = Arc::new(Trust::new(start, BOUND * 2));
     let connection = Connection::open(Arc::new(storage), None, trust, settings).unwrap();
