@@ -157,6 +157,11 @@ impl PgSession {
         self.settings.home_dc
     }
 
+    /// The key of the home data centre.
+    pub(crate) fn home_key(&self) -> Zeroizing<[u8; 256]> {
+        self.lock_home().key.clone()
+    }
+
     /// The real address of the home data centre.
     pub fn home_address(&self) -> SocketAddrV4 {
         self.lock_home().ipv4
