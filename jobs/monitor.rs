@@ -152,7 +152,7 @@ impl MonitorArgs {
             until,
             reason: WaitReason::new("failing_over", message),
         };
-        Ok(match context.store.lose_watch(reason, &self.failover).await? {
+        Ok(match context.store.lose_watch(reason, self.failover).await? {
             Failover::Again => wait("The session lost sight of the chat and looks again."),
             Failover::Next => wait("The session lost sight of the chat; the next one of the list goes on."),
             Failover::Exhausted => Outcome::Discard(JobError::permanent(
