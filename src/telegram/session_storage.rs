@@ -222,6 +222,21 @@ impl PgSession {
         self.unsaved.notified().await;
     }
 
+    /// Stores what was learnt of these channels, if it is not stored yet. Whoever stores a place in a channel's updates does
+    /// this first: without the access hash nobody could read on from there.
+    pub async fn secure_channels(&self, channels: impl IntoIterator<Item = i64>) -> Result<(), StorageError> {
+        let is_unsaved = {
+            let peers = self.lock_peers();
+            let mut ids = channels.into_iter().filter_map(PeerId::channel);
+            ids.any(|id| peers.is_unsaved(id))
+        };
+        // What is being stored at this moment is in neither place: wait for it.
+        if is_unsaved || self.flushing.try_lock().is_err() {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
     /// Stores the peers learnt since the last time, under the lease. What fails is kept for the next time.
     pub async fn flush(&self) -> Result<(), StorageError> {
         let _one = self.flushing.lock().await;
