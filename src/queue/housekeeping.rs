@@ -61,7 +61,7 @@ impl Step {
             Self::DefaultPartition => {
                 if partitions::in_default(conn).await? {
                     tracing::error!(
-                        "finished jobs lie in the DEFAULT partition: a day's partition was missing when they ended"
+                        "finished jobs or events lie in a DEFAULT partition: a day's partition was missing"
                     );
                 }
                 Ok(false)
@@ -82,7 +82,7 @@ impl Step {
             Self::OldDays => {
                 let retired = partitions::retire_one(conn, keep).await?;
                 if let Some(partition) = &retired {
-                    tracing::info!(partition, "retired a day of finished work");
+                    tracing::info!(partition, "retired a day of finished work or of events");
                 }
                 Ok(retired.is_some())
             }

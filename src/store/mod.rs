@@ -21,6 +21,8 @@ pub mod effects;
 pub mod errand_upkeep;
 pub mod errand_work;
 pub mod errands;
+pub mod event_consumers;
+pub mod event_log;
 pub mod event_types;
 pub mod floods;
 pub mod gates;
