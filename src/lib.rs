@@ -10,6 +10,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod cron;
+pub mod events;
 pub mod ids;
 pub mod letterbox;
 pub mod lifecycle;

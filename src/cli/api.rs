@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use wireroom_jobs::ports::Clock;
 
 use super::process;
@@ -56,6 +56,10 @@ impl JobSignals for Bell {
 
     fn watch_finished(&self) -> Box<dyn FinishedJobs> {
         Box::new(Watch(self.0.watch_finished()))
+    }
+
+    fn logged_events(&self) -> watch::Receiver<i64> {
+        self.0.logged_events()
     }
 }
 

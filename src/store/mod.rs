@@ -53,6 +53,7 @@ pub mod reorder;
 pub mod rescue;
 pub mod sandbox_sessions;
 pub mod scans;
+mod schedule_events;
 pub mod schedule_ticks;
 pub mod schedules;
 pub mod schema;
