@@ -65,6 +65,19 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_pending ON deliveries (subscription_id, subject, position) WHERE state = 'pending';
 CREATE INDEX deliveries_ended ON deliveries (updated_at) WHERE state <> 'pending';
 
+-- Test events that somebody asked for; any process that delivers sends one. They go when they are a day old.
+CREATE TABLE subscription_tests (
+    id uuid PRIMARY KEY,
+    subscription_id uuid NOT NULL REFERENCES subscriptions (id) ON DELETE CASCADE,
+    asked_at timestamptz NOT NULL DEFAULT wireroom_now(),
+    taken_at timestamptz,
+    done_at timestamptz,
+    status smallint,
+    error text,
+    millis integer
+);
+CREATE INDEX subscription_tests_waiting ON subscription_tests (asked_at) WHERE taken_at IS NULL;
+
 -- The end of a job, for those whom it concerns: nothing but a look at two small tables when there is nobody.
 CREATE FUNCTION tell_job_ends() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

@@ -15,6 +15,10 @@ use super::{
     applications::{ApplicationBody, ApplicationView, ApplicationsApi, ApplicationsView},
     batches::{BatchView, BatchesApi},
     chats::{ChatView, ChatsApi},
+    events::{
+        self, AckBody, AckView, ConsumerBody, ConsumerView, ConsumersApi, ConsumersView, EventListApi, EventPage,
+        EventStreamApi, StoredEvent,
+    },
     floods::{FloodView, FloodsApi},
     health::{Health, HealthApi},
     jobs::{
@@ -52,6 +56,8 @@ pub enum Tag {
     Batches,
     /// Telegram sessions.
     Sessions,
+    /// What happened, in order, for those who subscribe.
+    Events,
     /// Processes that run jobs.
     Workers,
     /// Chats that sessions have met.
@@ -95,6 +101,7 @@ resources!(
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
     (WorkersApi, ChatsApi, HealthApi),
+    (EventListApi, EventStreamApi, ConsumersApi),
     (BeginApi, StepsApi, FollowLoginApi, ManageSessionApi, ApplicationsApi),
 );
 
@@ -208,6 +215,13 @@ fn schemas() -> Map<String, Value> {
     add::<PasswordBody>(&mut requests);
     add::<EnableBody>(&mut requests);
     add::<ExportBody>(&mut requests);
+    add::<AckBody>(&mut requests);
+    add::<ConsumerBody>(&mut requests);
+    add::<AckView>(&mut responses);
+    add::<ConsumerView>(&mut responses);
+    add::<ConsumersView>(&mut responses);
+    add::<StoredEvent>(&mut responses);
+    add::<EventPage>(&mut responses);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
@@ -310,6 +324,8 @@ fn add_unions(schemas: &mut Map<String, Value>) {
     schemas.insert("JobArgs".to_owned(), args);
     let results = json!({ "description": "The result of the job's kind.", "anyOf": results });
     schemas.insert("JobResult".to_owned(), results);
+    events::register_data(schemas);
+    schemas.insert("EventData".to_owned(), events::data_union());
 }
 
 fn new_job_of(body: &Value, kind: JobKind, args: &str, schemas: &Map<String, Value>) -> Value {

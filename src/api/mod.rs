@@ -7,6 +7,7 @@ mod batches;
 mod chats;
 mod docs;
 mod document;
+mod events;
 mod floods;
 mod follow;
 mod health;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::{net::TcpListener, sync::watch};
 use wireroom_jobs::ports::Clock;
 
-use super::process;
+use super::{events, process};
 use crate::{
     api::{self, ApiDeps, FinishedJobs, JobSignals},
     clock::SystemClock,
@@ -86,6 +86,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             None => Ok(()),
             Some((listener, pool)) => {
                 let waker = Waker::start(pool.clone());
+                let _sequencer = events::sequencer(&pool, &waker);
                 serve(&config, pool, waker, Arc::new(SystemClock), listener, &shutdown).await
             }
         }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use wireroom_jobs::{JobContext, Outcome, ports::Clock};
 
-use super::{descriptors, process};
+use super::{descriptors, events, process};
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
@@ -38,6 +38,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             None => Ok(()),
             Some(pool) => {
                 let waker = Waker::start(pool.clone());
+                let _sequencer = events::sequencer(&pool, &waker);
                 serve(&config, pool, waker, Identity::generate(), &shutdown).await
             }
         }

@@ -208,7 +208,8 @@ impl Waker {
     pub fn events_logged(&self, position: i64, is_news: bool) {
         self.bell.raise_logged(position);
         if is_news {
-            self.bell.post(|outbox| outbox.logged = outbox.logged.max(Some(position)));
+            self.bell
+                .post(|outbox| outbox.logged = outbox.logged.max(Some(position)));
         }
     }
 

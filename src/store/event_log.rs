@@ -2,6 +2,7 @@
 //! of positions, however few of them fit.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 
@@ -10,13 +11,14 @@ use super::{StoreError, failed};
 /// Positions that one statement looks at, at most.
 pub const WINDOW: i64 = 20_000;
 
-/// One event.
-#[derive(Debug, Clone, PartialEq)]
+/// One event. Serialized, it is what a webhook brings, the same as the API shows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EventRecord {
     pub position: i64,
-    pub at: DateTime<Utc>,
+    #[serde(rename = "type")]
     pub event_type: String,
     pub version: i16,
+    pub at: DateTime<Utc>,
     pub subject: String,
     pub data: Value,
 }
@@ -48,7 +50,25 @@ impl EventFilter {
         filter
     }
 
-    fn admits_every_type(&self) -> bool {
+    /// The same with these patterns in place of its own.
+    #[must_use]
+    pub fn of_types(&self, patterns: &[String]) -> Self {
+        Self::new(patterns, &self.subjects)
+    }
+
+    pub(super) fn types(&self) -> &[String] {
+        &self.types
+    }
+
+    pub(super) fn families(&self) -> &[String] {
+        &self.families
+    }
+
+    pub(super) fn subjects(&self) -> &[String] {
+        &self.subjects
+    }
+
+    pub(super) fn admits_every_type(&self) -> bool {
         self.types.is_empty() && self.families.is_empty()
     }
 
@@ -213,7 +233,10 @@ mod tests {
         assert!(filter(&["job.*"], &[]).admits_jobs());
         assert!(filter(&["session.*", "job.failed"], &[]).admits_jobs());
         assert!(filter(&["job.*"], &["job:1"]).admits_jobs());
-        assert!(!filter(&[], &[]).admits_jobs(), "it costs the queue, so it is asked for by name");
+        assert!(
+            !filter(&[], &[]).admits_jobs(),
+            "it costs the queue, so it is asked for by name"
+        );
         assert!(!filter(&["session.*"], &[]).admits_jobs());
         assert!(!filter(&["job.*"], &["session:1"]).admits_jobs());
     }

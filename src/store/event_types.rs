@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use uuid::Uuid;
-
-use crate::ids::{BatchId, JobId, ScheduleId, SessionId};
+use crate::ids::{BatchId, JobId, ScheduleId, SessionId, SubscriptionId};
 
 macro_rules! event_types {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $version:literal;)*) => {
@@ -66,10 +64,16 @@ event_types! {
     MessageEdited = "message.edited", 1;
     /// Messages of a watched chat were deleted.
     MessageDeleted = "message.deleted", 1;
+    /// The reactions to a message of a watched chat were counted anew.
+    MessageReactions = "message.reactions", 1;
     /// Somebody is a member of a watched chat now.
     MemberJoined = "member.joined", 1;
     /// Somebody is no member of a watched chat any more.
     MemberLeft = "member.left", 1;
+    /// A watched chat has another title or photo, another message pinned, or became another chat.
+    ChatChanged = "chat.changed", 1;
+    /// Updates of a watched chat are missing: they are read from its history.
+    WatchGap = "watch.gap", 1;
     /// A subscription was switched off, because too much of what was sent to it failed.
     SubscriptionDisabled = "subscription.disabled", 1;
 }
@@ -124,7 +128,7 @@ impl Subject {
         Self(format!("schedule:{id}"))
     }
 
-    pub fn subscription(id: Uuid) -> Self {
+    pub fn subscription(id: SubscriptionId) -> Self {
         Self(format!("subscription:{id}"))
     }
 

@@ -131,3 +131,6 @@ pub async fn sequence(conn: &mut PgConnection, limit: i64) -> Result<Sequenced, 
         is_busy: row.is_busy,
     })
 }
+
+#[cfg(test)]
+mod tests;

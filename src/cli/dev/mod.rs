@@ -16,7 +16,7 @@ use self::{
     home::Home,
     report::{CHAT, Ready},
 };
-use super::{api, demo::Demo, descriptors, keys, process, sandbox_accounts, stdout, worker};
+use super::{api, demo::Demo, descriptors, events, keys, process, sandbox_accounts, stdout, worker};
 use crate::{
     clock::SystemClock,
     config::{ApiConfig, Config, QueueConfig, Secret, Source, TelemetryConfig},
@@ -100,6 +100,7 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
         database,
     } = parts;
     let waker = Waker::start(pool.clone());
+    let sequencer = events::sequencer(&pool, &waker);
     let (served, worked, fronted) = tokio::join!(
         role(
             shutdown,
@@ -126,6 +127,7 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
         ),
         front.show(args.demo, begun, shutdown),
     );
+    drop(sequencer);
     drop(waker);
     // Connections that something still has end with the server.
     let _ = tokio::time::timeout(CLOSING, pool.close()).await;
