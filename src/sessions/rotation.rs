@@ -11,12 +11,13 @@ use super::{
     master_keys::{MasterKeyError, verify_master_keys},
 };
 use crate::{
+    letterbox::LetterError,
     store::{
-        StoreError, failed,
+        StoreError, failed, subscriptions,
         vault_keys::{self, SealedDc},
     },
     telegram::session_storage::key_owner,
-    vault::{Vault, VaultError},
+    vault::{Sealed, Vault, VaultError},
 };
 
 const BATCH: i64 = 200;
@@ -52,10 +53,12 @@ pub enum RotationError {
     #[error(transparent)]
     Vault(#[from] VaultError),
     #[error(transparent)]
+    Letter(#[from] LetterError),
+    #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Seals every stored auth key, and the hashes of the applications, under the vault's first key. Refused while a worker, heard of within `fresh`, has not said
+/// Seals every stored auth key, the hashes of the applications and the secrets of subscriptions, under the vault's first key. Refused while a worker, heard of within `fresh`, has not said
 /// that it has that key.
 pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -> Result<Rotated, RotationError> {
     let to = vault.key_ids().next().ok_or(RotationError::NoKey)?.to_owned();
@@ -66,7 +69,7 @@ pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -
     }
     // Not sooner: it makes the key the one to seal for the workers with.
     verify_master_keys(pool, vault).await?;
-    let mut resealed = reseal_applications(pool, vault).await?;
+    let mut resealed = reseal_applications(pool, vault).await? + reseal_subscriptions(pool, vault).await?;
     for _ in 0..PASSES {
         let mut after = None;
         let mut missed = false;
@@ -93,6 +96,23 @@ pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -
         resealed,
         still_used,
     })
+}
+
+/// Seals the secrets of subscriptions under the key that seals now; returns how many were under another.
+async fn reseal_subscriptions(pool: &PgPool, vault: &Vault) -> Result<u64, RotationError> {
+    let (key_id, slot) = vault.slot()?;
+    let mut conn = pool.acquire().await.map_err(failed("reseal_subscriptions"))?;
+    let mut resealed = 0;
+    for secret in subscriptions::sealed_otherwise(&mut conn, key_id).await? {
+        let owner = subscriptions::secret_owner(secret.id);
+        let plain = vault.open_letter(&owner, &secret.sealed)?;
+        let fresh = Sealed {
+            key_id: key_id.to_owned(),
+            bytes: slot.seal(&owner, &plain)?,
+        };
+        resealed += u64::from(subscriptions::reseal(&mut conn, &secret, &fresh).await?);
+    }
+    Ok(resealed)
 }
 
 fn anew(vault: &Vault, value: &SealedDc) -> Result<crate::vault::Sealed, VaultError> {

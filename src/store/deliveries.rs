@@ -28,12 +28,7 @@ pub struct Held {
 
 /// Keeps the enabled subscriptions that `owner` has for another `lease`, and takes up to `more` that nobody has. What is not
 /// in the answer is not the owner's any more.
-pub async fn hold(
-    conn: &mut PgConnection,
-    owner: Uuid,
-    lease: Duration,
-    more: i64,
-) -> Result<Vec<Held>, StoreError> {
+pub async fn hold(conn: &mut PgConnection, owner: Uuid, lease: Duration, more: i64) -> Result<Vec<Held>, StoreError> {
     sqlx::query_as!(
         Held,
         r#"-- hold_subscriptions
@@ -119,11 +114,7 @@ pub async fn target(conn: &mut PgConnection, id: SubscriptionId) -> Result<Optio
 
 /// Which of the events after a subscription's place have been dealt with: a process that was killed had come so far with
 /// some of them.
-pub async fn settled_after(
-    conn: &mut PgConnection,
-    id: SubscriptionId,
-    position: i64,
-) -> Result<Vec<i64>, StoreError> {
+pub async fn settled_after(conn: &mut PgConnection, id: SubscriptionId, position: i64) -> Result<Vec<i64>, StoreError> {
     sqlx::query_scalar!(
         "-- deliveries_settled_after
         SELECT position FROM deliveries WHERE subscription_id = $1 AND position > $2 ORDER BY position",
@@ -139,6 +130,7 @@ pub async fn settled_after(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
     pub position: i64,
+    pub event_type: String,
     pub subject: String,
     pub attempts: i32,
     /// How long ago its time began.
@@ -196,10 +188,10 @@ pub async fn waiting(
     }
     let due = sqlx::query!(
         r#"-- due_deliveries
-        SELECT d.position, d.subject, d.attempts,
+        SELECT d.position, d.type AS event_type, d.subject, d.attempts,
             greatest(extract(epoch FROM wireroom_now() - d.first_at), 0)::double precision AS "age!"
         FROM unnest($2::text[]) AS wanted (subject) CROSS JOIN LATERAL (
-            SELECT position, subject, attempts, first_at FROM deliveries
+            SELECT position, type, subject, attempts, first_at FROM deliveries
             WHERE subscription_id = $1 AND subject = wanted.subject AND state = 'pending' ORDER BY position LIMIT 50) d
         ORDER BY d.position LIMIT $3"#,
         id.0,
@@ -216,6 +208,7 @@ pub async fn waiting(
             .into_iter()
             .map(|row| Pending {
                 position: row.position,
+                event_type: row.event_type,
                 subject: row.subject,
                 attempts: row.attempts,
                 age: Duration::from_secs_f64(row.age),
@@ -339,7 +332,9 @@ fn delay(settled: &Settled) -> Option<i64> {
 }
 
 fn millis(settled: &Settled) -> Option<i32> {
-    settled.took.map(|took| i32::try_from(took.as_millis()).unwrap_or(i32::MAX))
+    settled
+        .took
+        .map(|took| i32::try_from(took.as_millis()).unwrap_or(i32::MAX))
 }
 
 /// Why a subscription is switched off.

@@ -91,7 +91,11 @@ pub async fn insert(
 
 /// Changes a subscription; `None`: there is none. One that is enabled again begins anew to count what fails, and its waiting
 /// deliveries have their three days again.
-pub async fn update(conn: &mut PgConnection, id: SubscriptionId, settings: &Settings) -> Result<Option<()>, StoreError> {
+pub async fn update(
+    conn: &mut PgConnection,
+    id: SubscriptionId,
+    settings: &Settings,
+) -> Result<Option<()>, StoreError> {
     let was_enabled = sqlx::query_scalar!(
         "-- update_subscription
         UPDATE subscriptions s SET url = $2, description = $3, types = $4, subjects = $5, wants_jobs = $6, enabled = $7,
@@ -110,7 +114,9 @@ pub async fn update(conn: &mut PgConnection, id: SubscriptionId, settings: &Sett
     .fetch_optional(&mut *conn)
     .await
     .map_err(failed("update_subscription"))?;
-    let Some(was_enabled) = was_enabled else { return Ok(None) };
+    let Some(was_enabled) = was_enabled else {
+        return Ok(None);
+    };
     if settings.enabled && !was_enabled {
         sqlx::query!(
             "-- reopen_subscription

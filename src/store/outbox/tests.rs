@@ -9,6 +9,7 @@ use std::{
 
 use serde_json::json;
 use sqlx::PgPool;
+use wireroom_jobs::JobKind;
 
 use super::*;
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
         batches::{self, BatchMode},
         event_consumers,
         event_log::{self, EventFilter, EventRecord},
+        jobs::{self, NewJob},
         partitions,
     },
 };
@@ -289,15 +291,14 @@ async fn an_empty_batch_is_told_and_a_job_s_end_only_to_those_who_ask() {
             fence, finished_at, error, tags, created_by, created_at)
         SELECT id, kind, args, 'failed', lane, pool, session_id, priority, run_at, 1, max_attempts, fence, wireroom_now(),
             '{\"code\": \"chat_not_found\", \"message\": \"x\"}', tags, created_by, created_at FROM gone";
-    let job = "INSERT INTO jobs (id, kind, args, state, lane, pool, priority, run_at, rank, max_attempts, created_at)
-        VALUES (gen_random_uuid(), 'join', '{}', 'queued', 'bulk', 'default', 0, wireroom_now(), 0, 3, wireroom_now())";
     for asks in [false, true] {
         if asks {
             event_consumers::put(&mut conn, "ends", &["job.*".to_owned()], 0)
                 .await
                 .expect("a consumer");
         }
-        sqlx::query(job).execute(&mut *conn).await.expect("a job");
+        let job = NewJob::new(JobKind::Join, json!({ "chat": "@reading_club" }));
+        jobs::enqueue(&mut conn, &[job], Duration::ZERO).await.expect("a job");
         sqlx::query(end).execute(&mut *conn).await.expect("ended");
     }
     moved(pool).await;
