@@ -4,6 +4,7 @@
 //! jobs`. Siblings do not import each other; what they need of one another is a trait, wired in `cli`.
 //! `tests/architecture.rs` checks it.
 
+pub mod addresses;
 pub mod api;
 pub mod cli;
 pub mod clock;

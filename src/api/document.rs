@@ -39,6 +39,10 @@ use super::{
     session_caps::{CapBody, CapView, CapsView, SessionCapsApi, TimeZoneBody},
     session_health::{CheckView, SessionDetail, SessionHealthApi},
     sessions::{self, SessionView, SessionsApi},
+    subscriptions::{
+        DeliveriesApi, DeliveryView, NewSubscriptionBody, RedeliverBody, RedeliverView, RotateBody, SecretApi,
+        SubscriptionCreated, SubscriptionPatch, SubscriptionView, SubscriptionsApi, SubscriptionsView, TestView,
+    },
     workers::{WorkerView, WorkersApi},
 };
 use crate::store::{batches::BatchMode, job_reads::JobState};
@@ -101,7 +105,14 @@ resources!(
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
     (WorkersApi, ChatsApi, HealthApi),
-    (EventListApi, EventStreamApi, ConsumersApi),
+    (
+        EventListApi,
+        EventStreamApi,
+        ConsumersApi,
+        SubscriptionsApi,
+        SecretApi,
+        DeliveriesApi
+    ),
     (BeginApi, StepsApi, FollowLoginApi, ManageSessionApi, ApplicationsApi),
 );
 
@@ -217,6 +228,16 @@ fn schemas() -> Map<String, Value> {
     add::<ExportBody>(&mut requests);
     add::<AckBody>(&mut requests);
     add::<ConsumerBody>(&mut requests);
+    add::<NewSubscriptionBody>(&mut requests);
+    add::<SubscriptionPatch>(&mut requests);
+    add::<RotateBody>(&mut requests);
+    add::<RedeliverBody>(&mut requests);
+    add::<SubscriptionView>(&mut responses);
+    add::<SubscriptionsView>(&mut responses);
+    add::<SubscriptionCreated>(&mut responses);
+    add::<TestView>(&mut responses);
+    add::<Page<DeliveryView>>(&mut responses);
+    add::<RedeliverView>(&mut responses);
     add::<AckView>(&mut responses);
     add::<ConsumerView>(&mut responses);
     add::<ConsumersView>(&mut responses);

@@ -27,6 +27,7 @@ mod session_caps;
 mod session_health;
 mod sessions;
 mod shell;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod typed;

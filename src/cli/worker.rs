@@ -39,7 +39,10 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             Some(pool) => {
                 let waker = Waker::start(pool.clone());
                 let _sequencer = events::sequencer(&pool, &waker);
-                serve(&config, pool, waker, Identity::generate(), &shutdown).await
+                let deliverer = events::deliverer(&config, &pool, &waker, Arc::new(SystemClock), &shutdown)?;
+                let served = serve(&config, pool, waker, Identity::generate(), &shutdown).await;
+                deliverer.shutdown().await;
+                served
             }
         }
     };

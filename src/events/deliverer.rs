@@ -76,13 +76,12 @@ pub struct Deliverer {
 }
 
 impl Deliverer {
-    /// Starts delivering. Fails only when the machine has no way to check certificates.
-    pub fn start(deps: DelivererDeps) -> Result<Self, reqwest::Error> {
+    /// Starts delivering, until `stop`. Fails only when the machine has no way to check certificates.
+    pub fn start(deps: DelivererDeps, stop: CancellationToken) -> Result<Self, reqwest::Error> {
         let guard = Guard {
             allows_private: deps.config.allow_private,
         };
         let sender = Sender::new(guard, deps.config.timeout, Arc::clone(&deps.clock))?;
-        let stop = CancellationToken::new();
         let delivering = Delivering::new(deps, sender, stop.clone());
         Ok(Self {
             task: tokio::spawn(delivering.run()),

@@ -108,6 +108,8 @@ pub struct Runner {
     endpoint: Endpoint,
     /// Read up to here.
     read_to: i64,
+    /// The place that is stored.
+    noted: i64,
     /// Where a process before had settled events already, after its place.
     settled_before: HashSet<i64>,
     /// Read, and neither settled nor stored.
@@ -154,6 +156,7 @@ impl Runner {
             id: held.id,
             endpoint,
             read_to: position,
+            noted: position,
             settled_before: settled_before.into_iter().collect(),
             outstanding: BTreeSet::new(),
             queues: HashMap::new(),
@@ -304,8 +307,6 @@ impl Runner {
             });
         }
         self.read_to = batch.position;
-        // A long stretch without an event that fits is noted, too.
-        self.settled_since.get_or_insert_with(Instant::now);
         Ok(())
     }
 
@@ -405,13 +406,15 @@ impl Runner {
         self.settled.push(settled);
     }
 
-    /// Stores what was settled and how far the subscription is, and switches it off when it has failed for too long.
+    /// Stores what was settled and how far the subscription is, if there is news, and switches it off when it has failed for too long.
     async fn flush(&mut self) -> Result<Option<Over>, StoreError> {
-        if self.settled_since.take().is_none() {
+        let position = self.outstanding.first().map_or(self.read_to, |first| first - 1);
+        if self.settled.is_empty() && position <= self.noted {
             return Ok(None);
         }
+        self.settled_since = None;
         let settled = std::mem::take(&mut self.settled);
-        let position = self.outstanding.first().map_or(self.read_to, |first| first - 1);
+        self.noted = position;
         let fortune = self.fate.fortune();
         let mut conn = store::connection(&self.shared.pool, "settle_deliveries").await?;
         let failing = deliveries::settle(&mut conn, self.shared.owner, self.id, &settled, position, fortune).await?;

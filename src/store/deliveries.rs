@@ -35,8 +35,7 @@ pub async fn hold(conn: &mut PgConnection, owner: Uuid, lease: Duration, more: i
         WITH clock AS MATERIALIZED (SELECT wireroom_now() AS t),
         free AS MATERIALIZED (
             SELECT p.subscription_id FROM subscription_progress p JOIN subscriptions s ON s.id = p.subscription_id
-            WHERE s.enabled AND p.owner IS DISTINCT FROM $1
-                AND (p.owned_until IS NULL OR p.owned_until <= (SELECT t FROM clock))
+            WHERE s.enabled AND (p.owned_until IS NULL OR p.owned_until <= (SELECT t FROM clock))
             ORDER BY p.subscription_id LIMIT $3 FOR UPDATE OF p SKIP LOCKED
         )
         UPDATE subscription_progress p SET owner = $1, owned_until = (SELECT t FROM clock) + $2::interval

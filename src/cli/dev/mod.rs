@@ -101,6 +101,7 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
     } = parts;
     let waker = Waker::start(pool.clone());
     let sequencer = events::sequencer(&pool, &waker);
+    let deliverer = events::deliverer(&config, &pool, &waker, Arc::new(SystemClock), shutdown)?;
     let (served, worked, fronted) = tokio::join!(
         role(
             shutdown,
@@ -127,6 +128,7 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
         ),
         front.show(args.demo, begun, shutdown),
     );
+    deliverer.shutdown().await;
     drop(sequencer);
     drop(waker);
     // Connections that something still has end with the server.
