@@ -34,6 +34,7 @@ pub fn deliverer(
     config: &Config,
     pool: &PgPool,
     waker: &Waker,
+    sequencer: &Sequencer,
     clock: Arc<dyn Clock>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Deliverer> {
@@ -42,6 +43,7 @@ pub fn deliverer(
         vault: worker::vault(config)?,
         clock,
         logged: waker.logged_events(),
+        has_subscriptions: sequencer.has_subscriptions(),
         config: config.events.clone(),
     };
     Deliverer::start(deps, shutdown.soft().child_token()).context("webhooks cannot be sent from this machine")

@@ -38,8 +38,9 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             None => Ok(()),
             Some(pool) => {
                 let waker = Waker::start(pool.clone());
-                let _sequencer = events::sequencer(&pool, &waker);
-                let deliverer = events::deliverer(&config, &pool, &waker, Arc::new(SystemClock), &shutdown)?;
+                let sequencer = events::sequencer(&pool, &waker);
+                let deliverer =
+                    events::deliverer(&config, &pool, &waker, &sequencer, Arc::new(SystemClock), &shutdown)?;
                 let served = serve(&config, pool, waker, Identity::generate(), &shutdown).await;
                 deliverer.shutdown().await;
                 served

@@ -9,7 +9,10 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, MissedTickBehavior},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use url::Url;
 use uuid::Uuid;
 use wireroom_jobs::ports::Clock;
@@ -53,6 +56,8 @@ pub struct DelivererDeps {
     pub clock: Arc<dyn Clock>,
     /// How far the log of events goes.
     pub logged: watch::Receiver<i64>,
+    /// Whether anybody subscribes: while nobody does, nothing is asked.
+    pub has_subscriptions: watch::Receiver<bool>,
     pub config: EventsConfig,
 }
 
@@ -97,11 +102,19 @@ impl Deliverer {
     }
 }
 
+#[cfg(test)]
+impl Deliverer {
+    /// Ends as if the process had been killed: nothing is noted, and nothing let go.
+    pub fn abort(self) {
+        self.task.abort();
+    }
+}
+
 /// A subscription that this process has.
 struct Running {
     version: watch::Sender<i32>,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 struct Delivering {
@@ -114,6 +127,7 @@ struct Delivering {
     trust: watch::Sender<Instant>,
     running: HashMap<SubscriptionId, Running>,
     tests: TaskTracker,
+    has_subscriptions: watch::Receiver<bool>,
     stop: CancellationToken,
 }
 
@@ -137,6 +151,7 @@ impl Delivering {
             trust,
             running: HashMap::new(),
             tests: TaskTracker::new(),
+            has_subscriptions: deps.has_subscriptions,
             stop,
         }
     }
@@ -188,6 +203,9 @@ impl Delivering {
     }
 
     async fn turn(&mut self, line: &mut Line) -> Result<(), StoreError> {
+        if !*self.has_subscriptions.borrow() && self.running.is_empty() {
+            return Ok(());
+        }
         let begun = Instant::now();
         let held = bounded("hold_subscriptions", async {
             deliveries::hold(
@@ -234,7 +252,7 @@ impl Delivering {
         let (version, versions) = watch::channel(held.version);
         let stop = self.stop.child_token();
         let (shared, vault) = (self.shared.clone(), self.vault.clone());
-        let task = tokio::spawn(deliver(shared, vault, held, stop.clone(), versions));
+        let task = AbortOnDropHandle::new(tokio::spawn(deliver(shared, vault, held, stop.clone(), versions)));
         self.running.insert(held.id, Running { version, stop, task });
     }
 

@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::{
@@ -31,16 +32,28 @@ pub trait Announce: Send + Sync {
 }
 
 /// The process's sequencer; it ends when this is dropped.
-pub struct Sequencer(#[expect(dead_code, reason = "ends the task when it is dropped")] AbortOnDropHandle<()>);
+pub struct Sequencer {
+    has_subscriptions: watch::Receiver<bool>,
+    _task: AbortOnDropHandle<()>,
+}
 
 impl Sequencer {
     /// Starts looking.
     pub fn start(pool: PgPool, announce: Arc<dyn Announce>) -> Self {
-        Self(AbortOnDropHandle::new(tokio::spawn(run(pool, announce))))
+        let (sender, has_subscriptions) = watch::channel(false);
+        Self {
+            has_subscriptions,
+            _task: AbortOnDropHandle::new(tokio::spawn(run(pool, announce, sender))),
+        }
+    }
+
+    /// Whether somebody subscribes to events, as of the last look.
+    pub fn has_subscriptions(&self) -> watch::Receiver<bool> {
+        self.has_subscriptions.clone()
     }
 }
 
-async fn run(pool: PgPool, announce: Arc<dyn Announce>) {
+async fn run(pool: PgPool, announce: Arc<dyn Announce>, has_subscriptions: watch::Sender<bool>) {
     let mut line = Line::new(pool.clone());
     let mut delay = Duration::ZERO;
     let mut is_failing = false;
@@ -48,6 +61,7 @@ async fn run(pool: PgPool, announce: Arc<dyn Announce>) {
         match look(&mut line).await {
             Ok(sequenced) => {
                 announce.logged(sequenced.position, sequenced.moved > 0);
+                has_subscriptions.send_replace(sequenced.has_subscriptions);
                 delay = next(delay, &sequenced);
                 if is_failing {
                     is_failing = false;
@@ -109,6 +123,7 @@ mod tests {
             moved,
             position: 0,
             is_busy,
+            has_subscriptions: false,
         };
         assert_eq!(next(POLL, &looked(BATCH, false)), Duration::ZERO);
         assert_eq!(next(POLL, &looked(1, false)), AGAIN);

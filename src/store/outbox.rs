@@ -86,6 +86,8 @@ pub struct Sequenced {
     pub position: i64,
     /// There are events, and another process is at them: what it does not see yet is left to the next look.
     pub is_busy: bool,
+    /// Somebody subscribes to events.
+    pub has_subscriptions: bool,
 }
 
 /// Moves up to `limit` committed events to the log, each under the next number, if no other process is at it. Not within
@@ -117,7 +119,8 @@ pub async fn sequence(conn: &mut PgConnection, limit: i64) -> Result<Sequenced, 
             coalesce((SELECT position FROM advanced), (SELECT position FROM event_sequence)) AS "position!",
             EXISTS (SELECT FROM outbox) AND NOT EXISTS (SELECT FROM turn) AS "is_busy!",
             EXISTS (SELECT FROM event_consumers WHERE wants_jobs)
-                OR EXISTS (SELECT FROM subscriptions WHERE wants_jobs AND enabled) AS "jobs_are_told!"
+                OR EXISTS (SELECT FROM subscriptions WHERE wants_jobs AND enabled) AS "jobs_are_told!",
+            EXISTS (SELECT FROM subscriptions) AS "has_subscriptions!"
         FROM counted c"#,
         limit,
     )
@@ -129,6 +132,7 @@ pub async fn sequence(conn: &mut PgConnection, limit: i64) -> Result<Sequenced, 
         moved: row.moved,
         position: row.position,
         is_busy: row.is_busy,
+        has_subscriptions: row.has_subscriptions,
     })
 }
 

@@ -101,7 +101,7 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
     } = parts;
     let waker = Waker::start(pool.clone());
     let sequencer = events::sequencer(&pool, &waker);
-    let deliverer = events::deliverer(&config, &pool, &waker, Arc::new(SystemClock), shutdown)?;
+    let deliverer = events::deliverer(&config, &pool, &waker, &sequencer, Arc::new(SystemClock), shutdown)?;
     let (served, worked, fronted) = tokio::join!(
         role(
             shutdown,
