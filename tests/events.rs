@@ -55,7 +55,11 @@ impl Received {
 async fn hook(request: &poem::Request, body: String, received: Data<&Received>) -> StatusCode {
     let id = request.header("webhook-id").unwrap_or_default().to_owned();
     let event = serde_json::from_str(&body).expect("JSON");
-    received.webhooks.lock().expect("no test panics with it").push((id, event));
+    received
+        .webhooks
+        .lock()
+        .expect("no test panics with it")
+        .push((id, event));
     let hangs = *received.hangs.lock().expect("no test panics with it");
     if hangs {
         std::future::pending::<()>().await;
@@ -102,7 +106,9 @@ async fn a_job_s_end_reaches_a_webhook_a_waiting_reader_and_a_consumer() {
     let _worker = stack.worker().await;
     let (received, address, _serving) = endpoint().await;
     let subscription = subscribe(&stack, &address, &["job.*"]).await;
-    let head = stack.get("/v1/events?limit=1").await["head"].as_i64().expect("a number");
+    let head = stack.get("/v1/events?limit=1").await["head"]
+        .as_i64()
+        .expect("a number");
     let reader = stack.get("/v1/events?type=job.*&wait=60").await;
     let waiting = tokio::spawn({
         let (client, key) = stack.client();
@@ -113,9 +119,7 @@ async fn a_job_s_end_reaches_a_webhook_a_waiting_reader_and_a_consumer() {
         }
     });
     assert_eq!(reader["items"], json!([]), "nothing of a job so far");
-    stack
-        .succeed("join", json!({ "chat": "@harbour_market" }))
-        .await;
+    stack.succeed("join", json!({ "chat": "@harbour_market" })).await;
     let webhooks = received.when("delivered", |all| !all.is_empty()).await;
     let (id, event) = &webhooks[0];
     assert_eq!(event["type"], "job.succeeded");
@@ -128,9 +132,15 @@ async fn a_job_s_end_reaches_a_webhook_a_waiting_reader_and_a_consumer() {
     let acked = stack.request(Method::POST, "/v1/events/ack").json(&ack).send();
     assert_eq!(acked.await.expect("answered").status(), 200);
     assert_eq!(stack.get("/v1/events?consumer=crm").await["items"], json!([]));
-    let test = stack.request(Method::POST, &format!("/v1/subscriptions/{subscription}/test")).send();
+    let test = stack
+        .request(Method::POST, &format!("/v1/subscriptions/{subscription}/test"))
+        .send();
     let test: Value = test.await.expect("answered").json().await.expect("JSON");
-    assert_eq!((&test["delivered"], &test["status"]), (&json!(true), &json!(204)), "{test}");
+    assert_eq!(
+        (&test["delivered"], &test["status"]),
+        (&json!(true), &json!(204)),
+        "{test}"
+    );
     stack.finish().await;
 }
 

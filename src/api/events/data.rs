@@ -47,6 +47,7 @@ const MESSAGE: &[Field] = &[
     ("message", "object", "The message as it is now, with its text."),
 ];
 
+#[expect(clippy::too_many_lines, reason = "an arm for each type")]
 fn described(event: EventType) -> Described {
     use EventType as E;
     let (what, subject, fields): (_, _, &'static [Field]) = match event {

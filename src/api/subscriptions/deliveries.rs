@@ -124,7 +124,6 @@ impl DeliveriesApi {
         operation_id = "list_deliveries",
         tag = "Tag::Events"
     )]
-    #[expect(clippy::too_many_arguments, reason = "one per filter")]
     async fn list(
         &self,
         _caller: Allowed<Viewer>,
