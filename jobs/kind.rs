@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{JobContext, Outcome, join::JoinArgs, publish::PublishArgs, scan::ScanArgs};
+use crate::{JobContext, Outcome, join::JoinArgs, monitor::MonitorArgs, publish::PublishArgs, scan::ScanArgs};
 
 /// A kind's function: its args run it.
 #[async_trait]
@@ -34,6 +34,7 @@ pub enum JobKind {
     Join,
     Scan,
     Publish,
+    Monitor,
 }
 
 /// Which of a session's slots a job takes.
@@ -63,13 +64,14 @@ pub enum Action {
 }
 
 impl JobKind {
-    pub const ALL: [Self; 3] = [Self::Join, Self::Scan, Self::Publish];
+    pub const ALL: [Self; 4] = [Self::Join, Self::Scan, Self::Publish, Self::Monitor];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Join => "join",
             Self::Scan => "scan",
             Self::Publish => "publish",
+            Self::Monitor => "monitor",
         }
     }
 
@@ -80,6 +82,7 @@ impl JobKind {
     pub const fn lane(self) -> Lane {
         match self {
             Self::Join | Self::Scan | Self::Publish => Lane::Bulk,
+            Self::Monitor => Lane::Watch,
         }
     }
 
@@ -87,7 +90,7 @@ impl JobKind {
     pub const fn action(self) -> Action {
         match self {
             Self::Join => Action::Join,
-            Self::Scan => Action::Read,
+            Self::Scan | Self::Monitor => Action::Read,
             Self::Publish => Action::Send,
         }
     }
@@ -95,15 +98,15 @@ impl JobKind {
     pub const fn default_max_attempts(self) -> i32 {
         match self {
             Self::Join | Self::Publish => 8,
-            Self::Scan => 12,
+            Self::Scan | Self::Monitor => 12,
         }
     }
 
-    /// How long one attempt may take before it is stopped and counts as failed.
+    /// How long one attempt may take before it is stopped and counts as failed; without effect in the `watch` lane.
     pub const fn attempt_timeout(self) -> Duration {
         match self {
             Self::Join | Self::Publish => Duration::from_mins(5),
-            Self::Scan => Duration::from_hours(1),
+            Self::Scan | Self::Monitor => Duration::from_hours(1),
         }
     }
 
@@ -111,7 +114,7 @@ impl JobKind {
     pub const fn backoff_ceiling(self) -> Duration {
         match self {
             Self::Join | Self::Publish => Duration::from_mins(5),
-            Self::Scan => Duration::from_mins(15),
+            Self::Scan | Self::Monitor => Duration::from_mins(15),
         }
     }
 }
@@ -157,6 +160,7 @@ pub enum JobArgs {
     Join(JoinArgs),
     Scan(ScanArgs),
     Publish(PublishArgs),
+    Monitor(MonitorArgs),
 }
 
 impl JobArgs {
@@ -165,6 +169,7 @@ impl JobArgs {
             Self::Join(_) => JobKind::Join,
             Self::Scan(_) => JobKind::Scan,
             Self::Publish(_) => JobKind::Publish,
+            Self::Monitor(_) => JobKind::Monitor,
         }
     }
 
@@ -174,6 +179,7 @@ impl JobArgs {
             JobKind::Join => Self::Join(JoinArgs::deserialize(source)?),
             JobKind::Scan => Self::Scan(ScanArgs::deserialize(source)?),
             JobKind::Publish => Self::Publish(PublishArgs::deserialize(source)?),
+            JobKind::Monitor => Self::Monitor(MonitorArgs::deserialize(source)?),
         })
     }
 
@@ -183,6 +189,7 @@ impl JobArgs {
             Self::Join(args) => args,
             Self::Scan(args) => args,
             Self::Publish(args) => args,
+            Self::Monitor(args) => args,
         }
     }
 
@@ -192,6 +199,7 @@ impl JobArgs {
             JobKind::Join => schemars::schema_for!(JoinArgs),
             JobKind::Scan => schemars::schema_for!(ScanArgs),
             JobKind::Publish => schemars::schema_for!(PublishArgs),
+            JobKind::Monitor => schemars::schema_for!(MonitorArgs),
         }
     }
 }
@@ -252,6 +260,7 @@ mod tests {
             (JobKind::Join, &["chat"][..]),
             (JobKind::Publish, &["chat", "text"]),
             (JobKind::Scan, &["chat", "purpose"]),
+            (JobKind::Monitor, &["chat"]),
         ] {
             let schema = JobArgs::schema(kind);
             let listed = schema

@@ -15,6 +15,8 @@ mod failure;
 pub mod join;
 pub mod kind;
 pub mod log;
+pub mod message;
+pub mod monitor;
 pub mod outcome;
 pub mod ports;
 pub mod publish;

@@ -127,12 +127,14 @@ BEGIN
 END $$;
 CREATE TRIGGER events_insert INSTEAD OF INSERT ON events FOR EACH ROW EXECUTE FUNCTION write_event();
 
--- Retention is by day now: a delete by age finds nothing to do. Rows that are said to be deleted would be asked for again.
-CREATE FUNCTION keep_event() RETURNS trigger LANGUAGE plpgsql AS $$
+-- What has a number goes with its day: a delete by age leaves it alone, and says that it deleted nothing, since it would be
+-- asked again otherwise.
+CREATE FUNCTION delete_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RETURN NULL;
+    DELETE FROM outbox WHERE id = OLD.id - 4611686018427387904;
+    RETURN CASE WHEN FOUND THEN OLD END;
 END $$;
-CREATE TRIGGER events_delete INSTEAD OF DELETE ON events FOR EACH ROW EXECUTE FUNCTION keep_event();
+CREATE TRIGGER events_delete INSTEAD OF DELETE ON events FOR EACH ROW EXECUTE FUNCTION delete_event();
 
 -- As before, into the outbox.
 CREATE OR REPLACE FUNCTION count_batch_jobs() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use wireroom_jobs::{
     JobArgs, JobKind,
     join::{JoinArgs, JoinResult},
+    monitor::{MonitorArgs, MonitorResult},
     publish::{PublishArgs, PublishResult},
     scan::{ScanArgs, ScanResult},
 };
@@ -43,6 +44,7 @@ use super::{
         DeliveriesApi, DeliveryView, NewSubscriptionBody, RedeliverBody, RedeliverView, RotateBody, SecretApi,
         SubscriptionCreated, SubscriptionPatch, SubscriptionView, SubscriptionsApi, SubscriptionsView, TestView,
     },
+    watches::{SwitchBody, WatchView, WatchesApi},
     workers::{WorkerView, WorkersApi},
 };
 use crate::store::{batches::BatchMode, job_reads::JobState};
@@ -64,6 +66,8 @@ pub enum Tag {
     Events,
     /// Processes that run jobs.
     Workers,
+    /// Chats that monitor jobs watch.
+    Watches,
     /// Chats that sessions have met.
     Chats,
     /// Whether the process is well.
@@ -104,7 +108,7 @@ resources!(
     ),
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
-    (WorkersApi, ChatsApi, HealthApi),
+    (WorkersApi, ChatsApi, WatchesApi, HealthApi),
     (
         EventListApi,
         EventStreamApi,
@@ -208,6 +212,7 @@ fn schemas() -> Map<String, Value> {
     requests.subschema_for::<SchedulePatch>();
     requests.subschema_for::<NewBatchBody>();
     requests.subschema_for::<JobKind>();
+    add::<SwitchBody>(&mut requests);
     add::<ChangeBody>(&mut requests);
     add::<BulkCancelBody>(&mut requests);
     add::<BulkRetryBody>(&mut requests);
@@ -279,6 +284,8 @@ fn schemas() -> Map<String, Value> {
     add::<Page<SessionView>>(&mut responses);
     add::<Page<WorkerView>>(&mut responses);
     add::<ChatView>(&mut responses);
+    add::<WatchView>(&mut responses);
+    add::<Page<WatchView>>(&mut responses);
     add::<Health>(&mut responses);
     add::<ProblemBody>(&mut responses);
     for kind in JobKind::ALL {
@@ -286,6 +293,7 @@ fn schemas() -> Map<String, Value> {
             JobKind::Join => kind_schemas::<JoinArgs, JoinResult>(&mut requests, &mut responses),
             JobKind::Scan => kind_schemas::<ScanArgs, ScanResult>(&mut requests, &mut responses),
             JobKind::Publish => kind_schemas::<PublishArgs, PublishResult>(&mut requests, &mut responses),
+            JobKind::Monitor => kind_schemas::<MonitorArgs, MonitorResult>(&mut requests, &mut responses),
         }
     }
 
@@ -309,6 +317,7 @@ fn names(kind: JobKind) -> (String, String) {
         JobKind::Join => (name::<JoinArgs>(), name::<JoinResult>()),
         JobKind::Scan => (name::<ScanArgs>(), name::<ScanResult>()),
         JobKind::Publish => (name::<PublishArgs>(), name::<PublishResult>()),
+        JobKind::Monitor => (name::<MonitorArgs>(), name::<MonitorResult>()),
     }
 }
 

@@ -32,6 +32,7 @@ mod subscriptions;
 mod tests;
 mod typed;
 mod wait;
+mod watches;
 mod workers;
 
 use std::{io, sync::Arc, time::Duration};

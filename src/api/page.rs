@@ -40,6 +40,7 @@ pub enum List {
     Schedules,
     Sessions,
     Ticks,
+    Watches,
     Workers,
 }
 
@@ -54,6 +55,7 @@ impl List {
             Self::Schedules => 'c',
             Self::Sessions => 's',
             Self::Ticks => 't',
+            Self::Watches => 'o',
             Self::Workers => 'w',
         }
     }

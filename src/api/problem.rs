@@ -80,6 +80,10 @@ codes! {
     SessionNotFound = NOT_FOUND, "There is no such session";
     /// The session has no such cap of its own.
     CapNotFound = NOT_FOUND, "The session has no such cap";
+    /// There is no such watch, or its monitor job has not begun.
+    WatchNotFound = NOT_FOUND, "There is no such watch";
+    /// The watch has ended, or is one of private messages.
+    WatchNotSwitchable = CONFLICT, "The watch cannot be switched";
     /// There is no such pause.
     PauseNotFound = NOT_FOUND, "There is no such pause";
     /// There is no consumer of events of that name.

@@ -17,6 +17,11 @@ pub struct TelegramConfig {
     pub wait_in_place: Duration,
     /// `WIREROOM_TELEGRAM_RANDOM_ID_SECONDS`: how long Telegram is trusted to remember a `random_id`, 300 by default.
     pub random_id_memory: Duration,
+    /// `WIREROOM_TELEGRAM_PROBE_SECONDS`: a connection on which nothing came for so long is probed, and hung up on when no answer
+    /// comes within 20 s, or the deadline of a call. Pings are answered each minute, so 65 by default.
+    pub probe_after: Duration,
+    /// `WIREROOM_TELEGRAM_SILENCE_SECONDS`: a session that got no update for so long asks whether it missed any, 900 by default.
+    pub silence: Duration,
 }
 
 /// An MTProto server with its own RSA key: the sandbox.
@@ -29,6 +34,10 @@ pub struct ServerConfig {
 }
 
 impl TelegramConfig {
+    /// How long the answer to a probe may take. With what is configured by default, a connection that died silently is found
+    /// within 90 s.
+    pub const PROBE_DEADLINE: Duration = Duration::from_secs(20);
+
     pub fn read(source: &mut Source) -> Result<Self, ConfigError> {
         let api_id = match source.text("TELEGRAM_API_ID") {
             None => None,
@@ -56,6 +65,8 @@ impl TelegramConfig {
             call_deadline: source.seconds("WIREROOM_TELEGRAM_CALL_SECONDS", 30.0, 0.1, 600.0)?,
             wait_in_place: source.seconds("WIREROOM_TELEGRAM_WAIT_IN_PLACE_SECONDS", 3.0, 0.0, 60.0)?,
             random_id_memory: source.seconds("WIREROOM_TELEGRAM_RANDOM_ID_SECONDS", 300.0, 0.0, 86_400.0)?,
+            probe_after: source.seconds("WIREROOM_TELEGRAM_PROBE_SECONDS", 65.0, 0.1, 3600.0)?,
+            silence: source.seconds("WIREROOM_TELEGRAM_SILENCE_SECONDS", 900.0, 0.1, 86_400.0)?,
         })
     }
 }

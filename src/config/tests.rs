@@ -130,3 +130,11 @@ fn debug_shows_no_secret() {
         "{shown}"
     );
 }
+
+#[test]
+fn a_connection_that_died_silently_is_found_within_90_seconds() {
+    let telegram = read(&[]).unwrap().telegram;
+    assert!(telegram.probe_after + TelegramConfig::PROBE_DEADLINE < std::time::Duration::from_secs(90));
+    // Pings are answered each minute: one that works is not probed.
+    assert!(telegram.probe_after > std::time::Duration::from_secs(60));
+}

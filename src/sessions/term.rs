@@ -229,9 +229,13 @@ impl Term {
             call_deadline: telegram.call_deadline,
             catch_up: Arc::clone(&holder.catch_up),
             health_call: holder.settings.sessions.health_call(),
+            probe_after: telegram.probe_after,
+            silence: telegram.silence,
+            recorder: Arc::clone(&holder.recorder),
         };
         let connection =
             Connection::open(Arc::new(storage), Arc::clone(&self.trust), settings).map_err(OpenError::Relay)?;
+        let lost = CancellationToken::new();
         let session = Arc::new(HeldSession {
             id: self.key.session,
             pool,
@@ -241,8 +245,10 @@ impl Term {
                 bulk: lease.bulk_slots,
                 watch: lease.watch_slots,
             },
-            lost: CancellationToken::new(),
+            departure: Mutex::new(lost.child_token()),
+            lost,
             in_use: TaskTracker::new(),
+            watching: TaskTracker::new(),
             connection,
             gates: Arc::new(Gates::new(
                 closed,
@@ -319,13 +325,12 @@ impl Term {
 
     /// Takes no more jobs, and returns when those it has have ended, or cannot go on.
     async fn drain(&self, holder: &Holder, session: &HeldSession) {
-        session.leaving.store(true, Ordering::Release);
+        session.leave();
         holder.note_change();
         // A claim that was being made while this was told still finds the session.
         sleep(NOTICE).await;
-        session.in_use.close();
         tokio::select! {
-            () = session.in_use.wait() => {}
+            () = session.empty() => {}
             () = self.trust.ended() => {}
             _ = session.connection.lost() => {}
             () = self.taken_away.cancelled() => {}
@@ -333,8 +338,7 @@ impl Term {
     }
 
     fn stay(&self, holder: &Holder, session: &HeldSession) {
-        session.in_use.reopen();
-        session.leaving.store(false, Ordering::Release);
+        session.stay();
         self.offered.store(false, Ordering::Release);
         holder.note_change();
     }

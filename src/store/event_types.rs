@@ -64,16 +64,26 @@ event_types! {
     MessageEdited = "message.edited", 1;
     /// Messages of a watched chat were deleted.
     MessageDeleted = "message.deleted", 1;
-    /// The reactions to a message of a watched chat were counted anew.
+    /// The reactions to a message of a watched chat are others than before.
     MessageReactions = "message.reactions", 1;
     /// Somebody is a member of a watched chat now.
     MemberJoined = "member.joined", 1;
     /// Somebody is no member of a watched chat any more.
     MemberLeft = "member.left", 1;
-    /// A watched chat has another title or photo, another message pinned, or became another chat.
+    /// A watched chat has another title or picture, or another pinned message.
     ChatChanged = "chat.changed", 1;
-    /// Updates of a watched chat are missing: they are read from its history.
+    /// A chat, or a session's private messages, is watched from here on.
+    WatchStarted = "watch.started", 1;
+    /// Another session records what happens in the chat.
+    WatchSwitched = "watch.switched", 1;
+    /// Telegram did not keep what happened in the chat meanwhile: new messages are read from the history.
     WatchGap = "watch.gap", 1;
+    /// A watch's session cannot see the chat any more.
+    WatchAccessLost = "watch.access_lost", 1;
+    /// No session of the watch's list can see the chat any more.
+    WatchExhausted = "watch.exhausted", 1;
+    /// Nothing is recorded of the chat any more.
+    WatchStopped = "watch.stopped", 1;
     /// A subscription was switched off, because too much of what was sent to it failed.
     SubscriptionDisabled = "subscription.disabled", 1;
 }
@@ -130,6 +140,11 @@ impl Subject {
 
     pub fn subscription(id: SubscriptionId) -> Self {
         Self(format!("subscription:{id}"))
+    }
+
+    /// A watch, by its job.
+    pub fn watch(id: JobId) -> Self {
+        Self(format!("watch:{id}"))
     }
 
     pub fn as_str(&self) -> &str {

@@ -3,10 +3,11 @@
 //! A lease's row stays for ever, so that its fence only grows. Every write of a session's data names owner and fence
 //! through [`hold`], which also keeps the lease from changing hands until the write's transaction ends.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, postgres::types::PgInterval};
+use uuid::Uuid;
 
 use super::{StoreError, failed, notifications};
 use crate::ids::{SessionId, WorkerId};
@@ -332,6 +333,29 @@ pub async fn hold(connection: &mut PgConnection, key: LeaseKey, operation: &'sta
     .await
     .map_err(failed("hold_lease"))?;
     held.map(|_| ()).ok_or(StoreError::Fenced { operation })
+}
+
+/// [`hold`] for many leases at once: answers with the sessions whose lease is held.
+pub async fn hold_many(connection: &mut PgConnection, keys: &[LeaseKey]) -> Result<HashSet<SessionId>, StoreError> {
+    let sessions: Vec<Uuid> = keys.iter().map(|key| key.session.0).collect();
+    let owners: Vec<Uuid> = keys.iter().map(|key| key.owner.0).collect();
+    let fences: Vec<i64> = keys.iter().map(|key| key.fence).collect();
+    let held = sqlx::query_scalar!(
+        r#"-- hold_leases
+        SELECT l.session_id AS "session: SessionId" FROM session_leases l
+        WHERE l.expires_at > wireroom_now() AND (l.session_id, l.owner, l.fence) IN (
+            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]))
+        -- As renewals lock them.
+        ORDER BY l.session_id
+        FOR SHARE OF l"#,
+        &sessions,
+        &owners,
+        &fences,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("hold_leases"))?;
+    Ok(held.into_iter().collect())
 }
 
 pub(super) fn interval(duration: Duration) -> PgInterval {

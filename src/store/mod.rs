@@ -31,6 +31,7 @@ pub mod gates;
 pub mod health;
 pub mod holds;
 pub mod idempotency;
+pub mod intake;
 pub mod job_logs;
 pub mod job_reads;
 pub mod job_store;
@@ -72,6 +73,9 @@ pub mod unique_keys;
 pub mod update_states;
 pub mod vacuum;
 pub mod vault_keys;
+pub mod watch_moves;
+pub mod watch_reads;
+pub mod watches;
 pub mod worker_reads;
 pub mod workers;
 

@@ -57,6 +57,8 @@ struct Inner {
     closed: CancellationToken,
     /// Bytes that went to Telegram over all connections.
     sent: AtomicU64,
+    /// When something came from Telegram last, or a connection was begun.
+    heard: Mutex<Instant>,
     /// Who waits for everything that was handed in to be gone, one way or the other.
     asks: Mutex<Vec<oneshot::Sender<bool>>>,
     asked: Notify,
@@ -77,6 +79,7 @@ impl Relay {
             cut: Mutex::new(CancellationToken::new()),
             closed: CancellationToken::new(),
             sent: AtomicU64::new(0),
+            heard: Mutex::new(Instant::now()),
             asks: Mutex::default(),
             asked: Notify::new(),
         });
@@ -105,6 +108,11 @@ impl Relay {
     /// How many bytes went to Telegram so far.
     pub fn sent(&self) -> u64 {
         self.inner.sent.load(Ordering::Acquire)
+    }
+
+    /// When something came from Telegram last, or a connection was begun.
+    pub fn heard(&self) -> Instant {
+        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hangs up, and drops what was handed in and not forwarded yet; then answers like [`Relay::sent`]. From here on nothing
@@ -243,6 +251,7 @@ impl Inner {
 
     /// Forwards both ways until one of them ends.
     async fn forward(&self, local: &TcpStream, remote: &TcpStream) {
+        self.note_heard();
         let unanswered = Unanswered::default();
         let up = async {
             while let Some(bytes) = receive(local).await {
@@ -255,6 +264,7 @@ impl Inner {
         let down = async {
             while let Some(bytes) = receive(remote).await {
                 unanswered.answered();
+                self.note_heard();
                 if !send_all(local, &bytes).await {
                     break;
                 }
@@ -265,6 +275,10 @@ impl Inner {
             () = down => {}
             () = unanswered.for_longer_than(self.silence) => tracing::debug!("the server fell silent: hanging up"),
         }
+    }
+
+    fn note_heard(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// Writes to Telegram, with a look at the trust before every system call.

@@ -327,6 +327,7 @@ fn args(kind: JobKind, error: &Named) -> Value {
         JobKind::Join => json!({ "chat": OTHER_GROUP }),
         JobKind::Scan => json!({ "chat": GROUP, "what": "members", "purpose": "a test" }),
         JobKind::Publish => json!({ "chat": GROUP, "text": text(error) }),
+        JobKind::Monitor => json!({ "chat": GROUP }),
     }
 }
 

@@ -12,6 +12,7 @@ mod pause;
 mod port;
 mod rotation;
 mod takeovers;
+mod updates;
 
 use std::{
     net::SocketAddr,
@@ -170,6 +171,8 @@ fn telegram_config(server: SocketAddr, key_file: PathBuf) -> TelegramConfig {
         call_deadline: Duration::from_secs(3),
         wait_in_place: Duration::from_secs(1),
         random_id_memory: Duration::from_mins(5),
+        probe_after: Duration::from_secs(65),
+        silence: Duration::from_mins(15),
     }
 }
 

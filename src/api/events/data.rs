@@ -45,6 +45,22 @@ const MESSAGE: &[Field] = &[
     WATCHED[1],
     WATCHED[2],
     ("message", "object", "The message as it is now, with its text."),
+    FROM_HISTORY,
+];
+const FROM_HISTORY: Field = (
+    "from_history",
+    "boolean?",
+    "It was missed at first, and read from the history.",
+);
+const MEMBER: &[Field] = &[
+    WATCHED[0],
+    WATCHED[1],
+    WATCHED[2],
+    ("user_id", "integer", "The person."),
+    ("by", "integer?", "Who added or removed them."),
+    ("message_id", "integer", "The number of the message that says so."),
+    ("date", "time", "When."),
+    FROM_HISTORY,
 ];
 
 #[expect(clippy::too_many_lines, reason = "an arm for each type")]
@@ -168,22 +184,51 @@ fn described(event: EventType) -> Described {
                 ("reactions", "objects", "Every reaction with its count."),
             ],
         ),
-        E::MemberJoined => ("Somebody is a member of a watched chat now.", "chat:<id>", &WATCHED),
-        E::MemberLeft => (
-            "Somebody is no member of a watched chat any more.",
+        E::MemberJoined => ("Somebody is a member of a watched chat now.", "chat:<id>", MEMBER),
+        E::MemberLeft => ("Somebody is no member of a watched chat any more.", "chat:<id>", MEMBER),
+        E::ChatChanged => (
+            "A watched chat has another title or picture, or another pinned message.",
             "chat:<id>",
+            MESSAGE,
+        ),
+        E::WatchStarted => (
+            "A chat, or a session's private messages, is watched from here on.",
+            "watch:<id>",
             &WATCHED,
         ),
-        E::ChatChanged => (
-            "A watched chat has another title or photo, another message pinned, or became another chat.",
-            "chat:<id>",
-            &WATCHED,
+        E::WatchSwitched => (
+            "Another session records what happens in the chat.",
+            "watch:<id>",
+            &[
+                WATCHED[0],
+                ("from", "uuid", "The session before."),
+                ("to", "uuid", "The session now."),
+                WATCHED[2],
+            ],
         ),
         E::WatchGap => (
-            "Updates of a watched chat are missing: they are read from its history.",
+            "Telegram did not keep what happened in the chat meanwhile: new messages are read from the history.",
             "chat:<id>",
             &WATCHED,
         ),
+        E::WatchAccessLost => (
+            "A watch's session cannot see the chat any more.",
+            "watch:<id>",
+            &[
+                WATCHED[0],
+                ("session", "uuid?", "The session."),
+                ("reason", "text?", "Why, as a stable word."),
+            ],
+        ),
+        E::WatchExhausted => (
+            "No session of the watch's list can see the chat any more.",
+            "watch:<id>",
+            &[
+                WATCHED[0],
+                ("reason", "text?", "Why the last one cannot, as a stable word."),
+            ],
+        ),
+        E::WatchStopped => ("Nothing is recorded of the chat any more.", "watch:<id>", &[WATCHED[0]]),
         E::SubscriptionDisabled => (
             "A subscription was switched off, because too much of what was sent to it failed.",
             "subscription:<id>",
@@ -268,6 +313,7 @@ fn property((_, kind, what): &Field) -> Value {
         "uuid" => json!({ "type": "string", "format": "uuid" }),
         "time" => json!({ "type": "string", "format": "date-time" }),
         "integer" => json!({ "type": "integer", "format": "int64" }),
+        "boolean" => json!({ "type": "boolean" }),
         "object" => json!({ "type": "object" }),
         "objects" => json!({ "type": "array", "items": { "type": "object" } }),
         "texts" => json!({ "type": "array", "items": { "type": "string" } }),

@@ -139,6 +139,14 @@ impl World {
         by_origin.into_values().collect()
     }
 
+    /// The counter of a channel's events; `None` for any other chat.
+    pub fn pts_of(&self, chat: PeerKey) -> Option<i32> {
+        match chat {
+            PeerKey::Channel(id) => Some(self.channels.get(&id)?.posts.pts()),
+            PeerKey::User(_) | PeerKey::Group(_) => None,
+        }
+    }
+
     /// Writes to a chat as a user of the world, by the rules that hold for them. Returns the message's id.
     ///
     /// The user need not be able to sign in; the text is plain.

@@ -24,6 +24,7 @@ pub mod peers;
 pub mod people;
 pub mod posting;
 pub mod random_ids;
+pub mod reacting;
 pub mod refusal;
 pub mod rights;
 pub mod text;

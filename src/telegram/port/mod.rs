@@ -9,6 +9,7 @@
 mod caps;
 mod chats;
 mod failures;
+mod history;
 mod members;
 mod messages;
 mod text;
@@ -20,11 +21,12 @@ use chrono::{DateTime, Utc};
 use grammers_session::types::{PeerId, PeerRef};
 use grammers_tl_types::{self as tl, Identifiable, RemoteCall};
 use sqlx::PgPool;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell, watch};
 use wireroom_jobs::{
     Action,
     ports::{
-        Chat, ChatDetails, Clock, Decision, Draft, Invite, Joined, MemberPage, SentMessage, Telegram, TelegramError,
+        Chat, ChatDetails, Clock, Decision, Draft, HistoryPage, Invite, Joined, MemberPage, SentMessage, Telegram,
+        TelegramError,
     },
 };
 
@@ -87,6 +89,8 @@ pub struct JobTelegram {
     settings: PortSettings,
     hooks: AttemptHooks,
     bound: OnceCell<()>,
+    /// What the update stream noted since the attempt began.
+    watch_troubles: Mutex<watch::Receiver<u64>>,
 }
 
 impl JobTelegram {
@@ -98,6 +102,7 @@ impl JobTelegram {
         settings: PortSettings,
         hooks: AttemptHooks,
     ) -> Self {
+        let watch_troubles = Mutex::new(connection.watch_troubles());
         Self {
             connection,
             gates,
@@ -106,6 +111,7 @@ impl JobTelegram {
             settings,
             hooks,
             bound: OnceCell::new(),
+            watch_troubles,
         }
     }
 
@@ -305,6 +311,29 @@ impl Telegram for JobTelegram {
 
     async fn send_message(&self, chat: &Chat, random_id: i64, draft: &Draft) -> Result<SentMessage, TelegramError> {
         self.send(chat, random_id, draft).await
+    }
+
+    fn account_id(&self) -> i64 {
+        self.connection.storage().account_id()
+    }
+
+    async fn newest_message(&self, chat: Option<&Chat>) -> Result<i32, TelegramError> {
+        self.newest(chat).await
+    }
+
+    async fn newest_message_until(&self, chat: &Chat, time: DateTime<Utc>) -> Result<i32, TelegramError> {
+        self.newest_until(chat, time).await
+    }
+
+    async fn history_after(&self, chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError> {
+        Box::pin(self.after(chat, after)).await
+    }
+
+    async fn watch_noted(&self) {
+        if self.watch_troubles.lock().await.changed().await.is_err() {
+            // The connection is gone: so is the session, and the attempt is told to stop.
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn own_messages_like(
