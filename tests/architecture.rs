@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Modules, and the ones each may import. What is missing on the right is forbidden, siblings above all.
-const MAY_IMPORT: [(&str, &[&str]); 24] = [
+const MAY_IMPORT: [(&str, &[&str]); 25] = [
     ("ids", &[]),
     // Pure: which addresses are on the public internet.
     ("addresses", &[]),
@@ -22,11 +22,16 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
     ("tls", &[]),
     // Sealing for somebody else, which needs no secret: what the API may do where opening is the vault's.
     ("letterbox", &[]),
+    // Read by whoever is given one, used by whoever connects.
+    ("proxy", &[]),
     ("vault", &["config", "letterbox"]),
     // Its testing half makes the databases' template from the migrations.
     ("cluster", &["store"]),
-    ("store", &["clock", "config", "ids", "letterbox", "vault"]),
-    ("telegram", &["clock", "config", "ids", "mtproto", "store", "vault"]),
+    ("store", &["clock", "config", "ids", "letterbox", "proxy", "vault"]),
+    (
+        "telegram",
+        &["clock", "config", "ids", "mtproto", "proxy", "store", "vault"],
+    ),
     (
         "queue",
         &["clock", "config", "cron", "ids", "lifecycle", "store", "telemetry"],
@@ -39,6 +44,7 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
             "ids",
             "letterbox",
             "lifecycle",
+            "proxy",
             "store",
             "telegram",
             "telemetry",
@@ -70,6 +76,7 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
             "letterbox",
             "lifecycle",
             "login_input",
+            "proxy",
             "store",
             "telemetry",
         ],
@@ -92,6 +99,7 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
             "letterbox",
             "lifecycle",
             "login_input",
+            "proxy",
             "queue",
             "sandbox",
             "sessions",

@@ -30,7 +30,7 @@ use super::{
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     logins::{
         BeginApi, CodeBody, DeleteView, EnableBody, ExportBody, ExportView, FollowLoginApi, ImportBody, LoginBody,
-        LoginView, ManageSessionApi, PasswordBody, QrBody, StepsApi,
+        LoginView, ManageSessionApi, PasswordBody, ProxyApi, ProxyBody, QrBody, StepsApi,
     },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     pauses::{PauseBody, PauseView, PausesApi, PausesView},
@@ -117,7 +117,14 @@ resources!(
         SecretApi,
         DeliveriesApi
     ),
-    (BeginApi, StepsApi, FollowLoginApi, ManageSessionApi, ApplicationsApi),
+    (
+        BeginApi,
+        StepsApi,
+        FollowLoginApi,
+        ManageSessionApi,
+        ProxyApi,
+        ApplicationsApi
+    ),
 );
 
 fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {
@@ -248,6 +255,7 @@ fn schemas() -> Map<String, Value> {
     add::<ConsumersView>(&mut responses);
     add::<StoredEvent>(&mut responses);
     add::<EventPage>(&mut responses);
+    add::<ProxyBody>(&mut requests);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);

@@ -246,6 +246,8 @@ codes! {
     NoWorker = SERVICE_UNAVAILABLE, "No worker has started yet";
     /// Telegram did not answer the worker in time.
     TelegramUnavailable = BAD_GATEWAY, "Telegram does not answer";
+    /// The session's SOCKS5 proxy gave the worker no connection; `detail` says why.
+    ProxyFailed = BAD_GATEWAY, "The session's proxy fails";
     /// No worker has answered within the wait. The login goes on: look with GET, and continue it.
     LoginPending = GATEWAY_TIMEOUT, "No worker has answered yet";
     /// The process cannot serve yet, or not with this database; `part` names what fails.

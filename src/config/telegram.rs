@@ -1,4 +1,4 @@
-use std::{net::SocketAddrV4, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddrV4, path::PathBuf, time::Duration};
 
 use super::{ConfigError, Secret, Source, source::invalid};
 
@@ -29,8 +29,18 @@ pub struct TelegramConfig {
 pub struct ServerConfig {
     /// `WIREROOM_TELEGRAM_SERVER`: IPv4 address and port.
     pub address: SocketAddrV4,
+    /// `WIREROOM_TELEGRAM_SERVER_DCS`: where its other data centres are, by number. Those that are not named are all at
+    /// `address`.
+    pub other_dcs: BTreeMap<i32, SocketAddrV4>,
     /// `WIREROOM_TELEGRAM_SERVER_KEY`: path of the server's public key, PEM.
     pub key_file: PathBuf,
+}
+
+impl ServerConfig {
+    /// Where a data centre of it is.
+    pub fn address_of(&self, dc: i32) -> SocketAddrV4 {
+        self.other_dcs.get(&dc).copied().unwrap_or(self.address)
+    }
 }
 
 impl TelegramConfig {
@@ -74,6 +84,13 @@ impl TelegramConfig {
 fn read_server(source: &mut Source) -> Result<Option<ServerConfig>, ConfigError> {
     let address = source.text("WIREROOM_TELEGRAM_SERVER");
     let key_file = source.text("WIREROOM_TELEGRAM_SERVER_KEY");
+    let other_dcs = read_dcs(source.text("WIREROOM_TELEGRAM_SERVER_DCS").as_deref())?;
+    if address.is_none() && !other_dcs.is_empty() {
+        return Err(ConfigError::Missing {
+            variable: "WIREROOM_TELEGRAM_SERVER",
+            needed_for: "the address of the server whose other data centres WIREROOM_TELEGRAM_SERVER_DCS names",
+        });
+    }
     match (address, key_file) {
         (None, None) => Ok(None),
         (Some(address), Some(key_file)) => Ok(Some(ServerConfig {
@@ -83,6 +100,7 @@ fn read_server(source: &mut Source) -> Result<Option<ServerConfig>, ConfigError>
                     "must be an IPv4 address and a port, 127.0.0.1:4430",
                 )
             })?,
+            other_dcs,
             key_file: key_file.into(),
         })),
         (Some(_), None) => Err(ConfigError::Missing {
@@ -94,4 +112,23 @@ fn read_server(source: &mut Source) -> Result<Option<ServerConfig>, ConfigError>
             needed_for: "the address of the server whose key WIREROOM_TELEGRAM_SERVER_KEY names",
         }),
     }
+}
+
+/// Reads `4=127.0.0.1:4434,5=127.0.0.1:4435`.
+fn read_dcs(text: Option<&str>) -> Result<BTreeMap<i32, SocketAddrV4>, ConfigError> {
+    let entries = text.unwrap_or_default().split(',').map(str::trim);
+    entries
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| {
+            let (dc, address) = entry.split_once('=')?;
+            let dc = dc.trim().parse::<i32>().ok().filter(|dc| *dc > 0)?;
+            Some((dc, address.trim().parse().ok()?))
+        })
+        .collect::<Option<_>>()
+        .ok_or_else(|| {
+            invalid(
+                "WIREROOM_TELEGRAM_SERVER_DCS",
+                "must be numbers with an IPv4 address and a port each, 4=127.0.0.1:4434,5=127.0.0.1:4435",
+            )
+        })
 }

@@ -196,9 +196,10 @@ impl Holder {
             .saturating_sub(self.settings.sessions.margin)
     }
 
-    /// A configured server's address stays, whatever it says of itself.
-    pub(super) fn pinned(&self) -> Option<SocketAddrV4> {
-        self.settings.telegram.server.as_ref().map(|server| server.address)
+    /// Where a data centre of a configured server is: that stays, whatever it says of itself.
+    pub(super) fn pinned(&self, dc: i32) -> Option<SocketAddrV4> {
+        let server = self.settings.telegram.server.as_ref();
+        server.map(|server| server.address_of(dc))
     }
 
     async fn renew_all(self: Arc<Self>) {

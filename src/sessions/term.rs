@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     held::{HeldSession, Slots},
     holder::Holder,
+    proxies,
 };
 use crate::{
     config::SessionsConfig,
@@ -39,6 +40,7 @@ use crate::{
         trouble::Trouble,
         trust::{Moment, Trust},
     },
+    vault::VaultError,
 };
 
 /// How long a session that is offered to others waits for its jobs before it stays after all.
@@ -102,6 +104,8 @@ enum OpenError {
     Storage(#[from] StorageError),
     #[error("the relay could not be opened")]
     Relay(#[source] std::io::Error),
+    #[error("the session's proxy could not be opened")]
+    Proxy(#[source] VaultError),
     #[error("the session was never logged in")]
     NoAccount,
 }
@@ -213,13 +217,14 @@ impl Term {
         let closed = gates::closed(&mut connection, self.key.session).await?;
         let spent = caps::spent(&mut connection, &[self.key.session]).await?;
         drop(connection);
+        let proxy = proxies::open(&holder.vault, self.key.session, lease.proxy.as_ref()).map_err(OpenError::Proxy)?;
         let settings = StorageSettings {
             lease: self.key,
             home_dc: lease.home_dc,
             account_id: lease.account_id.ok_or(OpenError::NoAccount)?,
             username: lease.username,
             is_bot: lease.is_bot,
-            pinned: holder.pinned(),
+            pinned: holder.pinned(lease.home_dc),
             peer_cache: holder.settings.sessions.peer_cache,
         };
         let storage = PgSession::load(holder.database.clone(), holder.vault.clone(), settings).await?;
@@ -234,7 +239,7 @@ impl Term {
             recorder: Arc::clone(&holder.recorder),
         };
         let connection =
-            Connection::open(Arc::new(storage), Arc::clone(&self.trust), settings).map_err(OpenError::Relay)?;
+            Connection::open(Arc::new(storage), proxy, Arc::clone(&self.trust), settings).map_err(OpenError::Relay)?;
         let lost = CancellationToken::new();
         let session = Arc::new(HeldSession {
             id: self.key.session,
@@ -468,7 +473,7 @@ impl Term {
         let broken = match error {
             OpenError::NoAccount | OpenError::Storage(StorageError::NoKey) => Some("NO_AUTH_KEY"),
             OpenError::Storage(StorageError::Address) => Some("BAD_ADDRESS"),
-            OpenError::Store(_) | OpenError::Storage(_) | OpenError::Relay(_) => None,
+            OpenError::Store(_) | OpenError::Storage(_) | OpenError::Relay(_) | OpenError::Proxy(_) => None,
         };
         if let Some(reason) = broken {
             let change = StateChange {
@@ -477,7 +482,7 @@ impl Term {
                 incident: None,
             };
             self.write_down(holder, &change).await;
-        } else if let OpenError::Storage(StorageError::Vault(error)) = error {
+        } else if let OpenError::Storage(StorageError::Vault(error)) | OpenError::Proxy(error) = error {
             // It names the key that is missing; no other worker has it either, or one has, and takes it after the rest.
             self.rest(holder, &error.to_string()).await;
         } else {

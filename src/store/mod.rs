@@ -64,6 +64,7 @@ pub mod server;
 pub mod session_checks;
 pub mod session_health;
 pub mod session_logins;
+pub mod session_proxies;
 pub mod session_reads;
 pub mod sessions;
 pub mod soak;

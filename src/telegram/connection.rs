@@ -32,13 +32,17 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::health::Failing;
 use super::{
+    ProxyFault,
     errors::Meaning,
     relay::Relay,
     session_storage::PgSession,
     trust::Trust,
     updates::{self, recorder::Recorder},
 };
-use crate::store::sessions::{SessionState, StateChange};
+use crate::{
+    proxy::Proxy,
+    store::sessions::{SessionState, StateChange},
+};
 
 /// Updates that wait to be read. When more come they are dropped and fetched again as a difference.
 const UPDATES: usize = 10_000;
@@ -79,12 +83,26 @@ pub enum CallError {
     Deadline,
     #[error("the connection to Telegram was lost")]
     Disconnected(#[source] Option<InvocationError>),
+    /// There is no connection, for a reason that lies before Telegram. What became of a call that was on its way is not known.
+    #[error("{fault}")]
+    Proxy {
+        fault: ProxyFault,
+        /// The deadline had passed: the call may still be in grammers' hands.
+        late: bool,
+    },
     #[error("Telegram's answer could not be read")]
     Unreadable,
     #[error("the lease of the session is not trusted any more")]
     LeaseLost,
     #[error("the session is lost: {0}")]
     SessionLost(String),
+}
+
+impl CallError {
+    /// The call was given up on, and may leave yet: with the next connection.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Deadline | Self::Proxy { late: true, .. })
+    }
 }
 
 /// What ends a connection for good.
@@ -125,6 +143,8 @@ pub struct Connection {
     /// Counts what the update stream noted about watches of the session, for the jobs behind them.
     watch_troubles: watch::Sender<u64>,
     stop: CancellationToken,
+    /// Ends the present life of the runner, once it has answered; another one begins after a pause.
+    restart: Notify,
     called: AtomicBool,
     /// When a call last came back.
     answered_at: Mutex<Instant>,
@@ -146,13 +166,20 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Opens the relay and starts the supervised runner, which connects and keeps the updates flowing.
+    /// Opens the relay and starts the supervised runner, which connects and keeps the updates flowing. With a proxy, every
+    /// connection goes through it.
     pub fn open(
         storage: Arc<PgSession>,
+        proxy: Option<Proxy>,
         trust: Arc<Trust>,
         settings: ConnectionSettings,
     ) -> std::io::Result<Arc<Self>> {
-        let relay = Relay::open(storage.home_address(), Arc::clone(&trust), settings.call_deadline)?;
+        let relay = Relay::open(
+            storage.home_address(),
+            proxy,
+            Arc::clone(&trust),
+            settings.call_deadline,
+        )?;
         storage.set_entrance(relay.entrance());
         let connection = Arc::new(Self {
             storage,
@@ -165,6 +192,7 @@ impl Connection {
             incident: watch::Sender::new(None),
             watch_troubles: watch::Sender::new(0),
             stop: CancellationToken::new(),
+            restart: Notify::new(),
             called: AtomicBool::new(false),
             answered_at: Mutex::new(Instant::now()),
             updated: AtomicBool::new(false),
@@ -293,13 +321,19 @@ impl Connection {
             return Err(CallError::LeaseLost);
         }
         let Some(link) = self.link.borrow().clone() else {
-            return Err(CallError::Disconnected(None));
+            return Err(match self.relay.proxy_fault() {
+                Some(fault) => CallError::Proxy { fault, late: false },
+                None => CallError::Disconnected(None),
+            });
         };
         let dc = self.storage.home_dc();
         handed_in.store(true, Ordering::Release);
         let Ok(answer) = timeout(deadline, link.raw_invoke_in_dc(dc, request.to_bytes())).await else {
             self.hang_up(&link);
-            return Err(CallError::Deadline);
+            return Err(match self.relay.proxy_fault() {
+                Some(fault) => CallError::Proxy { fault, late: true },
+                None => CallError::Deadline,
+            });
         };
         let body = answer.map_err(|error| self.judge(error))?;
         self.note_answer();
@@ -315,6 +349,14 @@ impl Connection {
     /// has not left, and never will. To be certain it hangs up when nothing was sent meanwhile.
     pub async fn has_not_left(&self, before: u64) -> bool {
         self.relay.sent() == before && self.relay.settled().await == Some(before)
+    }
+
+    /// Connects another way from now on, and leaves the present one at once.
+    pub fn set_proxy(&self, proxy: Option<Proxy>) {
+        if self.relay.set_proxy(proxy) {
+            tracing::info!(session.id = %self.storage.lease().session, "the session is connected another way");
+            self.restart.notify_waiters();
+        }
     }
 
     /// Drops the connection; the next call dials anew.
@@ -341,7 +383,14 @@ impl Connection {
             }
             InvocationError::Deserialize(_) => CallError::Unreadable,
             _ if !self.trust.holds() => CallError::LeaseLost,
-            other => CallError::Disconnected(Some(other)),
+            other => match self.relay.proxy_fault() {
+                Some(fault) => {
+                    // So that it gets no jobs, and its failures are counted, until it answers again.
+                    self.restart.notify_waiters();
+                    CallError::Proxy { fault, late: false }
+                }
+                None => CallError::Disconnected(Some(other)),
+            },
         }
     }
 
@@ -474,6 +523,7 @@ impl Connection {
                 () = self.flush_peers() => {}
                 () = Box::pin(self.stay_healthy()) => {}
                 () = Box::pin(updates::read(self, updates)) => {}
+                () = self.restart.notified() => {}
             }
         }));
         tokio::select! {

@@ -1,6 +1,7 @@
 //! The Telegram side of the runtime, on grammers.
 
 pub mod connection;
+mod dial;
 pub mod errors;
 pub mod gates;
 pub mod handshake;
@@ -14,3 +15,5 @@ pub mod session_storage;
 pub mod trouble;
 pub mod trust;
 pub mod updates;
+
+pub use self::dial::ProxyFault;

@@ -10,6 +10,7 @@ mod login;
 mod losses;
 mod pause;
 mod port;
+mod proxies;
 mod rotation;
 mod takeovers;
 mod updates;
@@ -167,7 +168,11 @@ fn telegram_config(server: SocketAddr, key_file: PathBuf) -> TelegramConfig {
     TelegramConfig {
         api_id: None,
         api_hash: None,
-        server: Some(ServerConfig { address, key_file }),
+        server: Some(ServerConfig {
+            address,
+            other_dcs: std::collections::BTreeMap::new(),
+            key_file,
+        }),
         call_deadline: Duration::from_secs(3),
         wait_in_place: Duration::from_secs(1),
         random_id_memory: Duration::from_mins(5),

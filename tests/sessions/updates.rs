@@ -19,6 +19,7 @@ use wireroom::{
 use wireroom_jobs::message::Message;
 
 use super::*;
+use crate::support::wait::eventually;
 
 const CHAT: &str = "harbour_market";
 const WRITER: &str = "judy";
@@ -186,8 +187,9 @@ impl<'a> Scene<'a> {
 
     /// Waits until the chat's events are `count`, and gives them.
     async fn told_times(&self, count: usize) -> Vec<(String, String)> {
-        until("told", async || {
-            Some(self.told().await).filter(|told| told.len() >= count)
+        eventually(BOUND, async || {
+            let told = self.told().await;
+            if told.len() >= count { Ok(told) } else { Err(told) }
         })
         .await
     }

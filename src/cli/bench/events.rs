@@ -249,7 +249,7 @@ struct Taken {
 }
 
 #[handler]
-fn take(taken: Data<&Taken>) -> StatusCode {
+fn take(Data(taken): Data<&Taken>) -> StatusCode {
     taken.count.fetch_add(1, Ordering::Relaxed);
     taken.more.notify_one();
     StatusCode::NO_CONTENT

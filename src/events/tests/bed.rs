@@ -103,10 +103,10 @@ impl EndpointBed {
     pub async fn got_when(&self, enough: impl Fn(&[Received]) -> bool) -> Vec<Received> {
         let mut received = self.received.clone();
         let waited = tokio::time::timeout(BOUND, received.wait_for(|received| enough(received))).await;
-        match waited {
-            Ok(received) => received.expect("it serves").clone(),
-            Err(_) => panic!("in time: {:?}", self.received.borrow().len()),
-        }
+        let Ok(received) = waited else {
+            panic!("not in time: {} requests", self.received.borrow().len());
+        };
+        received.expect("it serves").clone()
     }
 }
 
@@ -274,13 +274,13 @@ impl Bed {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        match tokio::time::timeout(BOUND, waiting).await {
-            Ok(rows) => rows,
-            Err(_) => panic!(
-                "in time: {:?}",
+        let Ok(rows) = tokio::time::timeout(BOUND, waiting).await else {
+            panic!(
+                "not in time: {:?}",
                 delivery_log::page(self.pool(), id, None, None, 1_000).await
-            ),
-        }
+            );
+        };
+        rows
     }
 }
 

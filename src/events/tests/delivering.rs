@@ -76,30 +76,31 @@ async fn events_come_signed_in_order_and_a_secret_is_rotated_with_an_overlap() {
     );
     // Within a second of the change; what was sent before it has one signature.
     let mut sent = 2;
-    loop {
+    let mut next = async || {
         sent += 1;
         bed.raise(&[(&subject, i64::try_from(sent).expect("few"))]).await;
-        let received = endpoint.got(sent).await;
-        let last = received.last().expect("one");
-        assert!(is_signed(last, FIRST), "the old secret signs all the while");
-        if is_signed(last, SECOND) {
-            break;
+        endpoint.got(sent).await.pop().expect("one")
+    };
+    let rotated = async {
+        loop {
+            let last = next().await;
+            assert!(is_signed(&last, FIRST), "the old secret signs all the while");
+            if is_signed(&last, SECOND) {
+                break;
+            }
         }
-    }
-    bed.advance(3_601).await;
-    loop {
-        sent += 1;
-        bed.raise(&[(&subject, i64::try_from(sent).expect("few"))]).await;
-        let received = endpoint.got(sent).await;
-        let last = received.last().expect("one");
-        assert!(is_signed(last, SECOND));
-        if !is_signed(last, FIRST) {
-            break;
-        }
+        bed.advance(3_601).await;
         // The overlap is measured when the secret is read.
         bed.execute("UPDATE subscriptions SET version = version + 1").await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        loop {
+            let last = next().await;
+            assert!(is_signed(&last, SECOND));
+            if !is_signed(&last, FIRST) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(super::bed::BOUND, rotated).await.expect("in time");
     deliverer.shutdown().await;
 }
 

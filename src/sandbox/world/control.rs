@@ -19,6 +19,8 @@ pub struct AccountRow {
     pub phone: String,
     pub username: Option<String>,
     pub has_password: bool,
+    /// The data centre it lives in, when it was moved from the main one.
+    pub home_dc: Option<i32>,
 }
 
 /// A message, without what depends on who looks.
@@ -60,6 +62,7 @@ impl World {
             phone: account.phone.clone(),
             username: username(account.id),
             has_password: account.password.is_some(),
+            home_dc: account.home_dc,
         };
         self.accounts.values().map(row).collect()
     }

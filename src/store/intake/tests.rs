@@ -60,6 +60,10 @@ impl Bed {
         let minute = std::time::Duration::from_mins(1);
         let mut leases = leases::acquire(&mut connection, worker, 1, 2, minute).await.unwrap();
         leases.sort_by_key(|lease| lease.account_id);
+        sqlx::raw_sql("DELETE FROM events")
+            .execute(&mut *connection)
+            .await
+            .unwrap();
         drop(connection);
         Self {
             database,
@@ -534,4 +538,49 @@ async fn a_message_names_who_brought_it_and_when() {
     let told = bed.told().await;
     assert_eq!(told[0].1["session"], json!(bed.lease.session.0));
     assert_eq!(told[0].1["watch"], json!(watch));
+}
+
+#[tokio::test]
+#[ignore = "measures"]
+async fn measure_two_thousand_a_second() {
+    let mut bed = Bed::new().await;
+    for chat in 1..=1_000_i64 {
+        bed.watch(Some(FIRST_CHANNEL - chat), json!({})).await;
+    }
+    let start = tokio::time::Instant::now();
+    let (mut sent, mut latencies, mut batches) = (0_u64, Vec::new(), 0);
+    while sent < 20_000 {
+        let due = (start.elapsed().as_micros() as u64) * 2_000 / 1_000_000;
+        if due <= sent {
+            tokio::time::sleep(std::time::Duration::from_micros(300)).await;
+            continue;
+        }
+        let upto = due.min(sent + 200);
+        let incoming = (sent..upto)
+            .map(|n| {
+                Incoming::New(Message {
+                    chat_id: FIRST_CHANNEL - 1 - i64::try_from(n % 1_000).unwrap(),
+                    ..said(
+                        i32::try_from(n / 1_000 + 1).unwrap(),
+                        "a message of the usual length, which says something",
+                    )
+                })
+            })
+            .collect();
+        bed.take(incoming).await;
+        batches += 1;
+        let now = start.elapsed().as_micros() as u64;
+        latencies.extend((sent..upto).map(|n| now - n * 500));
+        sent = upto;
+    }
+    latencies.sort_unstable();
+    let at = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize] as f64 / 1000.0;
+    println!(
+        "{} messages in {batches} batches, {:?}: p50 {} ms p99 {} ms max {} ms",
+        sent,
+        start.elapsed(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
 }

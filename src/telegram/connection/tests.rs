@@ -34,7 +34,11 @@ async fn connected() -> World {
     let telegram = TelegramConfig {
         api_id: None,
         api_hash: None,
-        server: Some(ServerConfig { address, key_file }),
+        server: Some(ServerConfig {
+            address,
+            other_dcs: std::collections::BTreeMap::new(),
+            key_file,
+        }),
         call_deadline: Duration::from_secs(5),
         wait_in_place: Duration::ZERO,
         random_id_memory: Duration::ZERO,
@@ -77,7 +81,7 @@ async fn connected() -> World {
         recorder: Recorder::start(database.pool().clone()),
     };
     let trust = Arc::new(Trust::new(start, BOUND * 2));
-    let connection = Connection::open(Arc::new(storage), trust, settings).unwrap();
+    let connection = Connection::open(Arc::new(storage), None, trust, settings).unwrap();
     World {
         _database: database,
         sandbox,

@@ -139,7 +139,7 @@ impl JobTelegram {
                 Err(other) => {
                     // After an answer there is nothing to give back: that call was made. One that is too late may still be
                     // in grammers' hands, and leave with its next connection.
-                    if waits == 0 && !matches!(other, CallError::Deadline) {
+                    if waits == 0 && !other.is_late() {
                         self.give_back_unless_it_left(counted, sent).await;
                     }
                     return Err(failures::without_answer(&other));

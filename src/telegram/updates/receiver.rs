@@ -234,12 +234,16 @@ impl<'a> Receiver<'a> {
 
     /// Takes what the boxes have let through.
     fn accept(&self, updates: &[(tl::enums::Update, State)], chats: &[tl::enums::Chat], batch: &mut Batch) {
+        if updates.is_empty() {
+            return;
+        }
         let account_id = self.connection.storage().account_id();
+        let places = self.boxes.session_state();
         for (update, state) in updates {
             if let Some(message_box) = state.message_box {
                 let (sequence, pts) = sorting::place_of(message_box);
                 // It came while a difference is to be had: that will bring it, in its order.
-                if self.place(sequence).is_some_and(|place| pts > place) {
+                if sequence.place_in(&places).is_some_and(|place| pts > place) {
                     continue;
                 }
                 batch.moved.insert(sequence);
@@ -250,16 +254,7 @@ impl<'a> Receiver<'a> {
 
     /// Where a sequence is: everything up to there was handed over.
     fn place(&self, sequence: Sequence) -> Option<i32> {
-        let state = self.boxes.session_state();
-        let known = |pts: i32| (pts != 0).then_some(pts);
-        match sequence {
-            Sequence::Common => known(state.pts),
-            Sequence::Secondary => known(state.qts),
-            Sequence::Channel(id) => {
-                let at = state.channels.binary_search_by_key(&id, |channel| channel.id).ok()?;
-                known(state.channels[at].pts)
-            }
-        }
+        sequence.place_in(&self.boxes.session_state())
     }
 
     /// Notes how far a batch goes.
@@ -277,13 +272,7 @@ impl<'a> Receiver<'a> {
             match sequence {
                 Sequence::Common => stored.pts = Some(state.pts),
                 Sequence::Secondary => stored.qts = Some(state.qts),
-                Sequence::Channel(id) => {
-                    stored.pts = state
-                        .channels
-                        .iter()
-                        .find(|channel| channel.id == *id)
-                        .map(|channel| channel.pts);
-                }
+                Sequence::Channel(_) => stored.pts = sequence.place_in(&state),
             }
             if sequence.stored_in() == ACCOUNT_BOX {
                 // Zero is how grammers writes "not known".

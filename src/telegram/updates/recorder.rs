@@ -63,23 +63,28 @@ async fn write(database: PgPool, mut waiting: mpsc::UnboundedReceiver<Handover>)
             size += next.arrival.incoming.len() + 1;
             batch.push(next);
         }
-        store(&database, &mut filters, batch).await;
+        // In a task of its own: a panic costs this batch, whose sessions read it again, and nothing else.
+        let stored = tokio::spawn(store(database.clone(), filters, batch)).await;
+        filters = stored.unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "storing updates broke off");
+            Filters::default()
+        });
     }
 }
 
 /// Stores a batch. What one session's part makes impossible must not hold the others up.
-async fn store(database: &PgPool, filters: &mut Filters, mut batch: Vec<Handover>) {
+async fn store(database: PgPool, mut filters: Filters, mut batch: Vec<Handover>) -> Filters {
     let mut pause = FIRST_PAUSE;
     loop {
         let (arrivals, answers): (Vec<Arrival>, Vec<_>) =
             batch.into_iter().map(|each| (each.arrival, each.answer)).unzip();
-        let error = match try_store(database, filters, &arrivals).await {
+        let error = match try_store(&database, &mut filters, &arrivals).await {
             Ok(recorded) => {
                 for (answer, recorded) in answers.into_iter().zip(recorded) {
                     // Whoever does not wait any more need not know.
                     let _ = answer.send(recorded);
                 }
-                return;
+                return filters;
             }
             Err(error) => error,
         };
@@ -88,7 +93,7 @@ async fn store(database: &PgPool, filters: &mut Filters, mut batch: Vec<Handover
             "updates were not stored; trying again"
         );
         if error.is_closed() {
-            return;
+            return filters;
         }
         batch = arrivals
             .into_iter()
@@ -99,7 +104,7 @@ async fn store(database: &PgPool, filters: &mut Filters, mut batch: Vec<Handover
             for alone in batch {
                 tokio::spawn(store_alone(database.clone(), alone, pause));
             }
-            return;
+            return filters;
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

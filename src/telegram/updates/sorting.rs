@@ -1,6 +1,6 @@
 //! Telegram's updates, as far as they are about what happens in chats.
 
-use grammers_session::updates::MessageBox;
+use grammers_session::{types::UpdatesState, updates::MessageBox};
 use grammers_tl_types as tl;
 use wireroom_jobs::message::{Message, ServiceMessage};
 
@@ -143,6 +143,20 @@ impl Sequence {
             Self::Common | Self::Secondary => ACCOUNT_BOX,
             Self::Channel(id) => id,
         }
+    }
+
+    /// How far it is; `None`: nobody knows.
+    pub fn place_in(self, state: &UpdatesState) -> Option<i32> {
+        let pts = match self {
+            Self::Common => state.pts,
+            Self::Secondary => state.qts,
+            // The boxes keep them sorted.
+            Self::Channel(id) => {
+                let at = state.channels.binary_search_by_key(&id, |channel| channel.id).ok()?;
+                state.channels[at].pts
+            }
+        };
+        (pts != 0).then_some(pts)
     }
 
     /// The channel whose sequence an update belongs to; `None` for the account's own, and for what is not counted.
