@@ -31,7 +31,7 @@ use crate::{
         deliveries::{self, Held, Target},
         event_log::{EventFilter, EventRecord},
         event_types::Subject,
-        line::{Line, bounded},
+        line::bounded,
         subscription_tests::{self, Asked},
         subscriptions,
     },
@@ -157,7 +157,6 @@ impl Delivering {
     }
 
     async fn run(mut self) {
-        let mut line = Line::new(self.shared.pool.clone());
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_failing = false;
@@ -166,14 +165,13 @@ impl Delivering {
                 () = self.stop.cancelled() => break,
                 _ = tick.tick() => {}
             }
-            match self.turn(&mut line).await {
+            match self.turn().await {
                 Ok(()) => {
                     if std::mem::take(&mut is_failing) {
                         tracing::info!("subscriptions are looked after again");
                     }
                 }
                 Err(error) => {
-                    line.hang_up();
                     if !error.is_closed() && !std::mem::replace(&mut is_failing, true) {
                         tracing::warn!(
                             error = &error as &dyn std::error::Error,
@@ -191,8 +189,12 @@ impl Delivering {
         }
         self.tests.close();
         self.tests.wait().await;
-        if let Ok(conn) = line.open("release_subscriptions").await
-            && let Err(error) = bounded("release_subscriptions", deliveries::release(conn, self.shared.owner)).await
+        if let Ok(mut conn) = store::connection(&self.shared.pool, "release_subscriptions").await
+            && let Err(error) = bounded(
+                "release_subscriptions",
+                deliveries::release(&mut conn, self.shared.owner),
+            )
+            .await
         {
             // Others take them when the lease is over.
             tracing::debug!(
@@ -202,19 +204,14 @@ impl Delivering {
         }
     }
 
-    async fn turn(&mut self, line: &mut Line) -> Result<(), StoreError> {
+    async fn turn(&mut self) -> Result<(), StoreError> {
         if !*self.has_subscriptions.borrow() && self.running.is_empty() {
             return Ok(());
         }
         let begun = Instant::now();
         let held = bounded("hold_subscriptions", async {
-            deliveries::hold(
-                line.open("hold_subscriptions").await?,
-                self.shared.owner,
-                self.lease,
-                MORE,
-            )
-            .await
+            let mut conn = store::connection(&self.shared.pool, "hold_subscriptions").await?;
+            deliveries::hold(&mut conn, self.shared.owner, self.lease, MORE).await
         })
         .await?;
         // By this process's clock from before the statement: never longer than the database's.
@@ -239,7 +236,8 @@ impl Delivering {
             }
         }
         let asked = bounded("take_subscription_tests", async {
-            subscription_tests::take(line.open("take_subscription_tests").await?, TESTS).await
+            let mut conn = store::connection(&self.shared.pool, "take_subscription_tests").await?;
+            subscription_tests::take(&mut conn, TESTS).await
         })
         .await?;
         for asked in asked {

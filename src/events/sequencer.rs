@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::{
     PgPool, StoreError,
-    line::{Line, bounded},
+    line::{Line, bounded, event_pool},
     outbox::{self, Sequenced},
 };
 
@@ -54,7 +54,7 @@ impl Sequencer {
 }
 
 async fn run(pool: PgPool, announce: Arc<dyn Announce>, has_subscriptions: watch::Sender<bool>) {
-    let mut line = Line::new(pool.clone());
+    let mut line = Line::new(event_pool(&pool));
     let mut delay = Duration::ZERO;
     let mut is_failing = false;
     loop {
@@ -70,7 +70,7 @@ async fn run(pool: PgPool, announce: Arc<dyn Announce>, has_subscriptions: watch
             }
             Err(error) => {
                 line.hang_up();
-                if error.is_closed() {
+                if error.is_closed() || pool.is_closed() {
                     return;
                 }
                 if !is_failing {
@@ -84,7 +84,6 @@ async fn run(pool: PgPool, announce: Arc<dyn Announce>, has_subscriptions: watch
             }
         }
         tokio::select! {
-            // A pool that closes waits for this connection.
             () = pool.close_event() => return,
             () = tokio::time::sleep(delay) => {}
             () = outbox::told() => {
