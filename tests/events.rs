@@ -5,15 +5,10 @@ use std::{
     time::Duration,
 };
 
-use poem::{
-    EndpointExt as _, Route, Server, handler,
-    http::StatusCode,
-    listener::{Acceptor as _, Listener as _, TcpListener},
-    post,
-    web::Data,
-};
+use poem::{EndpointExt as _, Route, Server, handler, http::StatusCode, listener::TcpAcceptor, post, web::Data};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::{
@@ -70,8 +65,9 @@ async fn hook(request: &poem::Request, body: String, received: Data<&Received>) 
 /// An endpoint on the loopback, its URL, and what serves it.
 async fn endpoint() -> (Received, String, AbortOnDropHandle<()>) {
     let received = Received::default();
-    let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.expect("a port");
-    let address = acceptor.local_addr()[0].to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let acceptor = TcpAcceptor::from_tokio(listener).expect("an acceptor");
     let app = Route::new().at("/", post(hook)).data(received.clone());
     let serving = tokio::spawn(async move {
         // It ends with the test.
@@ -109,7 +105,7 @@ async fn a_job_s_end_reaches_a_webhook_a_waiting_reader_and_a_consumer() {
     let head = stack.get("/v1/events?limit=1").await["head"]
         .as_i64()
         .expect("a number");
-    let reader = stack.get("/v1/events?type=job.*&wait=60").await;
+    let reader = stack.get("/v1/events?type=job.*").await;
     let waiting = tokio::spawn({
         let (client, key) = stack.client();
         let url = format!("http://{}/v1/events?type=job.*&after={head}&wait=60", stack.api_addr);
