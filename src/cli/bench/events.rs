@@ -10,16 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use poem::{
-    EndpointExt, Route, Server, handler,
-    http::StatusCode,
-    listener::{Acceptor, Listener, TcpListener},
-    post,
-    web::Data,
-};
+use poem::{EndpointExt, Route, Server, handler, http::StatusCode, listener::TcpAcceptor, post, web::Data};
 use serde::Serialize;
 use serde_json::json;
 use tokio::{
+    net::TcpListener,
     sync::{Notify, mpsc},
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -265,12 +260,9 @@ async fn deliver(
     has_subscriptions: tokio::sync::watch::Receiver<bool>,
 ) -> anyhow::Result<i64> {
     let taken = Taken::default();
-    let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await?;
-    let address = acceptor
-        .local_addr()
-        .first()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let acceptor = TcpAcceptor::from_tokio(listener)?;
     let app = Route::new().at("/", post(take)).data(taken.clone());
     let _serving = AbortOnDropHandle::new(tokio::spawn(Server::new_with_acceptor(acceptor).run(app)));
     let vault = Vault::parse(&Vault::generate("bench")?)?;
