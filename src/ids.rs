@@ -64,3 +64,7 @@ id!(
     /// A schedule.
     ScheduleId
 );
+id!(
+    /// Where events go by themselves.
+    SubscriptionId
+);

@@ -4,12 +4,14 @@
 //! jobs`. Siblings do not import each other; what they need of one another is a trait, wired in `cli`.
 //! `tests/architecture.rs` checks it.
 
+pub mod addresses;
 pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod cron;
+pub mod events;
 pub mod ids;
 pub mod letterbox;
 pub mod lifecycle;

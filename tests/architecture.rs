@@ -6,8 +6,10 @@ use std::{
 };
 
 /// Modules, and the ones each may import. What is missing on the right is forbidden, siblings above all.
-const MAY_IMPORT: [(&str, &[&str]); 24] = [
+const MAY_IMPORT: [(&str, &[&str]); 25] = [
     ("ids", &[]),
+    // Pure: which addresses are on the public internet.
+    ("addresses", &[]),
     ("clock", &[]),
     ("config", &[]),
     // Pure arithmetic: the API refuses and shows with it what the queue fires.
@@ -51,12 +53,22 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
     ),
     (
         "events",
-        &["clock", "config", "ids", "lifecycle", "store", "telemetry", "vault"],
+        &[
+            "addresses",
+            "clock",
+            "config",
+            "ids",
+            "lifecycle",
+            "store",
+            "telemetry",
+            "vault",
+        ],
     ),
     // The API process holds no Telegram connection: nothing on the Telegram side can take it down.
     (
         "api",
         &[
+            "addresses",
             "clock",
             "config",
             "cron",

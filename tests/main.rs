@@ -10,6 +10,7 @@ mod bench;
 mod clients;
 mod commands;
 mod crashes;
+mod events;
 mod following;
 mod kinds;
 mod logins;

@@ -16,6 +16,10 @@ use super::{
     applications::{ApplicationBody, ApplicationView, ApplicationsApi, ApplicationsView},
     batches::{BatchView, BatchesApi},
     chats::{ChatView, ChatsApi},
+    events::{
+        self, AckBody, AckView, ConsumerBody, ConsumerView, ConsumersApi, ConsumersView, EventListApi, EventPage,
+        EventStreamApi, StoredEvent,
+    },
     floods::{FloodView, FloodsApi},
     health::{Health, HealthApi},
     jobs::{
@@ -36,6 +40,10 @@ use super::{
     session_caps::{CapBody, CapView, CapsView, SessionCapsApi, TimeZoneBody},
     session_health::{CheckView, SessionDetail, SessionHealthApi},
     sessions::{self, SessionView, SessionsApi},
+    subscriptions::{
+        DeliveriesApi, DeliveryView, NewSubscriptionBody, RedeliverBody, RedeliverView, RotateBody, SecretApi,
+        SubscriptionCreated, SubscriptionPatch, SubscriptionView, SubscriptionsApi, SubscriptionsView, TestView,
+    },
     watches::{SwitchBody, WatchView, WatchesApi},
     workers::{WorkerView, WorkersApi},
 };
@@ -54,6 +62,8 @@ pub enum Tag {
     Batches,
     /// Telegram sessions.
     Sessions,
+    /// What happened, in order, for those who subscribe.
+    Events,
     /// Processes that run jobs.
     Workers,
     /// Chats that monitor jobs watch.
@@ -99,6 +109,14 @@ resources!(
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
     (WorkersApi, ChatsApi, WatchesApi, HealthApi),
+    (
+        EventListApi,
+        EventStreamApi,
+        ConsumersApi,
+        SubscriptionsApi,
+        SecretApi,
+        DeliveriesApi
+    ),
     (
         BeginApi,
         StepsApi,
@@ -220,6 +238,23 @@ fn schemas() -> Map<String, Value> {
     add::<PasswordBody>(&mut requests);
     add::<EnableBody>(&mut requests);
     add::<ExportBody>(&mut requests);
+    add::<AckBody>(&mut requests);
+    add::<ConsumerBody>(&mut requests);
+    add::<NewSubscriptionBody>(&mut requests);
+    add::<SubscriptionPatch>(&mut requests);
+    add::<RotateBody>(&mut requests);
+    add::<RedeliverBody>(&mut requests);
+    add::<SubscriptionView>(&mut responses);
+    add::<SubscriptionsView>(&mut responses);
+    add::<SubscriptionCreated>(&mut responses);
+    add::<TestView>(&mut responses);
+    add::<Page<DeliveryView>>(&mut responses);
+    add::<RedeliverView>(&mut responses);
+    add::<AckView>(&mut responses);
+    add::<ConsumerView>(&mut responses);
+    add::<ConsumersView>(&mut responses);
+    add::<StoredEvent>(&mut responses);
+    add::<EventPage>(&mut responses);
     add::<ProxyBody>(&mut requests);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
@@ -327,6 +362,8 @@ fn add_unions(schemas: &mut Map<String, Value>) {
     schemas.insert("JobArgs".to_owned(), args);
     let results = json!({ "description": "The result of the job's kind.", "anyOf": results });
     schemas.insert("JobResult".to_owned(), results);
+    events::register_data(schemas);
+    schemas.insert("EventData".to_owned(), events::data_union());
 }
 
 fn new_job_of(body: &Value, kind: JobKind, args: &str, schemas: &Map<String, Value>) -> Value {

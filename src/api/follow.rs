@@ -90,6 +90,11 @@ impl Followers {
         })
     }
 
+    /// Cancelled when every stream ends, since the process does.
+    pub fn closing(&self) -> CancellationToken {
+        self.closed.clone()
+    }
+
     /// Every stream ends: the process does.
     pub fn is_over(&self) -> bool {
         self.closed.is_cancelled()

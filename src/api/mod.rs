@@ -7,6 +7,7 @@ mod batches;
 mod chats;
 mod docs;
 mod document;
+mod events;
 mod floods;
 mod follow;
 mod health;
@@ -27,6 +28,7 @@ mod session_caps;
 mod session_health;
 mod sessions;
 mod shell;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod typed;
@@ -40,7 +42,10 @@ use async_trait::async_trait;
 #[cfg(target_os = "linux")]
 use nix::sys::socket::{setsockopt, sockopt};
 use poem::{Endpoint, EndpointExt, Request, Response, Route, Server, listener::TcpAcceptor};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::sync::CancellationToken;
 use wireroom_jobs::ports::Clock;
 
@@ -86,6 +91,8 @@ pub trait JobSignals: Send + Sync {
     fn finished(&self, jobs: &[JobId]);
     /// Begins to hear of finished jobs; held only while somebody waits for one.
     fn watch_finished(&self) -> Box<dyn FinishedJobs>;
+    /// How far the log of events goes, as far as this process has heard: within a second, and mostly at once.
+    fn logged_events(&self) -> watch::Receiver<i64>;
 }
 
 /// Announcements of finished jobs.

@@ -33,6 +33,7 @@ pub fn cut<R>(mut rows: Vec<R>, limit: u16, list: List, key: impl Fn(&R) -> Stri
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
     Attempts,
+    Deliveries,
     Floods,
     Jobs,
     Members,
@@ -47,6 +48,7 @@ impl List {
     const fn tag(self) -> char {
         match self {
             Self::Attempts => 'a',
+            Self::Deliveries => 'd',
             Self::Floods => 'f',
             Self::Jobs => 'j',
             Self::Members => 'm',

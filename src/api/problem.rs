@@ -86,6 +86,16 @@ codes! {
     WatchNotSwitchable = CONFLICT, "The watch cannot be switched";
     /// There is no such pause.
     PauseNotFound = NOT_FOUND, "There is no such pause";
+    /// There is no consumer of events of that name.
+    ConsumerNotFound = NOT_FOUND, "There is no such consumer";
+    /// There is no such subscription.
+    SubscriptionNotFound = NOT_FOUND, "There is no such subscription";
+    /// No process has sent the test event in time.
+    SubscriptionTestTimeout = GATEWAY_TIMEOUT, "The test event was not sent in time";
+    /// Events after that position were deleted by age.
+    EventsExpired = GONE, "Events were deleted by age";
+    /// There is no event at that position yet: it was numbered before the database was restored from a copy.
+    EventPositionUnknown = CONFLICT, "There is no event at that position";
     /// There is no such limit.
     LimitNotFound = NOT_FOUND, "There is no such limit";
     /// No session has met such a chat.

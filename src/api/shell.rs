@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{
     State,
     auth::Caller,
+    events,
     jobs::batches,
     logins, prefer,
     problem::{Code, Problem},
@@ -164,6 +165,9 @@ impl<E> Shell<E> {
         }
         if logins::waits(request.method(), request.uri().path()) {
             return logins::WAIT + BEYOND_WAIT;
+        }
+        if let Some(wait) = events::waits(request.method(), request.uri().path()) {
+            return wait + BEYOND_WAIT;
         }
         match prefer::wait(request.headers()) {
             Ok(Some(wait)) if request.method() == Method::POST => (wait + BEYOND_WAIT).max(self.time_limit),

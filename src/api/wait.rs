@@ -69,10 +69,14 @@ impl Waiters {
 
     /// A seat, or the problem that none is free.
     pub fn seat(self: &Arc<Self>) -> Result<Seat, Problem> {
-        let permit = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| {
-            let detail = "Try again, or leave Prefer: wait out and look at the job later. No job was made.";
-            Problem::new(Code::TooManyWaiters, detail)
-        })?;
+        self.seat_or("Try again, or leave Prefer: wait out and look at the job later. No job was made.")
+    }
+
+    /// A seat, or the problem that none is free, with what to do then.
+    pub fn seat_or(self: &Arc<Self>, detail: &str) -> Result<Seat, Problem> {
+        let permit = Arc::clone(&self.seats)
+            .try_acquire_owned()
+            .map_err(|_| Problem::new(Code::TooManyWaiters, detail))?;
         Ok(Seat {
             waiters: Arc::clone(self),
             _permit: permit,

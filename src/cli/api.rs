@@ -4,10 +4,10 @@ use std::{io, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use wireroom_jobs::ports::Clock;
 
-use super::process;
+use super::{events, process};
 use crate::{
     api::{self, ApiDeps, FinishedJobs, JobSignals},
     clock::SystemClock,
@@ -57,6 +57,10 @@ impl JobSignals for Bell {
     fn watch_finished(&self) -> Box<dyn FinishedJobs> {
         Box::new(Watch(self.0.watch_finished()))
     }
+
+    fn logged_events(&self) -> watch::Receiver<i64> {
+        self.0.logged_events()
+    }
 }
 
 struct Watch(FinishedWatch);
@@ -82,6 +86,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             None => Ok(()),
             Some((listener, pool)) => {
                 let waker = Waker::start(pool.clone());
+                let _sequencer = events::sequencer(&pool, &waker);
                 serve(&config, pool, waker, Arc::new(SystemClock), listener, &shutdown).await
             }
         }

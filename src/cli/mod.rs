@@ -10,6 +10,7 @@ mod descriptors;
 #[cfg(feature = "sandbox")]
 mod dev;
 mod doctor;
+mod events;
 mod keys;
 mod migrate;
 mod openapi;

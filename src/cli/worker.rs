@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use wireroom_jobs::{JobContext, Outcome, ports::Clock};
 
-use super::{descriptors, process};
+use super::{descriptors, events, process};
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
@@ -39,7 +39,12 @@ pub async fn run() -> anyhow::Result<ExitCode> {
             None => Ok(()),
             Some(pool) => {
                 let waker = Waker::start(pool.clone());
-                serve(&config, pool, waker, Identity::generate(), &shutdown).await
+                let sequencer = events::sequencer(&pool, &waker);
+                let deliverer =
+                    events::deliverer(&config, &pool, &waker, &sequencer, Arc::new(SystemClock), &shutdown)?;
+                let served = serve(&config, pool, waker, Identity::generate(), &shutdown).await;
+                deliverer.shutdown().await;
+                served
             }
         }
     };

@@ -4,6 +4,7 @@
 mod api;
 mod client;
 mod database;
+mod events;
 mod queue;
 mod secret;
 mod sessions;
@@ -15,6 +16,7 @@ mod vault;
 pub use api::ApiConfig;
 pub use client::ClientConfig;
 pub use database::DatabaseConfig;
+pub use events::EventsConfig;
 pub use queue::QueueConfig;
 pub use secret::Secret;
 pub use sessions::SessionsConfig;
@@ -29,6 +31,7 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub api: ApiConfig,
     pub queue: QueueConfig,
+    pub events: EventsConfig,
     pub sessions: SessionsConfig,
     pub telegram: TelegramConfig,
     pub vault: VaultConfig,
@@ -52,6 +55,7 @@ impl Config {
             database: DatabaseConfig::read(source)?,
             api: ApiConfig::read(source)?,
             queue: QueueConfig::read(source)?,
+            events: EventsConfig::read(source)?,
             sessions: SessionsConfig::read(source)?,
             telegram: TelegramConfig::read(source)?,
             vault: VaultConfig::read(source)?,

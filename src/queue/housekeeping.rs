@@ -2,14 +2,16 @@
 //! others go on, since a table that nothing is deleted from fills the disk whatever is wrong with another.
 
 use crate::store::{
-    self, PgConnection, PgPool, StoreError, audit, batches, floods, idempotency, job_logs, leases, partitions, pauses,
-    scans, schedule_ticks, session_checks, unique_keys, vault_keys, watches,
+    self, PgConnection, PgPool, StoreError, audit, batches, delivery_log, floods, idempotency, job_logs, leases,
+    partitions, pauses, scans, schedule_ticks, session_checks, unique_keys, vault_keys, watches,
 };
 
 /// Most rows of one statement.
 const BATCH: i64 = 500;
 /// How many of the clients' batches one statement deletes: each may have ten thousand rows.
 const BATCHES: i64 = 2;
+/// How many days the log of deliveries is kept, if finished work is kept for so long.
+const DELIVERY_DAYS: i32 = 7;
 /// Day partitions that exist ahead.
 pub const DAYS_AHEAD: i32 = 7;
 
@@ -32,11 +34,12 @@ enum Step {
     OldTerms,
     GoneWorkersKeys,
     OldAudit,
+    OldDeliveries,
     OldDays,
 }
 
 impl Step {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::PartitionsAhead,
         Self::DefaultPartition,
         Self::OldRows,
@@ -53,6 +56,7 @@ impl Step {
         Self::OldTerms,
         Self::GoneWorkersKeys,
         Self::OldAudit,
+        Self::OldDeliveries,
         Self::OldDays,
     ];
 
@@ -63,7 +67,7 @@ impl Step {
             Self::DefaultPartition => {
                 if partitions::in_default(conn).await? {
                     tracing::error!(
-                        "finished jobs lie in the DEFAULT partition: a day's partition was missing when they ended"
+                        "finished jobs or events lie in a DEFAULT partition: a day's partition was missing"
                     );
                 }
                 Ok(false)
@@ -82,10 +86,13 @@ impl Step {
             Self::OldTerms => leases::sweep_terms(conn, BATCH).await.map(|gone| gone > 0),
             Self::GoneWorkersKeys => vault_keys::sweep_workers(conn, BATCH).await.map(|gone| gone > 0),
             Self::OldAudit => audit::expire(conn, BATCH).await.map(|gone| gone > 0),
+            Self::OldDeliveries => delivery_log::expire(conn, keep.min(DELIVERY_DAYS), BATCH)
+                .await
+                .map(|gone| gone > 0),
             Self::OldDays => {
                 let retired = partitions::retire_one(conn, keep).await?;
                 if let Some(partition) = &retired {
-                    tracing::info!(partition, "retired a day of finished work");
+                    tracing::info!(partition, "retired a day of finished work or of events");
                 }
                 Ok(retired.is_some())
             }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, broadcast},
+    sync::{Notify, broadcast, watch},
     time::Instant,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -34,6 +34,8 @@ const COALESCE: Duration = Duration::from_millis(3);
 const RING_EVERY: Duration = Duration::from_millis(10);
 /// The topic of jobs that may be claimed.
 const READY: &str = "ready";
+/// The topic of events that can be read, with how far.
+const LOGGED: &str = "logged";
 /// How often a process says that somebody in it waits for finished jobs.
 const WAITING_EVERY: Duration = Duration::from_secs(1);
 /// For how many of those the others believe it.
@@ -55,6 +57,8 @@ struct Bell {
     errands: Arc<Notify>,
     cancelled: broadcast::Sender<JobId>,
     finished: broadcast::Sender<Arc<[JobId]>>,
+    /// How far the log of events goes.
+    logged: watch::Sender<i64>,
     waiters: AtomicUsize,
     /// Counts down each second since another process last said that somebody waits there.
     others_wait: AtomicU8,
@@ -79,6 +83,7 @@ struct Outbox {
     waiting: bool,
     cancelled: Vec<JobId>,
     finished: Vec<JobId>,
+    logged: Option<i64>,
 }
 
 impl Waker {
@@ -93,6 +98,7 @@ impl Waker {
             errands: Arc::default(),
             cancelled: broadcast::channel(1024).0,
             finished: broadcast::channel(4096).0,
+            logged: watch::Sender::new(0),
             waiters: AtomicUsize::new(0),
             others_wait: AtomicU8::new(0),
             outbox: Mutex::default(),
@@ -197,6 +203,21 @@ impl Waker {
         }
     }
 
+    /// The log of events goes up to there; `is_news`: since this process has just moved some, so that the others have to hear
+    /// of it.
+    pub fn events_logged(&self, position: i64, is_news: bool) {
+        self.bell.raise_logged(position);
+        if is_news {
+            self.bell
+                .post(|outbox| outbox.logged = outbox.logged.max(Some(position)));
+        }
+    }
+
+    /// How far the log of events goes, as far as this process has heard.
+    pub fn logged_events(&self) -> watch::Receiver<i64> {
+        self.bell.logged.subscribe()
+    }
+
     /// Begins to hear of finished jobs. Begin before the job's state is read, and read it each second all the same.
     pub fn watch_finished(&self) -> FinishedWatch {
         let finished = self.bell.finished.subscribe();
@@ -268,6 +289,15 @@ impl Bell {
         self.posted.notify_one();
     }
 
+    /// Positions come by several ways; a reader sees the highest.
+    fn raise_logged(&self, position: i64) {
+        self.logged.send_if_modified(|logged| {
+            let is_later = position > *logged;
+            *logged = position.max(*logged);
+            is_later
+        });
+    }
+
     /// Whether a ring may be given out, which it then is.
     fn may_ring(&self) -> bool {
         let mut rung_at = self.rung_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -294,6 +324,12 @@ impl Bell {
             return;
         }
         let topic = words.next().unwrap_or_default();
+        if topic == LOGGED {
+            if let Some(position) = words.next().and_then(|position| position.parse().ok()) {
+                self.raise_logged(position);
+            }
+            return;
+        }
         let ids = words.filter_map(|id| id.parse().ok());
         match topic {
             READY => self.ready.notify_one(),
@@ -348,6 +384,9 @@ impl Outbox {
             .filter(|(_, set)| *set)
             .map(|(topic, _)| payload(origin, topic))
             .collect();
+        if let Some(position) = self.logged {
+            payloads.push(format!("{origin} {LOGGED} {position}"));
+        }
         for (topic, ids) in [("cancelled", self.cancelled), ("finished", self.finished)] {
             // A UUID and its space take 37 bytes; the origin and the topic less than 60.
             for chunk in ids.chunks((notifications::PAYLOAD - 60) / 37) {

@@ -12,12 +12,13 @@ use super::{
     proxies::{self, ResealError},
 };
 use crate::{
+    letterbox::LetterError,
     store::{
-        StoreError, failed,
+        StoreError, failed, subscriptions,
         vault_keys::{self, SealedDc},
     },
     telegram::session_storage::key_owner,
-    vault::{Vault, VaultError},
+    vault::{Sealed, Vault, VaultError},
 };
 
 const BATCH: i64 = 200;
@@ -57,11 +58,13 @@ pub enum RotationError {
     #[error(transparent)]
     Vault(#[from] VaultError),
     #[error(transparent)]
+    Letter(#[from] LetterError),
+    #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Seals every stored auth key, the hashes of the applications and the sessions' proxies under the vault's first key. Refused
-/// while a worker, heard of within `fresh`, has not said that it has that key.
+/// Seals every stored auth key, the hashes of the applications, the sessions' proxies and the secrets of subscriptions under
+/// the vault's first key. Refused while a worker, heard of within `fresh`, has not said that it has that key.
 pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -> Result<Rotated, RotationError> {
     let to = vault.key_ids().next().ok_or(RotationError::NoKey)?.to_owned();
     let mut conn = pool.acquire().await.map_err(failed("rotate_master_keys"))?;
@@ -73,6 +76,7 @@ pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -
     verify_master_keys(pool, vault).await?;
     let mut resealed = reseal_applications(pool, vault).await?;
     resealed += proxies::reseal(&mut conn, vault).await?;
+    resealed += reseal_subscriptions(pool, vault).await?;
     for _ in 0..PASSES {
         let mut after = None;
         let mut missed = false;
@@ -102,6 +106,23 @@ pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -
         still_used,
         used_for_now,
     })
+}
+
+/// Seals the secrets of subscriptions under the key that seals now; returns how many were under another.
+async fn reseal_subscriptions(pool: &PgPool, vault: &Vault) -> Result<u64, RotationError> {
+    let (key_id, slot) = vault.slot()?;
+    let mut conn = pool.acquire().await.map_err(failed("reseal_subscriptions"))?;
+    let mut resealed = 0;
+    for secret in subscriptions::sealed_otherwise(&mut conn, key_id).await? {
+        let owner = subscriptions::secret_owner(secret.id);
+        let plain = vault.open_letter(&owner, &secret.sealed)?;
+        let fresh = Sealed {
+            key_id: key_id.to_owned(),
+            bytes: slot.seal(&owner, &plain)?,
+        };
+        resealed += u64::from(subscriptions::reseal(&mut conn, &secret, &fresh).await?);
+    }
+    Ok(resealed)
 }
 
 fn anew(vault: &Vault, value: &SealedDc) -> Result<crate::vault::Sealed, VaultError> {

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use super::{
     StoreError, failed,
     leases::{self, LeaseKey},
+    outbox,
 };
 use crate::{
     ids::{ApplicationId, SessionId},
@@ -82,7 +83,7 @@ pub async fn refuse(conn: &mut PgConnection, lease: LeaseKey, api_id: i32, reaso
         WITH refused AS (
             INSERT INTO refused_api_ids (api_id, reason) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING api_id, reason
         )
-        INSERT INTO events (type, subject, data)
+        INSERT INTO outbox (type, subject, data)
         SELECT 'application.refused', 'application:' || api_id,
             jsonb_build_object('api_id', api_id, 'reason', reason, 'session', $3::uuid)
         FROM refused",
@@ -93,6 +94,7 @@ pub async fn refuse(conn: &mut PgConnection, lease: LeaseKey, api_id: i32, reaso
     .execute(conn)
     .await
     .map_err(failed("refuse_application"))?;
+    outbox::written();
     Ok(refused.rows_affected() == 1)
 }
 
@@ -112,7 +114,7 @@ pub async fn resume(conn: &mut PgConnection, id: ApplicationId, actor: &str) -> 
         WITH resumed AS (
             DELETE FROM refused_api_ids r USING applications a WHERE a.id = $1 AND r.api_id = a.api_id RETURNING r.api_id
         ), told AS (
-            INSERT INTO events (type, subject, data)
+            INSERT INTO outbox (type, subject, data)
             SELECT 'application.resumed', 'application:' || api_id, jsonb_build_object('api_id', api_id, 'by', $2::text)
             FROM resumed
         )
@@ -123,6 +125,7 @@ pub async fn resume(conn: &mut PgConnection, id: ApplicationId, actor: &str) -> 
     .fetch_one(conn)
     .await
     .map_err(failed("resume_application"))?;
+    outbox::written();
     Ok(match (row.known, row.resumed) {
         (false, _) => Resumed::Unknown,
         (true, false) => Resumed::NotRefused,

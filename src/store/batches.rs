@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{StoreError, failed};
+use super::{StoreError, failed, outbox};
 use crate::ids::BatchId;
 
 /// What happens when some jobs of a batch cannot be stored.
@@ -108,8 +108,9 @@ pub async fn close(conn: &mut PgConnection, id: BatchId, mode: BatchMode, total:
             UPDATE batches SET mode = $2, total = $3, finished_at = CASE WHEN $3 = 0 THEN wireroom_now() END WHERE id = $1
             RETURNING id, finished_at
         ), told AS (
-            INSERT INTO events (type, subject, data)
-            SELECT 'batch.finished', 'batch:' || id, '{"total": 0, "succeeded": 0, "failed": 0, "cancelled": 0}'
+            INSERT INTO outbox (type, subject, data)
+            SELECT 'batch.finished', 'batch:' || id,
+                jsonb_build_object('batch', id, 'total', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0)
             FROM closed WHERE finished_at IS NOT NULL
         )
         SELECT count(*) AS "changed!" FROM closed"#,
@@ -120,6 +121,9 @@ pub async fn close(conn: &mut PgConnection, id: BatchId, mode: BatchMode, total:
     .fetch_one(conn)
     .await
     .map_err(failed("close_batch"))?;
+    if total == 0 {
+        outbox::written();
+    }
     if changed == 1 {
         return Ok(());
     }

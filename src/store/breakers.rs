@@ -8,7 +8,9 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    StoreError, failed,
+    StoreError,
+    event_types::EventType,
+    failed,
     leases::{self, LeaseKey, interval},
     sessions,
 };
@@ -49,7 +51,7 @@ pub async fn trip(
     .map_err(failed("trip_breaker"))?;
     let data = json!({ "session": lease.session, "breaker": "open", "trips": row.trips, "until": row.open_until,
         "error": error });
-    sessions::emit(conn, "session.breaker_changed", lease.session, &data).await?;
+    sessions::emit(conn, EventType::SessionBreakerChanged, lease.session, data).await?;
     Ok(row.open_until)
 }
 
@@ -68,7 +70,7 @@ pub async fn close(conn: &mut PgConnection, lease: LeaseKey) -> Result<bool, Sto
         == 1;
     if closed {
         let data = json!({ "session": lease.session, "breaker": "closed" });
-        sessions::emit(conn, "session.breaker_changed", lease.session, &data).await?;
+        sessions::emit(conn, EventType::SessionBreakerChanged, lease.session, data).await?;
     }
     Ok(closed)
 }

@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 use wireroom_jobs::{JobError, WaitReason};
 
-use super::{StoreError, failed, jobs::micros};
+use super::{StoreError, failed, jobs::micros, outbox};
 use crate::ids::JobId;
 
 /// The final state of a job.
@@ -136,6 +136,7 @@ pub async fn finish(conn: &mut PgConnection, ended: &[Finish]) -> Result<Vec<Job
     .fetch_one(conn)
     .await
     .map_err(failed("finish"))?;
+    outbox::jobs_ended();
     Ok(moved.into_iter().map(JobId).collect())
 }
 

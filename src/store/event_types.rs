@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use uuid::Uuid;
-
-use crate::ids::{BatchId, JobId, ScheduleId, SessionId};
+use crate::ids::{BatchId, JobId, ScheduleId, SessionId, SubscriptionId};
 
 macro_rules! event_types {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $version:literal;)*) => {
@@ -140,7 +138,7 @@ impl Subject {
         Self(format!("schedule:{id}"))
     }
 
-    pub fn subscription(id: Uuid) -> Self {
+    pub fn subscription(id: SubscriptionId) -> Self {
         Self(format!("subscription:{id}"))
     }
 

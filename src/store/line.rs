@@ -32,6 +32,11 @@ pub fn lease_pool(pool: &PgPool) -> PgPool {
     planned_once(pool, 1)
 }
 
+/// A pool of one such connection, for numbering events: readers wait for that, whatever else the process does.
+pub fn event_pool(pool: &PgPool) -> PgPool {
+    planned_once(pool, 1)
+}
+
 fn planned_once(pool: &PgPool, connections: u32) -> PgPool {
     let limit = STATEMENT_LIMIT.as_millis().to_string();
     let options = pool.connect_options().as_ref().clone().options([

@@ -1,4 +1,4 @@
-//! Day partitions of finished work, and the removal of what is older than it is kept.
+//! Day partitions of finished work and of events, and the removal of what is older than it is kept.
 
 use sqlx::PgConnection;
 
@@ -20,7 +20,8 @@ pub async fn ensure_ahead(conn: &mut PgConnection, days: i32) -> Result<i32, Sto
 pub async fn in_default(conn: &mut PgConnection) -> Result<bool, StoreError> {
     sqlx::query_scalar!(
         r#"-- in_default
-        SELECT EXISTS (SELECT FROM finished_jobs_default) OR EXISTS (SELECT FROM job_attempts_default) AS "any!""#
+        SELECT EXISTS (SELECT FROM finished_jobs_default) OR EXISTS (SELECT FROM job_attempts_default)
+            OR EXISTS (SELECT FROM event_log_default) AS "any!""#
     )
     .fetch_one(conn)
     .await
@@ -50,9 +51,6 @@ pub async fn expire_rows(conn: &mut PgConnection, keep: i32, limit: i64) -> Resu
         ), old_floods AS (
             DELETE FROM floods WHERE id IN (SELECT id FROM floods WHERE at < (SELECT oldest FROM clock) ORDER BY at LIMIT $2)
             RETURNING 1
-        ), old_events AS (
-            DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < (SELECT oldest FROM clock) ORDER BY at LIMIT $2)
-            RETURNING 1
         ), old_effects AS (
             DELETE FROM job_effects WHERE (job_id, chat_id) IN (
                 SELECT e.job_id, e.chat_id FROM job_effects e
@@ -72,9 +70,8 @@ pub async fn expire_rows(conn: &mut PgConnection, keep: i32, limit: i64) -> Resu
                 AND NOT EXISTS (SELECT FROM jobs j WHERE j.worker_id = w.id AND j.state = 'running')
             RETURNING 1
         )
-        SELECT (SELECT count(*) FROM old_floods) + (SELECT count(*) FROM old_events)
-            + (SELECT count(*) FROM old_effects) + (SELECT count(*) FROM old_origins)
-            + (SELECT count(*) FROM old_workers) AS "gone!""#,
+        SELECT (SELECT count(*) FROM old_floods) + (SELECT count(*) FROM old_effects)
+            + (SELECT count(*) FROM old_origins) + (SELECT count(*) FROM old_workers) AS "gone!""#,
         keep,
         limit
     )

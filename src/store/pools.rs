@@ -7,7 +7,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    StoreError, failed,
+    StoreError,
+    event_types::EventType,
+    failed,
     leases::{self, LeaseKey},
     sessions,
 };
@@ -139,7 +141,7 @@ async fn carry_out(conn: &mut PgConnection, session: SessionId) -> Result<(), St
     .map_err(failed("move_session"))?;
     if let Some(moved) = moved {
         let data = json!({ "session": session, "from": moved.from_pool, "to": moved.to_pool });
-        sessions::emit(conn, "session.pool_changed", session, &data).await?;
+        sessions::emit(conn, EventType::SessionPoolChanged, session, data).await?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     StoreError, failed,
     jobs::{EnqueueError, NewJob, enqueue},
+    schedule_events,
     schedules::{self, ScheduleRecord, known_kinds},
 };
 use crate::ids::{JobId, ScheduleId};
@@ -298,10 +299,10 @@ pub async fn record(conn: &mut PgConnection, id: ScheduleId, ticks: &[TickRecord
         &reasons as &[Option<Value>],
         &requested as &[Option<&str>],
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await
     .map_err(failed("record_ticks"))?;
-    Ok(())
+    schedule_events::missed(conn, id, ticks).await
 }
 
 /// Says what became of a waiting tick of a locked schedule.
@@ -320,11 +321,11 @@ pub async fn settle(conn: &mut PgConnection, id: ScheduleId, tick: &TickRecord) 
         tick.decided_at,
         tick.version,
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await
     .map_err(failed("settle_tick"))?;
     match done.rows_affected() {
-        1 => Ok(()),
+        1 => schedule_events::missed(conn, id, std::slice::from_ref(tick)).await,
         changed => Err(StoreError::Rows {
             operation: "settle_tick",
             changed,

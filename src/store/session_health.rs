@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::{StoreError, failed, sessions};
+use super::{StoreError, event_types::EventType, failed, sessions};
 use crate::ids::{SessionId, WorkerId};
 
 /// What is known of a session beside its row.
@@ -98,7 +98,7 @@ pub async fn resume(conn: &mut PgConnection, session: SessionId, actor: &str) ->
     .await
     .map_err(failed("resume_limited"))?;
     let data = json!({ "session": session, "from": "limited", "to": "ready", "reason": "RESUMED", "by": actor });
-    sessions::emit(conn, "session.state_changed", session, &data).await?;
+    sessions::emit(conn, EventType::SessionStateChanged, session, data).await?;
     Ok(Resumed::Now)
 }
 

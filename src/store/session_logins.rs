@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use super::{
     StoreError, audit,
     errands::Task,
+    event_types::EventType,
     failed, leases,
     pauses::PauseScope,
     sessions::{self, DcRow, SessionState},
@@ -177,7 +178,7 @@ pub async fn set_state(
     let was_usable = matches!(was.as_str(), "ready" | "limited" | "degraded");
     if was_usable && !to.is_holdable() {
         let data = json!({ "session": id, "from": was, "to": to.as_str(), "reason": reason });
-        sessions::emit(conn, "session.access_lost", id, &data).await?;
+        sessions::emit(conn, EventType::SessionAccessLost, id, data).await?;
     }
     Ok(true)
 }

@@ -3,7 +3,13 @@
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::{StoreError, failed, leases, leases::LeaseKey};
+use super::{
+    StoreError,
+    event_types::{EventType, Subject},
+    failed, leases,
+    leases::LeaseKey,
+    outbox::{self, NewEvent},
+};
 use crate::{
     ids::{SessionId, WorkerId},
     vault::Sealed,
@@ -362,9 +368,9 @@ pub async fn change_state(
     let data = json!({
         "session": lease.session, "from": was, "to": change.to.as_str(), "reason": change.reason,
     });
-    emit(connection, "session.state_changed", lease.session, &data).await?;
+    emit(connection, EventType::SessionStateChanged, lease.session, data.clone()).await?;
     if !change.to.is_holdable() {
-        emit(connection, "session.access_lost", lease.session, &data).await?;
+        emit(connection, EventType::SessionAccessLost, lease.session, data.clone()).await?;
     }
     if let Some(action) = change.incident {
         incident(connection, lease.owner, action, lease.session, data).await?;
@@ -381,7 +387,7 @@ pub(super) async fn emit_state(
     reason: Option<&str>,
 ) -> Result<(), StoreError> {
     let data = json!({ "session": session, "from": from, "to": to.as_str(), "reason": reason });
-    emit(connection, "session.state_changed", session, &data).await
+    emit(connection, EventType::SessionStateChanged, session, data).await
 }
 
 /// Writes an incident down in the audit log, with who had the session's lease when.
@@ -447,28 +453,23 @@ pub async fn lose_chat(
         == 1;
     if lost {
         let data = json!({ "session": lease.session, "chat": chat_id, "reason": reason });
-        emit(connection, "session.access_lost", lease.session, &data).await?;
+        emit(connection, EventType::SessionAccessLost, lease.session, data).await?;
     }
     Ok(lost)
 }
 
 pub(super) async fn emit(
     connection: &mut PgConnection,
-    event: &str,
+    event_type: EventType,
     session: SessionId,
-    data: &serde_json::Value,
+    data: serde_json::Value,
 ) -> Result<(), StoreError> {
-    sqlx::query!(
-        "-- emit_session_event
-        INSERT INTO events (type, subject, data) VALUES ($1, $2, $3)",
-        event,
-        format!("session:{session}"),
+    let event = NewEvent {
+        event_type,
+        subject: Subject::session(session),
         data,
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("emit_session_event"))?;
-    Ok(())
+    };
+    outbox::append(connection, &[event]).await
 }
 
 async fn audit(

@@ -1,9 +1,16 @@
 //! How far a session has got in each of its update sequences.
 
+use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{StoreError, failed, leases, leases::LeaseKey};
+use super::{
+    StoreError,
+    event_types::{EventType, Subject},
+    failed, leases,
+    leases::LeaseKey,
+    outbox::{self, NewEvent},
+};
 use crate::ids::SessionId;
 
 /// The account's own message box; any other box is a channel's id.
@@ -102,17 +109,18 @@ pub async fn forget(connection: &mut PgConnection, lease: LeaseKey, reason: &str
     leases::hold(connection, lease, "forget_update_states").await?;
     sqlx::query!(
         "-- forget_update_states
-        WITH forgotten AS (DELETE FROM session_update_states WHERE session_id = $1 AND box = 0)
-        INSERT INTO events (type, subject, data)
-        VALUES ('session.updates_gap', $2, jsonb_build_object('session', $1::uuid, 'reason', $3::text))",
+        DELETE FROM session_update_states WHERE session_id = $1 AND box = 0",
         lease.session.0,
-        format!("session:{}", lease.session),
-        reason,
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await
     .map_err(failed("forget_update_states"))?;
-    Ok(())
+    let event = NewEvent {
+        event_type: EventType::SessionUpdatesGap,
+        subject: Subject::session(lease.session),
+        data: json!({ "session": lease.session, "reason": reason }),
+    };
+    outbox::append(connection, &[event]).await
 }
 
 struct Columns {

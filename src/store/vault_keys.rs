@@ -189,6 +189,8 @@ pub async fn used(connection: &mut PgConnection) -> Result<Vec<String>, StoreErr
         SELECT DISTINCT sealed_with AS "id!" FROM (
             SELECT sealed_with FROM session_dcs WHERE sealed_with IS NOT NULL
             UNION ALL SELECT sealed_with FROM applications WHERE sealed_with <> ''
+            UNION ALL SELECT sealed_with FROM subscriptions
+            UNION ALL SELECT old_sealed_with FROM subscriptions WHERE old_sealed_with IS NOT NULL
             UNION ALL SELECT sealed_with FROM session_proxies
         ) AS sealed ORDER BY 1"#
     )

@@ -105,7 +105,7 @@ async fn two_workers_finish_a_batch_and_tell_it_once() {
     })
     .await;
     assert_eq!((record.total, record.succeeded, record.failed), (1000, 900, 100));
-    let data = json!({ "total": 1000, "succeeded": 900, "failed": 100, "cancelled": 0 });
+    let data = json!({ "batch": id, "total": 1000, "succeeded": 900, "failed": 100, "cancelled": 0 });
     assert_eq!(bed.events().await, [(format!("batch:{id}"), data)]);
     tokio::join!(one.handle.shutdown(), other.handle.shutdown());
 }

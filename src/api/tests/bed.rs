@@ -17,7 +17,7 @@ use poem::{
     test::{TestClient, TestRequestBuilder},
 };
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use wireroom_jobs::{JobKind, ports::Clock};
 
@@ -59,6 +59,7 @@ pub struct Signals {
     pub sessions_changed: AtomicUsize,
     pub errands_asked: AtomicUsize,
     pub finished: broadcast::Sender<Vec<JobId>>,
+    pub logged: watch::Sender<i64>,
 }
 
 impl Default for Signals {
@@ -71,6 +72,7 @@ impl Default for Signals {
             sessions_changed: AtomicUsize::new(0),
             errands_asked: AtomicUsize::new(0),
             finished: broadcast::channel(16).0,
+            logged: watch::Sender::new(0),
         }
     }
 }
@@ -114,6 +116,10 @@ impl JobSignals for Signals {
 
     fn watch_finished(&self) -> Box<dyn FinishedJobs> {
         Box::new(self.finished.subscribe())
+    }
+
+    fn logged_events(&self) -> watch::Receiver<i64> {
+        self.logged.subscribe()
     }
 
     fn cancelled(&self, job: JobId) {

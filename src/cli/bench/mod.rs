@@ -5,6 +5,7 @@ mod api;
 mod crew;
 mod drain;
 mod enqueue;
+mod events;
 mod figures;
 mod http;
 mod idle;
@@ -40,6 +41,7 @@ Examples:
   wireroom bench latency --rate 50 --secs 20 --json
   wireroom bench idle --sessions 1000 --secs 60
   wireroom bench http --clients 16 --history 1000000
+  wireroom bench events --events 100000
   wireroom bench soak --secs 1200 --kill-every 60
   wireroom bench sessions --accounts 1000 --secs 60
 
@@ -59,6 +61,8 @@ pub enum Command {
     Idle(idle::Args),
     /// How fast is the HTTP API, beside the bare enqueue and a number of finished jobs?
     Http(http::Args),
+    /// How soon is an event readable, and how fast are events replayed, read and as webhooks?
+    Events(events::Args),
     /// A long run at a steady rate with workers that are killed: is a job lost or doubled, does anything grow?
     Soak(soak::Args),
     /// What do held sessions cost, and how fast do they hear? Against a made-up Telegram.
@@ -87,6 +91,7 @@ pub enum Command {
 enum Measured {
     Figures(Figures),
     Http(http::Report),
+    Events(events::Report),
     Soak(soak::Report),
     #[cfg(feature = "sandbox")]
     Sessions(Box<sessions::Report>),
@@ -98,6 +103,7 @@ impl Measured {
         match self {
             Self::Figures(figures) => figures.print(json),
             Self::Http(report) => report.print(json),
+            Self::Events(report) => report.print(json),
             Self::Soak(report) => report.print(json),
             #[cfg(feature = "sandbox")]
             Self::Sessions(report) => report.print(json),
@@ -147,6 +153,7 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Latency(args) => &args.target,
         Command::Idle(args) => &args.target,
         Command::Http(args) => &args.target,
+        Command::Events(args) => &args.target,
         Command::Soak(args) => &args.target,
         #[cfg(feature = "sandbox")]
         Command::Sessions(args) => &args.target,
@@ -182,6 +189,7 @@ async fn measure(command: &Command, site: &Site) -> anyhow::Result<Measured> {
         Command::Latency(args) => latency::measure(args, site).await?,
         Command::Idle(args) => idle::measure(args, site).await?,
         Command::Http(args) => return http::measure(args, site).await.map(Measured::Http),
+        Command::Events(args) => return events::measure(args, site).await.map(Measured::Events),
         Command::Soak(args) => return soak::measure(args, site).await.map(Measured::Soak),
         #[cfg(feature = "sandbox")]
         Command::Sessions(args) => {

@@ -19,7 +19,7 @@ use self::{
 use super::{
     api,
     demo::Demo,
-    descriptors, keys, process,
+    descriptors, events, keys, process,
     sandbox_accounts::{self, Accounts},
     stdout, worker,
 };
@@ -106,6 +106,8 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
         database,
     } = parts;
     let waker = Waker::start(pool.clone());
+    let sequencer = events::sequencer(&pool, &waker);
+    let deliverer = events::deliverer(&config, &pool, &waker, &sequencer, Arc::new(SystemClock), shutdown)?;
     let (served, worked, fronted) = tokio::join!(
         role(
             shutdown,
@@ -132,6 +134,8 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
         ),
         front.show(args.demo, begun, shutdown),
     );
+    deliverer.shutdown().await;
+    drop(sequencer);
     drop(waker);
     // Connections that something still has end with the server.
     let _ = tokio::time::timeout(CLOSING, settle(&pool)).await;

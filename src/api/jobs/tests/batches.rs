@@ -387,7 +387,7 @@ async fn a_batch_counts_its_jobs_and_tells_its_end_once() {
     assert_eq!(subject, format!("batch:{id}"));
     assert_eq!(
         data,
-        json!({ "total": 12, "succeeded": 11, "failed": 0, "cancelled": 1 })
+        json!({ "batch": id, "total": 12, "succeeded": 11, "failed": 0, "cancelled": 1 })
     );
 
     let mut conn = api.pool().acquire().await.expect("a connection");
