@@ -20,7 +20,7 @@ pub use filter::{Matcher, MessageFilter};
 use crate::{
     ArgsError, Job, JobContext, JobError, LogLevel, LogLine, Outcome, WaitReason,
     ports::{Chat, ChatType, Decision, Failover, WatchBegun, WatchStart, WatchState},
-    target,
+    target::{self, ChatRef},
 };
 
 /// An attempt that lasted this long was healthy: its failure is the first again.
@@ -49,14 +49,6 @@ impl Job for MonitorArgs {
         }
     }
 }
-
-/// Errors by which one session cannot see a chat and another one may.
-const NOT_SEEN: [&str; 4] = [
-    "chat_inaccessible",
-    "chat_not_found",
-    "invite_link_dead",
-    "not_a_member",
-];
 
 /// The checkpoint: the chat of the first attempt. Its name may move to another chat; the watch does not.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -112,7 +104,7 @@ impl MonitorArgs {
         };
         let chat = match found {
             Ok(chat) => chat,
-            Err(Outcome::Discard(error)) if kept.is_some() || NOT_SEEN.contains(&error.code.as_str()) => {
+            Err(Outcome::Discard(error)) if kept.is_some() || is_not_seen(&reference, &error) => {
                 return Ok(Seen::Not(error.code));
             }
             Err(outcome) => return Err(outcome),
@@ -152,7 +144,7 @@ impl MonitorArgs {
             until,
             reason: WaitReason::new("failing_over", message),
         };
-        Ok(match context.store.lose_watch(reason, &self.failover).await? {
+        Ok(match context.store.lose_watch(reason, self.failover).await? {
             Failover::Again => wait("The session lost sight of the chat and looks again."),
             Failover::Next => wait("The session lost sight of the chat; the next one of the list goes on."),
             Failover::Exhausted => Outcome::Discard(JobError::permanent(
@@ -177,6 +169,15 @@ pub struct MonitorResult {
     pub already_watched: bool,
     /// The job that watches the chat.
     pub watch: Uuid,
+}
+
+/// Whether another session may see the chat that this one cannot. A name is the same to all.
+fn is_not_seen(reference: &ChatRef, error: &JobError) -> bool {
+    match error.code.as_str() {
+        "chat_inaccessible" | "invite_link_dead" | "not_a_member" => true,
+        "chat_not_found" => !matches!(reference, ChatRef::Username(_)),
+        _ => false,
+    }
 }
 
 /// Numbers of messages are everybody's in supergroups and channels, and the account's own elsewhere.

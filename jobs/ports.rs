@@ -363,7 +363,7 @@ pub trait Store: Send + Sync {
     /// more gaps than `gaps`.
     async fn finish_filling(&self, gaps: i32) -> Result<bool, StoreError>;
     /// Notes that the session lost the chat, and finds the session that goes on.
-    async fn lose_watch(&self, reason: &str, failover: &FailoverArgs) -> Result<Failover, StoreError>;
+    async fn lose_watch(&self, reason: &str, failover: FailoverArgs) -> Result<Failover, StoreError>;
     /// Which of these messages of `chat_id` belong to another job of this session.
     async fn claimed_messages(&self, chat_id: i64, message_ids: &[i32]) -> Result<HashSet<i32>, StoreError>;
     /// Opens the scan's record; idempotent.

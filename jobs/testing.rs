@@ -514,7 +514,7 @@ impl Store for MemoryStore {
         Ok(!watch.filling)
     }
 
-    async fn lose_watch(&self, reason: &str, _failover: &FailoverArgs) -> Result<Failover, StoreError> {
+    async fn lose_watch(&self, reason: &str, _failover: FailoverArgs) -> Result<Failover, StoreError> {
         let mut state = self.open("lose_watch")?;
         state.losses.push(reason.to_owned());
         Ok(state.failover.unwrap_or(Failover::Exhausted))

@@ -182,6 +182,28 @@ async fn a_name_that_nobody_has_is_no_lost_access() {
     };
     assert_eq!(error.code, "chat_is_person");
     assert!(fakes.store.state().losses.is_empty());
+    let nobody = TelegramError {
+        code: "USERNAME_NOT_OCCUPIED".into(),
+        ..gone()
+    };
+    fakes.telegram.resolve_username(Err(nobody));
+    let Outcome::Discard(error) = args().run(&fakes.context()).await else {
+        panic!("nobody has the name");
+    };
+    assert_eq!(error.code, "chat_not_found");
+    assert!(fakes.store.state().losses.is_empty());
+}
+
+#[tokio::test]
+async fn an_id_that_one_session_has_not_met_may_be_known_to_another() {
+    let fakes = Fakes::new();
+    fakes.telegram.chat_by_id(Err(TelegramError {
+        code: "PEER_ID_INVALID".into(),
+        ..gone()
+    }));
+    let outcome = MonitorArgs::of("-1001234567890").run(&fakes.context()).await;
+    assert!(matches!(outcome, Outcome::Discard(_)));
+    assert_eq!(fakes.store.state().losses, ["chat_not_found"]);
 }
 
 #[tokio::test]

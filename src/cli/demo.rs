@@ -84,8 +84,12 @@ impl Demo {
         let begun = Instant::now();
         let say = |what: String| said(begun, JobKind::Monitor, &what);
         let job = self.create(JobKind::Monitor).await?;
-        let id = text(&job, "id").to_owned();
+        let mut id = text(&job, "id").to_owned();
         say(format!("accepted as {id}"))?;
+        if let Some(other) = self.watched_by(&id).await? {
+            say(format!("is watched already, by {other}"))?;
+            id = other;
+        }
         self.watch_when(&id, |watch| watch["running"] == true && watch["filling"] == false)
             .await
             .context("the watch did not begin")?;
@@ -101,18 +105,34 @@ impl Demo {
         say(text(&stopped, "state").to_owned())
     }
 
+    /// Waits until the watch has begun; `Some`: the chat has another one, of a demo that was broken off.
+    async fn watched_by(&self, id: &str) -> anyhow::Result<Option<String>> {
+        let begun = Instant::now();
+        loop {
+            let job = self.look(id).await?;
+            match text(&job, "state") {
+                "running" if self.has_watch(id).await? => return Ok(None),
+                "succeeded" => return Ok(job["result"]["watch"].as_str().map(str::to_owned)),
+                "failed" | "cancelled" => bail!("it ended {}: {}", text(&job, "state"), job["error"]),
+                _ if begun.elapsed() > BOUND => bail!("it did not begin within {} s: {job}", BOUND.as_secs()),
+                _ => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    async fn has_watch(&self, id: &str) -> anyhow::Result<bool> {
+        let url = format!("{}/v1/watches/{id}", self.url);
+        let answer = self.client.get(&url).bearer_auth(self.key.expose()).send().await;
+        Ok(answer.context("the API did not answer")?.status() == StatusCode::OK)
+    }
+
     async fn watch_when(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
         let url = format!("{}/v1/watches/{id}", self.url);
         let begun = Instant::now();
         loop {
-            let answer = self.client.get(&url).bearer_auth(self.key.expose()).send().await;
-            let answer = answer.context("the API did not answer")?;
-            // Until the job has begun there is no watch of it.
-            if answer.status() != StatusCode::NOT_FOUND {
-                let watch: Value = answer.json().await.context("the API's answer is not JSON")?;
-                if wanted(&watch) {
-                    return Ok(watch);
-                }
+            let watch = self.send(self.client.get(&url), StatusCode::OK).await?;
+            if wanted(&watch) {
+                return Ok(watch);
             }
             if begun.elapsed() > BOUND {
                 bail!("not within {} s: {}", BOUND.as_secs(), self.look(id).await?);

@@ -74,6 +74,7 @@ pub async fn import_all(config: &Config, pool: &PgPool) -> anyhow::Result<Accoun
     sessions::verify_master_keys(pool, &vault).await?;
     let mut conn = pool.acquire().await.context("the database went away")?;
     sandbox_sessions::end_leases(&mut conn).await?;
+    sandbox_sessions::forget_messages(&mut conn).await?;
     drop(conn);
     let accounts: Vec<ImportAccount> = known_accounts()
         .iter()

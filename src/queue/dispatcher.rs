@@ -50,6 +50,8 @@ const PROMOTE_BATCH: i64 = 1000;
 /// worker's claim may have been in the way, or another worker's job may end.
 const LIMITED_AGAIN: Duration = Duration::from_millis(25);
 const LIMITED_AGAIN_MOST: Duration = Duration::from_millis(400);
+/// How often watches are asked for. What comes between waits for the next time, or the next look.
+const WATCHES_EVERY: Duration = Duration::from_millis(200);
 
 /// Most statements of one round that bring jobs into a limit key's line.
 const LINE_STATEMENTS: usize = 20;
@@ -80,7 +82,11 @@ pub struct Dispatcher {
 #[expect(clippy::struct_excessive_bools, reason = "facts that change apart from each other")]
 struct Memory {
     held: Vec<Arc<HeldSession>>,
+    /// The lanes that some kind uses, and those of this round.
     lanes: Vec<Lane>,
+    asked_lanes: Vec<Lane>,
+    /// When watches are asked for again: they last, and beginning one takes calls.
+    watches_at: Instant,
     first: usize,
     /// When the next scheduled job is due, counted from the moment it was learnt.
     next_due: Option<Instant>,
@@ -111,6 +117,8 @@ impl Dispatcher {
         let mut memory = Memory {
             held: self.held(),
             lanes: plan::lanes(),
+            asked_lanes: Vec::new(),
+            watches_at: Instant::now(),
             first: 0,
             next_due: None,
             promote: true,
@@ -203,6 +211,7 @@ impl Dispatcher {
             }
         }
         self.learn_control(memory).await?;
+        memory.choose_lanes();
         memory.hungry = false;
         let mut turn = 0;
         memory.held_back = false;
@@ -266,7 +275,9 @@ impl Dispatcher {
         };
         let plan = {
             let taken = self.flights.taken();
-            plan::plan(&room, &memory.lanes, turn, |session, lane| taken.of(session, lane))
+            plan::plan(&room, &memory.asked_lanes, turn, |session, lane| {
+                taken.of(session, lane)
+            })
         };
         let Some(plan) = plan else {
             memory.hungry |= !memory.held.is_empty();
@@ -362,6 +373,18 @@ impl Dispatcher {
 }
 
 impl Memory {
+    /// All lanes, or all but the watches' when those were asked for a moment ago.
+    fn choose_lanes(&mut self) {
+        let now = Instant::now();
+        let with_watches = now >= self.watches_at;
+        if with_watches {
+            self.watches_at = now + WATCHES_EVERY;
+        }
+        let asked = self.lanes.iter().filter(|lane| with_watches || **lane != Lane::Watch);
+        self.asked_lanes.clear();
+        self.asked_lanes.extend(asked);
+    }
+
     fn try_again_soon(&mut self, brought: bool) {
         if brought {
             self.again_in = LIMITED_AGAIN;

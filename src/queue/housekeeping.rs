@@ -3,7 +3,7 @@
 
 use crate::store::{
     self, PgConnection, PgPool, StoreError, audit, batches, delivery_log, floods, idempotency, job_logs, leases,
-    partitions, pauses, scans, schedule_ticks, session_checks, unique_keys, vault_keys,
+    partitions, pauses, scans, schedule_ticks, session_checks, unique_keys, vault_keys, watches,
 };
 
 /// Most rows of one statement.
@@ -24,6 +24,7 @@ enum Step {
     OldTicks,
     OldLogs,
     OldScans,
+    OldMessages,
     IdempotencyKeys,
     UniqueKeys,
     OldBatches,
@@ -38,13 +39,14 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::PartitionsAhead,
         Self::DefaultPartition,
         Self::OldRows,
         Self::OldTicks,
         Self::OldLogs,
         Self::OldScans,
+        Self::OldMessages,
         Self::IdempotencyKeys,
         Self::UniqueKeys,
         Self::OldBatches,
@@ -74,6 +76,7 @@ impl Step {
             Self::OldTicks => schedule_ticks::expire(conn, keep, BATCH).await.map(|gone| gone > 0),
             Self::OldLogs => job_logs::expire(conn, keep, BATCH).await.map(|gone| gone > 0),
             Self::OldScans => scans::sweep(conn, BATCH).await.map(|gone| gone > 0),
+            Self::OldMessages => watches::expire(conn, keep, BATCH).await.map(|gone| gone > 0),
             Self::IdempotencyKeys => idempotency::sweep(conn, BATCH).await.map(|gone| gone > 0),
             Self::UniqueKeys => unique_keys::sweep(conn, BATCH).await.map(|gone| gone > 0),
             Self::OldBatches => batches::sweep(conn, keep, BATCHES).await.map(|gone| gone > 0),

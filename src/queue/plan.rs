@@ -10,6 +10,9 @@ use crate::{
     store::claims::{ClaimRequest, Group, Member},
 };
 
+/// Most watches of one session in one claim.
+const WATCHES: i32 = 10;
+
 /// A worker's wish list for one claim.
 pub struct Plan {
     pub request: ClaimRequest,
@@ -113,8 +116,13 @@ impl<'a> Planner<'a> {
         let Some(group) = self.group_of(session, lane) else {
             return;
         };
-        let free = free.min(batch - self.asked);
-        self.asked += free;
+        // A session has room for thousands of watches: by their number one would leave nothing of the batch for the others.
+        let free = if lane == Lane::Watch {
+            free.min(WATCHES)
+        } else {
+            free.min(batch - self.asked)
+        };
+        self.asked += if lane == Lane::Watch { 1 } else { free };
         self.members.push(Member {
             session: session.id,
             fence: session.fence,
@@ -233,6 +241,31 @@ mod tests {
         assert_eq!((free, plan.left_out), (vec![2, 2, 2], false));
         let plan = super::plan(&room(&held, 3), &lanes(), 0, |_, _| 1).expect("there is room");
         assert_eq!((asked(&plan), plan.left_out), (3, true));
+    }
+
+    #[test]
+    fn room_for_thousands_of_watches_leaves_room_for_the_other_sessions() {
+        let watching = |_| {
+            Arc::new(HeldSession {
+                slots: Slots {
+                    bulk: 1,
+                    watch: 10_000,
+                    ..Slots::default()
+                },
+                ..HeldSession::clone(&session("a", 1, &[]))
+            })
+        };
+        let held: Vec<_> = (0..12).map(watching).collect();
+        let plan = plan(&room(&held, 100), &lanes(), 0, |_, _| 0).expect("there is room");
+        let of = |lane: Lane| -> Vec<i32> {
+            let members = plan.request.members.iter();
+            let members = members.filter(|member| plan.request.groups[member.group].lane == lane);
+            members.map(|member| member.free).collect()
+        };
+        assert_eq!(
+            (of(Lane::Bulk), of(Lane::Watch), plan.left_out),
+            (vec![1; 12], vec![WATCHES; 12], false)
+        );
     }
 
     #[test]

@@ -28,7 +28,11 @@ use crate::{
         line::{Line, lease_pool},
         sessions, vault_keys,
     },
-    telegram::{login::NO_APPLICATION, trust::Moment, updates::recorder::Recorder},
+    telegram::{
+        login::{NO_APPLICATION, known_dcs},
+        trust::Moment,
+        updates::recorder::Recorder,
+    },
     vault::Vault,
 };
 
@@ -65,6 +69,8 @@ pub struct Holder {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: HolderSettings,
     pub(super) api_id: i32,
+    /// The data centres whose addresses are known.
+    pub(super) known_dcs: Arc<[i32]>,
     pub(super) catch_up: Arc<Semaphore>,
     pub(super) recorder: Arc<Recorder>,
     pub(super) stagger: Stagger,
@@ -94,6 +100,7 @@ impl Holder {
             (None, Some(_)) => NO_APPLICATION.0,
             (None, None) => return Err(HolderError::NoApplication),
         };
+        let known_dcs = known_dcs(&settings.telegram);
         let stagger = Stagger::new(settings.sessions.connects_per_second);
         let holder = Arc::new(Self {
             stagger,
@@ -103,6 +110,7 @@ impl Holder {
             clock,
             settings,
             api_id,
+            known_dcs,
             catch_up: Arc::new(Semaphore::new(CATCH_UPS)),
             changed: watch::Sender::new(0),
             terms: Mutex::default(),

@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     held::{HeldSession, Slots},
     holder::Holder,
-    proxies,
+    proxies, relocation,
 };
 use crate::{
     config::SessionsConfig,
@@ -231,6 +231,7 @@ impl Term {
         let telegram = &holder.settings.telegram;
         let settings = ConnectionSettings {
             api_id: lease.api_id.unwrap_or(holder.api_id),
+            known_dcs: Arc::clone(&holder.known_dcs),
             call_deadline: telegram.call_deadline,
             catch_up: Arc::clone(&holder.catch_up),
             health_call: holder.settings.sessions.health_call(),
@@ -361,6 +362,13 @@ impl Term {
             Ending::Lost(Loss::Application { api_id, reason }) => {
                 let reason = &reason;
                 self.insist(holder, Note::Refused { api_id, reason }).await;
+            }
+            Ending::Lost(Loss::Moved { dc }) => {
+                if let Err(error) = Box::pin(relocation::follow(self, holder, session, dc)).await {
+                    let reason =
+                        format!("the account lives in data centre {dc} now, and the session could not follow: {error}");
+                    self.rest(holder, &reason).await;
+                }
             }
             Ending::Tired(failing) => self.rest(holder, &failing.error).await,
             Ending::Moves => {

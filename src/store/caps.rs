@@ -128,6 +128,14 @@ pub struct Taken {
 /// What was counted: by it a use is given back that came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
+    counted: Counted,
+    /// The person to whom this was the first message, and the dialogue that was counted for it.
+    opened: Option<(i64, Counted)>,
+}
+
+/// One use, in the windows that it was counted in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Counted {
     capped: Capped,
     minute_at: DateTime<Utc>,
     hour_at: DateTime<Utc>,
@@ -138,7 +146,7 @@ pub struct Receipt {
 impl Receipt {
     /// The cap that this use spent.
     pub fn spent(&self) -> Option<&Spent> {
-        self.spent.as_ref()
+        self.counted.spent.as_ref()
     }
 }
 
@@ -158,15 +166,13 @@ pub async fn take(
     if !open_dialogue(conn, session, person).await? {
         return take_one(conn, session, capped).await;
     }
-    let taken = match dialogues.spent() {
+    let mut taken = match dialogues.spent() {
         Some(spent) => refused(spent),
         None => take_one(conn, session, capped).await?,
     };
-    match taken.used {
-        Use::Granted { .. } => {
-            count(conn, session, &dialogues).await?;
-        }
-        Use::Refused(_) => close_dialogue(conn, session, person).await?,
+    match &mut taken.receipt {
+        Some(receipt) => receipt.opened = Some((person, count(conn, session, &dialogues).await?)),
+        None => drop(close_dialogue(conn, session, person).await?),
     }
     Ok(taken)
 }
@@ -177,19 +183,12 @@ async fn take_one(conn: &mut PgConnection, session: SessionId, capped: Capped) -
         close(conn, session, &spent).await?;
         return Ok(refused(spent));
     }
-    let spent = count(conn, session, &counters).await?;
-    let (minute_at, hour_at, day_at) = counters.begin;
-    let receipt = Receipt {
-        capped,
-        minute_at,
-        hour_at,
-        day_at,
-        spent: spent.clone(),
+    let counted = count(conn, session, &counters).await?;
+    let used = Use::Granted {
+        spent: counted.spent.clone(),
     };
-    Ok(Taken {
-        used: Use::Granted { spent },
-        receipt: Some(receipt),
-    })
+    let receipt = Some(Receipt { counted, opened: None });
+    Ok(Taken { used, receipt })
 }
 
 fn refused(spent: Spent) -> Taken {
@@ -199,9 +198,34 @@ fn refused(spent: Spent) -> Taken {
     }
 }
 
-/// Gives a use back whose call has certainly not left this machine: to the windows it was counted in, as far as they last.
-/// A first message stays counted as one: whoever tries again writes to the same person, and that is no second dialogue.
+/// Gives a use back whose call has certainly not left this machine: to the windows it was counted in, as far as they last. The
+/// dialogue that it was counted as is given back too, unless the person was written to again meanwhile: then there is one.
+/// Runs in the caller's transaction.
 pub async fn give_back(conn: &mut PgConnection, session: SessionId, receipt: &Receipt) -> Result<(), StoreError> {
+    if let Some((person, dialogue)) = &receipt.opened {
+        lock(conn, session, Capped::Dialogue).await?;
+        if close_dialogue(conn, session, *person).await? {
+            give_one_back(conn, session, dialogue).await?;
+        }
+    }
+    give_one_back(conn, session, &receipt.counted).await
+}
+
+/// Locks a counter. Dialogues before messages, and before who was written to, as [`take`] does.
+async fn lock(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- lock_cap_usage
+        SELECT FROM session_cap_usage WHERE session_id = $1 AND action = $2 FOR NO KEY UPDATE",
+        session.0,
+        capped.as_str(),
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("lock_cap_usage"))?;
+    Ok(())
+}
+
+async fn give_one_back(conn: &mut PgConnection, session: SessionId, receipt: &Counted) -> Result<(), StoreError> {
     sqlx::query!(
         "-- give_cap_back
         UPDATE session_cap_usage SET
@@ -323,8 +347,8 @@ async fn roll(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Re
     })
 }
 
-/// Counts one use in every window; answers with the cap that this one spent.
-async fn count(conn: &mut PgConnection, session: SessionId, counters: &Counters) -> Result<Option<Spent>, StoreError> {
+/// Counts one use in every window; answers with those, and the cap that this one spent.
+async fn count(conn: &mut PgConnection, session: SessionId, counters: &Counters) -> Result<Counted, StoreError> {
     let spent = counters.spent_after(1);
     sqlx::query!(
         "-- count_cap_use
@@ -340,7 +364,14 @@ async fn count(conn: &mut PgConnection, session: SessionId, counters: &Counters)
     .execute(conn)
     .await
     .map_err(failed("count_cap_use"))?;
-    Ok(spent)
+    let (minute_at, hour_at, day_at) = counters.begin;
+    Ok(Counted {
+        capped: counters.capped,
+        minute_at,
+        hour_at,
+        day_at,
+        spent,
+    })
 }
 
 /// Remembers a cap that was found spent, as after it was lowered.
@@ -361,31 +392,34 @@ async fn close(conn: &mut PgConnection, session: SessionId, spent: &Spent) -> Re
     Ok(())
 }
 
-/// Notes that a session writes to a person; `false`: it did before.
+/// Notes that a session writes to a person; `false`: it did before. That it does so again is noted once.
 async fn open_dialogue(conn: &mut PgConnection, session: SessionId, person: i64) -> Result<bool, StoreError> {
-    let opened = sqlx::query!(
-        "-- open_dialogue
-        INSERT INTO session_dialogues (session_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+    let opened = sqlx::query_scalar!(
+        r#"-- open_dialogue
+        INSERT INTO session_dialogues AS d (session_id, user_id) VALUES ($1, $2)
+        ON CONFLICT (session_id, user_id) DO UPDATE SET written_again = true WHERE NOT d.written_again
+        RETURNING NOT written_again AS "opened!""#,
         session.0,
         person,
     )
-    .execute(conn)
+    .fetch_optional(conn)
     .await
     .map_err(failed("open_dialogue"))?;
-    Ok(opened.rows_affected() == 1)
+    Ok(opened.unwrap_or(false))
 }
 
-async fn close_dialogue(conn: &mut PgConnection, session: SessionId, person: i64) -> Result<(), StoreError> {
-    sqlx::query!(
+/// Forgets a dialogue that came to nothing; `false`: the person was written to again, and it stays.
+async fn close_dialogue(conn: &mut PgConnection, session: SessionId, person: i64) -> Result<bool, StoreError> {
+    let closed = sqlx::query!(
         "-- close_dialogue
-        DELETE FROM session_dialogues WHERE session_id = $1 AND user_id = $2",
+        DELETE FROM session_dialogues WHERE session_id = $1 AND user_id = $2 AND NOT written_again",
         session.0,
         person,
     )
     .execute(conn)
     .await
     .map_err(failed("close_dialogue"))?;
-    Ok(())
+    Ok(closed.rows_affected() == 1)
 }
 
 /// The caps of these sessions that are spent now.

@@ -222,7 +222,7 @@ impl Store for JobStore {
         Ok(finished)
     }
 
-    async fn lose_watch(&self, reason: &str, failover: &FailoverArgs) -> Result<Failover, ports::StoreError> {
+    async fn lose_watch(&self, reason: &str, failover: FailoverArgs) -> Result<Failover, ports::StoreError> {
         let mut transaction = self.fenced_alone("lose_watch").await?;
         let next = watch_moves::lose(&mut transaction, self.attempt, self.lease.session, reason, failover).await?;
         commit(transaction, "lose_watch").await?;

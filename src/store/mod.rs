@@ -63,6 +63,7 @@ pub mod schema;
 pub mod server;
 pub mod session_checks;
 pub mod session_health;
+pub mod session_homes;
 pub mod session_logins;
 pub mod session_proxies;
 pub mod session_reads;

@@ -20,6 +20,26 @@ pub async fn end_leases(conn: &mut PgConnection) -> Result<u64, StoreError> {
     Ok(ended.rows_affected())
 }
 
+/// Forgets the messages that were seen in such a world: the next one counts them anew, so the watches of its sessions go on
+/// from what is there then.
+pub async fn forget_messages(conn: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- forget_sandbox_messages
+        WITH made_up AS MATERIALIZED (
+            SELECT session_id AS id FROM session_dcs GROUP BY session_id HAVING bool_and(ipv4 LIKE '127.%')
+        ), forgotten AS (
+            DELETE FROM messages WHERE session_id IN (SELECT id FROM made_up)
+        )
+        UPDATE watches SET filling = true, renumbered = true, left_to_history = 0, last_message_id = 0, begun_after = 0,
+            last_message_at = NULL, lost_reason = NULL, updated_at = wireroom_now()
+        WHERE state = 'active' AND session_id IN (SELECT id FROM made_up)"
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("forget_sandbox_messages"))?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,7 +20,7 @@ pub async fn lose(
     attempt: AttemptKey,
     session: SessionId,
     reason: &str,
-    failover: &FailoverArgs,
+    failover: FailoverArgs,
 ) -> Result<Failover, StoreError> {
     let job = attempt.job;
     let memory = memory_of(failover);
@@ -57,20 +57,17 @@ pub async fn lose(
     if tries < failover.tries {
         return Ok(Failover::Again);
     }
-    match next_session(conn, job, memory).await? {
-        Some(next) => {
-            set_session(conn, job, next).await?;
-            Ok(Failover::Next)
-        }
-        None => {
-            exhaust(conn, job, reason).await?;
-            Ok(Failover::Exhausted)
-        }
+    if let Some(next) = next_session(conn, job, memory).await? {
+        set_session(conn, job, next).await?;
+        Ok(Failover::Next)
+    } else {
+        exhaust(conn, job, reason).await?;
+        Ok(Failover::Exhausted)
     }
 }
 
 /// How many seconds a loss counts: long enough for each session of the longest list to have had its tries.
-fn memory_of(failover: &FailoverArgs) -> f64 {
+fn memory_of(failover: FailoverArgs) -> f64 {
     f64::from(failover.delay_seconds).mul_add(f64::from(failover.tries) * LONGEST_LIST, HEALTHY)
 }
 
@@ -187,16 +184,13 @@ async fn leave(conn: &mut PgConnection, limit: i64) -> Result<Left, StoreError> 
     for job in waiting {
         let data = json!({"watch": job.id, "session": job.session, "reason": job.reason});
         watches::tell(conn, EventType::WatchAccessLost, job.id, data).await?;
-        match job.next {
-            Some(next) => {
-                set_session(conn, job.id, next).await?;
-                left.moved += 1;
-            }
-            None => {
-                exhaust(conn, job.id, &job.reason).await?;
-                end_exhausted(conn, job.id).await?;
-                left.ended.push(job.id);
-            }
+        if let Some(next) = job.next {
+            set_session(conn, job.id, next).await?;
+            left.moved += 1;
+        } else {
+            exhaust(conn, job.id, &job.reason).await?;
+            end_exhausted(conn, job.id).await?;
+            left.ended.push(job.id);
         }
     }
     Ok(left)

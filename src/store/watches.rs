@@ -168,6 +168,31 @@ pub async fn renumber(conn: &mut PgConnection, job: JobId, last_message_id: i32)
     Ok(())
 }
 
+/// Deletes up to `limit` messages whose time is over, and watches that ended `keep` days ago; returns how many went. Call
+/// it again while that is not zero.
+pub async fn expire(conn: &mut PgConnection, keep: i32, limit: i64) -> Result<i64, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- expire_messages
+        WITH old_messages AS (
+            DELETE FROM messages WHERE (chat_id, owner, message_id) IN (
+                SELECT chat_id, owner, message_id FROM messages WHERE expires_at <= (SELECT wireroom_now())
+                ORDER BY expires_at LIMIT $2)
+            RETURNING 1
+        ), old_watches AS (
+            DELETE FROM watches WHERE id IN (
+                SELECT id FROM watches WHERE state <> 'active'
+                    AND stopped_at < (SELECT wireroom_now()) - make_interval(days => $1) LIMIT $2)
+            RETURNING 1
+        )
+        SELECT (SELECT count(*) FROM old_messages) + (SELECT count(*) FROM old_watches) AS "gone!""#,
+        keep,
+        limit,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("expire_messages"))
+}
+
 /// Writes an event of a watch.
 pub(super) async fn tell(
     conn: &mut PgConnection,

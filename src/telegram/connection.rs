@@ -59,6 +59,8 @@ const RUNNER_END: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
     pub api_id: i32,
+    /// The data centres that it could follow its account to.
+    pub known_dcs: Arc<[i32]>,
     /// Of one call, connecting included.
     pub call_deadline: Duration,
     /// How many sessions of this process catch up on missed updates at a time.
@@ -116,6 +118,8 @@ pub enum Loss {
         /// Telegram's name of the error.
         reason: String,
     },
+    /// The account lives in another data centre now.
+    Moved { dc: i32 },
 }
 
 impl Loss {
@@ -123,6 +127,7 @@ impl Loss {
         match self {
             Self::Session(change) => &change.reason,
             Self::Application { reason, .. } => reason,
+            Self::Moved { .. } => "USER_MIGRATE",
         }
     }
 }
@@ -204,6 +209,16 @@ impl Connection {
         let supervisor = tokio::spawn(Arc::clone(&connection).supervise());
         *connection.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(supervisor);
         Ok(connection)
+    }
+
+    /// The application it connects with.
+    pub fn api_id(&self) -> i32 {
+        self.settings.api_id
+    }
+
+    /// What it connects through.
+    pub fn proxy(&self) -> Option<Proxy> {
+        self.relay.proxy()
     }
 
     pub fn storage(&self) -> &Arc<PgSession> {
@@ -425,6 +440,7 @@ impl Connection {
                     reason: error.name.clone(),
                 });
             }
+            Meaning::OtherDc if error.name == "USER_MIGRATE" => return self.moved(error.value),
             _ => return None,
         };
         Some(Loss::Session(StateChange {
@@ -432,6 +448,13 @@ impl Connection {
             reason: error.name.clone(),
             incident,
         }))
+    }
+
+    /// Where the account lives now, if that is a place that can be followed to.
+    fn moved(&self, dc: Option<u32>) -> Option<Loss> {
+        let dc = i32::try_from(dc?).ok()?;
+        let is_elsewhere = dc != self.storage.home_dc() && self.settings.known_dcs.contains(&dc);
+        is_elsewhere.then_some(Loss::Moved { dc })
     }
 
     /// The session is lost: hang up for good, and let the holder write down why. The first reason stays.
@@ -444,6 +467,9 @@ impl Connection {
             Loss::Application { api_id, reason } => tracing::error!(
                 session.id = %self.storage.lease().session, api_id, reason,
                 "Telegram does not take the application: its sessions stop until a person resumes it"
+            ),
+            Loss::Moved { dc } => tracing::warn!(
+                session.id = %self.storage.lease().session, dc, "the account lives in another data centre now"
             ),
         }
         self.relay.stop();

@@ -56,6 +56,10 @@ impl PeerCache {
         self.remember(id, merged);
     }
 
+    pub fn is_unsaved(&self, id: PeerId) -> bool {
+        self.unsaved.contains_key(&id)
+    }
+
     pub fn unsaved(&self) -> usize {
         self.unsaved.len()
     }

@@ -123,6 +123,11 @@ impl Relay {
         true
     }
 
+    /// What connections are made through.
+    pub fn proxy(&self) -> Option<Proxy> {
+        self.inner.proxy.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Why the proxy gave no connection when it was last asked for one; `None` when it did, or there is none.
     pub fn proxy_fault(&self) -> Option<ProxyFault> {
         *self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner)

@@ -157,6 +157,11 @@ impl PgSession {
         self.settings.home_dc
     }
 
+    /// The key of the home data centre.
+    pub(crate) fn home_key(&self) -> Zeroizing<[u8; 256]> {
+        self.lock_home().key.clone()
+    }
+
     /// The real address of the home data centre.
     pub fn home_address(&self) -> SocketAddrV4 {
         self.lock_home().ipv4
@@ -215,6 +220,21 @@ impl PgSession {
     /// Returns when there are peers to store.
     pub async fn has_unsaved(&self) {
         self.unsaved.notified().await;
+    }
+
+    /// Stores what was learnt of these channels, if it is not stored yet. Whoever stores a place in a channel's updates does
+    /// this first: without the access hash nobody could read on from there.
+    pub async fn secure_channels(&self, channels: impl IntoIterator<Item = i64>) -> Result<(), StorageError> {
+        let is_unsaved = {
+            let peers = self.lock_peers();
+            let mut ids = channels.into_iter().filter_map(PeerId::channel);
+            ids.any(|id| peers.is_unsaved(id))
+        };
+        // What is being stored at this moment is in neither place: wait for it.
+        if is_unsaved || self.flushing.try_lock().is_err() {
+            self.flush().await?;
+        }
+        Ok(())
     }
 
     /// Stores the peers learnt since the last time, under the lease. What fails is kept for the next time.

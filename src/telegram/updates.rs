@@ -18,11 +18,12 @@ use self::receiver::{Batch, Receiver};
 use super::{
     connection::{CallError, Connection},
     errors::Meaning,
+    session_storage::StorageError,
 };
 use crate::store::{
-    failed,
+    StoreError, failed,
     intake::{Arrival, Incoming, Recorded},
-    update_states,
+    update_states::{self, ACCOUNT_BOX, BoxState},
 };
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -133,6 +134,15 @@ async fn store(connection: &Connection, batch: Batch) -> bool {
         return true;
     }
     let storage = connection.storage();
+    let mut pause = FIRST_PAUSE;
+    while let Err(error) = storage.secure_channels(channels_of(&batch.boxes)).await {
+        if matches!(error, StorageError::Store(StoreError::Fenced { .. })) {
+            return false;
+        }
+        tracing::warn!(%error, "a channel's access hash was not stored; trying again");
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
     let arrival = Arrival {
         lease: storage.lease(),
         account_id: storage.account_id(),
@@ -148,4 +158,11 @@ async fn store(connection: &Connection, batch: Batch) -> bool {
         }
         Recorded::Fenced => false,
     }
+}
+
+fn channels_of(boxes: &[BoxState]) -> impl Iterator<Item = i64> {
+    boxes
+        .iter()
+        .map(|state| state.update_box)
+        .filter(|update_box| *update_box != ACCOUNT_BOX)
 }

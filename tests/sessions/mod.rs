@@ -11,6 +11,7 @@ mod losses;
 mod pause;
 mod port;
 mod proxies;
+mod relocation;
 mod rotation;
 mod takeovers;
 mod updates;

@@ -54,6 +54,28 @@ impl Bed {
         taken.used
     }
 
+    /// A message to a person that is granted, and what gives it back.
+    async fn message_to(&self, person: i64) -> Receipt {
+        let mut transaction = self.database.pool().begin().await.unwrap();
+        let taken = take(&mut transaction, self.session, Capped::Message, Some(person))
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        taken.receipt.expect("granted")
+    }
+
+    async fn give_back(&self, receipt: &Receipt) {
+        let mut transaction = self.database.pool().begin().await.unwrap();
+        give_back(&mut transaction, self.session, receipt).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+
+    async fn used_today(&self, capped: Capped) -> i32 {
+        let mut conn = self.database.pool().acquire().await.unwrap();
+        let caps = of_session(&mut conn, self.session).await.unwrap();
+        caps.iter().find(|cap| cap.capped == capped).unwrap().day_used
+    }
+
     async fn spent(&self) -> Vec<Spent> {
         let mut conn = self.database.pool().acquire().await.unwrap();
         let spent = spent(&mut conn, &[self.session]).await.unwrap();
@@ -151,6 +173,36 @@ async fn a_first_message_counts_as_a_dialogue_and_both_are_counted_or_none() {
         matches!(bed.take(Capped::Message, Some(2)).await, Use::Granted { .. }),
         "still a new one"
     );
+}
+
+#[tokio::test]
+async fn a_first_message_that_never_left_is_given_back_with_its_dialogue_unless_there_is_one() {
+    let bed = Bed::at("2026-11-20T10:00:30Z").await;
+    bed.cap(Capped::Message, 10, 100, 100).await;
+    bed.cap(Capped::Dialogue, 1, 100, 100).await;
+    let used = async || {
+        (
+            bed.used_today(Capped::Message).await,
+            bed.used_today(Capped::Dialogue).await,
+        )
+    };
+    let first = bed.message_to(1).await;
+    assert_eq!(used().await, (1, 1));
+    bed.give_back(&first).await;
+    assert_eq!(used().await, (0, 0));
+    // There is room for another person, and the first one would be new again.
+    bed.message_to(2).await;
+    let refused = bed.take(Capped::Message, Some(1)).await;
+    assert!(matches!(&refused, Use::Refused(spent) if spent.capped == Capped::Dialogue));
+
+    bed.now("2026-11-20T10:01:30Z").await;
+    let opening = bed.message_to(3).await;
+    let second = bed.message_to(3).await;
+    assert_eq!(used().await, (3, 2));
+    bed.give_back(&opening).await;
+    assert_eq!(used().await, (2, 2), "the other message opened it");
+    bed.give_back(&second).await;
+    assert_eq!(used().await, (1, 2), "one too many, and never one too few");
 }
 
 #[tokio::test]

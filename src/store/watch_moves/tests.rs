@@ -96,7 +96,7 @@ impl Bed {
             self.attempt,
             self.sessions[place],
             "CHANNEL_PRIVATE",
-            &failover,
+            failover,
         )
         .await
         .expect("noted")

@@ -75,6 +75,7 @@ async fn connected() -> World {
         health_call: Duration::from_mins(10),
         api_id: 1,
         call_deadline: telegram.call_deadline,
+        known_dcs: Arc::from([2]),
         catch_up: Arc::new(Semaphore::new(1)),
         probe_after: telegram.probe_after,
         silence: telegram.silence,

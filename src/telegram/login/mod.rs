@@ -95,6 +95,16 @@ impl LinkError {
     }
 }
 
+/// The data centres whose addresses are known, so that a session can follow its account there.
+pub fn known_dcs(config: &TelegramConfig) -> Arc<[i32]> {
+    match &config.server {
+        Some(server) => std::iter::once(FIRST_DC)
+            .chain(server.other_dcs.keys().copied())
+            .collect(),
+        None => SessionData::default().dc_options.into_keys().collect(),
+    }
+}
+
 impl LoginNet {
     /// Reads what the configuration names.
     pub async fn read(config: &TelegramConfig) -> Result<Self, LoginNetError> {

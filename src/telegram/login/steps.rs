@@ -3,6 +3,8 @@
 use grammers_crypto::two_factor_auth::{calculate_2fa, check_p_and_g};
 use grammers_tl_types::{self as tl, enums::auth as answers, functions as f};
 
+use zeroize::Zeroizing;
+
 use super::{Link, LinkError};
 use crate::config::Secret;
 
@@ -60,6 +62,12 @@ pub enum LoginToken {
         token: Vec<u8>,
     },
     Scanned(SignedIn),
+}
+
+/// An authorisation on its way to another data centre.
+pub struct Exported {
+    account: i64,
+    bytes: Zeroizing<Vec<u8>>,
 }
 
 impl Link {
@@ -187,6 +195,30 @@ impl Link {
                 _ => None,
             })
             .ok_or(LinkError::Unreadable)
+    }
+
+    /// Takes the authorisation out for the data centre `dc` to take in: good for a moment, and once.
+    pub async fn export_authorization(&self, dc: i32) -> Result<Exported, LinkError> {
+        let request = f::auth::ExportAuthorization { dc_id: dc };
+        let answers::ExportedAuthorization::Authorization(exported) = self.call(&request).await?;
+        Ok(Exported {
+            account: exported.id,
+            bytes: exported.bytes.into(),
+        })
+    }
+
+    /// Takes an authorisation in that was exported elsewhere: this link's key is authorised from then on.
+    pub async fn import_authorization(&self, exported: Exported) -> Result<Account, LinkError> {
+        let request = f::auth::ImportAuthorization {
+            id: exported.account,
+            bytes: exported.bytes.to_vec(),
+        };
+        match signed_in(self.call(&request).await)? {
+            SignedIn::Yes(account) => Ok(account),
+            SignedIn::PasswordNeeded | SignedIn::Unregistered => {
+                Err(LinkError::Unsupported("a login where an authorisation was taken along"))
+            }
+        }
     }
 
     /// Ends the authorisation.

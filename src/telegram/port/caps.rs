@@ -64,8 +64,11 @@ impl Drop for Counted {
 impl UseOf {
     async fn give_back(self) {
         let given_back = async {
-            let mut conn = store::connection(&self.database, "give_cap_back").await?;
-            caps::give_back(&mut conn, self.session, &self.receipt).await
+            const OPERATION: &str = "give_cap_back";
+            let mut conn = store::connection(&self.database, OPERATION).await?;
+            let mut transaction = store::begin(&mut conn, OPERATION).await?;
+            caps::give_back(&mut transaction, self.session, &self.receipt).await?;
+            transaction.commit().await.map_err(store::failed(OPERATION))
         };
         match given_back.await {
             Ok(()) => {

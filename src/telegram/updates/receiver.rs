@@ -399,7 +399,9 @@ impl<'a> Receiver<'a> {
         };
         let id = named.channel_id;
         let Some(access_hash) = self.access_hash(id).await? else {
-            return Ok(self.lose_channel(Some(id), "no access hash"));
+            // It comes with whatever is told of the channel next.
+            tracing::warn!(channel = id, "a channel's access hash is not known");
+            return Ok(self.put_channel_off(id));
         };
         request.channel = tl::types::InputChannel {
             channel_id: id,
