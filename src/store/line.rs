@@ -89,6 +89,13 @@ impl Line {
     }
 }
 
+impl Drop for Line {
+    /// Nobody else uses its pool: a connection that went back there would be tried first, on a server that may be gone.
+    fn drop(&mut self) {
+        self.hang_up();
+    }
+}
+
 /// `statement` within a time that a live database needs a fraction of: a connection that died without a word hangs for
 /// ever. After an error, hang up.
 pub async fn bounded<T>(

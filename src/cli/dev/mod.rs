@@ -42,7 +42,6 @@ const SEED: u64 = 1;
 const KEY_LABEL: &str = "dev";
 /// How long connections to the database may take to come back at the end.
 const CLOSING: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(5);
 /// How long the API may take to say that it is ready.
 const READY_BOUND: Duration = Duration::from_secs(30);
 
@@ -138,18 +137,10 @@ async fn live(args: &Args, source: Source, begun: Instant, shutdown: &Shutdown) 
     drop(sequencer);
     drop(waker);
     // Connections that something still has end with the server.
-    let _ = tokio::time::timeout(CLOSING, settle(&pool)).await;
+    let _ = tokio::time::timeout(CLOSING, pool.close()).await;
     sandbox.shutdown().await;
     let closed = database.close().await;
     fronted.and(served).and(worked).and(closed)
-}
-
-/// Closes the pool when all its connections have come back: one that comes back to a server that is gone complains of it.
-async fn settle(pool: &PgPool) {
-    while usize::try_from(pool.size()).is_ok_and(|size| size > pool.num_idle()) {
-        tokio::time::sleep(LOOK).await;
-    }
-    pool.close().await;
 }
 
 /// Runs one role; its end, good or bad, is the end of all.
