@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{JobContext, Outcome, join::JoinArgs, publish::PublishArgs, scan::ScanArgs};
+use crate::{JobContext, Outcome, invite::InviteArgs, join::JoinArgs, publish::PublishArgs, scan::ScanArgs};
 
 /// A kind's function: its args run it.
 #[async_trait]
@@ -34,6 +34,7 @@ pub enum JobKind {
     Join,
     Scan,
     Publish,
+    Invite,
 }
 
 /// Which of a session's slots a job takes.
@@ -63,13 +64,14 @@ pub enum Action {
 }
 
 impl JobKind {
-    pub const ALL: [Self; 3] = [Self::Join, Self::Scan, Self::Publish];
+    pub const ALL: [Self; 4] = [Self::Join, Self::Scan, Self::Publish, Self::Invite];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Join => "join",
             Self::Scan => "scan",
             Self::Publish => "publish",
+            Self::Invite => "invite",
         }
     }
 
@@ -79,7 +81,7 @@ impl JobKind {
 
     pub const fn lane(self) -> Lane {
         match self {
-            Self::Join | Self::Scan | Self::Publish => Lane::Bulk,
+            Self::Join | Self::Scan | Self::Publish | Self::Invite => Lane::Bulk,
         }
     }
 
@@ -89,6 +91,7 @@ impl JobKind {
             Self::Join => Action::Join,
             Self::Scan => Action::Read,
             Self::Publish => Action::Send,
+            Self::Invite => Action::Invite,
         }
     }
 
@@ -96,6 +99,8 @@ impl JobKind {
         match self {
             Self::Join | Self::Publish => 8,
             Self::Scan => 12,
+            // Of attempts that came to nothing: one that dealt with anybody is refunded.
+            Self::Invite => 20,
         }
     }
 
@@ -103,7 +108,7 @@ impl JobKind {
     pub const fn attempt_timeout(self) -> Duration {
         match self {
             Self::Join | Self::Publish => Duration::from_mins(5),
-            Self::Scan => Duration::from_hours(1),
+            Self::Scan | Self::Invite => Duration::from_hours(1),
         }
     }
 
@@ -111,7 +116,7 @@ impl JobKind {
     pub const fn backoff_ceiling(self) -> Duration {
         match self {
             Self::Join | Self::Publish => Duration::from_mins(5),
-            Self::Scan => Duration::from_mins(15),
+            Self::Scan | Self::Invite => Duration::from_mins(15),
         }
     }
 }
@@ -157,6 +162,7 @@ pub enum JobArgs {
     Join(JoinArgs),
     Scan(ScanArgs),
     Publish(PublishArgs),
+    Invite(InviteArgs),
 }
 
 impl JobArgs {
@@ -165,6 +171,7 @@ impl JobArgs {
             Self::Join(_) => JobKind::Join,
             Self::Scan(_) => JobKind::Scan,
             Self::Publish(_) => JobKind::Publish,
+            Self::Invite(_) => JobKind::Invite,
         }
     }
 
@@ -174,6 +181,7 @@ impl JobArgs {
             JobKind::Join => Self::Join(JoinArgs::deserialize(source)?),
             JobKind::Scan => Self::Scan(ScanArgs::deserialize(source)?),
             JobKind::Publish => Self::Publish(PublishArgs::deserialize(source)?),
+            JobKind::Invite => Self::Invite(InviteArgs::deserialize(source)?),
         })
     }
 
@@ -183,6 +191,7 @@ impl JobArgs {
             Self::Join(args) => args,
             Self::Scan(args) => args,
             Self::Publish(args) => args,
+            Self::Invite(args) => args,
         }
     }
 
@@ -192,6 +201,7 @@ impl JobArgs {
             JobKind::Join => schemars::schema_for!(JoinArgs),
             JobKind::Scan => schemars::schema_for!(ScanArgs),
             JobKind::Publish => schemars::schema_for!(PublishArgs),
+            JobKind::Invite => schemars::schema_for!(InviteArgs),
         }
     }
 }
@@ -251,6 +261,7 @@ mod tests {
         for (kind, required) in [
             (JobKind::Join, &["chat"][..]),
             (JobKind::Publish, &["chat", "text"]),
+            (JobKind::Invite, &["campaign"]),
             (JobKind::Scan, &["chat", "purpose"]),
         ] {
             let schema = JobArgs::schema(kind);

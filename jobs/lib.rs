@@ -12,10 +12,12 @@
 pub mod chat;
 pub mod context;
 mod failure;
+pub mod invite;
 pub mod join;
 pub mod kind;
 pub mod log;
 pub mod outcome;
+pub mod outreach;
 pub mod ports;
 pub mod publish;
 pub mod scan;

@@ -15,6 +15,7 @@ pub mod letterbox;
 pub mod lifecycle;
 pub mod login_input;
 pub mod mtproto;
+pub mod person_key;
 pub mod queue;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 use wireroom_jobs::{
     JobArgs, JobKind,
+    invite::{InviteArgs, InviteResult},
     join::{JoinArgs, JoinResult},
     publish::{PublishArgs, PublishResult},
     scan::{ScanArgs, ScanResult},
@@ -14,6 +15,10 @@ use wireroom_jobs::{
 use super::{
     applications::{ApplicationBody, ApplicationView, ApplicationsApi, ApplicationsView},
     batches::{BatchView, BatchesApi},
+    campaigns::{
+        CampaignControlApi, CampaignPeopleApi, CampaignView, CampaignsApi, LedgerImportView, LedgerRowBody,
+        ListedPersonView, NewCampaignBody, NewPersonBody, PauseCampaignBody, PeopleAddedView, PreflightView, ReportView,
+    },
     chats::{ChatView, ChatsApi},
     floods::{FloodView, FloodsApi},
     health::{Health, HealthApi},
@@ -27,10 +32,15 @@ use super::{
         BeginApi, CodeBody, DeleteView, EnableBody, ExportBody, ExportView, FollowLoginApi, ImportBody, LoginBody,
         LoginView, ManageSessionApi, PasswordBody, QrBody, StepsApi,
     },
+    outreach::{
+        ImportView as SuppressionImportView, LimitsBody, OutreachApi, OutreachView, SuppressionBody, SuppressionView,
+        SuppressionsApi, SwitchBody,
+    },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     pauses::{PauseBody, PauseView, PausesApi, PausesView},
     pools::{MoveBody, NewPoolBody, PoolView, PoolsApi, PoolsView},
     problem::{Code, ProblemBody},
+    rows::ListBody,
     schedules::{ManageApi, NewScheduleBody, RunApi, SchedulePatch, ScheduleView, TickPage, TickView, TicksApi},
     session_caps::{CapBody, CapView, CapsView, SessionCapsApi, TimeZoneBody},
     session_health::{CheckView, SessionDetail, SessionHealthApi},
@@ -46,6 +56,8 @@ pub enum Tag {
     Jobs,
     /// What operators hold back, and what admins limit.
     Control,
+    /// Inviting people, and leaving them alone.
+    Outreach,
     /// Cron expressions whose ticks make jobs.
     Schedules,
     /// Jobs that are enqueued together.
@@ -96,6 +108,13 @@ resources!(
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
     (WorkersApi, ChatsApi, HealthApi),
     (BeginApi, StepsApi, FollowLoginApi, ManageSessionApi, ApplicationsApi),
+    (
+        OutreachApi,
+        SuppressionsApi,
+        CampaignsApi,
+        CampaignControlApi,
+        CampaignPeopleApi
+    ),
 );
 
 fn service_of<T: OpenApi>(api: T) -> OpenApiService<T, ()> {
@@ -208,6 +227,27 @@ fn schemas() -> Map<String, Value> {
     add::<PasswordBody>(&mut requests);
     add::<EnableBody>(&mut requests);
     add::<ExportBody>(&mut requests);
+    add::<SwitchBody>(&mut requests);
+    add::<LimitsBody>(&mut requests);
+    add::<SuppressionBody>(&mut requests);
+    add::<ListBody<SuppressionBody>>(&mut requests);
+    add::<NewCampaignBody>(&mut requests);
+    add::<PauseCampaignBody>(&mut requests);
+    add::<NewPersonBody>(&mut requests);
+    add::<ListBody<NewPersonBody>>(&mut requests);
+    add::<LedgerRowBody>(&mut requests);
+    add::<ListBody<LedgerRowBody>>(&mut requests);
+    add::<OutreachView>(&mut responses);
+    add::<SuppressionView>(&mut responses);
+    add::<Page<SuppressionView>>(&mut responses);
+    add::<SuppressionImportView>(&mut responses);
+    add::<CampaignView>(&mut responses);
+    add::<Page<CampaignView>>(&mut responses);
+    add::<ReportView>(&mut responses);
+    add::<PreflightView>(&mut responses);
+    add::<PeopleAddedView>(&mut responses);
+    add::<Page<ListedPersonView>>(&mut responses);
+    add::<LedgerImportView>(&mut responses);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
@@ -251,6 +291,7 @@ fn schemas() -> Map<String, Value> {
             JobKind::Join => kind_schemas::<JoinArgs, JoinResult>(&mut requests, &mut responses),
             JobKind::Scan => kind_schemas::<ScanArgs, ScanResult>(&mut requests, &mut responses),
             JobKind::Publish => kind_schemas::<PublishArgs, PublishResult>(&mut requests, &mut responses),
+            JobKind::Invite => kind_schemas::<InviteArgs, InviteResult>(&mut requests, &mut responses),
         }
     }
 
@@ -274,6 +315,7 @@ fn names(kind: JobKind) -> (String, String) {
         JobKind::Join => (name::<JoinArgs>(), name::<JoinResult>()),
         JobKind::Scan => (name::<ScanArgs>(), name::<ScanResult>()),
         JobKind::Publish => (name::<PublishArgs>(), name::<PublishResult>()),
+        JobKind::Invite => (name::<InviteArgs>(), name::<InviteResult>()),
     }
 }
 

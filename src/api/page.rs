@@ -33,11 +33,14 @@ pub fn cut<R>(mut rows: Vec<R>, limit: u16, list: List, key: impl Fn(&R) -> Stri
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
     Attempts,
+    CampaignPeople,
+    Campaigns,
     Floods,
     Jobs,
     Members,
     Schedules,
     Sessions,
+    Suppressions,
     Ticks,
     Workers,
 }
@@ -46,11 +49,14 @@ impl List {
     const fn tag(self) -> char {
         match self {
             Self::Attempts => 'a',
+            Self::CampaignPeople => 'p',
+            Self::Campaigns => 'g',
             Self::Floods => 'f',
             Self::Jobs => 'j',
             Self::Members => 'm',
             Self::Schedules => 'c',
             Self::Sessions => 's',
+            Self::Suppressions => 'u',
             Self::Ticks => 't',
             Self::Workers => 'w',
         }

@@ -84,6 +84,14 @@ codes! {
     PauseNotFound = NOT_FOUND, "There is no such pause";
     /// There is no such limit.
     LimitNotFound = NOT_FOUND, "There is no such limit";
+    /// There is no such suppression.
+    SuppressionNotFound = NOT_FOUND, "There is no such suppression";
+    /// There is no such campaign.
+    CampaignNotFound = NOT_FOUND, "There is no such campaign";
+    /// A campaign of that name exists.
+    CampaignExists = CONFLICT, "A campaign of that name exists";
+    /// The process has no key to mark people with, or another one than they are marked with.
+    PersonKeyMissing = SERVICE_UNAVAILABLE, "The key that marks people is missing";
     /// No session has met such a chat.
     ChatNotFound = NOT_FOUND, "No session has met such a chat";
     /// The route does not have this method; `Allow` names those it has.

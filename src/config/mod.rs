@@ -4,6 +4,7 @@
 mod api;
 mod client;
 mod database;
+mod outreach;
 mod queue;
 mod secret;
 mod sessions;
@@ -15,6 +16,7 @@ mod vault;
 pub use api::ApiConfig;
 pub use client::ClientConfig;
 pub use database::DatabaseConfig;
+pub use outreach::OutreachConfig;
 pub use queue::QueueConfig;
 pub use secret::Secret;
 pub use sessions::SessionsConfig;
@@ -32,6 +34,7 @@ pub struct Config {
     pub sessions: SessionsConfig,
     pub telegram: TelegramConfig,
     pub vault: VaultConfig,
+    pub outreach: OutreachConfig,
     pub telemetry: TelemetryConfig,
     pub client: ClientConfig,
 }
@@ -55,6 +58,7 @@ impl Config {
             sessions: SessionsConfig::read(source)?,
             telegram: TelegramConfig::read(source)?,
             vault: VaultConfig::read(source)?,
+            outreach: OutreachConfig::read(source)?,
             telemetry: TelemetryConfig::read(source)?,
             client: ClientConfig::read(source)?,
         };

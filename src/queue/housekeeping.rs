@@ -2,7 +2,7 @@
 //! others go on, since a table that nothing is deleted from fills the disk whatever is wrong with another.
 
 use crate::store::{
-    self, PgConnection, PgPool, StoreError, audit, batches, floods, idempotency, job_logs, leases, partitions, pauses,
+    self, PgConnection, PgPool, StoreError, audit, batches, floods, idempotency, job_logs, leases, outreach_switch, partitions, pauses,
     scans, schedule_ticks, session_checks, unique_keys, vault_keys,
 };
 
@@ -31,11 +31,12 @@ enum Step {
     OldTerms,
     GoneWorkersKeys,
     OldAudit,
+    UnansweredOutreach,
     OldDays,
 }
 
 impl Step {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::PartitionsAhead,
         Self::DefaultPartition,
         Self::OldRows,
@@ -51,6 +52,7 @@ impl Step {
         Self::OldTerms,
         Self::GoneWorkersKeys,
         Self::OldAudit,
+        Self::UnansweredOutreach,
         Self::OldDays,
     ];
 
@@ -79,6 +81,7 @@ impl Step {
             Self::OldTerms => leases::sweep_terms(conn, BATCH).await.map(|gone| gone > 0),
             Self::GoneWorkersKeys => vault_keys::sweep_workers(conn, BATCH).await.map(|gone| gone > 0),
             Self::OldAudit => audit::expire(conn, BATCH).await.map(|gone| gone > 0),
+            Self::UnansweredOutreach => outreach_switch::sweep(conn, BATCH).await.map(|gone| gone > 0),
             Self::OldDays => {
                 let retired = partitions::retire_one(conn, keep).await?;
                 if let Some(partition) = &retired {

@@ -5,7 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use std::time::Duration;
+
+use chrono::TimeDelta;
 use grammers_session::types::{PeerId, PeerKind};
+use uuid::Uuid;
 use wireroom_jobs::{
     Action,
     ports::{Decision, TelegramError},
@@ -17,9 +21,15 @@ use crate::{
     store::{
         self, PgPool, StoreError,
         caps::{self, Capped, Receipt, Spent, Taken, Use, Window},
+        outreach_switch,
     },
     telegram::gates::Gates,
 };
+
+/// No call is answered later than this: a call's deadline at most, with the floods that are waited out in place.
+const ANSWER_BOUND: Duration = Duration::from_mins(2);
+/// Whoever lets outreach go on wakes the jobs that wait for it; this is the net.
+const LOOK_AGAIN: TimeDelta = TimeDelta::hours(1);
 
 /// A call that is counted, if it is of the sort that is. Given back when it is dropped before it was handed in, as by an
 /// attempt that was cancelled meanwhile; a process that dies before has counted one too many.
@@ -27,6 +37,8 @@ pub(super) struct Counted {
     use_of: Option<UseOf>,
     /// From then on nobody but the connection knows whether it has left.
     pub(super) handed_in: AtomicBool,
+    /// It contacts somebody, and the switch let it through.
+    pub(super) let_through: Option<Uuid>,
 }
 
 /// Where a use is given back.
@@ -99,12 +111,17 @@ impl JobTelegram {
                 Decision::Retry,
             )
         })?;
+        let Some((taken, let_through)) = taken else {
+            return Err(self.outreach_is_stopped());
+        };
         match taken.used {
             Use::Granted { spent } => {
                 if let Some(spent) = spent {
                     self.gates.spend(spent, looks);
                 }
-                Ok(self.counted(taken.receipt))
+                let mut counted = self.counted(taken.receipt);
+                counted.let_through = let_through;
+                Ok(counted)
             }
             Use::Refused(spent) => {
                 let refusal = reached(&spent);
@@ -135,15 +152,66 @@ impl JobTelegram {
                 gates: Arc::clone(&self.gates),
             }),
             handed_in: AtomicBool::new(false),
+            let_through: None,
         }
     }
 
-    async fn take(&self, capped: Capped, opens: Option<i64>) -> Result<Taken, StoreError> {
+    /// Counts, and lets a call of outreach through, in one transaction. `None`: outreach is stopped, and nothing was counted.
+    async fn take(&self, capped: Capped, opens: Option<i64>) -> Result<Option<(Taken, Option<Uuid>)>, StoreError> {
         let session = self.connection.storage().lease().session;
         let mut transaction = self.begin("take_cap").await?;
+        let mut let_through = None;
+        if self.is_outreach(&mut transaction, capped, opens).await? {
+            let entered = outreach_switch::enter(&mut transaction, session, self.hooks.job, ANSWER_BOUND).await?;
+            let Some(id) = entered else { return Ok(None) };
+            let_through = Some(id);
+        }
         let taken = caps::take(&mut transaction, session, capped, opens).await?;
+        if matches!(taken.used, Use::Refused(_))
+            && let Some(id) = let_through.take()
+        {
+            outreach_switch::leave(&mut transaction, id).await?;
+        }
         transaction.commit().await.map_err(store::failed("take_cap"))?;
-        Ok(taken)
+        Ok(Some((taken, let_through)))
+    }
+
+    /// Invitations, every message of a job that invites, and the first message to a person.
+    async fn is_outreach(
+        &self,
+        conn: &mut store::PgConnection,
+        capped: Capped,
+        opens: Option<i64>,
+    ) -> Result<bool, StoreError> {
+        let session = self.connection.storage().lease().session;
+        Ok(match (capped, opens) {
+            (Capped::Invite, _) => true,
+            (Capped::Message, Some(person)) => {
+                self.hooks.action == Action::Invite || !outreach_switch::knows(conn, session, person).await?
+            }
+            (Capped::Message | Capped::Join | Capped::Dialogue, _) => false,
+        })
+    }
+
+    fn outreach_is_stopped(&self) -> TelegramError {
+        own_error(
+            "outreach_stopped",
+            "All outreach is stopped: GET /v1/outreach says why. The job goes on when somebody lets it.",
+            Decision::Gate {
+                until: self.settings.clock.now() + LOOK_AGAIN,
+            },
+        )
+    }
+
+    /// Notes that a call of outreach is over. One that cannot be noted is waited for until its bound.
+    pub(super) async fn answered(&self, id: Uuid) {
+        let left = async {
+            let mut conn = self.database("leave_outreach_call").await?;
+            outreach_switch::leave(&mut conn, id).await
+        };
+        if let Err(error) = left.await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the end of a call of outreach was not noted");
+        }
     }
 }
 

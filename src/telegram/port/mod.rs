@@ -11,6 +11,7 @@ mod chats;
 mod failures;
 mod members;
 mod messages;
+mod people;
 mod text;
 
 use std::{sync::Arc, time::Duration};
@@ -23,11 +24,13 @@ use sqlx::PgPool;
 use tokio::sync::OnceCell;
 use wireroom_jobs::{
     Action,
+    outreach::{Added, Person, PersonRef, Presence},
     ports::{
         Chat, ChatDetails, Clock, Decision, Draft, Invite, Joined, MemberPage, SentMessage, Telegram, TelegramError,
     },
 };
 
+use self::caps::Counted;
 use super::{
     connection::{CallError, Connection},
     errors::{KnownError, Meaning},
@@ -119,7 +122,25 @@ impl JobTelegram {
         self.pace.turn().await;
         // The gate may have closed while this call waited for its turn.
         self.admit(action, chat_id)?;
-        let counted = self.spend(action, chat_id).await?;
+        let mut counted = self.spend(action, chat_id).await?;
+        let let_through = counted.let_through.take();
+        let answer = self.call_counted(action, chat_id, request, counted).await;
+        if let Some(id) = let_through {
+            self.answered(id).await;
+        }
+        answer
+    }
+
+    async fn call_counted<R>(
+        &self,
+        action: Action,
+        chat_id: Option<i64>,
+        request: &R,
+        counted: Counted,
+    ) -> Result<R::Return, TelegramError>
+    where
+        R: RemoteCall + Identifiable + Sync,
+    {
         if let Err(error) = self.bind().await {
             counted.give_back().await;
             return Err(error);
@@ -189,7 +210,7 @@ impl JobTelegram {
         if !self.connection.trust().holds() {
             return Err(failures::without_answer(&CallError::LeaseLost));
         }
-        if action == Action::Send && self.gates.is_limited() {
+        if matches!(action, Action::Send | Action::Invite) && self.gates.is_limited() {
             return Err(failures::limited());
         }
         Ok(())
@@ -314,6 +335,22 @@ impl Telegram for JobTelegram {
         since: DateTime<Utc>,
     ) -> Result<Vec<SentMessage>, TelegramError> {
         self.own_like(chat, draft, since).await
+    }
+
+    async fn person(&self, person: &PersonRef) -> Result<Person, TelegramError> {
+        self.find_person(person).await
+    }
+
+    async fn wrote_before(&self, person: &Person) -> Result<bool, TelegramError> {
+        self.has_letter_of(person).await
+    }
+
+    async fn presence(&self, chat: &Chat, person: &Person) -> Result<Presence, TelegramError> {
+        self.presence_of(chat, person).await
+    }
+
+    async fn add_to_chat(&self, chat: &Chat, person: &Person) -> Result<Added, TelegramError> {
+        Box::pin(self.add(chat, person)).await
     }
 }
 
