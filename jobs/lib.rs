@@ -21,6 +21,7 @@ pub mod outreach;
 pub mod ports;
 pub mod publish;
 pub mod scan;
+pub mod stop;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

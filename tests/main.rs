@@ -13,6 +13,7 @@ mod crashes;
 mod following;
 mod kinds;
 mod logins;
+mod outreach;
 mod promises;
 mod queue;
 mod roles;
