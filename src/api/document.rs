@@ -38,6 +38,7 @@ use super::{
     },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     pauses::{PauseBody, PauseView, PausesApi, PausesView},
+    people::{ErasureView, ExportView as PersonExportView, PeopleApi},
     pools::{MoveBody, NewPoolBody, PoolView, PoolsApi, PoolsView},
     problem::{Code, ProblemBody},
     rows::ListBody,
@@ -113,7 +114,8 @@ resources!(
         SuppressionsApi,
         CampaignsApi,
         CampaignControlApi,
-        CampaignPeopleApi
+        CampaignPeopleApi,
+        PeopleApi
     ),
 );
 
@@ -248,6 +250,8 @@ fn schemas() -> Map<String, Value> {
     add::<PeopleAddedView>(&mut responses);
     add::<Page<ListedPersonView>>(&mut responses);
     add::<LedgerImportView>(&mut responses);
+    add::<PersonExportView>(&mut responses);
+    add::<ErasureView>(&mut responses);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
@@ -407,6 +411,7 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
     let one_of = |values: &[&str]| json!({ "type": "string", "enum": values });
     Some(match (path, name) {
         ("/v1/chats/{id}", "id") => json!({ "type": "integer", "format": "int64" }),
+        ("/v1/people/{id}" | "/v1/people/{id}/export", "id") => json!({ "type": "integer", "format": "int64" }),
         ("/v1/pauses/{scope}/{target}", "scope") => one_of(&["pool", "session", "kind"]),
         (_, "id" | "session") => json!({ "type": "string", "format": "uuid" }),
         (_, "kind") => one_of(&JobKind::ALL.map(JobKind::as_str)),

@@ -18,6 +18,7 @@ mod logins;
 mod outreach;
 mod page;
 mod pauses;
+mod people;
 mod pools;
 mod prefer;
 mod problem;

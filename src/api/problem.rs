@@ -90,6 +90,8 @@ codes! {
     CampaignNotFound = NOT_FOUND, "There is no such campaign";
     /// A campaign of that name exists.
     CampaignExists = CONFLICT, "A campaign of that name exists";
+    /// The person is the account of a session.
+    PersonIsSession = CONFLICT, "The person is the account of a session";
     /// The process has no key to mark people with, or another one than they are marked with.
     PersonKeyMissing = SERVICE_UNAVAILABLE, "The key that marks people is missing";
     /// No session has met such a chat.

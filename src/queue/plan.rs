@@ -302,7 +302,8 @@ mod tests {
         assert_eq!(sessions, [held[1].id, held[2].id]);
         let (sessions, kinds) = asked_under(PauseScope::Kind, "join".to_owned()).expect("other kinds go on");
         assert_eq!(sessions.len(), 3);
-        assert_eq!(kinds.as_deref(), Some([JobKind::Scan, JobKind::Publish].as_slice()));
+        let others = [JobKind::Scan, JobKind::Publish, JobKind::Invite];
+        assert_eq!(kinds.as_deref(), Some(others.as_slice()));
     }
 
     #[test]

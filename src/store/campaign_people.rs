@@ -341,6 +341,21 @@ pub async fn resolve(conn: &mut PgConnection, entry: i64, user: i64) -> Result<(
     Ok(())
 }
 
+/// Takes the name of somebody off a list who was erased, and what was written of them.
+pub async fn scrub(conn: &mut PgConnection, entry: i64) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- scrub_person
+        UPDATE campaign_people SET user_id = NULL, resolved_id = NULL, username = 'erased_' || id,
+            proof = CASE WHEN proof IS NOT NULL THEN 'erased' END
+        WHERE id = $1",
+        entry,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("scrub_person"))?;
+    Ok(())
+}
+
 /// Stores what became of a person on the list.
 pub async fn finish(
     conn: &mut PgConnection,

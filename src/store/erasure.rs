@@ -53,3 +53,41 @@ pub async fn without_erased(
     let kept = members.iter().filter(|member| !erased.contains(&member.user_id));
     Ok(Some(kept.cloned().collect()))
 }
+
+/// Removes a person from every table, and remembers their mark alone. Returns how many rows of each table were deleted or
+/// changed. Reads the whole database: it is for the rare request, not for a loop.
+pub async fn erase(conn: &mut PgConnection, key: &PersonKey, user: i64) -> Result<serde_json::Value, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- erase_person
+        SELECT erase_person($1, $2) AS "done!""#,
+        user,
+        key.user(user).as_slice(),
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("erase_person"))
+}
+
+/// Everything that is known of a person, by table.
+pub async fn export(conn: &mut PgConnection, user: i64) -> Result<serde_json::Value, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- export_person
+        SELECT export_person($1) AS "found!""#,
+        user,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("export_person"))
+}
+
+/// Whether the person is the account of one of our own sessions.
+pub async fn is_ours(conn: &mut PgConnection, user: i64) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- person_is_ours
+        SELECT EXISTS (SELECT FROM sessions WHERE account_id = $1) AS "is!""#,
+        user,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("person_is_ours"))
+}

@@ -75,6 +75,12 @@ impl JobOutreach {
     async fn enter(&self, id: Uuid, listed: &Listed, person: &Person) -> Result<Prepared, StoreError> {
         let mut transaction = self.fenced("prepare_invitation").await?;
         let conn = &mut *transaction;
+        if self.is_erased(conn, person).await? {
+            campaign_people::scrub(conn, listed.entry).await?;
+            let prepared = self.leave_out(conn, listed, "erased").await?;
+            commit(transaction, "prepare_invitation").await?;
+            return Ok(prepared);
+        }
         campaign_people::resolve(conn, listed.entry, person.user_id).await?;
         let known = ledger::find(conn, self.attempt, id, person.user_id).await?;
         let prepared = match known {
@@ -146,9 +152,6 @@ impl JobOutreach {
         id: Uuid,
         person: &Person,
     ) -> Result<Option<&'static str>, StoreError> {
-        if self.is_erased(conn, person).await? {
-            return Ok(Some("erased"));
-        }
         if self.is_suppressed(conn, person).await? {
             return Ok(Some("suppressed"));
         }

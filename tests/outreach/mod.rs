@@ -2,6 +2,7 @@
 //! stops an invitation.
 
 mod crashes;
+mod erasure;
 mod outcomes;
 mod stops;
 
