@@ -410,8 +410,9 @@ fn describe_parameters(document: &mut Value) {
 fn parameter_schema(path: &str, name: &str) -> Option<Value> {
     let one_of = |values: &[&str]| json!({ "type": "string", "enum": values });
     Some(match (path, name) {
-        ("/v1/chats/{id}", "id") => json!({ "type": "integer", "format": "int64" }),
-        ("/v1/people/{id}" | "/v1/people/{id}/export", "id") => json!({ "type": "integer", "format": "int64" }),
+        ("/v1/chats/{id}" | "/v1/people/{id}" | "/v1/people/{id}/export", "id") => {
+            json!({ "type": "integer", "format": "int64" })
+        }
         ("/v1/pauses/{scope}/{target}", "scope") => one_of(&["pool", "session", "kind"]),
         (_, "id" | "session") => json!({ "type": "string", "format": "uuid" }),
         (_, "kind") => one_of(&JobKind::ALL.map(JobKind::as_str)),

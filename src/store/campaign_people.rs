@@ -250,23 +250,44 @@ pub async fn take(
     .fetch_optional(conn)
     .await
     .map_err(failed("take_person"))?;
-    row.map(|row| {
-        let unreadable = || StoreError::Decode {
-            operation: "take_person",
-            detail: format!("row {}", row.id),
-        };
-        let person = match (row.user_id, row.username) {
-            (Some(id), _) => PersonRef::Id(id),
-            (None, Some(name)) => PersonRef::Username(name),
-            (None, None) => return Err(unreadable()),
-        };
-        Ok(Listed {
-            entry: row.id,
-            person,
-            basis: Basis::parse(&row.basis).ok_or_else(unreadable)?,
-        })
-    })
-    .transpose()
+    row.map(|row| listed(row.id, row.user_id, row.username, &row.basis))
+        .transpose()
+}
+
+fn listed(entry: i64, user: Option<i64>, username: Option<String>, basis: &str) -> Result<Listed, StoreError> {
+    let unreadable = || StoreError::Decode {
+        operation: "listed_person",
+        detail: format!("row {entry}"),
+    };
+    let person = match (user, username) {
+        (Some(id), _) => PersonRef::Id(id),
+        (None, Some(name)) => PersonRef::Username(name),
+        (None, None) => return Err(unreadable()),
+    };
+    let basis = Basis::parse(basis).ok_or_else(unreadable)?;
+    Ok(Listed { entry, person, basis })
+}
+
+/// Whom an earlier attempt of the job may have contacted without seeing how that ended.
+pub async fn in_doubt(
+    conn: &mut PgConnection,
+    attempt: AttemptKey,
+    campaign: Uuid,
+) -> Result<Option<Listed>, StoreError> {
+    let row = sqlx::query!(
+        "-- person_in_doubt
+        SELECT p.id, p.user_id, p.username, p.basis FROM campaign_people p
+        JOIN campaign_ledger l ON l.campaign_id = p.campaign_id AND l.user_id = coalesce(p.user_id, p.resolved_id)
+        WHERE p.job_id = $2 AND p.campaign_id = $1 AND p.state = 'waiting' AND l.state = 'attempted' AND l.job_id = $2
+        ORDER BY p.id LIMIT 1",
+        campaign,
+        attempt.job.0,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("person_in_doubt"))?;
+    row.map(|row| listed(row.id, row.user_id, row.username, &row.basis))
+        .transpose()
 }
 
 /// When it is no longer quiet for the first of those who wait; `None`: nobody waits whom this job could take.

@@ -57,11 +57,12 @@ pub async fn without_erased(
 /// Removes a person from every table, and remembers their mark alone. Returns how many rows of each table were deleted or
 /// changed. Reads the whole database: it is for the rare request, not for a loop.
 pub async fn erase(conn: &mut PgConnection, key: &PersonKey, user: i64) -> Result<serde_json::Value, StoreError> {
+    let mark = key.user(user);
     sqlx::query_scalar!(
         r#"-- erase_person
         SELECT erase_person($1, $2) AS "done!""#,
         user,
-        key.user(user).as_slice(),
+        mark.as_slice(),
     )
     .fetch_one(conn)
     .await

@@ -49,6 +49,11 @@ impl JobOutreach {
 
     async fn next(&self, id: Uuid, only: &[PersonRef]) -> Result<Turn, StoreError> {
         let mut transaction = self.fenced("campaign_turn").await?;
+        // Before anything that could keep the job from it: what is in doubt is looked up, which contacts nobody.
+        if let Some(listed) = campaign_people::in_doubt(&mut transaction, self.attempt, id).await? {
+            commit(transaction, "campaign_turn").await?;
+            return Ok(Turn::Person(listed));
+        }
         let turn = match ledger::gate(&mut transaction, id, None).await? {
             Gate::Halted { code } => {
                 campaigns::let_go(&mut transaction, id, self.attempt.job).await?;
@@ -105,7 +110,11 @@ impl JobOutreach {
                 if let Some(outcome) = self.kept_out(conn, id, person).await? {
                     return self.leave_out(conn, listed, outcome).await;
                 }
-                let random_id = fresh_random_id()?;
+                // The same account keeps its key: whatever it handed in before and comes late is dropped by Telegram.
+                let random_id = match row.random_id {
+                    Some(random_id) if row.session == Some(self.session) => random_id,
+                    _ => fresh_random_id()?,
+                };
                 ledger::take_over(conn, self.attempt, self.session, id, person.user_id, random_id).await?;
                 Ok(Prepared::Fresh { random_id })
             }
@@ -123,6 +132,13 @@ impl JobOutreach {
                     Ok(Prepared::Decided(verdict.outcome))
                 }
             },
+            "attempted" if !row.is_anothers => {
+                // Its job is gone, and with it whoever could look.
+                ledger::end_strays(conn, self.attempt, id).await?;
+                let verdict = unknown();
+                campaign_people::finish(conn, self.attempt, listed.entry, &verdict).await?;
+                Ok(Prepared::Decided(verdict.outcome))
+            }
             _ => self.leave_out(conn, listed, "already_invited").await,
         }
     }
@@ -192,10 +208,12 @@ impl JobOutreach {
         let gate = ledger::gate(conn, id, Some(person.user_id)).await?;
         let leave = if gate != Gate::Open || campaign_people::is_quiet(conn, listed.entry).await? {
             let row = ledger::find(conn, self.attempt, id, person.user_id).await?;
-            if row.is_some_and(|row| row.state == "prepared") {
-                // Somebody else of the list may be next where it is not night.
-                campaign_people::put_back(conn, listed.entry).await?;
+            if row.is_some_and(|row| row.state == "attempted") {
+                // An earlier attempt was looked up, and had not reached them.
+                ledger::release(conn, self.attempt, id, person.user_id).await?;
             }
+            // Somebody else of the list may be next where it is not night.
+            campaign_people::put_back(conn, listed.entry).await?;
             Leave::NotNow
         } else if self.is_suppressed(conn, person).await? {
             let verdict = skipped("suppressed");

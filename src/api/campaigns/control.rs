@@ -72,18 +72,16 @@ impl CampaignControlApi {
         }
         let mut new = Vec::new();
         let ageing_step = state.config.queue.ageing_step;
-        let job = match before.job.filter(|_| before.job_is_live) {
+        let job = if let Some(job) = before.job.filter(|_| before.job_is_live) {
             // It has not seen the pause yet.
-            Some(job) => {
-                campaigns::wake(&mut transaction, job, ageing_step).await?;
-                job
-            }
-            None => {
-                let job = job_of(&before, &actor)?;
-                new.push(job.clone());
-                jobs::enqueue(&mut transaction, &new, ageing_step).await.map_err(refused)?;
-                job.id
-            }
+            campaigns::wake(&mut transaction, job, ageing_step).await?;
+            job
+        } else {
+            let job = job_of(&before, &actor)?;
+            let id = job.id;
+            new.push(job);
+            jobs::enqueue(&mut transaction, &new, ageing_step).await.map_err(refused)?;
+            id
         };
         campaigns::run(&mut transaction, id, job, &actor).await?;
         let details = json!({ "was": before.state_code, "job": job });

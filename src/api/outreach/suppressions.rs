@@ -1,7 +1,7 @@
 //! `/v1/suppressions`: people who must not be contacted, by anyone, from any session. A phone number that comes in is marked
 //! at once, and is nowhere afterwards.
 
-use std::{io, sync::Arc};
+use std::{fmt::Write as _, io, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
@@ -137,7 +137,11 @@ impl From<SuppressionRecord> for SuppressionView {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn from_hex(text: &str) -> Option<Mark> {

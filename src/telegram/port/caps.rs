@@ -37,8 +37,6 @@ pub(super) struct Counted {
     use_of: Option<UseOf>,
     /// From then on nobody but the connection knows whether it has left.
     pub(super) handed_in: AtomicBool,
-    /// It contacts somebody, and the switch let it through.
-    pub(super) let_through: Option<Uuid>,
 }
 
 /// Where a use is given back.
@@ -96,14 +94,20 @@ impl UseOf {
 
 impl JobTelegram {
     /// Counts the call, or says that it may not be made now. A use that spends a cap closes its action at once, so that
-    /// no job is claimed to find that out.
-    pub(super) async fn spend(&self, action: Action, chat_id: Option<i64>) -> Result<Counted, TelegramError> {
+    /// no job is claimed to find that out. A call that contacts somebody is known until its end is noted: `let_through`.
+    pub(super) async fn spend(
+        &self,
+        action: Action,
+        chat_id: Option<i64>,
+        let_through: &mut Option<Uuid>,
+    ) -> Result<Counted, TelegramError> {
         let Some(capped) = Capped::of(action) else {
             return Ok(self.counted(None));
         };
         let opens = chat_id.filter(|chat| capped == Capped::Message && is_person(*chat));
         let looks = self.gates.looks();
-        let taken = self.take(capped, opens).await.map_err(|error| {
+        // Apart: a call that is counted should not carry its transaction around.
+        let taken = Box::pin(self.take(capped, opens)).await.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "a call could not be counted");
             own_error(
                 "store_failed",
@@ -111,7 +115,7 @@ impl JobTelegram {
                 Decision::Retry,
             )
         })?;
-        let Some((taken, let_through)) = taken else {
+        let Some((taken, entered)) = taken else {
             return Err(self.outreach_is_stopped());
         };
         match taken.used {
@@ -119,9 +123,8 @@ impl JobTelegram {
                 if let Some(spent) = spent {
                     self.gates.spend(spent, looks);
                 }
-                let mut counted = self.counted(taken.receipt);
-                counted.let_through = let_through;
-                Ok(counted)
+                *let_through = entered;
+                Ok(self.counted(taken.receipt))
             }
             Use::Refused(spent) => {
                 let refusal = reached(&spent);
@@ -152,7 +155,6 @@ impl JobTelegram {
                 gates: Arc::clone(&self.gates),
             }),
             handed_in: AtomicBool::new(false),
-            let_through: None,
         }
     }
 

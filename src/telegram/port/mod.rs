@@ -22,6 +22,7 @@ use grammers_session::types::{PeerId, PeerRef};
 use grammers_tl_types::{self as tl, Identifiable, RemoteCall};
 use sqlx::PgPool;
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 use wireroom_jobs::{
     Action,
     outreach::{Added, Person, PersonRef, Presence},
@@ -30,7 +31,6 @@ use wireroom_jobs::{
     },
 };
 
-use self::caps::Counted;
 use super::{
     connection::{CallError, Connection},
     errors::{KnownError, Meaning},
@@ -118,29 +118,31 @@ impl JobTelegram {
     where
         R: RemoteCall + Identifiable + Sync,
     {
-        self.admit(action, chat_id)?;
-        self.pace.turn().await;
-        // The gate may have closed while this call waited for its turn.
-        self.admit(action, chat_id)?;
-        let mut counted = self.spend(action, chat_id).await?;
-        let let_through = counted.let_through.take();
-        let answer = self.call_counted(action, chat_id, request, counted).await;
+        let mut let_through = None;
+        let answer = self.call_once(action, chat_id, request, &mut let_through).await;
         if let Some(id) = let_through {
-            self.answered(id).await;
+            // Apart: calls of outreach are few, and every other one should not carry the room for this around.
+            Box::pin(self.answered(id)).await;
         }
         answer
     }
 
-    async fn call_counted<R>(
+    /// `let_through` gets what is to be noted when the call is over.
+    async fn call_once<R>(
         &self,
         action: Action,
         chat_id: Option<i64>,
         request: &R,
-        counted: Counted,
+        let_through: &mut Option<Uuid>,
     ) -> Result<R::Return, TelegramError>
     where
         R: RemoteCall + Identifiable + Sync,
     {
+        self.admit(action, chat_id)?;
+        self.pace.turn().await;
+        // The gate may have closed while this call waited for its turn.
+        self.admit(action, chat_id)?;
+        let counted = self.spend(action, chat_id, let_through).await?;
         if let Err(error) = self.bind().await {
             counted.give_back().await;
             return Err(error);

@@ -90,10 +90,12 @@ impl JobTelegram {
             Ok(tl::enums::channels::ChannelParticipant::Participant(answer)) => {
                 self.connection.learn(&answer.users, &answer.chats).await;
                 Ok(match answer.participant {
-                    P::Participant(_) | P::ParticipantSelf(_) | P::Creator(_) | P::Admin(_) => Presence::Member,
                     P::Left(_) => Presence::Gone,
                     P::Banned(banned) if banned.left => Presence::Gone,
-                    P::Banned(_) => Presence::Member,
+                    // Restricted, but in.
+                    P::Banned(_) | P::Participant(_) | P::ParticipantSelf(_) | P::Creator(_) | P::Admin(_) => {
+                        Presence::Member
+                    }
                 })
             }
             Err(error) if error.code == "USER_NOT_PARTICIPANT" => Ok(Presence::Absent),
