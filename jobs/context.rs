@@ -81,7 +81,10 @@ impl JobContext {
                 "outreach_stop_met",
                 "All outreach is stopped. The job goes on when somebody lets it.",
             ),
-            "quiet_hours" => ("quiet_hours_met", "Where the people are it is a quiet hour. The job goes on after it."),
+            "quiet_hours" => (
+                "quiet_hours_met",
+                "Where the people are it is a quiet hour. The job goes on after it.",
+            ),
             "campaign_cap" | "target_cap" => (
                 "outreach_cap_met",
                 "As many people were contacted as may be for now. The job goes on when more may be.",

@@ -245,7 +245,10 @@ impl Tally {
 fn make_room(context: &JobContext) -> Outcome {
     Outcome::Snooze {
         until: context.clock.now(),
-        reason: WaitReason::new("batch_done", "The job makes room for others, and goes on when it is its turn."),
+        reason: WaitReason::new(
+            "batch_done",
+            "The job makes room for others, and goes on when it is its turn.",
+        ),
     }
 }
 
@@ -271,7 +274,10 @@ async fn find_chat(context: &JobContext, campaign: &Campaign) -> Result<Chat, Ou
         return Err(halt_for(context, campaign, Outcome::Discard(other)).await);
     }
     context
-        .log(LogLevel::Info, LogLine::new("chat_found", "The campaign's chat was found."))
+        .log(
+            LogLevel::Info,
+            LogLine::new("chat_found", "The campaign's chat was found."),
+        )
         .await;
     Ok(chat)
 }

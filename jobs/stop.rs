@@ -19,13 +19,83 @@ pub const STOP_WORDS: [(&str, &[&str]); 8] = [
             "not interested",
         ],
     ),
-    ("de", &["stopp", "abmelden", "keine nachrichten mehr", "lass mich in ruhe", "lassen sie mich in ruhe", "kein interesse"]),
-    ("es", &["baja", "no me escribas", "no me contactes", "no me interesa", "déjame en paz"]),
-    ("fr", &["arrêtez", "arrête", "désabonner", "ne m'écrivez plus", "laissez-moi tranquille", "pas intéressé"]),
-    ("it", &["basta", "cancellami", "non scrivermi", "non mi interessa", "lasciami in pace"]),
-    ("pt", &["parar", "pare", "sair", "não me escreva", "não tenho interesse", "deixe-me em paz"]),
-    ("ru", &["стоп", "отписаться", "отпишите", "не пишите", "не пиши мне", "не интересно", "отстаньте"]),
-    ("uk", &["стоп", "відписатися", "відпишіть", "не пишіть", "не пиши мені", "не цікаво", "відчепіться"]),
+    (
+        "de",
+        &[
+            "stopp",
+            "abmelden",
+            "keine nachrichten mehr",
+            "lass mich in ruhe",
+            "lassen sie mich in ruhe",
+            "kein interesse",
+        ],
+    ),
+    (
+        "es",
+        &[
+            "baja",
+            "no me escribas",
+            "no me contactes",
+            "no me interesa",
+            "déjame en paz",
+        ],
+    ),
+    (
+        "fr",
+        &[
+            "arrêtez",
+            "arrête",
+            "désabonner",
+            "ne m'écrivez plus",
+            "laissez-moi tranquille",
+            "pas intéressé",
+        ],
+    ),
+    (
+        "it",
+        &[
+            "basta",
+            "cancellami",
+            "non scrivermi",
+            "non mi interessa",
+            "lasciami in pace",
+        ],
+    ),
+    (
+        "pt",
+        &[
+            "parar",
+            "pare",
+            "sair",
+            "não me escreva",
+            "não tenho interesse",
+            "deixe-me em paz",
+        ],
+    ),
+    (
+        "ru",
+        &[
+            "стоп",
+            "отписаться",
+            "отпишите",
+            "не пишите",
+            "не пиши мне",
+            "не интересно",
+            "отстаньте",
+        ],
+    ),
+    (
+        "uk",
+        &[
+            "стоп",
+            "відписатися",
+            "відпишіть",
+            "не пишіть",
+            "не пиши мені",
+            "не цікаво",
+            "відчепіться",
+        ],
+    ),
 ];
 
 /// A longer letter says stop only where it begins so: in the middle of it the word may be about anything.

@@ -25,10 +25,7 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
     ("person_key", &["config"]),
     // Its testing half makes the databases' template from the migrations.
     ("cluster", &["store"]),
-    (
-        "store",
-        &["clock", "config", "ids", "letterbox", "person_key", "vault"],
-    ),
+    ("store", &["clock", "config", "ids", "letterbox", "person_key", "vault"]),
     ("telegram", &["clock", "config", "ids", "mtproto", "store", "vault"]),
     (
         "queue",

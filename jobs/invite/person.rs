@@ -233,7 +233,10 @@ impl<'a> Invitation<'a> {
             .await?;
         match verdict.class {
             VerdictClass::Invited => self.say(LogLevel::Info, "invited", "A person was invited.").await,
-            VerdictClass::Refused => self.say(LogLevel::Info, "refused", "A person was not invited: refused.").await,
+            VerdictClass::Refused => {
+                self.say(LogLevel::Info, "refused", "A person was not invited: refused.")
+                    .await
+            }
             VerdictClass::Skipped => self.say(LogLevel::Info, "skipped", "A person was left out.").await,
             VerdictClass::Unknown => {
                 self.say(
@@ -245,18 +248,18 @@ impl<'a> Invitation<'a> {
             }
         }
         if stopped.is_some() {
-            self.say(LogLevel::Warn, "campaign_stopped", "The campaign has stopped by itself.")
-                .await;
+            self.say(
+                LogLevel::Warn,
+                "campaign_stopped",
+                "The campaign has stopped by itself.",
+            )
+            .await;
         }
         Ok(verdict.outcome)
     }
 
     async fn release(&self, person: &Person) -> Result<(), Outcome> {
-        Ok(self
-            .context
-            .outreach
-            .release(self.campaign.id, person.user_id)
-            .await?)
+        Ok(self.context.outreach.release(self.campaign.id, person.user_id).await?)
     }
 
     fn draft(&self) -> Draft {

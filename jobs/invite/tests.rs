@@ -71,7 +71,9 @@ async fn outcome_of(fakes: &Fakes) -> String {
 
 fn sends(fakes: &Fakes) -> usize {
     let journal = fakes.take_journal();
-    let sends = journal.iter().filter(|call| call.starts_with("send_message") || call.starts_with("add_to_chat"));
+    let sends = journal
+        .iter()
+        .filter(|call| call.starts_with("send_message") || call.starts_with("add_to_chat"));
     sends.count()
 }
 
@@ -218,7 +220,10 @@ async fn a_flood_waits_and_the_person_stays_next() {
     seen(&fakes, Presence::Absent);
     fakes.telegram.send_message(Err(flood(60)));
     let (until, reason) = snoozed(run(&fakes).await);
-    assert_eq!((until, reason.code.as_str()), (start_of_time() + TimeDelta::seconds(60), "flood"));
+    assert_eq!(
+        (until, reason.code.as_str()),
+        (start_of_time() + TimeDelta::seconds(60), "flood")
+    );
     let state = fakes.outreach.state();
     assert!(state.in_doubt.is_empty(), "refused by name: nothing was sent");
     assert_eq!(state.waiting.len(), 1);
@@ -236,7 +241,10 @@ async fn an_answer_that_never_came_is_looked_up_and_found() {
     fakes.telegram.own_messages_like(Ok(vec![message(7, 1)]));
     assert_eq!(outcome_of(&fakes).await, "invited");
     assert_eq!(sends(&fakes), 0, "found by looking, not by sending again");
-    assert_eq!(fakes.telegram.searched_since(), [start_of_time() - TimeDelta::seconds(60)]);
+    assert_eq!(
+        fakes.telegram.searched_since(),
+        [start_of_time() - TimeDelta::seconds(60)]
+    );
 }
 
 #[tokio::test]
@@ -251,7 +259,11 @@ async fn what_looking_did_not_find_is_sent_again_under_the_same_key() {
     fakes.telegram.own_messages_like(Ok(Vec::new()));
     fakes.telegram.send_message(Ok(message(8, 9)));
     assert_eq!(outcome_of(&fakes).await, "invited");
-    assert!(fakes.take_journal().contains(&format!("send_message {ADA} {RANDOM_ID}")));
+    assert!(
+        fakes
+            .take_journal()
+            .contains(&format!("send_message {ADA} {RANDOM_ID}"))
+    );
 }
 
 #[tokio::test]
@@ -311,7 +323,10 @@ async fn a_job_waits_ends_and_is_bounded_as_its_campaign_says() {
     assert_eq!(snoozed(run(&fakes).await).1.code, "quiet_hours");
     fakes.outreach.state().halted = Some("paused".into());
     let report: InviteResult = result(run(&fakes).await);
-    assert_eq!((report.ended, report.code.as_deref()), (InviteEnd::Halted, Some("paused")));
+    assert_eq!(
+        (report.ended, report.code.as_deref()),
+        (InviteEnd::Halted, Some("paused"))
+    );
     let fakes = with_ada(InviteMode::Message, Basis::Contact);
     fakes.outreach.list(ADA + 1, Basis::Contact);
     seen(&fakes, Presence::Member);
@@ -342,9 +357,22 @@ async fn without_a_campaign_there_is_nothing_to_do() {
 
 #[test]
 fn people_are_named_by_name_or_id() {
-    assert_eq!(parse_person("@Reading_Club"), Some(PersonRef::Username("reading_club".into())));
+    assert_eq!(
+        parse_person("@Reading_Club"),
+        Some(PersonRef::Username("reading_club".into()))
+    );
     assert_eq!(parse_person(" 42 "), Some(PersonRef::Id(42)));
-    for wrong in ["", "@", "@x", "bare", "-42", "0", "+999662", "99999999999999999999", "@1abc"] {
+    for wrong in [
+        "",
+        "@",
+        "@x",
+        "bare",
+        "-42",
+        "0",
+        "+999662",
+        "99999999999999999999",
+        "@1abc",
+    ] {
         assert_eq!(parse_person(wrong), None, "{wrong}");
     }
     let args = InviteArgs {

@@ -130,7 +130,10 @@ mod tests {
 
     #[test]
     fn refusals_are_told_apart() {
-        let (person, blocked) = (Decision::Person { suppress: false }, Decision::Person { suppress: true });
+        let (person, blocked) = (
+            Decision::Person { suppress: false },
+            Decision::Person { suppress: true },
+        );
         for (name, decision, mode, expected) in [
             ("USER_PRIVACY_RESTRICTED", person, InviteMode::Add, "privacy"),
             ("USER_NOT_MUTUAL_CONTACT", person, InviteMode::Add, "privacy"),
@@ -138,8 +141,18 @@ mod tests {
             ("USER_CHANNELS_TOO_MUCH", person, InviteMode::Add, "not_eligible"),
             ("YOU_BLOCKED_USER", person, InviteMode::Message, "we_blocked"),
             ("USER_IS_BLOCKED", blocked, InviteMode::Message, "blocked_us"),
-            ("PRIVACY_PREMIUM_REQUIRED", Decision::Target, InviteMode::Message, "premium_needed"),
-            ("ALLOW_PAYMENT_REQUIRED", Decision::Target, InviteMode::Message, "payment_required"),
+            (
+                "PRIVACY_PREMIUM_REQUIRED",
+                Decision::Target,
+                InviteMode::Message,
+                "premium_needed",
+            ),
+            (
+                "ALLOW_PAYMENT_REQUIRED",
+                Decision::Target,
+                InviteMode::Message,
+                "payment_required",
+            ),
             ("PEER_ID_INVALID", Decision::Target, InviteMode::Message, "unreachable"),
         ] {
             assert_eq!(outcome(name, decision, mode), expected, "{name}");

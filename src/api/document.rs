@@ -17,7 +17,8 @@ use super::{
     batches::{BatchView, BatchesApi},
     campaigns::{
         CampaignControlApi, CampaignPeopleApi, CampaignView, CampaignsApi, LedgerImportView, LedgerRowBody,
-        ListedPersonView, NewCampaignBody, NewPersonBody, PauseCampaignBody, PeopleAddedView, PreflightView, ReportView,
+        ListedPersonView, NewCampaignBody, NewPersonBody, PauseCampaignBody, PeopleAddedView, PreflightView,
+        ReportView,
     },
     chats::{ChatView, ChatsApi},
     floods::{FloodView, FloodsApi},

@@ -2,8 +2,8 @@
 //! others go on, since a table that nothing is deleted from fills the disk whatever is wrong with another.
 
 use crate::store::{
-    self, PgConnection, PgPool, StoreError, audit, batches, floods, idempotency, job_logs, leases, outreach_switch, partitions, pauses,
-    scans, schedule_ticks, session_checks, unique_keys, vault_keys,
+    self, PgConnection, PgPool, StoreError, audit, batches, floods, idempotency, job_logs, leases, outreach_switch,
+    partitions, pauses, scans, schedule_ticks, session_checks, unique_keys, vault_keys,
 };
 
 /// Most rows of one statement.

@@ -170,7 +170,10 @@ pub async fn counts(
     .fetch_all(conn)
     .await
     .map_err(failed("campaign_counts"))?;
-    Ok(rows.into_iter().map(|row| (row.outcome, row.class, row.people)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.outcome, row.class, row.people))
+        .collect())
 }
 
 /// Why those who wait could not be contacted, as far as that is known without asking Telegram; `eligible`: nothing is known
@@ -318,6 +321,31 @@ pub async fn quiet_until(
         let message = "Where the people are who are left it is a quiet hour.";
         (until, WaitReason::new("quiet_hours", message))
     }))
+}
+
+/// Whether anybody waits whom this job could take.
+pub async fn is_anybody_left(
+    conn: &mut PgConnection,
+    attempt: AttemptKey,
+    campaign: Uuid,
+    only: &[PersonRef],
+) -> Result<bool, StoreError> {
+    let only = Names::of(only);
+    sqlx::query_scalar!(
+        r#"-- is_anybody_left
+        SELECT EXISTS (
+            SELECT FROM campaign_people p WHERE p.campaign_id = $1 AND p.state = 'waiting'
+                AND (p.job_id IS NULL OR p.job_id = $2 OR NOT EXISTS (SELECT FROM jobs j WHERE j.id = p.job_id))
+                AND ($3 OR p.user_id = ANY ($4) OR p.username = ANY ($5))) AS "is!""#,
+        campaign,
+        attempt.job.0,
+        only.is_empty(),
+        &only.ids,
+        &only.usernames,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("is_anybody_left"))
 }
 
 /// Whether it is quiet where the person is.

@@ -265,13 +265,7 @@ pub async fn let_go(conn: &mut PgConnection, id: Uuid, job: JobId) -> Result<(),
 }
 
 /// Stops a campaign for a reason that a person has to see to.
-pub async fn halt(
-    conn: &mut PgConnection,
-    id: Uuid,
-    job: JobId,
-    code: &str,
-    message: &str,
-) -> Result<(), StoreError> {
+pub async fn halt(conn: &mut PgConnection, id: Uuid, job: JobId, code: &str, message: &str) -> Result<(), StoreError> {
     sqlx::query!(
         "-- halt_campaign
         UPDATE campaigns SET state = 'stopped', state_code = $3, state_reason = $4, state_by = $5,

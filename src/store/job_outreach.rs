@@ -5,9 +5,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 use wireroom_jobs::{
     invite::Tally,
-    outreach::{
-        Campaign, Leave, Listed, Outreach, Over, Person, PersonRef, Prepared, Turn, Verdict, VerdictClass,
-    },
+    outreach::{Campaign, Leave, Listed, Outreach, Over, Person, PersonRef, Prepared, Turn, Verdict, VerdictClass},
     ports,
 };
 
@@ -58,6 +56,13 @@ impl JobOutreach {
             Gate::Halted { code } => {
                 campaigns::let_go(&mut transaction, id, self.attempt.job).await?;
                 Turn::Over(Over::Halted { code })
+            }
+            // Not for nobody.
+            Gate::Wait { .. }
+                if !campaign_people::is_anybody_left(&mut transaction, self.attempt, id, only).await? =>
+            {
+                campaigns::finish_if_done(&mut transaction, id, self.attempt.job).await?;
+                Turn::Over(Over::Exhausted)
             }
             Gate::Wait { until, reason } => Turn::Wait { until, reason },
             Gate::Open => self.pick(&mut transaction, id, only).await?,

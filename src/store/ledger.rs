@@ -18,9 +18,14 @@ use crate::ids::{JobId, SessionId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gate {
     Open,
-    Wait { until: DateTime<Utc>, reason: WaitReason },
+    Wait {
+        until: DateTime<Utc>,
+        reason: WaitReason,
+    },
     /// It is paused or stopped: a stable word.
-    Halted { code: String },
+    Halted {
+        code: String,
+    },
 }
 
 /// Locks the campaign, and says whether it may contact somebody now. `besides` is a person whose own row does not count:
@@ -75,7 +80,11 @@ pub async fn gate(conn: &mut PgConnection, campaign: Uuid, besides: Option<i64>)
     }
     if row.switch != "running" {
         let message = "All outreach is stopped: GET /v1/outreach says why. The job goes on when somebody lets it.";
-        return Ok(wait(row.now + chrono::TimeDelta::hours(1), "outreach_stopped", message.into()));
+        return Ok(wait(
+            row.now + chrono::TimeDelta::hours(1),
+            "outreach_stopped",
+            message.into(),
+        ));
     }
     if row.used >= i64::from(row.per_day) {
         let message = format!("The campaign may contact {} people a day, and has.", row.per_day);

@@ -55,12 +55,7 @@ pub async fn get(conn: &mut PgConnection) -> Result<Switch, StoreError> {
 }
 
 /// Turns the switch. Waits for transactions that are letting a call through.
-pub async fn turn(
-    conn: &mut PgConnection,
-    stopped: bool,
-    reason: Option<&str>,
-    actor: &str,
-) -> Result<(), StoreError> {
+pub async fn turn(conn: &mut PgConnection, stopped: bool, reason: Option<&str>, actor: &str) -> Result<(), StoreError> {
     sqlx::query!(
         "-- turn_outreach_switch
         UPDATE outreach_switch SET state = $1, reason = $2, changed_by = $3, changed_at = wireroom_now()",

@@ -39,7 +39,11 @@ async fn killed_before_the_call_everybody_is_invited_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_the_message_is_on_its_way_it_is_sent_once() {
     let (stack, _) = killed_at(json!({}), "messages.sendMessage", Effect::Blackhole).await;
-    assert_eq!(invitations_of(&stack, "alice"), 2, "one never arrived, and was sent again");
+    assert_eq!(
+        invitations_of(&stack, "alice"),
+        2,
+        "one never arrived, and was sent again"
+    );
     stack.finish().await;
 }
 
@@ -89,10 +93,7 @@ async fn a_dialogue_that_cannot_be_read_leaves_the_outcome_unknown() {
 async fn two_workers_at_one_list_invite_everybody_once() {
     let stack = stack_of(vec!["alice", "bob"]).await;
     let path = campaign(&stack, json!({ "session": null, "pool": "default" })).await;
-    stack
-        .sandbox
-        .controls()
-        .with_world(|world| world.add_accounts(20));
+    stack.sandbox.controls().with_world(|world| world.add_accounts(20));
     let names: Vec<String> = (13..33).map(|number| format!("sailor{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     list(&stack, &path, &names).await;
@@ -110,14 +111,20 @@ async fn two_workers_at_one_list_invite_everybody_once() {
     stack.finished(&first).await;
     stack.finished(&second).await;
     until("everybody was dealt with", async || {
-        stack.figure("SELECT count(*) FROM campaign_people WHERE state = 'waiting'").await == 0
+        stack
+            .figure("SELECT count(*) FROM campaign_people WHERE state = 'waiting'")
+            .await
+            == 0
     })
     .await;
     let invited = invitations_of(&stack, "alice") + invitations_of(&stack, "bob");
     assert_eq!(invited, 20, "each of twenty once");
     for name in &names {
         let user = stack.chat(name);
-        let got = stack.sandbox.controls().with_world(|world| world.messages_of(user).len());
+        let got = stack
+            .sandbox
+            .controls()
+            .with_world(|world| world.messages_of(user).len());
         assert_eq!(got, 1, "{name}");
     }
     stack.finish().await;

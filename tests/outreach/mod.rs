@@ -109,7 +109,14 @@ fn invitations_of(stack: &Stack, account: &str) -> usize {
 
 /// Waits until the condition holds, by the sandbox or the database.
 async fn until(what: &str, condition: impl AsyncFn() -> bool) {
-    eventually(JOB_BOUND, async || if condition().await { Ok(()) } else { Err(what.to_owned()) }).await;
+    eventually(JOB_BOUND, async || {
+        if condition().await {
+            Ok(())
+        } else {
+            Err(what.to_owned())
+        }
+    })
+    .await;
 }
 
 async fn suppress(stack: &Stack, who: Value) {

@@ -29,7 +29,12 @@ async fn suppressed_in_the_last_moment_before_the_call() {
     let _worker = stack.worker().await;
     let job = resume(&stack, &path).await;
     until("the look", async || stack.calls("channels.getParticipant") > 0).await;
-    assert_eq!(stack.figure("SELECT count(*) FROM campaign_ledger WHERE state = 'prepared'").await, 1);
+    assert_eq!(
+        stack
+            .figure("SELECT count(*) FROM campaign_ledger WHERE state = 'prepared'")
+            .await,
+        1
+    );
     suppress(&stack, json!({ "user_id": stack.account("friendly_person") })).await;
     let result = done(&stack, &job).await;
     assert_eq!(result["outcomes"], json!({ "suppressed": 1 }), "{result}");
@@ -41,17 +46,17 @@ async fn suppressed_in_the_last_moment_before_the_call() {
 async fn a_phone_number_suppresses_the_contact_who_has_it() {
     let stack = stack_of(vec!["alice"]).await;
     let path = campaign(&stack, json!({})).await;
-    // Bob is among alice's contacts, so that she sees his number.
-    list(&stack, &path, &["bob", "dave"]).await;
+    // Mallory is among alice's contacts, so that she sees the number.
+    list(&stack, &path, &["mallory", "dave"]).await;
     let phone = stack.sandbox.controls().with_world(|world| {
         let accounts = world.accounts();
-        let bob = accounts.iter().find(|row| row.username.as_deref() == Some("bob"));
-        bob.map(|row| row.phone.clone()).expect("bob")
+        let mallory = accounts.iter().find(|row| row.username.as_deref() == Some("mallory"));
+        mallory.map(|row| row.phone.clone()).expect("mallory")
     });
     suppress(&stack, json!({ "phone": format!("+{phone}") })).await;
     let _worker = stack.worker().await;
     done(&stack, &resume(&stack, &path).await).await;
-    assert_eq!(outcome(&stack, &path, "bob").await, "suppressed");
+    assert_eq!(outcome(&stack, &path, "mallory").await, "suppressed");
     assert_eq!(outcome(&stack, &path, "dave").await, "invited");
     stack.finish().await;
 }
@@ -60,10 +65,7 @@ async fn a_phone_number_suppresses_the_contact_who_has_it() {
 async fn nothing_is_sent_after_the_stop_has_answered_and_all_goes_on_after_it() {
     let stack = stack_of(vec!["alice"]).await;
     let path = campaign(&stack, json!({})).await;
-    stack
-        .sandbox
-        .controls()
-        .with_world(|world| world.add_accounts(30));
+    stack.sandbox.controls().with_world(|world| world.add_accounts(30));
     let names: Vec<String> = (13..43).map(|number| format!("sailor{number}")).collect();
     list(&stack, &path, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
     // Long enough for the stop to come while one is on its way.
@@ -73,7 +75,11 @@ async fn nothing_is_sent_after_the_stop_has_answered_and_all_goes_on_after_it() 
     until("some are sent", async || invitations_of(&stack, "alice") >= 2).await;
     let stop = json!({ "state": "stopped", "reason": "a complaint" });
     let (status, stopped) = send(&stack, Method::PUT, "/v1/outreach", &stop).await;
-    assert_eq!((status, &stopped["calls_in_flight"]), (StatusCode::OK, &json!(0)), "{stopped}");
+    assert_eq!(
+        (status, &stopped["calls_in_flight"]),
+        (StatusCode::OK, &json!(0)),
+        "{stopped}"
+    );
     let sent = (stack.calls("messages.sendMessage"), invitations_of(&stack, "alice"));
     let waiting = stack
         .job_when(&job, "stopped", |job| job["wait_reason"]["code"] == "outreach_stopped")
@@ -81,9 +87,14 @@ async fn nothing_is_sent_after_the_stop_has_answered_and_all_goes_on_after_it() 
     assert_eq!(waiting["state"], "scheduled", "{waiting}");
     hurry(&stack).await;
     stack
-        .job_when(&job, "stopped again", |job| job["wait_reason"]["code"] == "outreach_stopped")
+        .job_when(&job, "stopped again", |job| {
+            job["wait_reason"]["code"] == "outreach_stopped"
+        })
         .await;
-    assert_eq!((stack.calls("messages.sendMessage"), invitations_of(&stack, "alice")), sent);
+    assert_eq!(
+        (stack.calls("messages.sendMessage"), invitations_of(&stack, "alice")),
+        sent
+    );
     stack.sandbox.controls().clear_faults();
     let go = json!({ "state": "running", "reason": "settled" });
     let (status, _) = send(&stack, Method::PUT, "/v1/outreach", &go).await;
@@ -104,15 +115,25 @@ async fn peer_flood_stops_the_session_and_the_campaign_until_a_person_resumes_bo
     let job = stack.finished(&resume(&stack, &path).await).await;
     assert_eq!(job["error"]["code"], "peer_flood", "{job}");
     let stopped = stack.get(&path).await;
-    assert_eq!((&stopped["state"], &stopped["code"]), (&json!("stopped"), &json!("peer_flood")), "{stopped}");
+    assert_eq!(
+        (&stopped["state"], &stopped["code"]),
+        (&json!("stopped"), &json!("peer_flood")),
+        "{stopped}"
+    );
     let limited = "SELECT count(*) FROM sessions WHERE label = 'alice' AND state = 'limited'";
     assert_eq!(stack.figure(limited).await, 1);
     assert_eq!(outcome(&stack, &path, "friendly_person").await, Value::Null);
     // The campaign alone is not enough.
     let job = resume(&stack, &path).await;
-    let session = stack.get("/v1/sessions").await["items"][0]["id"].as_str().expect("an id").to_owned();
+    let session = stack.get("/v1/sessions").await["items"][0]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     let why = format!("/v1/jobs/{job}/why");
-    until("it says why it waits", async || !stack.get(&why).await["reasons"].as_array().expect("reasons").is_empty()).await;
+    until("it says why it waits", async || {
+        !stack.get(&why).await["reasons"].as_array().expect("reasons").is_empty()
+    })
+    .await;
     assert_eq!(stack.calls("messages.sendMessage"), 1);
     post(&stack, &format!("/v1/sessions/{session}/resume"), &json!({})).await;
     done(&stack, &job).await;
@@ -217,12 +238,19 @@ async fn one_chats_cap_is_one_over_all_campaigns() {
 async fn too_many_refusals_stop_the_campaign_by_itself() {
     let stack = stack_of(vec!["alice"]).await;
     let path = campaign(&stack, json!({ "mode": "add", "stop_ratio": 0.5, "stop_after": 3 })).await;
-    list(&stack, &path, &["bob", "shy_person", "premium_only", "dave"]).await;
+    list(&stack, &path, &["carol", "shy_person", "premium_only", "dave"]).await;
     let _worker = stack.worker().await;
     let result = done(&stack, &resume(&stack, &path).await).await;
-    assert_eq!((&result["ended"], &result["code"]), (&json!("halted"), &json!("refusals")), "{result}");
+    assert_eq!(
+        (&result["ended"], &result["code"]),
+        (&json!("halted"), &json!("refusals")),
+        "{result}"
+    );
     let stopped = stack.get(&path).await;
-    assert_eq!((&stopped["state"], &stopped["code"]), (&json!("stopped"), &json!("refusals")));
+    assert_eq!(
+        (&stopped["state"], &stopped["code"]),
+        (&json!("stopped"), &json!("refusals"))
+    );
     assert_eq!(outcome(&stack, &path, "dave").await, Value::Null);
     // Whoever resumes it has looked: what was refused counts no more.
     done(&stack, &resume(&stack, &path).await).await;
@@ -244,7 +272,11 @@ async fn a_pause_ends_the_job_and_resuming_makes_another() {
     assert_eq!(waiting["attempt"], 0, "{waiting}");
     post(&stack, &format!("{path}/pause"), &json!({ "reason": "a mistake" })).await;
     let result = done(&stack, &job).await;
-    assert_eq!((&result["ended"], &result["code"]), (&json!("halted"), &json!("paused")), "{result}");
+    assert_eq!(
+        (&result["ended"], &result["code"]),
+        (&json!("halted"), &json!("paused")),
+        "{result}"
+    );
     assert_eq!(invitations_of(&stack, "alice"), 0);
     let next = resume(&stack, &path).await;
     assert_ne!(next, job);

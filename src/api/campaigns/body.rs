@@ -128,7 +128,10 @@ impl NewCampaignBody {
         if mode == InviteMode::Add {
             let fields = [("text", self.text.is_some()), ("link", self.link.is_some())];
             return match fields.into_iter().find(|(_, is_there)| *is_there) {
-                Some((field, _)) => Err(invalid(field, "is of the mode message; leave it out with the mode add.")),
+                Some((field, _)) => Err(invalid(
+                    field,
+                    "is of the mode message; leave it out with the mode add.",
+                )),
                 None => Ok(None),
             };
         }
@@ -144,7 +147,10 @@ impl NewCampaignBody {
             TextFormat::Markdown | TextFormat::Html => (text.len(), MAX_RAW_BYTES),
         };
         if length > most {
-            return Err(invalid("text", format!("is too long with its link: {length} of {most}.")));
+            return Err(invalid(
+                "text",
+                format!("is too long with its link: {length} of {most}."),
+            ));
         }
         Ok(Some(text))
     }
@@ -159,7 +165,10 @@ impl NewCampaignBody {
             ChatRef::Username(name) => Ok(format!("https://t.me/{name}")),
             ChatRef::Invite(hash) => Ok(format!("https://t.me/+{hash}")),
             ChatRef::Id(_) if self.link.is_some() => wrong("link", "must be @name or a link that leads into the chat."),
-            ChatRef::Id(_) => wrong("link", "is needed where chat is an id: a link that leads into the chat."),
+            ChatRef::Id(_) => wrong(
+                "link",
+                "is needed where chat is an id: a link that leads into the chat.",
+            ),
         }
     }
 

@@ -80,7 +80,9 @@ impl CampaignControlApi {
             let job = job_of(&before, &actor)?;
             let id = job.id;
             new.push(job);
-            jobs::enqueue(&mut transaction, &new, ageing_step).await.map_err(refused)?;
+            jobs::enqueue(&mut transaction, &new, ageing_step)
+                .await
+                .map_err(refused)?;
             id
         };
         campaigns::run(&mut transaction, id, job, &actor).await?;

@@ -86,7 +86,15 @@ impl CampaignsApi {
             return Err(Problem::new(Code::CampaignExists, "Another campaign has that name.").field("name"));
         }
         let details = json!({ "name": new.name, "mode": new.mode, "per_day": new.per_day });
-        note(&mut transaction, &caller.0, context.0, "campaign.created", new.id, details).await?;
+        note(
+            &mut transaction,
+            &caller.0,
+            context.0,
+            "campaign.created",
+            new.id,
+            details,
+        )
+        .await?;
         let campaign = campaigns::get(&mut transaction, new.id).await?.ok_or_else(not_found)?;
         transaction.commit().await.map_err(failed("commit_campaign"))?;
         let base = state.config.api.public_url.as_deref().unwrap_or_default();

@@ -12,9 +12,7 @@ pub use self::{
     body::NewCampaignBody,
     control::{CampaignControlApi, PauseCampaignBody},
     manage::CampaignsApi,
-    people::{
-        CampaignPeopleApi, LedgerImportView, LedgerRowBody, ListedPersonView, NewPersonBody, PeopleAddedView,
-    },
+    people::{CampaignPeopleApi, LedgerImportView, LedgerRowBody, ListedPersonView, NewPersonBody, PeopleAddedView},
     view::{CampaignView, PreflightView, ReportView},
 };
 use super::{

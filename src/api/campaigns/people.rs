@@ -215,7 +215,15 @@ impl CampaignPeopleApi {
             refused,
         };
         let details = json!({ "added": view.added, "refused": view.refused.len() });
-        note(&mut transaction, &caller.0, context.0, "campaign.people_added", id, details).await?;
+        note(
+            &mut transaction,
+            &caller.0,
+            context.0,
+            "campaign.people_added",
+            id,
+            details,
+        )
+        .await?;
         transaction.commit().await.map_err(failed("commit_campaign_people"))?;
         Ok(Json(Typed(view)))
     }
@@ -292,7 +300,15 @@ impl CampaignPeopleApi {
             already_there: count - added,
         };
         let details = json!({ "added": view.added, "already_there": view.already_there });
-        note(&mut transaction, &caller.0, context.0, "campaign.ledger_imported", id, details).await?;
+        note(
+            &mut transaction,
+            &caller.0,
+            context.0,
+            "campaign.ledger_imported",
+            id,
+            details,
+        )
+        .await?;
         transaction.commit().await.map_err(failed("commit_ledger_import"))?;
         Ok(Json(Typed(view)))
     }

@@ -28,7 +28,9 @@ async fn made(api: &TestApi) -> String {
 }
 
 async fn list(api: &TestApi, campaign: &str, people: Value) -> Value {
-    post(api, &format!("{campaign}/people"), &json!({ "items": people })).await.json()
+    post(api, &format!("{campaign}/people"), &json!({ "items": people }))
+        .await
+        .json()
 }
 
 #[tokio::test]
@@ -39,15 +41,24 @@ async fn a_campaign_is_made_paused_and_without_its_text_in_sight() {
     assert!(!campaign.text.contains("asked for it"), "{}", campaign.text);
     let campaign = campaign.json();
     assert_eq!(
-        (&campaign["state"], &campaign["code"], &campaign["mode"], &campaign["per_day"]),
+        (
+            &campaign["state"],
+            &campaign["code"],
+            &campaign["mode"],
+            &campaign["per_day"]
+        ),
         (&json!("paused"), &json!("new"), &json!("message"), &json!(20))
     );
     assert_eq!(
-        api.count("campaigns WHERE text = 'You asked for it: https://t.me/reading_club'").await,
+        api.count("campaigns WHERE text = 'You asked for it: https://t.me/reading_club'")
+            .await,
         1
     );
     post(&api, "/v1/campaigns", &new()).await.problem("campaign_exists");
-    assert_eq!(api.get("/v1/campaigns").await.json()["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        api.get("/v1/campaigns").await.json()["items"].as_array().map(Vec::len),
+        Some(1)
+    );
     let unknown = format!("/v1/campaigns/{}", uuid::Uuid::nil());
     api.get(&unknown).await.problem("campaign_not_found");
     api.get("/v1/campaigns/x").await.problem("invalid_parameter");
@@ -124,10 +135,14 @@ async fn nobody_is_listed_without_a_reason_to_contact_them() {
     assert_eq!(people["items"][0]["outcome"], Value::Null);
     assert_eq!(people["items"].as_array().map(Vec::len), Some(2));
     let wrong = json!({ "items": [{ "user_id": 1, "basis": "hearsay" }] });
-    let problem = post(&api, &format!("{path}/people"), &wrong).await.problem("invalid_value");
+    let problem = post(&api, &format!("{path}/people"), &wrong)
+        .await
+        .problem("invalid_value");
     assert_eq!(problem["field"], "items[0].basis");
     let csv = "username,basis,time_zone\n@harbour_third,join_request,Europe/Lisbon\n";
-    let request = api.request(Method::POST, &format!("{path}/people")).content_type("text/csv");
+    let request = api
+        .request(Method::POST, &format!("{path}/people"))
+        .content_type("text/csv");
     assert_eq!(send(request.body(csv)).await.json()["added"], 1);
 }
 
@@ -137,7 +152,12 @@ async fn the_preflight_says_why_the_rest_is_not_eligible() {
     let path = made(&api).await;
     let people: Vec<Value> = (1..=6).map(|id| json!({ "user_id": id, "basis": "contact" })).collect();
     list(&api, &path, json!(people)).await;
-    list(&api, &path, json!([{ "username": "@harbour_friend", "basis": "contact" }])).await;
+    list(
+        &api,
+        &path,
+        json!([{ "username": "@harbour_friend", "basis": "contact" }]),
+    )
+    .await;
     for who in [json!({ "user_id": 1 }), json!({ "username": "harbour_friend" })] {
         let mut body = who;
         body["reason"] = json!("x");
@@ -156,10 +176,18 @@ async fn the_preflight_says_why_the_rest_is_not_eligible() {
     .await;
     let preflight = api.get(&format!("{path}/preflight")).await.json();
     assert_eq!(preflight["eligible"], 3, "{preflight}");
-    assert_eq!(preflight["left_out"], json!({ "suppressed": 2, "invited_lately": 1 }), "{preflight}");
+    assert_eq!(
+        preflight["left_out"],
+        json!({ "suppressed": 2, "invited_lately": 1 }),
+        "{preflight}"
+    );
     let report = api.get(&format!("{path}/report")).await.json();
     assert_eq!(
-        (&report["people"], &report["waiting"], &report["outcomes"]["already_invited"]),
+        (
+            &report["people"],
+            &report["waiting"],
+            &report["outcomes"]["already_invited"]
+        ),
         (&json!(7), &json!(6), &json!(1)),
         "{report}"
     );
@@ -171,13 +199,20 @@ async fn a_campaign_that_is_resumed_has_one_job() {
     let path = made(&api).await;
     let resume = format!("{path}/resume");
     let running = post(&api, &resume, &json!({})).await.json();
-    assert_eq!((&running["state"], &running["code"]), (&json!("running"), &json!("running")), "{running}");
+    assert_eq!(
+        (&running["state"], &running["code"]),
+        (&json!("running"), &json!("running")),
+        "{running}"
+    );
     let again = post(&api, &resume, &json!({})).await.json();
     assert_eq!(again["job"], running["job"]);
     assert_eq!(api.count("jobs WHERE kind = 'invite'").await, 1);
     let pause = json!({ "reason": "a mistake in the text" });
     let paused = post(&api, &format!("{path}/pause"), &pause).await.json();
-    assert_eq!((&paused["state"], &paused["reason"]), (&json!("paused"), &json!("a mistake in the text")));
+    assert_eq!(
+        (&paused["state"], &paused["reason"]),
+        (&json!("paused"), &json!("a mistake in the text"))
+    );
     let resumed = post(&api, &resume, &json!({})).await.json();
     assert_eq!(resumed["job"], running["job"], "it has not seen the pause");
     assert_eq!(api.count("jobs WHERE kind = 'invite'").await, 1);

@@ -7,11 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::store::{
-    PgConnection, StoreError,
-    campaign_people,
-    campaigns::CampaignRecord,
-};
+use crate::store::{PgConnection, StoreError, campaign_people, campaigns::CampaignRecord};
 
 /// A campaign. Its message's text is left out.
 #[derive(Debug, Clone, Serialize, JsonSchema)]

@@ -321,7 +321,9 @@ impl SuppressionsApi {
         let actor = caller.0.actor();
         let mut transaction = state.pool.begin().await.map_err(failed("begin_suppressions"))?;
         settle(state.0, &mut transaction, &rows).await?;
-        let added = suppressions::add(&mut transaction, &rows, "import", &actor).await?.len();
+        let added = suppressions::add(&mut transaction, &rows, "import", &actor)
+            .await?
+            .len();
         let already_there = rows.len() - added;
         let entry = audit::Entry {
             actor: &actor,
@@ -357,8 +359,8 @@ impl SuppressionsApi {
             .map_err(|_| Problem::new(Code::InvalidParameter, "A suppression's id is a UUID.").field("id"))?;
         let mut transaction = state.pool.begin().await.map_err(failed("begin_remove_suppression"))?;
         let removed = suppressions::remove(&mut transaction, id).await?;
-        let removed = removed
-            .ok_or_else(|| Problem::new(Code::SuppressionNotFound, "There is no suppression of that id."))?;
+        let removed =
+            removed.ok_or_else(|| Problem::new(Code::SuppressionNotFound, "There is no suppression of that id."))?;
         let entry = audit::Entry {
             actor: &caller.0.actor(),
             action: "suppression.removed",
@@ -388,7 +390,12 @@ fn read(state: &State, body: &SuppressionBody, prefix: &str) -> Result<NewSuppre
             let name = name.trim();
             match parse_person(&format!("@{}", name.strip_prefix('@').unwrap_or(name))) {
                 Some(PersonRef::Username(name)) => Suppressed::Username(name),
-                _ => return Err(invalid(format!("{prefix}username"), "must be a name such as @harbour_friend.")),
+                _ => {
+                    return Err(invalid(
+                        format!("{prefix}username"),
+                        "must be a name such as @harbour_friend.",
+                    ));
+                }
             }
         }
         (None, None, Some(phone), None) => {
@@ -438,8 +445,9 @@ fn download(content_type: &str, extension: &str, body: Body) -> Response {
 
 fn csv(pool: &PgPool) -> impl Stream<Item = io::Result<Vec<u8>>> + Send + use<> {
     let header = write_csv(|writer| writer.write_record(CSV_HEADER));
-    let rows = chunks(pool.clone())
-        .and_then(|rows| async move { write_csv(|writer| rows.iter().try_for_each(|row| writer.write_record(cells(row)))) });
+    let rows = chunks(pool.clone()).and_then(|rows| async move {
+        write_csv(|writer| rows.iter().try_for_each(|row| writer.write_record(cells(row))))
+    });
     stream::once(async { header }).chain(rows)
 }
 

@@ -33,7 +33,11 @@ async fn put(api: &TestApi, key: &str, body: &Value) -> Answer {
 #[tokio::test]
 async fn whoever_is_added_twice_is_there_once() {
     let api = api().await;
-    for who in [json!({ "user_id": 7 }), json!({ "username": "@Harbour_Friend" }), json!({ "phone": PHONE })] {
+    for who in [
+        json!({ "user_id": 7 }),
+        json!({ "username": "@Harbour_Friend" }),
+        json!({ "phone": PHONE }),
+    ] {
         let mut body = who.clone();
         body["reason"] = json!("asked for it");
         let first = post(&api, "/v1/suppressions", &body).await;
@@ -54,7 +58,12 @@ async fn a_phone_number_is_nowhere_and_found_again_however_it_is_written() {
     let api = api().await;
     let body = json!({ "phone": PHONE, "reason": "asked for it" });
     let hash = post(&api, "/v1/suppressions", &body).await.json()["phone_hash"].clone();
-    let again = post(&api, "/v1/suppressions", &json!({ "phone": "999662-0001", "reason": "x" })).await;
+    let again = post(
+        &api,
+        "/v1/suppressions",
+        &json!({ "phone": "999662-0001", "reason": "x" }),
+    )
+    .await;
     assert_eq!((again.status, &again.json()["phone_hash"]), (StatusCode::OK, &hash));
     let rows = "suppressions s WHERE s::text LIKE '%999%66%0001%' OR s::text LIKE '%9996620001%'";
     assert_eq!(api.count(rows).await, 0);
@@ -65,12 +74,19 @@ async fn a_phone_number_is_nowhere_and_found_again_however_it_is_written() {
 async fn without_the_key_or_with_another_one_no_number_is_taken() {
     let bare = TestApi::new().await;
     let body = json!({ "phone": PHONE, "reason": "x" });
-    post(&bare, "/v1/suppressions", &body).await.problem("person_key_missing");
-    post(&bare, "/v1/suppressions", &json!({ "user_id": 7, "reason": "x" })).await.json();
+    post(&bare, "/v1/suppressions", &body)
+        .await
+        .problem("person_key_missing");
+    post(&bare, "/v1/suppressions", &json!({ "user_id": 7, "reason": "x" }))
+        .await
+        .json();
     assert_eq!(bare.count("suppressions").await, 1, "an id needs no key");
     let api = api().await;
-    api.execute("UPDATE outreach_switch SET key_check = decode(repeat('ab', 32), 'hex')").await;
-    post(&api, "/v1/suppressions", &body).await.problem("person_key_missing");
+    api.execute("UPDATE outreach_switch SET key_check = decode(repeat('ab', 32), 'hex')")
+        .await;
+    post(&api, "/v1/suppressions", &body)
+        .await
+        .problem("person_key_missing");
 }
 
 #[tokio::test]
@@ -90,7 +106,9 @@ async fn what_names_nobody_is_refused_and_not_quoted() {
         assert_eq!(problem["field"], field, "{body}");
         assert!(!answer.text.contains("call me"), "{}", answer.text);
     }
-    post(&api, "/v1/suppressions", &json!({ "user_id": 7 })).await.problem("missing_field");
+    post(&api, "/v1/suppressions", &json!({ "user_id": 7 }))
+        .await
+        .problem("missing_field");
     assert_eq!(api.count("suppressions").await, 0);
 }
 
@@ -99,7 +117,12 @@ async fn what_was_exported_can_be_imported_elsewhere() {
     let api = api().await;
     let csv = format!("user_id,username,phone,reason\n7,,,a\n,@harbour_friend,,=b\n,,{PHONE},c\n");
     let imported = import(&api, "text/csv", &csv).await;
-    assert_eq!(imported.json(), json!({ "added": 3, "already_there": 0 }), "{}", imported.text);
+    assert_eq!(
+        imported.json(),
+        json!({ "added": 3, "already_there": 0 }),
+        "{}",
+        imported.text
+    );
     let again = import(&api, "text/csv; charset=utf-8", &csv).await.json();
     assert_eq!(again, json!({ "added": 0, "already_there": 3 }));
     for (format, media_type) in [("csv", "text/csv"), ("ndjson", "application/x-ndjson")] {
@@ -110,8 +133,16 @@ async fn what_was_exported_can_be_imported_elsewhere() {
         let imported = import(&api, media_type, &exported.text).await;
         assert_eq!(imported.json()["added"], 3, "{format}: {}", imported.text);
     }
-    assert!(api.get("/v1/suppressions?format=csv").await.text.contains("'=b"), "no formula");
-    let all_or_none = import(&api, "application/x-ndjson", "{\"user_id\":8,\"reason\":\"a\"}\n{\"user_id\":0,\"reason\":\"a\"}").await;
+    assert!(
+        api.get("/v1/suppressions?format=csv").await.text.contains("'=b"),
+        "no formula"
+    );
+    let all_or_none = import(
+        &api,
+        "application/x-ndjson",
+        "{\"user_id\":8,\"reason\":\"a\"}\n{\"user_id\":0,\"reason\":\"a\"}",
+    )
+    .await;
     assert_eq!(all_or_none.problem("invalid_value")["field"], "items[1].user_id");
     assert_eq!(api.count("suppressions").await, 3);
     import(&api, "text/plain", "x").await.problem("unsupported_media_type");
@@ -121,15 +152,27 @@ async fn what_was_exported_can_be_imported_elsewhere() {
 async fn only_an_admin_takes_somebody_off_the_list() {
     let api = api().await;
     let body = json!({ "user_id": 7, "reason": "asked for it" });
-    let id = post(&api, "/v1/suppressions", &body).await.json()["id"].as_str().expect("an id").to_owned();
+    let id = post(&api, "/v1/suppressions", &body).await.json()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     let path = format!("/v1/suppressions/{id}");
     send(api.request(Method::DELETE, &path)).await.problem("forbidden");
     let admin = api.key(Scope::Admin).await;
-    let delete = || api.bare(Method::DELETE, &path).header("Authorization", format!("Bearer {admin}"));
+    let delete = || {
+        api.bare(Method::DELETE, &path)
+            .header("Authorization", format!("Bearer {admin}"))
+    };
     assert_eq!(send(delete()).await.status, StatusCode::NO_CONTENT);
     send(delete()).await.problem("suppression_not_found");
     assert_eq!(api.count("audit_log WHERE action = 'suppression.removed'").await, 1);
-    assert_eq!(api.count("audit_log WHERE details::text LIKE '%7%' AND action = 'suppression.removed' AND details ? 'user_id'").await, 0);
+    assert_eq!(
+        api.count(
+            "audit_log WHERE details::text LIKE '%7%' AND action = 'suppression.removed' AND details ? 'user_id'"
+        )
+        .await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -138,13 +181,18 @@ async fn anybody_who_works_may_stop_and_an_admin_resumes() {
     let admin = api.key(Scope::Admin).await;
     let stop = json!({ "state": "stopped", "reason": "a complaint" });
     let stopped = put(&api, &api.key, &stop).await.json();
-    assert_eq!((&stopped["state"], &stopped["calls_in_flight"]), (&json!("stopped"), &json!(0)));
+    assert_eq!(
+        (&stopped["state"], &stopped["calls_in_flight"]),
+        (&json!("stopped"), &json!(0))
+    );
     assert_eq!(api.get("/v1/outreach").await.json()["reason"], "a complaint");
     let go = json!({ "state": "running", "reason": "settled" });
     put(&api, &api.key, &go).await.problem("forbidden");
     assert_eq!(put(&api, &admin, &go).await.json()["state"], "running");
     assert_eq!(api.count("audit_log WHERE action LIKE 'outreach.%'").await, 2);
-    put(&api, &admin, &json!({ "state": "off", "reason": "x" })).await.problem("invalid_value");
+    put(&api, &admin, &json!({ "state": "off", "reason": "x" }))
+        .await
+        .problem("invalid_value");
 }
 
 #[tokio::test]
@@ -163,7 +211,9 @@ async fn the_limits_of_all_campaigns_are_an_admins() {
     let api = api().await;
     let body = json!({ "per_target_per_day": 5, "person_rest_days": 90 });
     let path = "/v1/outreach/limits";
-    send(api.request(Method::PUT, path).body_json(&body)).await.problem("forbidden");
+    send(api.request(Method::PUT, path).body_json(&body))
+        .await
+        .problem("forbidden");
     let admin = api.key(Scope::Admin).await;
     let set = |body: &Value| {
         api.bare(Method::PUT, path)
@@ -172,5 +222,8 @@ async fn the_limits_of_all_campaigns_are_an_admins() {
     };
     assert_eq!(send(set(&body)).await.json()["per_target_per_day"], 5);
     let wrong = json!({ "per_target_per_day": -1, "person_rest_days": 90 });
-    assert_eq!(send(set(&wrong)).await.problem("invalid_value")["field"], "per_target_per_day");
+    assert_eq!(
+        send(set(&wrong)).await.problem("invalid_value")["field"],
+        "per_target_per_day"
+    );
 }

@@ -109,11 +109,7 @@ impl Home {
 
     /// Forgets what belonged to a database that is thrown away.
     pub fn start_over(&self) -> anyhow::Result<()> {
-        for path in [
-            self.dev_env(),
-            self.dir.join("master-key"),
-            self.dir.join("person-key"),
-        ] {
+        for path in [self.dev_env(), self.dir.join("master-key"), self.dir.join("person-key")] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(error).with_context(|| format!("cannot remove {}", path.display()));

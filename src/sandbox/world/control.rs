@@ -186,7 +186,8 @@ impl World {
         if self.channel(id)?.members.contains(user) {
             return Ok(());
         }
-        self.admit(Actor::offstage(admin), id, &[user], Arrival::AddedBy(admin)).map(drop)
+        self.admit(Actor::offstage(admin), id, &[user], Arrival::AddedBy(admin))
+            .map(drop)
     }
 
     fn settle_as_admin(&mut self, chat: PeerKey, user: UserId, approve: bool) -> Answer<()> {

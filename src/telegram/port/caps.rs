@@ -212,7 +212,10 @@ impl JobTelegram {
             outreach_switch::leave(&mut conn, id).await
         };
         if let Err(error) = left.await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the end of a call of outreach was not noted");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the end of a call of outreach was not noted"
+            );
         }
     }
 }

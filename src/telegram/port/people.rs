@@ -154,7 +154,9 @@ fn meaning(error: &TelegramError) -> Option<Meaning> {
 }
 
 fn missing(missing: &[tl::enums::MissingInvitee], user: i64) -> Option<Added> {
-    let mut missing = missing.iter().map(|tl::enums::MissingInvitee::Invitee(missing)| missing);
+    let mut missing = missing
+        .iter()
+        .map(|tl::enums::MissingInvitee::Invitee(missing)| missing);
     missing
         .find(|missing| missing.user_id == user)
         .map(|missing| Added::Missing {
