@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{JobContext, Outcome, invite::InviteArgs, join::JoinArgs, publish::PublishArgs, scan::ScanArgs};
+use crate::{
+    JobContext, Outcome, invite::InviteArgs, join::JoinArgs, monitor::MonitorArgs, publish::PublishArgs, scan::ScanArgs,
+};
 
 /// A kind's function: its args run it.
 #[async_trait]
@@ -35,6 +37,7 @@ pub enum JobKind {
     Scan,
     Publish,
     Invite,
+    Monitor,
 }
 
 /// Which of a session's slots a job takes.
@@ -64,7 +67,7 @@ pub enum Action {
 }
 
 impl JobKind {
-    pub const ALL: [Self; 4] = [Self::Join, Self::Scan, Self::Publish, Self::Invite];
+    pub const ALL: [Self; 5] = [Self::Join, Self::Scan, Self::Publish, Self::Invite, Self::Monitor];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -72,6 +75,7 @@ impl JobKind {
             Self::Scan => "scan",
             Self::Publish => "publish",
             Self::Invite => "invite",
+            Self::Monitor => "monitor",
         }
     }
 
@@ -82,6 +86,7 @@ impl JobKind {
     pub const fn lane(self) -> Lane {
         match self {
             Self::Join | Self::Scan | Self::Publish | Self::Invite => Lane::Bulk,
+            Self::Monitor => Lane::Watch,
         }
     }
 
@@ -89,7 +94,7 @@ impl JobKind {
     pub const fn action(self) -> Action {
         match self {
             Self::Join => Action::Join,
-            Self::Scan => Action::Read,
+            Self::Scan | Self::Monitor => Action::Read,
             Self::Publish => Action::Send,
             Self::Invite => Action::Invite,
         }
@@ -98,17 +103,17 @@ impl JobKind {
     pub const fn default_max_attempts(self) -> i32 {
         match self {
             Self::Join | Self::Publish => 8,
-            Self::Scan => 12,
+            Self::Scan | Self::Monitor => 12,
             // Of attempts that came to nothing: one that dealt with anybody is refunded.
             Self::Invite => 20,
         }
     }
 
-    /// How long one attempt may take before it is stopped and counts as failed.
+    /// How long one attempt may take before it is stopped and counts as failed; without effect in the `watch` lane.
     pub const fn attempt_timeout(self) -> Duration {
         match self {
             Self::Join | Self::Publish => Duration::from_mins(5),
-            Self::Scan | Self::Invite => Duration::from_hours(1),
+            Self::Scan | Self::Invite | Self::Monitor => Duration::from_hours(1),
         }
     }
 
@@ -116,7 +121,7 @@ impl JobKind {
     pub const fn backoff_ceiling(self) -> Duration {
         match self {
             Self::Join | Self::Publish => Duration::from_mins(5),
-            Self::Scan | Self::Invite => Duration::from_mins(15),
+            Self::Scan | Self::Invite | Self::Monitor => Duration::from_mins(15),
         }
     }
 }
@@ -163,6 +168,7 @@ pub enum JobArgs {
     Scan(ScanArgs),
     Publish(PublishArgs),
     Invite(InviteArgs),
+    Monitor(MonitorArgs),
 }
 
 impl JobArgs {
@@ -172,6 +178,7 @@ impl JobArgs {
             Self::Scan(_) => JobKind::Scan,
             Self::Publish(_) => JobKind::Publish,
             Self::Invite(_) => JobKind::Invite,
+            Self::Monitor(_) => JobKind::Monitor,
         }
     }
 
@@ -182,6 +189,7 @@ impl JobArgs {
             JobKind::Scan => Self::Scan(ScanArgs::deserialize(source)?),
             JobKind::Publish => Self::Publish(PublishArgs::deserialize(source)?),
             JobKind::Invite => Self::Invite(InviteArgs::deserialize(source)?),
+            JobKind::Monitor => Self::Monitor(MonitorArgs::deserialize(source)?),
         })
     }
 
@@ -192,6 +200,7 @@ impl JobArgs {
             Self::Scan(args) => args,
             Self::Publish(args) => args,
             Self::Invite(args) => args,
+            Self::Monitor(args) => args,
         }
     }
 
@@ -202,6 +211,7 @@ impl JobArgs {
             JobKind::Scan => schemars::schema_for!(ScanArgs),
             JobKind::Publish => schemars::schema_for!(PublishArgs),
             JobKind::Invite => schemars::schema_for!(InviteArgs),
+            JobKind::Monitor => schemars::schema_for!(MonitorArgs),
         }
     }
 }
@@ -263,6 +273,7 @@ mod tests {
             (JobKind::Publish, &["chat", "text"]),
             (JobKind::Invite, &["campaign"]),
             (JobKind::Scan, &["chat", "purpose"]),
+            (JobKind::Monitor, &["chat"]),
         ] {
             let schema = JobArgs::schema(kind);
             let listed = schema

@@ -16,6 +16,8 @@ pub mod invite;
 pub mod join;
 pub mod kind;
 pub mod log;
+pub mod message;
+pub mod monitor;
 pub mod outcome;
 pub mod outreach;
 pub mod ports;

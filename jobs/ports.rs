@@ -9,8 +9,12 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use uuid::Uuid;
+
 use crate::{
     log::{LogLevel, LogLine},
+    message::Message,
+    monitor::{FailoverArgs, MessageFilter, WatchEvent},
     outcome::JobError,
     outreach::{Added, Person, PersonRef, Presence},
 };
@@ -120,6 +124,70 @@ pub struct MemberPage {
     pub returned: i32,
 }
 
+/// A part of a chat's history, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryPage {
+    pub messages: Vec<Message>,
+    /// The newest number this page accounts for: what is not in `messages` up to it does not exist (any more).
+    pub reaches: i32,
+    /// Nothing newer is there.
+    pub is_last: bool,
+}
+
+/// What a monitor job records of a chat, or of its session's private messages.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WatchStart {
+    /// `None`: private messages.
+    pub chat_id: Option<i64>,
+    /// Whose the message numbers are: 0 when everybody's, else the account's id.
+    pub owner: i64,
+    pub events: Vec<WatchEvent>,
+    pub filter: MessageFilter,
+    pub retention_days: i32,
+    /// The newest message there is, for a watch that begins now: only later ones are recorded.
+    pub newest: i32,
+}
+
+/// How beginning a watch ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchBegun {
+    /// This job watches.
+    Watching(WatchState),
+    /// Another job watches the chat already.
+    Other { watch: Uuid },
+    /// It was stopped meanwhile.
+    Stopped,
+}
+
+/// What is stored of a watch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WatchState {
+    /// The history has to be read, from after `last_message_id`.
+    pub filling: bool,
+    pub last_message_id: i32,
+    /// When that message was sent.
+    pub last_message_at: Option<DateTime<Utc>>,
+    /// The numbers are another account's than before: `last_message_id` says nothing.
+    pub renumbered: bool,
+    /// The newest message that the update stream has left to the history.
+    pub left_to_history: i32,
+    /// How many gaps the update stream has found, for [`Store::finish_filling`].
+    pub gaps: i32,
+    /// Why the session cannot see the chat any more, when the update stream saw that.
+    pub lost_reason: Option<String>,
+}
+
+/// Where a watch goes on whose session lost its access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failover {
+    /// On the same session, which may try again.
+    Again,
+    /// On the next session of the list: the job is its now.
+    Next,
+    /// No session is left.
+    Exhausted,
+}
+
 /// How the text of a message is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -176,6 +244,16 @@ pub trait Telegram: Send + Sync {
     fn visible_length(&self, draft: &Draft) -> Result<usize, TelegramError>;
     /// Sends a message under a `random_id` of the caller's.
     async fn send_message(&self, chat: &Chat, random_id: i64, draft: &Draft) -> Result<SentMessage, TelegramError>;
+    /// The account's id.
+    fn account_id(&self) -> i64;
+    /// The number of the newest message: of `chat`, or of the account's private chats and basic groups. 0: there is none.
+    async fn newest_message(&self, chat: Option<&Chat>) -> Result<i32, TelegramError>;
+    /// The number of the newest message of `chat` that was sent at `time` or before; 0: there is none.
+    async fn newest_message_until(&self, chat: &Chat, time: DateTime<Utc>) -> Result<i32, TelegramError>;
+    /// The messages after number `after`, oldest first: of `chat`, or of the account's private chats.
+    async fn history_after(&self, chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError>;
+    /// Returns when the update stream has noted something about a watch of this session since the last time.
+    async fn watch_noted(&self);
     /// This session's own messages in `chat` that say the same as `draft`, sent at or after `since`, oldest first. An
     /// error means that it could not look; an empty list that it looked and there is none.
     async fn own_messages_like(
@@ -282,6 +360,19 @@ pub trait Store: Send + Sync {
     async fn effect_attempted(&self, chat_id: i64) -> Result<(), StoreError>;
     /// Stores that the effect happened. `false`: another job has claimed that message.
     async fn effect_sent(&self, chat_id: i64, sent: &SentMessage) -> Result<bool, StoreError>;
+    /// Makes this job the chat's watch, or goes on with it on this session.
+    async fn begin_watch(&self, start: &WatchStart) -> Result<WatchBegun, StoreError>;
+    /// The watch as it is now; `None`: it was stopped, or is another session's.
+    async fn watch(&self) -> Result<Option<WatchState>, StoreError>;
+    /// Stores a part of the history, in order, and that the watch is that far.
+    async fn record_history(&self, page: &HistoryPage) -> Result<(), StoreError>;
+    /// Where the history is to be read on from, by this account's numbers.
+    async fn renumber_watch(&self, last_message_id: i32) -> Result<(), StoreError>;
+    /// Lets the update stream go on from here. `false`: it left messages to the history that were not read yet, or has found
+    /// more gaps than `gaps`.
+    async fn finish_filling(&self, gaps: i32) -> Result<bool, StoreError>;
+    /// Notes that the session lost the chat, and finds the session that goes on.
+    async fn lose_watch(&self, reason: &str, failover: &FailoverArgs) -> Result<Failover, StoreError>;
     /// Which of these messages of `chat_id` belong to another job of this session.
     async fn claimed_messages(&self, chat_id: i64, message_ids: &[i32]) -> Result<HashSet<i32>, StoreError>;
     /// Opens the scan's record; idempotent.

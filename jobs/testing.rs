@@ -10,21 +10,27 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::outreach::{Campaigned, MemoryOutreach, contact};
 use crate::{
     JobContext, JobError, LogLevel, LogLine, Outcome, WaitReason,
+    message::Message,
+    monitor::FailoverArgs,
     outreach::{Added, Person, PersonRef, Presence},
     ports::{
-        Chat, ChatDetails, ChatType, Clock, Decision, Draft, Effect, Invite, Joined, Member, MemberPage, Progress,
-        Role, ScanStart, SentMessage, Store, StoreError, Telegram, TelegramError,
+        Chat, ChatDetails, ChatType, Clock, Decision, Draft, Effect, Failover, HistoryPage, Invite, Joined, Member,
+        MemberPage, Progress, Role, ScanStart, SentMessage, Store, StoreError, Telegram, TelegramError, WatchBegun,
+        WatchStart, WatchState,
     },
 };
 
 /// The `random_id` of every effect in a [`MemoryStore`].
 pub const RANDOM_ID: i64 = 4_242;
+/// The account of the faked session.
+pub const ACCOUNT_ID: i64 = 77;
 
 /// Everything a function needs, faked, with the first attempt of eight.
 pub struct Fakes {
@@ -171,6 +177,10 @@ pub struct FakeTelegram {
     wrote_before: Answers<bool>,
     presence: Answers<Presence>,
     add_to_chat: Answers<Added>,
+    newest_message: Answers<i32>,
+    newest_message_until: Answers<i32>,
+    history_after: Answers<HistoryPage>,
+    noted: Notify,
     searched_since: Mutex<Vec<DateTime<Utc>>>,
     cancel_after: Mutex<Option<(usize, CancellationToken)>>,
 }
@@ -183,6 +193,7 @@ macro_rules! queue_answers {
                 Self {
                     journal,
                     $($method: Mutex::default(),)+
+                    noted: Notify::new(),
                     searched_since: Mutex::default(),
                     cancel_after: Mutex::default(),
                 }
@@ -219,12 +230,20 @@ queue_answers! {
     wrote_before: bool,
     presence: Presence,
     add_to_chat: Added,
+    newest_message: i32,
+    newest_message_until: i32,
+    history_after: HistoryPage,
 }
 
 impl FakeTelegram {
     /// Cancels `token` while the call number `calls` from now is answered.
     pub fn cancel_after(&self, calls: usize, token: CancellationToken) {
         *lock(&self.cancel_after) = Some((calls, token));
+    }
+
+    /// The update stream has noted something about a watch.
+    pub fn note_watch(&self) {
+        self.noted.notify_one();
     }
 
     /// The `since` of every search for own messages.
@@ -289,6 +308,26 @@ impl Telegram for FakeTelegram {
         self.answer(format!("send_message {} {random_id}", chat.id), &self.send_message)
     }
 
+    fn account_id(&self) -> i64 {
+        ACCOUNT_ID
+    }
+
+    async fn newest_message(&self, _chat: Option<&Chat>) -> Result<i32, TelegramError> {
+        self.answer("newest_message".into(), &self.newest_message)
+    }
+
+    async fn newest_message_until(&self, _chat: &Chat, _time: DateTime<Utc>) -> Result<i32, TelegramError> {
+        self.answer("newest_message_until".into(), &self.newest_message_until)
+    }
+
+    async fn history_after(&self, _chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError> {
+        self.answer(format!("history_after {after}"), &self.history_after)
+    }
+
+    async fn watch_noted(&self) {
+        self.noted.notified().await;
+    }
+
     async fn own_messages_like(
         &self,
         _chat: &Chat,
@@ -336,6 +375,15 @@ pub struct Stored {
     pub claimed_meanwhile: HashSet<(i64, i32)>,
     pub scan: Option<ScanStart>,
     pub members: BTreeMap<i64, Member>,
+    /// What the job watches, how far it is, and what was recorded of the history.
+    pub watch_start: Option<WatchStart>,
+    pub watch: Option<WatchState>,
+    pub watched_by: Option<Uuid>,
+    pub recorded: Vec<Message>,
+    /// The newest message that the update stream left to the history.
+    pub left_to_history: i32,
+    pub failover: Option<Failover>,
+    pub losses: Vec<String>,
     /// What the job said; not in the journal.
     pub lines: Vec<(LogLevel, LogLine)>,
     /// Every call answers [`StoreError::Fenced`].
@@ -450,6 +498,59 @@ impl Store for MemoryStore {
             .collect())
     }
 
+    async fn begin_watch(&self, start: &WatchStart) -> Result<WatchBegun, StoreError> {
+        let mut state = self.open("begin_watch")?;
+        if let Some(watch) = state.watched_by {
+            return Ok(WatchBegun::Other { watch });
+        }
+        let fresh = WatchState {
+            filling: true,
+            last_message_id: start.newest,
+            ..WatchState::default()
+        };
+        state.watch_start = Some(start.clone());
+        Ok(WatchBegun::Watching(state.watch.get_or_insert(fresh).clone()))
+    }
+
+    async fn watch(&self) -> Result<Option<WatchState>, StoreError> {
+        Ok(self.open("watch")?.watch.clone())
+    }
+
+    async fn record_history(&self, page: &HistoryPage) -> Result<(), StoreError> {
+        let mut state = self.open("record_history")?;
+        state.recorded.extend(page.messages.iter().cloned());
+        if let Some(watch) = &mut state.watch {
+            watch.last_message_id = watch.last_message_id.max(page.reaches);
+        }
+        Ok(())
+    }
+
+    async fn renumber_watch(&self, last_message_id: i32) -> Result<(), StoreError> {
+        let mut state = self.open("renumber_watch")?;
+        if let Some(watch) = &mut state.watch {
+            watch.last_message_id = last_message_id;
+            watch.renumbered = false;
+        }
+        Ok(())
+    }
+
+    async fn finish_filling(&self, gaps: i32) -> Result<bool, StoreError> {
+        let mut state = self.open("finish_filling")?;
+        let left = state.left_to_history;
+        let Some(watch) = &mut state.watch else {
+            return Ok(true);
+        };
+        watch.left_to_history = left;
+        watch.filling = left > watch.last_message_id || watch.gaps > gaps;
+        Ok(!watch.filling)
+    }
+
+    async fn lose_watch(&self, reason: &str, _failover: &FailoverArgs) -> Result<Failover, StoreError> {
+        let mut state = self.open("lose_watch")?;
+        state.losses.push(reason.to_owned());
+        Ok(state.failover.unwrap_or(Failover::Exhausted))
+    }
+
     async fn begin_scan(&self, scan: &ScanStart) -> Result<(), StoreError> {
         self.open("begin_scan")?.scan = Some(scan.clone());
         Ok(())
@@ -479,6 +580,27 @@ pub fn supergroup(bare_id: i64) -> Chat {
         username: None,
         member_count: Some(10),
         member: true,
+    }
+}
+
+/// A message of the reading club by a person, with nothing but a text.
+pub fn chat_message(id: i32, text: &str) -> Message {
+    Message {
+        id,
+        chat_id: -1_000_000_000_001,
+        date: start_of_time(),
+        edited_at: None,
+        sender_id: Some(11),
+        outgoing: false,
+        text: text.into(),
+        media: None,
+        reply_to: None,
+        topic: None,
+        album: None,
+        views: None,
+        forwards: None,
+        reactions: Vec::new(),
+        service: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Modules, and the ones each may import. What is missing on the right is forbidden, siblings above all.
-const MAY_IMPORT: [(&str, &[&str]); 24] = [
+const MAY_IMPORT: [(&str, &[&str]); 25] = [
     ("ids", &[]),
     ("clock", &[]),
     ("config", &[]),
@@ -20,13 +20,21 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
     ("tls", &[]),
     // Sealing for somebody else, which needs no secret: what the API may do where opening is the vault's.
     ("letterbox", &[]),
+    // Read by whoever is given one, used by whoever connects.
+    ("proxy", &[]),
     ("vault", &["config", "letterbox"]),
     // Marks of people, which the API and the workers make alike.
     ("person_key", &["config"]),
     // Its testing half makes the databases' template from the migrations.
     ("cluster", &["store"]),
-    ("store", &["clock", "config", "ids", "letterbox", "person_key", "vault"]),
-    ("telegram", &["clock", "config", "ids", "mtproto", "store", "vault"]),
+    (
+        "store",
+        &["clock", "config", "ids", "letterbox", "person_key", "proxy", "vault"],
+    ),
+    (
+        "telegram",
+        &["clock", "config", "ids", "mtproto", "proxy", "store", "vault"],
+    ),
     (
         "queue",
         &["clock", "config", "cron", "ids", "lifecycle", "store", "telemetry"],
@@ -39,6 +47,7 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
             "ids",
             "letterbox",
             "lifecycle",
+            "proxy",
             "store",
             "telegram",
             "telemetry",
@@ -61,6 +70,7 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
             "lifecycle",
             "login_input",
             "person_key",
+            "proxy",
             "store",
             "telemetry",
         ],
@@ -84,6 +94,7 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
             "lifecycle",
             "login_input",
             "person_key",
+            "proxy",
             "queue",
             "sandbox",
             "sessions",

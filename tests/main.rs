@@ -22,3 +22,4 @@ mod sessions;
 mod simulation;
 mod smoke;
 mod upgrade;
+mod watches;

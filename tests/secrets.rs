@@ -1,7 +1,7 @@
 //! Secrets stay secret, however much is logged: real processes at the loudest level, with every library named, and
 //! nothing of what they handle in what they wrote.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::Ipv4Addr};
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -9,6 +9,7 @@ use wireroom::sandbox::{Effect, Fault};
 
 use crate::support::{
     process::Process,
+    socks::{self, Socks},
     stack::{Options, START_BOUND, Stack},
 };
 
@@ -148,7 +149,8 @@ async fn nothing_of_a_login_is_logged_stored_or_answered() {
     };
     let application = json!({ "label": "mine", "api_id": 7, "api_hash": API_HASH });
     assert_eq!(post("/v1/applications".to_owned(), application).await["api_id"], 7);
-    let body = json!({ "label": "carol", "phone": "+999 66 2 0003", "application": "mine" });
+    let socks = Socks::with_credentials(Ipv4Addr::new(127, 0, 0, 2)).await;
+    let body = json!({ "label": "carol", "phone": "+999 66 2 0003", "application": "mine", "proxy": socks.url() });
     let login = post("/v1/sessions".to_owned(), body).await;
     let path = format!("/v1/sessions/{}", login["session"].as_str().expect("an id"));
     for (step, field, value) in [
@@ -167,6 +169,8 @@ async fn nothing_of_a_login_is_logged_stored_or_answered() {
         json!({ "label": "x", "phone": "+9996620001", "+9996620003": 1 }),
         json!({ "label": "x", "bot_token": WRONG_PASSWORD }),
         json!({ "label": "x", "session": WRONG_PASSWORD }),
+        json!({ "label": "x", "phone": "+999 66 2 0004", "proxy": format!("socks5://{WRONG_PASSWORD}@127.0.0.1:1") }),
+        json!({ "label": "x", "phone": "+999 66 2 0004", "proxy": [WRONG_PASSWORD] }),
     ] {
         post("/v1/sessions".to_owned(), mistaken.clone()).await;
         post("/v1/sessions/import".to_owned(), mistaken).await;
@@ -182,7 +186,17 @@ async fn nothing_of_a_login_is_logged_stored_or_answered() {
     let key = &text[text.len() - 300..text.len() - 100];
 
     let dump = dump(&stack).await;
-    let secrets = [WRONG_CODE, WRONG_PASSWORD, API_HASH, key, PHONES[0], PHONES[1]];
+    let secrets = [
+        WRONG_CODE,
+        WRONG_PASSWORD,
+        API_HASH,
+        key,
+        PHONES[0],
+        PHONES[1],
+        socks::USER,
+        socks::PASSWORD,
+        socks::PASSWORD_IN_URL,
+    ];
     for (index, secret) in secrets.iter().enumerate() {
         assert!(!dump.contains(secret), "secret {index} is in the database");
         let mut hex = String::new();
@@ -191,13 +205,24 @@ async fn nothing_of_a_login_is_logged_stored_or_answered() {
         }
         assert!(!dump.contains(&hex), "secret {index} is in the database, as bytes");
     }
-    let answered = answers
-        .iter()
-        .find(|answer| answer.contains(WRONG_CODE) || answer.contains(WRONG_PASSWORD));
+    let answered = answers.iter().find(|answer| {
+        [WRONG_CODE, WRONG_PASSWORD, socks::USER, socks::PASSWORD]
+            .iter()
+            .any(|word| answer.contains(word))
+    });
     assert_eq!(answered, None);
     // Nobody is told a number back, not even under a field's name: what is not known is listed by what is.
     assert!(!answers.iter().any(|answer| answer.contains(PHONES[0])), "{answers:?}");
-    let secrets = [WRONG_CODE, WRONG_PASSWORD, API_HASH, key, stack.key.as_str()];
+    let secrets = [
+        WRONG_CODE,
+        WRONG_PASSWORD,
+        API_HASH,
+        key,
+        stack.key.as_str(),
+        socks::USER,
+        socks::PASSWORD,
+        socks::PASSWORD_IN_URL,
+    ];
     assert_silent("the API", &stack.api_output(), &secrets);
     assert_silent("the worker", &worker.output(), &secrets);
     stack.finish().await;

@@ -235,7 +235,7 @@ impl<'a> Invitation<'a> {
             VerdictClass::Invited => self.say(LogLevel::Info, "invited", "A person was invited.").await,
             VerdictClass::Refused => {
                 self.say(LogLevel::Info, "refused", "A person was not invited: refused.")
-                    .await
+                    .await;
             }
             VerdictClass::Skipped => self.say(LogLevel::Info, "skipped", "A person was left out.").await,
             VerdictClass::Unknown => {

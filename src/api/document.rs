@@ -8,6 +8,7 @@ use wireroom_jobs::{
     JobArgs, JobKind,
     invite::{InviteArgs, InviteResult},
     join::{JoinArgs, JoinResult},
+    monitor::{MonitorArgs, MonitorResult},
     publish::{PublishArgs, PublishResult},
     scan::{ScanArgs, ScanResult},
 };
@@ -31,11 +32,11 @@ use super::{
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     logins::{
         BeginApi, CodeBody, DeleteView, EnableBody, ExportBody, ExportView, FollowLoginApi, ImportBody, LoginBody,
-        LoginView, ManageSessionApi, PasswordBody, QrBody, StepsApi,
+        LoginView, ManageSessionApi, PasswordBody, ProxyApi, ProxyBody, QrBody, StepsApi,
     },
     outreach::{
-        ImportView as SuppressionImportView, LimitsBody, OutreachApi, OutreachView, SuppressionBody, SuppressionView,
-        SuppressionsApi, SwitchBody,
+        ImportView as SuppressionImportView, LimitsBody, OutreachApi, OutreachBody, OutreachView, SuppressionBody,
+        SuppressionView, SuppressionsApi,
     },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     pauses::{PauseBody, PauseView, PausesApi, PausesView},
@@ -47,6 +48,7 @@ use super::{
     session_caps::{CapBody, CapView, CapsView, SessionCapsApi, TimeZoneBody},
     session_health::{CheckView, SessionDetail, SessionHealthApi},
     sessions::{self, SessionView, SessionsApi},
+    watches::{SwitchBody, WatchView, WatchesApi},
     workers::{WorkerView, WorkersApi},
 };
 use crate::store::{batches::BatchMode, job_reads::JobState};
@@ -68,6 +70,8 @@ pub enum Tag {
     Sessions,
     /// Processes that run jobs.
     Workers,
+    /// Chats that monitor jobs watch.
+    Watches,
     /// Chats that sessions have met.
     Chats,
     /// Whether the process is well.
@@ -108,8 +112,15 @@ resources!(
     ),
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
-    (WorkersApi, ChatsApi, HealthApi),
-    (BeginApi, StepsApi, FollowLoginApi, ManageSessionApi, ApplicationsApi),
+    (WorkersApi, ChatsApi, WatchesApi, HealthApi),
+    (
+        BeginApi,
+        StepsApi,
+        FollowLoginApi,
+        ManageSessionApi,
+        ProxyApi,
+        ApplicationsApi
+    ),
     (
         OutreachApi,
         SuppressionsApi,
@@ -212,6 +223,7 @@ fn schemas() -> Map<String, Value> {
     requests.subschema_for::<SchedulePatch>();
     requests.subschema_for::<NewBatchBody>();
     requests.subschema_for::<JobKind>();
+    add::<SwitchBody>(&mut requests);
     add::<ChangeBody>(&mut requests);
     add::<BulkCancelBody>(&mut requests);
     add::<BulkRetryBody>(&mut requests);
@@ -230,29 +242,8 @@ fn schemas() -> Map<String, Value> {
     add::<PasswordBody>(&mut requests);
     add::<EnableBody>(&mut requests);
     add::<ExportBody>(&mut requests);
-    add::<SwitchBody>(&mut requests);
-    add::<LimitsBody>(&mut requests);
-    add::<SuppressionBody>(&mut requests);
-    add::<ListBody<SuppressionBody>>(&mut requests);
-    add::<NewCampaignBody>(&mut requests);
-    add::<PauseCampaignBody>(&mut requests);
-    add::<NewPersonBody>(&mut requests);
-    add::<ListBody<NewPersonBody>>(&mut requests);
-    add::<LedgerRowBody>(&mut requests);
-    add::<ListBody<LedgerRowBody>>(&mut requests);
-    add::<OutreachView>(&mut responses);
-    add::<SuppressionView>(&mut responses);
-    add::<Page<SuppressionView>>(&mut responses);
-    add::<SuppressionImportView>(&mut responses);
-    add::<CampaignView>(&mut responses);
-    add::<Page<CampaignView>>(&mut responses);
-    add::<ReportView>(&mut responses);
-    add::<PreflightView>(&mut responses);
-    add::<PeopleAddedView>(&mut responses);
-    add::<Page<ListedPersonView>>(&mut responses);
-    add::<LedgerImportView>(&mut responses);
-    add::<PersonExportView>(&mut responses);
-    add::<ErasureView>(&mut responses);
+    outreach_schemas(&mut requests, &mut responses);
+    add::<ProxyBody>(&mut requests);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
     add::<WhyView>(&mut responses);
@@ -289,6 +280,8 @@ fn schemas() -> Map<String, Value> {
     add::<Page<SessionView>>(&mut responses);
     add::<Page<WorkerView>>(&mut responses);
     add::<ChatView>(&mut responses);
+    add::<WatchView>(&mut responses);
+    add::<Page<WatchView>>(&mut responses);
     add::<Health>(&mut responses);
     add::<ProblemBody>(&mut responses);
     for kind in JobKind::ALL {
@@ -297,12 +290,39 @@ fn schemas() -> Map<String, Value> {
             JobKind::Scan => kind_schemas::<ScanArgs, ScanResult>(&mut requests, &mut responses),
             JobKind::Publish => kind_schemas::<PublishArgs, PublishResult>(&mut requests, &mut responses),
             JobKind::Invite => kind_schemas::<InviteArgs, InviteResult>(&mut requests, &mut responses),
+            JobKind::Monitor => kind_schemas::<MonitorArgs, MonitorResult>(&mut requests, &mut responses),
         }
     }
 
     let mut all = responses.take_definitions(true);
     all.extend(requests.take_definitions(true));
     all
+}
+
+fn outreach_schemas(requests: &mut SchemaGenerator, responses: &mut SchemaGenerator) {
+    add::<OutreachBody>(requests);
+    add::<LimitsBody>(requests);
+    add::<SuppressionBody>(requests);
+    add::<ListBody<SuppressionBody>>(requests);
+    add::<NewCampaignBody>(requests);
+    add::<PauseCampaignBody>(requests);
+    add::<NewPersonBody>(requests);
+    add::<ListBody<NewPersonBody>>(requests);
+    add::<LedgerRowBody>(requests);
+    add::<ListBody<LedgerRowBody>>(requests);
+    add::<OutreachView>(responses);
+    add::<SuppressionView>(responses);
+    add::<Page<SuppressionView>>(responses);
+    add::<SuppressionImportView>(responses);
+    add::<CampaignView>(responses);
+    add::<Page<CampaignView>>(responses);
+    add::<ReportView>(responses);
+    add::<PreflightView>(responses);
+    add::<PeopleAddedView>(responses);
+    add::<Page<ListedPersonView>>(responses);
+    add::<LedgerImportView>(responses);
+    add::<PersonExportView>(responses);
+    add::<ErasureView>(responses);
 }
 
 fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {
@@ -321,6 +341,7 @@ fn names(kind: JobKind) -> (String, String) {
         JobKind::Scan => (name::<ScanArgs>(), name::<ScanResult>()),
         JobKind::Publish => (name::<PublishArgs>(), name::<PublishResult>()),
         JobKind::Invite => (name::<InviteArgs>(), name::<InviteResult>()),
+        JobKind::Monitor => (name::<MonitorArgs>(), name::<MonitorResult>()),
     }
 }
 

@@ -11,6 +11,7 @@ mod document;
 mod floods;
 mod follow;
 mod health;
+mod home;
 mod idempotency;
 mod jobs;
 mod limits;
@@ -34,6 +35,7 @@ mod shell;
 mod tests;
 mod typed;
 mod wait;
+mod watches;
 mod workers;
 
 use std::{io, sync::Arc, time::Duration};
@@ -187,6 +189,6 @@ fn app(state: Arc<State>) -> impl Endpoint<Output = Response> {
     let routes = Route::new()
         .at("/docs", poem::get(docs::page(&service)))
         .at("/openapi.json", poem::get(docs::endpoint()))
-        .nest("/", service);
+        .nest("/", home::before(service));
     Shell::new(routes.map_to_response(), state)
 }

@@ -42,6 +42,7 @@ pub enum List {
     Sessions,
     Suppressions,
     Ticks,
+    Watches,
     Workers,
 }
 
@@ -58,6 +59,7 @@ impl List {
             Self::Sessions => 's',
             Self::Suppressions => 'u',
             Self::Ticks => 't',
+            Self::Watches => 'o',
             Self::Workers => 'w',
         }
     }

@@ -80,6 +80,10 @@ codes! {
     SessionNotFound = NOT_FOUND, "There is no such session";
     /// The session has no such cap of its own.
     CapNotFound = NOT_FOUND, "The session has no such cap";
+    /// There is no such watch, or its monitor job has not begun.
+    WatchNotFound = NOT_FOUND, "There is no such watch";
+    /// The watch has ended, or is one of private messages.
+    WatchNotSwitchable = CONFLICT, "The watch cannot be switched";
     /// There is no such pause.
     PauseNotFound = NOT_FOUND, "There is no such pause";
     /// There is no such limit.
@@ -242,6 +246,8 @@ codes! {
     NoWorker = SERVICE_UNAVAILABLE, "No worker has started yet";
     /// Telegram did not answer the worker in time.
     TelegramUnavailable = BAD_GATEWAY, "Telegram does not answer";
+    /// The session's SOCKS5 proxy gave the worker no connection; `detail` says why.
+    ProxyFailed = BAD_GATEWAY, "The session's proxy fails";
     /// No worker has answered within the wait. The login goes on: look with GET, and continue it.
     LoginPending = GATEWAY_TIMEOUT, "No worker has answered yet";
     /// The process cannot serve yet, or not with this database; `part` names what fails.

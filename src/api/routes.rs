@@ -7,7 +7,7 @@ use url::form_urlencoded;
 use super::problem::{Code, Problem};
 
 /// Paths that are served and not described.
-const UNDESCRIBED: [&str; 2] = ["/docs", "/openapi.json"];
+const UNDESCRIBED: [&str; 3] = ["/", "/docs", "/openapi.json"];
 
 struct Operation {
     method: Method,

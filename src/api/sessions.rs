@@ -61,6 +61,8 @@ pub struct SessionView {
     /// The worker that holds it now.
     pub worker: Option<Uuid>,
     pub lease_expires_at: Option<DateTime<Utc>>,
+    /// What it is connected through; null: nothing, it connects directly.
+    pub proxy: Option<ProxyView>,
     /// What it may not do for now.
     pub gates: Vec<GateView>,
     pub created_at: DateTime<Utc>,
@@ -73,6 +75,17 @@ pub struct SlotsView {
     pub interactive: i32,
     pub bulk: i32,
     pub watch: i32,
+}
+
+/// A session's SOCKS5 proxy, without its user name and password.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Proxy")]
+pub struct ProxyView {
+    #[schemars(example = &"proxy.example.com")]
+    pub host: String,
+    pub port: i32,
+    /// It is given a user name and a password.
+    pub has_credentials: bool,
 }
 
 /// A closed gate: something the session may not do until then.
@@ -121,6 +134,14 @@ impl SessionView {
             last_call_at: session.last_call_at,
             worker: session.worker.map(|id| id.0),
             lease_expires_at: session.lease_expires_at,
+            proxy: session
+                .proxy_host
+                .zip(session.proxy_port)
+                .map(|(host, port)| ProxyView {
+                    host,
+                    port,
+                    has_credentials: session.proxy_has_credentials.unwrap_or_default(),
+                }),
             gates,
             created_at: session.created_at,
         }

@@ -60,11 +60,14 @@ impl Demo {
 
     /// Runs one job of each kind; fails with the reason of the first that does not succeed.
     pub async fn run(&self) -> anyhow::Result<()> {
-        // To invite somebody takes a campaign, and a reason to contact them.
-        for kind in JobKind::ALL.into_iter().filter(|kind| *kind != JobKind::Invite) {
-            self.one(kind)
-                .await
-                .with_context(|| format!("the demo's {} job", kind.as_str()))?;
+        for kind in JobKind::ALL {
+            let done = match kind {
+                JobKind::Join | JobKind::Publish | JobKind::Scan => self.one(kind).await,
+                JobKind::Monitor => self.watch().await,
+                // It takes a campaign, and a reason to contact somebody.
+                JobKind::Invite => continue,
+            };
+            done.with_context(|| format!("the demo's {} job", kind.as_str()))?;
         }
         stdout::line(format_args!("Each kind did its work."))
     }
@@ -72,22 +75,58 @@ impl Demo {
     /// The args a newcomer would write.
     fn args(&self, kind: JobKind) -> Value {
         match kind {
-            JobKind::Join => json!({ "chat": self.chat }),
+            JobKind::Join | JobKind::Monitor => json!({ "chat": self.chat }),
             JobKind::Publish => json!({ "chat": self.chat, "text": "Hello from Wireroom" }),
             JobKind::Scan => json!({ "chat": self.chat, "purpose": "a first look at the demo's group" }),
             JobKind::Invite => json!({ "campaign": uuid::Uuid::nil() }),
         }
     }
 
+    /// Watches the chat, posts in it, and stops once the watch has seen that.
+    async fn watch(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let say = |what: String| said(begun, JobKind::Monitor, &what);
+        let job = self.create(JobKind::Monitor).await?;
+        let id = text(&job, "id").to_owned();
+        say(format!("accepted as {id}"))?;
+        self.watch_when(&id, |watch| watch["running"] == true && watch["filling"] == false)
+            .await
+            .context("the watch did not begin")?;
+        say("watches the chat".into())?;
+        self.one(JobKind::Publish).await?;
+        let seen = self
+            .watch_when(&id, |watch| watch["completeness"]["seen"].as_i64() > Some(0))
+            .await
+            .context("the watch did not see the message")?;
+        say(format!("saw {}", seen["completeness"]))?;
+        let request = self.client.post(format!("{}/v1/watches/{id}/stop", self.url));
+        let stopped = self.send(request, StatusCode::OK).await?;
+        say(text(&stopped, "state").to_owned())
+    }
+
+    async fn watch_when(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        let url = format!("{}/v1/watches/{id}", self.url);
+        let begun = Instant::now();
+        loop {
+            let answer = self.client.get(&url).bearer_auth(self.key.expose()).send().await;
+            let answer = answer.context("the API did not answer")?;
+            // Until the job has begun there is no watch of it.
+            if answer.status() != StatusCode::NOT_FOUND {
+                let watch: Value = answer.json().await.context("the API's answer is not JSON")?;
+                if wanted(&watch) {
+                    return Ok(watch);
+                }
+            }
+            if begun.elapsed() > BOUND {
+                bail!("not within {} s: {}", BOUND.as_secs(), self.look(id).await?);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     async fn one(&self, kind: JobKind) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let say = |what: String| {
-            stdout::line(format_args!(
-                "{:>7} {:<8} {what}",
-                format!("{} ms", begun.elapsed().as_millis()),
-                kind.as_str()
-            ))
-        };
+        let say = |what: String| said(begun, kind, &what);
         let mut job = self.create(kind).await?;
         let id = text(&job, "id").to_owned();
         say(format!("accepted as {id}"))?;
@@ -133,6 +172,14 @@ impl Demo {
         }
         Ok(body)
     }
+}
+
+fn said(begun: Instant, kind: JobKind, what: &str) -> anyhow::Result<()> {
+    stdout::line(format_args!(
+        "{:>7} {:<8} {what}",
+        format!("{} ms", begun.elapsed().as_millis()),
+        kind.as_str()
+    ))
 }
 
 fn text<'a>(job: &'a Value, field: &str) -> &'a str {

@@ -290,6 +290,7 @@ mod tests {
     async fn a_server_without_its_key_file_fails() {
         let server = ServerConfig {
             address: "127.0.0.1:9".parse().unwrap(),
+            other_dcs: std::collections::BTreeMap::new(),
             key_file: "/nonexistent/key.pem".into(),
         };
         assert!(matches!(sandbox(&server).await, Bad { .. }));

@@ -124,13 +124,23 @@ async fn rotate_master(config: &Config, pool: &PgPool) -> anyhow::Result<()> {
         "Sealed {} values anew under the key `{}`.",
         rotated.resealed, rotated.to
     ))?;
-    if rotated.still_used.is_empty() {
-        return stdout::line(format_args!("Nothing in the database needs another key any more."));
+    if !rotated.still_used.is_empty() {
+        stdout::line(format_args!(
+            "Something is still sealed under {}: keep it in WIREROOM_MASTER_KEYS.",
+            rotated.still_used.join(", ")
+        ))?;
     }
-    stdout::line(format_args!(
-        "Something is still sealed under {}: keep it in WIREROOM_MASTER_KEYS.",
-        rotated.still_used.join(", ")
-    ))
+    if !rotated.used_for_now.is_empty() {
+        stdout::line(format_args!(
+            "Logins, or other work on sessions, that are not over need {}: keep it in WIREROOM_MASTER_KEYS, and run this again \
+             in ten minutes.",
+            rotated.used_for_now.join(", ")
+        ))?;
+    }
+    if rotated.still_used.is_empty() && rotated.used_for_now.is_empty() {
+        stdout::line(format_args!("Nothing in the database needs another key any more."))?;
+    }
+    Ok(())
 }
 
 async fn revoke(pool: &PgPool, id: &str) -> anyhow::Result<()> {

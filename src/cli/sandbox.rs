@@ -28,6 +28,9 @@ pub struct Args {
     /// Where Telegram clients connect; loopback only, port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:4430")]
     listen: SocketAddr,
+    /// Another data centre and where it listens; may be repeated. Port 0 takes a free one.
+    #[arg(long = "dc", value_name = "DC=ADDRESS", value_parser = other_dc, default_value = "4=127.0.0.1:0")]
+    other_dcs: Vec<(i32, SocketAddr)>,
     /// Where the control interface (faults, counts) listens; loopback only, port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     control: SocketAddr,
@@ -62,6 +65,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn serve(args: &Args, shutdown: &Shutdown) -> anyhow::Result<()> {
     let sandbox = Sandbox::start(SandboxConfig {
         listen: args.listen,
+        other_dcs: args.other_dcs.clone(),
         control: args.control,
         seed: args.seed,
         key_file: args.key_file.clone(),
@@ -74,8 +78,20 @@ async fn serve(args: &Args, shutdown: &Shutdown) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn other_dc(text: &str) -> Result<(i32, SocketAddr), String> {
+    let (dc, address) = text
+        .split_once('=')
+        .ok_or("write DC=ADDRESS, such as 4=127.0.0.1:4434")?;
+    let dc = dc.parse().map_err(|_| format!("{dc} is no number of a data centre"))?;
+    let address = address
+        .parse()
+        .map_err(|_| format!("{address} is no address with a port"))?;
+    Ok((dc, address))
+}
+
 fn announce(sandbox: &SandboxHandle, args: &Args) -> anyhow::Result<()> {
     println!("WIREROOM_TELEGRAM_SERVER={}", sandbox.addr());
+    println!("WIREROOM_TELEGRAM_SERVER_DCS={}", sandbox.other_dcs());
     match &args.public_key_file {
         Some(path) => {
             std::fs::write(path, sandbox.public_key_pem())

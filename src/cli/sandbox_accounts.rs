@@ -9,8 +9,9 @@ use crate::{
         LOGIN_CODE,
         world::{KnownAccount, known_accounts},
     },
-    sessions::{self, ImportAccount, Imported},
+    sessions::{self, ImportAccount, ImportError, Imported},
     store::{PgPool, sandbox_sessions},
+    telegram::{ProxyFault, login::LinkError},
 };
 
 /// The pool of a session that was not asked to be in another.
@@ -58,9 +59,17 @@ fn login(account: &KnownAccount, label: Option<&str>, pool: &str) -> ImportAccou
     }
 }
 
+/// The accounts of a sandbox, as far as they could be logged in.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    pub imported: Vec<Imported>,
+    /// Sessions whose proxy gave no connection, by label, and why.
+    pub left_out: Vec<(String, ProxyFault)>,
+}
+
 /// Logs every account of a sandbox in, all at once. Its world is new, so the keys of an earlier one are void, and so
-/// are leases on sessions that had them.
-pub async fn import_all(config: &Config, pool: &PgPool) -> anyhow::Result<Vec<Imported>> {
+/// are leases on sessions that had them. A dead proxy of one of them stops nobody else.
+pub async fn import_all(config: &Config, pool: &PgPool) -> anyhow::Result<Accounts> {
     let vault = worker::vault(config)?;
     sessions::verify_master_keys(pool, &vault).await?;
     let mut conn = pool.acquire().await.context("the database went away")?;
@@ -73,7 +82,15 @@ pub async fn import_all(config: &Config, pool: &PgPool) -> anyhow::Result<Vec<Im
     let logins = accounts
         .iter()
         .map(|account| sessions::import(pool, &vault, &config.telegram, account));
-    futures::future::try_join_all(logins)
-        .await
-        .context("an account of the sandbox was not logged in")
+    let mut all = Accounts::default();
+    for (account, imported) in accounts.iter().zip(futures::future::join_all(logins).await) {
+        match imported {
+            Ok(imported) => all.imported.push(imported),
+            Err(ImportError::Connection(LinkError::Proxy(fault))) => all.left_out.push((account.label.clone(), fault)),
+            Err(error) => {
+                return Err(error).with_context(|| format!("the sandbox's `{}` was not logged in", account.label));
+            }
+        }
+    }
+    Ok(all)
 }

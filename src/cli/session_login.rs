@@ -15,6 +15,7 @@ use crate::{
     config::{Config, Secret},
     ids::{ErrandId, SessionId},
     login_input,
+    proxy::Proxy,
     queue::Waker,
     store::{
         self, PgPool, applications,
@@ -36,10 +37,10 @@ const LINE: usize = 4_096;
 pub struct Login {
     /// The session's name, 1 to 100 characters; one of that name that is not in use is logged in again.
     label: String,
-    /// The pool of sessions it may stand in for.
-    #[arg(long, default_value = "default")]
-    pool: String,
-    /// The application's id or label [default: the workers' own].
+    /// The pool of sessions it may stand in for [default: its own, and of a new session `default`].
+    #[arg(long)]
+    pool: Option<String>,
+    /// The application's id or label [default: its own, and of a new session the default one].
     #[arg(long)]
     application: Option<String>,
     /// Log a bot in, by its token.
@@ -48,6 +49,9 @@ pub struct Login {
     /// Log in by a QR code that the account's own app scans.
     #[arg(long)]
     qr: bool,
+    /// Connect the session through a SOCKS5 proxy; its URL is asked for.
+    #[arg(long)]
+    proxy: bool,
 }
 
 /// Logs an account in, asking for what it takes.
@@ -64,8 +68,14 @@ pub async fn login(config: &Config, args: Login) -> anyhow::Result<()> {
             (Task::Phone, Some(login_input::phone_number(typed.expose())?))
         }
     };
+    let proxy = if args.proxy {
+        let url = ask("SOCKS5 proxy, socks5://user:password@host:port")?;
+        Some(Proxy::parse(url.expose()).map_err(|error| anyhow::anyhow!("the proxy {error}"))?)
+    } else {
+        None
+    };
     let input = input.as_ref().map(|input| input.as_bytes());
-    let (session, errand) = terminal.begin(&args, task, input).await?;
+    let (session, errand) = terminal.begin(&args, task, input, proxy.as_ref()).await?;
     let ended = tokio::select! {
         ended = terminal.converse(session, errand) => ended,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("given up")),
@@ -84,13 +94,21 @@ struct Terminal {
 }
 
 impl Terminal {
-    async fn begin(&self, args: &Login, task: Task, input: Option<&[u8]>) -> anyhow::Result<(SessionId, ErrandId)> {
-        if !session_reads::pool_exists(&self.pool, &args.pool).await? {
-            bail!("there is no pool `{}`", args.pool);
+    async fn begin(
+        &self,
+        args: &Login,
+        task: Task,
+        input: Option<&[u8]>,
+        proxy: Option<&Proxy>,
+    ) -> anyhow::Result<(SessionId, ErrandId)> {
+        if let Some(pool) = &args.pool
+            && !session_reads::pool_exists(&self.pool, pool).await?
+        {
+            bail!("there is no pool `{pool}`");
         }
         let mut transaction = self.pool.begin().await.context("the database went away")?;
         let application = match &args.application {
-            None => applications::default(&mut transaction).await?,
+            None => None,
             Some(name) => {
                 let found = applications::find(&mut transaction, name).await?;
                 Some(found.with_context(|| format!("there is no application `{name}`"))?)
@@ -98,8 +116,9 @@ impl Terminal {
         };
         let request = LoginRequest {
             label: &args.label,
-            pool: &args.pool,
+            pool: args.pool.as_deref(),
             application,
+            proxy,
             task,
             input,
         };

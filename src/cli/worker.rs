@@ -12,7 +12,7 @@ use super::{descriptors, process};
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
-    ids::{SessionId, WorkerId},
+    ids::WorkerId,
     lifecycle::{Shutdown, Signals, supervise},
     person_key::PersonKey,
     queue::{self, Attempt, Queue, QueueDeps, QueueHandle, SystemRandom, Waker, decode_args},
@@ -22,6 +22,7 @@ use crate::{
         attempt_data::{self, AttemptKey},
         job_outreach::JobOutreach,
         job_store::JobStore,
+        leases::LeaseKey,
         workers::WorkerFacts,
     },
     telegram::port::{AttemptHooks, CallGuard, GuardError},
@@ -211,7 +212,9 @@ impl queue::Sessions for Held {
             closed: session.closed_actions().into_iter().collect(),
             pooled: session.takes_pooled(),
             lost: session.lost.clone(),
+            leaving: session.leaving(),
             in_use: session.in_use.clone(),
+            watching: session.watching.clone(),
         })
         .collect()
     }
@@ -247,8 +250,12 @@ impl queue::Runner for Functions {
 impl Functions {
     fn context(&self, attempt: Attempt) -> Option<JobContext> {
         let job = attempt.job;
-        let session: SessionId = job.session;
-        let held = self.holder.session(session, job.session_fence)?;
+        let lease = LeaseKey {
+            session: job.session,
+            owner: self.holder.worker(),
+            fence: job.session_fence,
+        };
+        let held = self.holder.session(lease.session, lease.fence)?;
         let key = AttemptKey {
             job: job.id,
             fence: job.fence,
@@ -272,11 +279,11 @@ impl Functions {
             deadline: job.deadline,
             cancellation: attempt.cancellation,
             telegram: Arc::new(telegram),
-            store: Arc::new(JobStore::new(self.pool.clone(), key, session).knowing(self.person_key.clone())),
+            store: Arc::new(JobStore::new(self.pool.clone(), key, lease).knowing(self.person_key.clone())),
             outreach: Arc::new(JobOutreach::new(
                 self.pool.clone(),
                 key,
-                session,
+                lease.session,
                 self.person_key.clone(),
             )),
             clock: Arc::clone(&self.clock),

@@ -88,6 +88,8 @@ fn bad_values_are_refused_by_name_and_not_quoted() {
         ("WIREROOM_QUEUE_WORKER_DEAD_SECONDS", "4"),
         ("WIREROOM_TELEGRAM_CALL_SECONDS", "inf"),
         ("TELEGRAM_API_ID", "-5"),
+        ("WIREROOM_TELEGRAM_SERVER_DCS", "127.0.0.1:4434"),
+        ("WIREROOM_TELEGRAM_SERVER_DCS", "4=everywhere"),
         ("TELEGRAM_API_HASH", "not-a-hash"),
         ("WIREROOM_LOG_FORMAT", "xml"),
         ("WIREROOM_URL", "localhost"),
@@ -102,6 +104,19 @@ fn bad_values_are_refused_by_name_and_not_quoted() {
 fn a_server_needs_its_key_and_the_other_way_round() {
     assert!(refusal("WIREROOM_TELEGRAM_SERVER", "127.0.0.1:1").contains("WIREROOM_TELEGRAM_SERVER_KEY"));
     assert!(refusal("WIREROOM_TELEGRAM_SERVER_KEY", "key.pem").contains("WIREROOM_TELEGRAM_SERVER "));
+    assert!(refusal("WIREROOM_TELEGRAM_SERVER_DCS", "4=127.0.0.1:1").contains("WIREROOM_TELEGRAM_SERVER "));
+}
+
+#[test]
+fn a_server_has_its_other_data_centres_where_they_are_named() {
+    let config = read(&[
+        ("WIREROOM_TELEGRAM_SERVER", "127.0.0.1:4430"),
+        ("WIREROOM_TELEGRAM_SERVER_KEY", "key.pem"),
+        ("WIREROOM_TELEGRAM_SERVER_DCS", "4=127.0.0.1:4434, 5=127.0.0.1:4435"),
+    ]);
+    let server = config.unwrap().telegram.server.unwrap();
+    let ports = [2, 4, 5, 1].map(|dc| server.address_of(dc).port());
+    assert_eq!(ports, [4430, 4434, 4435, 4430]);
 }
 
 #[test]
@@ -129,4 +144,12 @@ fn debug_shows_no_secret() {
         !shown.contains("hunter2") && !shown.contains("0123456789abcdef"),
         "{shown}"
     );
+}
+
+#[test]
+fn a_connection_that_died_silently_is_found_within_90_seconds() {
+    let telegram = read(&[]).unwrap().telegram;
+    assert!(telegram.probe_after + TelegramConfig::PROBE_DEADLINE < std::time::Duration::from_secs(90));
+    // Pings are answered each minute: one that works is not probed.
+    assert!(telegram.probe_after > std::time::Duration::from_secs(60));
 }

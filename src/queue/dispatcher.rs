@@ -328,11 +328,11 @@ impl Dispatcher {
     }
 
     fn launch(&self, job: Box<ClaimedJob>, session: &Arc<HeldSession>) {
-        let cancellation = session.lost.child_token();
+        let cancellation = session.stop_of(job.lane);
         self.flights.begin(&job, cancellation.clone());
         let key = (job.id, job.fence);
         let dispatched = Dispatched {
-            in_use: Some(session.in_use.token()),
+            in_use: Some(session.tracker_of(job.lane).token()),
             session: session.clone(),
             cancellation,
             job,

@@ -202,7 +202,9 @@ mod tests {
             closed: closed.iter().copied().collect(),
             pooled: true,
             lost: CancellationToken::new(),
+            leaving: CancellationToken::new(),
             in_use: TaskTracker::new(),
+            watching: TaskTracker::new(),
         })
     }
 

@@ -43,8 +43,30 @@ pub struct HeldSession {
     pub pooled: bool,
     /// Cancelled when trust in the lease ends, or the session is given up: its jobs stop and are handed over.
     pub lost: CancellationToken,
-    /// Holds a token for every job of the session, from its claim until its end is stored.
+    /// Cancelled as soon as the session is to be given up, and with `lost`: its `watch` jobs are handed over, never awaited.
+    pub leaving: CancellationToken,
+    /// Holds a token for every job of the session that does not only watch, from its claim until its end is stored.
     pub in_use: TaskTracker,
+    /// The same for its `watch` jobs: a session with nothing else counts as idle.
+    pub watching: TaskTracker,
+}
+
+impl HeldSession {
+    /// What stops a job of that lane before its own end.
+    pub fn stop_of(&self, lane: Lane) -> CancellationToken {
+        match lane {
+            Lane::Interactive | Lane::Bulk => self.lost.child_token(),
+            Lane::Watch => self.leaving.child_token(),
+        }
+    }
+
+    /// What counts the jobs of that lane.
+    pub fn tracker_of(&self, lane: Lane) -> &TaskTracker {
+        match lane {
+            Lane::Interactive | Lane::Bulk => &self.in_use,
+            Lane::Watch => &self.watching,
+        }
+    }
 }
 
 /// The sessions of this process.

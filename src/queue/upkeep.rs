@@ -19,6 +19,7 @@ use crate::{
         PgPool, StoreError, claims, completions,
         line::{Line, bounded},
         rescue::{self, RescueLimits},
+        watch_moves,
         workers::{self, WorkerFacts, WorkerState},
     },
 };
@@ -185,17 +186,18 @@ impl Upkeep {
             rescue::fail_jobs_of_lost_sessions(conn, BATCH),
         )
         .await?;
+        let watches = bounded("leave_lost_sessions", watch_moves::leave_lost_sessions(conn, BATCH)).await?;
         let abandoned = rescue::abandon_cancelled(conn, self.config.cancel_wait, BATCH);
         let abandoned = bounded("abandon_cancelled", abandoned).await?;
         for id in &abandoned {
             tracing::warn!(job.id = %id, "a cancelled job did not stop in time; its attempt was abandoned");
         }
-        if !orphans.is_empty() {
+        if !orphans.is_empty() || watches.moved > 0 {
             self.waker.ready();
         }
         let ended = orphans.iter().filter(|orphan| orphan.became != "queued");
         let ended: Vec<JobId> = ended.map(|orphan| orphan.id).collect();
-        for ids in [&ended, &late, &lost, &abandoned] {
+        for ids in [&ended, &late, &lost, &watches.ended, &abandoned] {
             self.waker.finished(ids);
         }
         let batch = usize::try_from(BATCH).unwrap_or(usize::MAX);

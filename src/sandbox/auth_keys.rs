@@ -29,6 +29,8 @@ pub(super) struct AuthKeys {
 
 struct Entry {
     key: Arc<AuthKey>,
+    /// The data centre it was made with, and no other knows it.
+    dc: i32,
     salts: Salts,
     account: Option<UserId>,
     layer: Option<i32>,
@@ -64,11 +66,12 @@ pub(super) enum Seen {
 
 impl AuthKeys {
     /// Adds a key that was just made.
-    pub fn add(&self, key: AuthKey, first_salt: i64) -> KeyId {
+    pub fn add(&self, key: AuthKey, first_salt: i64, dc: i32) -> KeyId {
         let id = encryption::key_id(&key);
         let salts = Salts::new(&key, first_salt, clock::unix_seconds());
         let entry = Entry {
             key: Arc::new(key),
+            dc,
             salts,
             account: None,
             layer: None,
@@ -79,11 +82,15 @@ impl AuthKeys {
         id
     }
 
-    pub fn find(&self, id: KeyId) -> Option<KnownKey> {
-        self.lock().get(&id).map(|entry| KnownKey {
-            key: Arc::clone(&entry.key),
-            salts: entry.salts,
-        })
+    /// A key as that data centre knows it.
+    pub fn find(&self, id: KeyId, dc: i32) -> Option<KnownKey> {
+        self.lock()
+            .get(&id)
+            .filter(|entry| entry.dc == dc)
+            .map(|entry| KnownKey {
+                key: Arc::clone(&entry.key),
+                salts: entry.salts,
+            })
     }
 
     /// Forgets a key: its next packet is answered by transport error 404. Whether it was known.

@@ -15,6 +15,8 @@ pub struct Caller {
     pub key_id: [u8; 8],
     /// The account that signed in with this key; `None` before `auth.signIn`.
     pub account: Option<UserId>,
+    /// The data centre it calls.
+    pub dc: i32,
     /// The TL layer the client named in `invokeWithLayer`.
     pub layer: i32,
 }

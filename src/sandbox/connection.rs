@@ -32,12 +32,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const PLAIN_HEADER: usize = 8 + 8 + 4;
 
 /// Serves a connection until either side ends it. A malformed packet ends it too, and nothing else.
-pub(super) async fn serve(server: Arc<Server>, stream: TcpStream) {
+pub(super) async fn serve(server: Arc<Server>, dc: i32, stream: TcpStream) {
     // Only latency suffers without it.
     let _ = stream.set_nodelay(true);
     let socket = Arc::new(stream);
     let (packets, outgoing_packets) = transport::halves(&socket);
-    let (connection, queue) = server.connections.open(&server.stop);
+    let (connection, queue) = server.connections.open(dc, socket.peer_addr().ok(), &server.stop);
     let _closing = Closing {
         server: &server,
         connection: &connection,
@@ -171,7 +171,11 @@ impl Reader {
         if key_id == [0; 8] {
             return self.plain_packet(packet).await;
         }
-        let known = self.server.keys.find(key_id).ok_or(End::UnknownKey)?;
+        let known = self
+            .server
+            .keys
+            .find(key_id, self.connection.dc)
+            .ok_or(End::UnknownKey)?;
         if self.key != Some(key_id) {
             self.key = Some(key_id);
             self.note_bytes(key_id);
@@ -227,7 +231,7 @@ impl Reader {
                 auth_key,
                 first_salt,
             } => {
-                self.server.keys.add(*auth_key, first_salt);
+                self.server.keys.add(*auth_key, first_salt, self.connection.dc);
                 self.connection.send(Outgoing::Plain(reply)).await;
             }
         }
@@ -271,6 +275,7 @@ impl Reader {
         let caller = Caller {
             key_id: from.key_id,
             account,
+            dc: self.connection.dc,
             layer: layer.unwrap_or(dispatcher::NEWEST_LAYER),
         };
         let Some(request) = Request::new(caller, query.body) else {

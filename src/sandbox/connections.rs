@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -55,6 +56,10 @@ pub(super) enum MessageKind {
 /// One open connection.
 pub(super) struct Connection {
     pub id: ConnectionId,
+    /// The data centre it leads to.
+    pub dc: i32,
+    /// Where the client is.
+    pub peer: Option<SocketAddr>,
     outgoing: mpsc::Sender<Outgoing>,
     end: CancellationToken,
     silent: AtomicBool,
@@ -140,10 +145,17 @@ pub(super) struct Connections {
 
 impl Connections {
     /// Adds a connection that ends with `stop`, and gives the queue of what it is to send.
-    pub fn open(&self, stop: &CancellationToken) -> (Arc<Connection>, mpsc::Receiver<Outgoing>) {
+    pub fn open(
+        &self,
+        dc: i32,
+        peer: Option<SocketAddr>,
+        stop: &CancellationToken,
+    ) -> (Arc<Connection>, mpsc::Receiver<Outgoing>) {
         let (outgoing, queue) = mpsc::channel(BACKLOG);
         let connection = Arc::new(Connection {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            dc,
+            peer,
             outgoing,
             end: stop.child_token(),
             silent: AtomicBool::new(false),
@@ -152,6 +164,11 @@ impl Connections {
         });
         self.lock().insert(connection.id, Arc::clone(&connection));
         (connection, queue)
+    }
+
+    /// How many were opened since the start.
+    pub fn made(&self) -> u64 {
+        self.last_id.load(Ordering::Relaxed)
     }
 
     pub fn remove(&self, id: ConnectionId) {

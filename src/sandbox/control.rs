@@ -2,10 +2,14 @@
 //!
 //! Bodies are JSON objects. `account` is an id, a phone number or a username; `chat` a username, a marked id or a title.
 //!
+//! - `GET /`: a page that shows accounts, connections and calls.
 //! - `GET /stats`; `GET /accounts`, `/chats`, `/links`, `/chats/{chat}/messages`: what there is, and what was asked for.
 //! - `GET /faults`, `POST /faults {method, account?, count?, effect: {type, ...}}`, `DELETE /faults`, `DELETE /faults/{id}`:
 //!   see [`Fault`] and [`Effect`]; without `count` a fault stays until it is cleared.
+//! - `GET /rate-limits`, `POST /rate-limits {method, calls, per_seconds, first_wait, longest_wait?}`, `DELETE /rate-limits`: floods
+//!   per account and method, with waits that grow; see [`RateLimit`].
 //! - `GET /incidents`, `DELETE /incidents` (gives and forgets them); `GET /keys`: keys used from two places.
+//! - `PUT /accounts/{account}/dc {dc}`: the account lives in that data centre from now on.
 //! - `GET /connections`, `POST /connections/drop {account?}`, `POST /connections/blackhole {account?}`.
 //! - `POST /keys/revoke {account, how: "sign_out" | "forget"}`; `POST /codes/expire {phone?}`.
 //! - `POST /logins/accept {account, url}`: scans a QR login's code, `tg://login?token=…`, with the account.
@@ -22,7 +26,7 @@ use poem::{
     http::StatusCode,
     listener::TcpAcceptor,
     post, put,
-    web::{Data, Json, Path},
+    web::{Data, Html, Json, Path},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -33,7 +37,8 @@ use super::{
     controls::{Controls, KeyRecord, OpenConnection, Revocation},
     faults::{Effect, Fault, ListedFault},
     key_watch::Incident,
-    server::Server,
+    rate_limits::RateLimit,
+    server::{MAIN_DC, Server},
     stats::Calls,
     world::{
         PeerKey, World,
@@ -56,9 +61,14 @@ pub(super) async fn serve(listener: TcpListener, server: Arc<Server>) -> io::Res
 
 fn routes(controls: Controls) -> impl Endpoint {
     Route::new()
+        .at("/", get(page))
         .at("/stats", get(stats))
         .at("/faults", get(list_faults).post(add_fault).delete(clear_faults))
         .at("/faults/:id", delete(remove_fault))
+        .at(
+            "/rate-limits",
+            get(list_rate_limits).post(set_rate_limit).delete(clear_rate_limits),
+        )
         .at("/incidents", get(incidents).delete(take_incidents))
         .at("/keys", get(keys))
         .at("/keys/revoke", post(revoke_keys))
@@ -68,6 +78,7 @@ fn routes(controls: Controls) -> impl Endpoint {
         .at("/codes/expire", post(expire_codes))
         .at("/logins/accept", post(accept_login))
         .at("/accounts", get(accounts))
+        .at("/accounts/:account/dc", put(move_account))
         .at("/links", get(links))
         .at("/chats", get(chats))
         .at("/chats/:chat/messages", get(messages))
@@ -126,10 +137,18 @@ fn done() -> Json<Value> {
     Json(json!({}))
 }
 
+/// What the other routes tell, for people.
+#[handler]
+fn page() -> Html<&'static str> {
+    Html(include_str!("page.html"))
+}
+
 #[derive(Serialize)]
 struct Stats {
     calls: Calls,
     connections: Vec<OpenConnection>,
+    /// Since the start.
+    connections_made: u64,
     chats: Vec<Chat>,
     incidents: usize,
 }
@@ -162,6 +181,7 @@ fn stats(Data(controls): Data<&Controls>) -> Json<Stats> {
     Json(Stats {
         calls: controls.calls(),
         connections: controls.connections(),
+        connections_made: controls.connections_made(),
         chats: controls.with_world(|world| chats_of(world)),
         incidents: controls.incidents().len(),
     })
@@ -185,8 +205,11 @@ struct NewFault {
 #[handler]
 fn add_fault(Data(controls): Data<&Controls>, Json(new): Json<NewFault>) -> Reply<Value> {
     let account = new.account.map(|who| who.find(controls)).transpose()?;
-    if new.effect == Effect::LoseUpdates && new.method != "*" {
-        return Err(refusal(StatusCode::BAD_REQUEST, "updates are lost for method * only"));
+    if new.effect.is_for_updates() && new.method != "*" {
+        return Err(refusal(
+            StatusCode::BAD_REQUEST,
+            "updates are lost or doubled for method * only",
+        ));
     }
     let fault = Fault {
         method: new.method,
@@ -210,6 +233,29 @@ fn remove_fault(Data(controls): Data<&Controls>, Path(id): Path<u64>) -> Reply<V
     } else {
         Err(refusal(StatusCode::NOT_FOUND, "there is no such fault"))
     }
+}
+
+#[handler]
+fn list_rate_limits(Data(controls): Data<&Controls>) -> Json<Vec<RateLimit>> {
+    Json(controls.rate_limits())
+}
+
+#[handler]
+fn set_rate_limit(Data(controls): Data<&Controls>, Json(limit): Json<RateLimit>) -> Reply<Value> {
+    if limit.per_seconds == 0 || limit.first_wait == 0 {
+        return Err(refusal(
+            StatusCode::BAD_REQUEST,
+            "per_seconds and first_wait are at least 1",
+        ));
+    }
+    controls.set_rate_limit(limit);
+    Ok(done())
+}
+
+#[handler]
+fn clear_rate_limits(Data(controls): Data<&Controls>) -> Json<Value> {
+    controls.clear_rate_limits();
+    done()
 }
 
 #[handler]
@@ -293,8 +339,30 @@ fn expire_codes(Data(controls): Data<&Controls>, Json(request): Json<ExpiredCode
 #[handler]
 fn accounts(Data(controls): Data<&Controls>) -> Json<Value> {
     let rows = controls.with_world(|world| world.accounts());
-    let account = |row: AccountRow| json!({ "id": row.id, "phone": format!("+{}", row.phone), "username": row.username, "has_password": row.has_password });
+    let account = |row: AccountRow| json!({ "id": row.id, "phone": format!("+{}", row.phone), "username": row.username, "has_password": row.has_password, "dc": row.home_dc.unwrap_or(MAIN_DC) });
     Json(rows.into_iter().map(account).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HomeDc {
+    dc: i32,
+}
+
+#[handler]
+fn move_account(
+    Data(controls): Data<&Controls>,
+    Path(account): Path<String>,
+    Json(home): Json<HomeDc>,
+) -> Reply<Value> {
+    // A phone number with its plus would be read as a number too.
+    let who = match account.parse() {
+        Ok(id) if !account.starts_with('+') => Who::Id(id),
+        _ => Who::Name(account),
+    };
+    let account = who.find(controls)?;
+    answered(controls.move_account(account, home.dc))?;
+    Ok(done())
 }
 
 #[handler]

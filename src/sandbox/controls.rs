@@ -1,6 +1,6 @@
 //! What a test or an operator does with a running sandbox from outside: look, script faults, cut connections.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use super::{
     dispatcher,
     faults::{Fault, ListedFault},
     key_watch::{ConnectionId, Incident, KeyUse},
+    rate_limits::RateLimit,
     server::Server,
     services,
     stats::Calls,
@@ -22,6 +23,10 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OpenConnection {
     pub connection: ConnectionId,
+    /// The data centre it leads to.
+    pub dc: i32,
+    /// Where it comes from.
+    pub peer: Option<SocketAddr>,
     /// The id of the key it speaks with, in hexadecimal; `None` before its first encrypted packet.
     pub key: Option<String>,
     /// Who is signed in with that key.
@@ -90,6 +95,20 @@ impl Controls {
         self.server.faults.clear();
     }
 
+    /// Limits how often each account may call a method, or changes the limit of that method.
+    pub fn set_rate_limit(&self, limit: RateLimit) {
+        self.server.limits.set(limit);
+    }
+
+    pub fn rate_limits(&self) -> Vec<RateLimit> {
+        self.server.limits.list()
+    }
+
+    /// Forgets the limits, and who is to wait because of them.
+    pub fn clear_rate_limits(&self) {
+        self.server.limits.clear();
+    }
+
     /// What clients asked for since the start.
     pub fn calls(&self) -> Calls {
         self.server.stats.calls()
@@ -103,6 +122,11 @@ impl Controls {
             .iter()
             .map(|connection| self.describe(connection))
             .collect()
+    }
+
+    /// How many connections were made since the start.
+    pub fn connections_made(&self) -> u64 {
+        self.server.connections.made()
     }
 
     /// What was recorded of keys used from two places, oldest first.
@@ -157,6 +181,15 @@ impl Controls {
         keys.len()
     }
 
+    /// Moves an account to another data centre: whoever is signed in elsewhere is told so from the next call on. The number must
+    /// be one of the sandbox's.
+    pub fn move_account(&self, account: UserId, dc: i32) -> Answer<()> {
+        if !self.server.dcs.contains_key(&dc) {
+            return Err(RpcError::new(400, "DC_ID_INVALID"));
+        }
+        self.with_world(|world| world.set_home_dc(account, dc))
+    }
+
     /// Makes the login codes sent so far expire: those of a phone number, or all.
     pub fn expire_codes(&self, phone: Option<&str>) {
         self.server.logins.expire_codes(phone);
@@ -175,6 +208,8 @@ impl Controls {
         let key = key_of(connection);
         OpenConnection {
             connection: connection.id,
+            dc: connection.dc,
+            peer: connection.peer,
             key: key.map(printed),
             account: key.and_then(|key| self.server.keys.account(key)),
             silent: connection.is_silent(),

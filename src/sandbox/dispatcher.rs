@@ -14,7 +14,7 @@ use grammers_tl_types::{
 use super::{
     call::{Answer, Call, Caller, Push, RpcError, UserId},
     connections::{Connection, Recipient},
-    faults::Plan,
+    faults::{Ending, Plan},
     leniency, nesting,
     server::Server,
     services,
@@ -34,6 +34,7 @@ macro_rules! table {
         server { $($server_function:path => $server_service:path,)* }
         world { $($world_function:path => $world_service:path,)* }
     ) => {
+        /// Every method there is a service for.
         #[cfg(test)]
         pub(super) const IMPLEMENTED: &[u32] = &[
             $(<$server_function>::CONSTRUCTOR_ID,)*
@@ -67,6 +68,8 @@ table! {
         f::auth::ExportLoginToken => services::tokens::export_login_token,
         f::auth::ImportLoginToken => services::tokens::import_login_token,
         f::auth::AcceptLoginToken => services::tokens::accept_login_token,
+        f::auth::ExportAuthorization => services::exports::export_authorization,
+        f::auth::ImportAuthorization => services::exports::import_authorization,
         f::auth::ImportBotAuthorization => services::tokens::import_bot_authorization,
         f::account::GetPassword => services::auth::get_password,
         f::help::GetConfig => services::help::get_config,
@@ -181,10 +184,26 @@ impl Request {
 pub(super) fn plan(server: &Server, request: &Request) -> Plan {
     let method = request.method();
     server.stats.called(&method);
-    if server.faults.is_empty() {
+    let is_limited = !server.limits.is_empty();
+    if server.faults.is_empty() && !is_limited {
         return Plan::NONE;
     }
-    server.faults.plan(&method, request.account(server))
+    let account = request.account(server);
+    let plan = server.faults.plan(&method, account);
+    if is_limited
+        && plan == Plan::NONE
+        && let Some(account) = account
+    {
+        let now = server.world().now();
+        if let Some(seconds) = server.limits.flood(&method, account, now) {
+            return Plan {
+                run: false,
+                ending: Ending::Error(RpcError::new(420, format!("FLOOD_WAIT_{seconds}"))),
+                ..Plan::NONE
+            };
+        }
+    }
+    plan
 }
 
 /// Runs a call, hands its answer to `end`, and sends out the updates it caused. All while the world is locked.
@@ -209,6 +228,13 @@ fn run_in(server: &Server, world: &mut World, caller: Caller, request: &Request)
     };
     if !nesting::is_bounded(&request.body) {
         return Err(unreadable());
+    }
+    if let Some(account) = caller.account {
+        let (method, home) = (request.method(), services::auth::home_dc(world, account));
+        // Away from home there is nothing but what leads there.
+        if home != caller.dc && !["auth.", "help."].iter().any(|space| method.starts_with(space)) {
+            return Err(RpcError::new(303, format!("USER_MIGRATE_{home}")));
+        }
     }
     let mut call = Call { world, caller };
     let mut attempt = |body: &[u8]| {
@@ -256,13 +282,13 @@ fn deliver(server: &Server, pushes: Vec<Push>) {
         }
     }
     for push in pushes {
-        if server.faults.loses_update(push.account) {
-            continue;
-        }
+        let copies = server.faults.copies_of_update(push.account);
         let body = push.updates.to_bytes();
         for (connection, recipient) in listeners.get(&push.account).into_iter().flatten() {
             if push.except != Some(recipient.key_id) {
-                connection.push(recipient, &body);
+                for _ in 0..copies {
+                    connection.push(recipient, &body);
+                }
             }
         }
     }

@@ -47,9 +47,16 @@ pub enum Effect {
     Delay { ms: u64 },
     /// Not calls but updates pushed to the account are lost, `count` of them. The method must be `*`.
     LoseUpdates,
+    /// Not calls but updates pushed to the account come twice, `count` of them. The method must be `*`.
+    DuplicateUpdates,
 }
 
 impl Effect {
+    /// Whether it happens to updates and not to calls.
+    pub const fn is_for_updates(&self) -> bool {
+        matches!(self, Self::LoseUpdates | Self::DuplicateUpdates)
+    }
+
     /// `FLOOD_WAIT_x`: the caller must wait for so many seconds.
     pub fn flood_wait(seconds: u32) -> Self {
         Self::Error {
@@ -179,14 +186,14 @@ impl Faults {
 
     /// What happens to a call, used up.
     pub fn plan(&self, method: &str, account: Option<UserId>) -> Plan {
-        let effect = self.take(|fault| fault.effect != Effect::LoseUpdates && fault.hits(method, account));
+        let effect = self.take(|fault| !fault.effect.is_for_updates() && fault.hits(method, account));
         let plan = |run, ending| Plan {
             delay: Duration::ZERO,
             run,
             ending,
         };
         match effect {
-            None | Some(Effect::LoseUpdates) => Plan::NONE,
+            None | Some(Effect::LoseUpdates | Effect::DuplicateUpdates) => Plan::NONE,
             Some(Effect::Error { code, name }) => plan(false, Ending::Error(RpcError::new(code, name))),
             Some(Effect::ErrorAfter { code, name }) => plan(true, Ending::Error(RpcError::new(code, name))),
             Some(Effect::LoseAnswer) => plan(true, Ending::Silence),
@@ -201,10 +208,13 @@ impl Faults {
         }
     }
 
-    /// Whether an update for an account is lost, used up.
-    pub fn loses_update(&self, account: UserId) -> bool {
-        self.take(|fault| fault.effect == Effect::LoseUpdates && fault.hits("*", Some(account)))
-            .is_some()
+    /// How often an update for an account is pushed, used up: once when nothing goes wrong.
+    pub fn copies_of_update(&self, account: UserId) -> usize {
+        match self.take(|fault| fault.effect.is_for_updates() && fault.hits("*", Some(account))) {
+            Some(Effect::LoseUpdates) => 0,
+            Some(Effect::DuplicateUpdates) => 2,
+            _ => 1,
+        }
     }
 
     fn take(&self, fits: impl Fn(&Fault) -> bool) -> Option<Effect> {
@@ -264,12 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn updates_are_lost_apart_from_calls() {
+    fn updates_are_lost_and_doubled_apart_from_calls() {
         let faults = Faults::default();
         faults.add(Fault::once("*", Effect::LoseUpdates).of(7));
         assert_eq!(faults.plan(SEND, Some(7)), Plan::NONE);
-        assert!(!faults.loses_update(8));
-        assert!(faults.loses_update(7) && !faults.loses_update(7));
+        faults.add(Fault::once("*", Effect::DuplicateUpdates).of(7));
+        let copies = |account| faults.copies_of_update(account);
+        assert_eq!((copies(8), copies(7), copies(7), copies(7)), (1, 0, 2, 1));
     }
 
     #[test]

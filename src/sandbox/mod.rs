@@ -23,6 +23,7 @@ mod key_watch;
 mod leniency;
 mod nesting;
 mod random;
+mod rate_limits;
 mod salts;
 mod server;
 mod server_key;
@@ -36,15 +37,22 @@ mod transport;
 pub mod world;
 mod writer;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, time::sleep};
 
-use self::{clock::Stopwatch, key_watch::KeyWatch, server::Server, server_key::ServerKey, world::World};
+use self::{
+    clock::Stopwatch,
+    key_watch::KeyWatch,
+    server::{MAIN_DC, Server},
+    server_key::ServerKey,
+    world::World,
+};
 pub use self::{
     controls::{Controls, KeyRecord, OpenConnection, Revocation},
     faults::{Effect, Fault, ListedFault},
     key_watch::{ConnectionId, Incident, KeyUse, Misuse},
+    rate_limits::RateLimit,
     server_key::ServerKeyError,
     services::auth::{EXPIRED_CODE, LOGIN_CODE, NUMBERS, PASSWORD_HINT},
     stats::{Calls, Counts},
@@ -53,8 +61,10 @@ pub use self::{
 /// How a sandbox is to be started.
 #[derive(Debug, Clone)]
 pub struct SandboxConfig {
-    /// Where Telegram clients connect. Loopback only; port 0 takes a free one.
+    /// Where Telegram clients connect: data centre 2. Loopback only; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The other data centres and where they listen, in the same way.
+    pub other_dcs: Vec<(i32, SocketAddr)>,
     /// Where the control interface listens. Loopback only; port 0 takes a free one.
     pub control: SocketAddr,
     /// What the world is made from: the same seed makes the same world.
@@ -70,6 +80,7 @@ impl Default for SandboxConfig {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
             listen: loopback,
+            other_dcs: vec![(4, loopback)],
             control: loopback,
             seed: 1,
             key_file: None,
@@ -83,6 +94,8 @@ impl Default for SandboxConfig {
 pub enum SandboxError {
     #[error("the sandbox listens on loopback addresses only, and {0} is none")]
     NotLoopback(SocketAddr),
+    #[error("data centres have numbers from 1 to 1000, each once, and {0} is not so")]
+    DcNumber(i32),
     #[error("could not listen on {addr}")]
     Listen { addr: SocketAddr, source: io::Error },
     #[error(transparent)]
@@ -97,8 +110,16 @@ pub struct Sandbox;
 impl Sandbox {
     /// Starts a sandbox in the current runtime. It runs until its handle is shut down or dropped.
     pub async fn start(config: SandboxConfig) -> Result<SandboxHandle, SandboxError> {
-        let listener = listen(config.listen).await?;
-        let addr = local_addr(&listener, config.listen)?;
+        let mut listeners = Vec::new();
+        let mut dcs = BTreeMap::new();
+        for (dc, wanted) in [(MAIN_DC, config.listen)].into_iter().chain(config.other_dcs) {
+            let listener = listen(wanted).await?;
+            let addr = local_addr(&listener, wanted)?;
+            if !(1..=1_000).contains(&dc) || dcs.insert(dc, addr).is_some() {
+                return Err(SandboxError::DcNumber(dc));
+            }
+            listeners.push((dc, listener));
+        }
         let control = listen(config.control).await?;
         let control_addr = local_addr(&control, config.control)?;
         let (key_file, seed) = (config.key_file.clone(), config.seed);
@@ -114,8 +135,10 @@ impl Sandbox {
         })
         .await
         .map_err(|_| SandboxError::Crashed)?;
-        let server = Arc::new(Server::new(addr, rsa_key?, world, KeyWatch::new(Stopwatch::start())));
-        server.tasks.spawn(accept(listener, Arc::clone(&server)));
+        let server = Arc::new(Server::new(dcs, rsa_key?, world, KeyWatch::new(Stopwatch::start())));
+        for (dc, listener) in listeners {
+            server.tasks.spawn(accept(listener, dc, Arc::clone(&server)));
+        }
         let serving = control::serve(control, Arc::clone(&server));
         server.tasks.spawn(async move {
             if let Err(error) = serving.await {
@@ -144,14 +167,14 @@ fn local_addr(listener: &TcpListener, addr: SocketAddr) -> Result<SocketAddr, Sa
         .map_err(|source| SandboxError::Listen { addr, source })
 }
 
-async fn accept(listener: TcpListener, server: Arc<Server>) {
+async fn accept(listener: TcpListener, dc: i32, server: Arc<Server>) {
     /// After a failure to accept, such as too many open files, which trying again at once would not mend.
     const PAUSE: Duration = Duration::from_millis(100);
     loop {
         tokio::select! {
             () = server.stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(server.tasks.spawn(connection::serve(Arc::clone(&server), stream))),
+                Ok((stream, _)) => drop(server.tasks.spawn(connection::serve(Arc::clone(&server), dc, stream))),
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
                     sleep(PAUSE).await;
@@ -168,9 +191,25 @@ pub struct SandboxHandle {
 }
 
 impl SandboxHandle {
-    /// Where Telegram clients connect.
+    /// Where Telegram clients connect: data centre 2.
     pub fn addr(&self) -> SocketAddr {
-        self.controls.server.addr
+        self.controls.server.dcs[&MAIN_DC]
+    }
+
+    /// Where a data centre listens.
+    pub fn dc_addr(&self, dc: i32) -> Option<SocketAddr> {
+        self.controls.server.dcs.get(&dc).copied()
+    }
+
+    /// The other data centres, as `WIREROOM_TELEGRAM_SERVER_DCS` names them: `4=127.0.0.1:4434`.
+    pub fn other_dcs(&self) -> String {
+        let mut text = String::new();
+        for (dc, addr) in self.controls.server.dcs.iter().filter(|(dc, _)| **dc != MAIN_DC) {
+            let comma = if text.is_empty() { "" } else { "," };
+            // A string takes anything.
+            let _ = write!(text, "{comma}{dc}={addr}");
+        }
+        text
     }
 
     /// Where the control interface answers.

@@ -1,6 +1,7 @@
 //! What all connections of a sandbox share.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -12,22 +13,26 @@ use super::{
     connections::Connections,
     faults::Faults,
     key_watch::KeyWatch,
+    rate_limits::RateLimits,
     server_key::ServerKey,
-    services::{auth::Logins, tokens::LoginTokens},
+    services::{auth::Logins, exports::Exports, tokens::LoginTokens},
     stats::Stats,
     world::World,
 };
 
-/// The data centre the sandbox is.
-pub(super) const DC_ID: i32 = 2;
+/// The data centre that clients begin in, and where accounts live that were not moved.
+pub(super) const MAIN_DC: i32 = 2;
 
 pub(super) struct Server {
-    pub addr: SocketAddr,
+    /// Where each data centre listens: one world and one RSA key, but auth keys of their own.
+    pub dcs: BTreeMap<i32, SocketAddr>,
     pub rsa_key: ServerKey,
     pub keys: AuthKeys,
     pub logins: Logins,
     pub tokens: LoginTokens,
+    pub exports: Exports,
     pub faults: Faults,
+    pub limits: RateLimits,
     pub watch: KeyWatch,
     pub stats: Stats,
     pub connections: Connections,
@@ -37,14 +42,16 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub fn new(addr: SocketAddr, rsa_key: ServerKey, world: World, watch: KeyWatch) -> Self {
+    pub fn new(dcs: BTreeMap<i32, SocketAddr>, rsa_key: ServerKey, world: World, watch: KeyWatch) -> Self {
         Self {
-            addr,
+            dcs,
             rsa_key,
             keys: AuthKeys::default(),
             logins: Logins::default(),
             tokens: LoginTokens::default(),
+            exports: Exports::default(),
             faults: Faults::default(),
+            limits: RateLimits::default(),
             watch,
             stats: Stats::default(),
             connections: Connections::default(),

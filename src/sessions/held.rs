@@ -52,6 +52,8 @@ pub struct HeldSession {
     pub lost: CancellationToken,
     /// Jobs hold a token from their claim until their end is stored. A session is given up when there is none.
     pub in_use: TaskTracker,
+    /// The same for jobs that only watch, which are asked to go and keep no session busy.
+    pub watching: TaskTracker,
     pub(super) connection: Arc<Connection>,
     pub(super) gates: Arc<Gates>,
     pub(super) pace: Arc<Pace>,
@@ -63,6 +65,8 @@ pub struct HeldSession {
     pub(super) last_check: Mutex<Option<Uuid>>,
     /// It gets no new jobs, because it is to be given up.
     pub(super) leaving: AtomicBool,
+    /// Tells jobs that only watch to go; another one each time the session stays after all.
+    pub(super) departure: Mutex<CancellationToken>,
 }
 
 impl std::fmt::Debug for HeldSession {
@@ -96,6 +100,36 @@ impl HeldSession {
             self.port.clone(),
             hooks,
         )
+    }
+
+    /// Cancelled when the session is to be given up, or is lost.
+    pub fn leaving(&self) -> CancellationToken {
+        self.lock_departure().clone()
+    }
+
+    /// Takes no more jobs, and tells those that only watch to go.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.lock_departure().cancel();
+    }
+
+    /// Takes jobs again.
+    pub(super) fn stay(&self) {
+        self.in_use.reopen();
+        self.watching.reopen();
+        *self.lock_departure() = self.lost.child_token();
+        self.leaving.store(false, Ordering::Release);
+    }
+
+    /// Returns when no job is left.
+    pub(super) async fn empty(&self) {
+        self.in_use.close();
+        self.watching.close();
+        tokio::join!(self.in_use.wait(), self.watching.wait());
+    }
+
+    fn lock_departure(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
+        self.departure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it may get jobs now.

@@ -28,7 +28,7 @@ use crate::{
         line::{Line, lease_pool},
         sessions, vault_keys,
     },
-    telegram::{login::NO_APPLICATION, trust::Moment},
+    telegram::{login::NO_APPLICATION, trust::Moment, updates::recorder::Recorder},
     vault::Vault,
 };
 
@@ -66,6 +66,7 @@ pub struct Holder {
     pub(super) settings: HolderSettings,
     pub(super) api_id: i32,
     pub(super) catch_up: Arc<Semaphore>,
+    pub(super) recorder: Arc<Recorder>,
     pub(super) stagger: Stagger,
     pub(super) changed: watch::Sender<u64>,
     terms: Mutex<HashMap<SessionId, Arc<Term>>>,
@@ -96,6 +97,7 @@ impl Holder {
         let stagger = Stagger::new(settings.sessions.connects_per_second);
         let holder = Arc::new(Self {
             stagger,
+            recorder: Recorder::start(database.clone()),
             database,
             vault,
             clock,
@@ -114,6 +116,11 @@ impl Holder {
         tokio::spawn(Arc::clone(&holder).balance());
         tokio::spawn(Arc::clone(&holder).announce_openings());
         Ok(holder)
+    }
+
+    /// Who holds them.
+    pub fn worker(&self) -> WorkerId {
+        self.settings.worker
     }
 
     /// The sessions that may get jobs now: they answer, their lease is trusted, and they are not to be given up.
@@ -189,9 +196,10 @@ impl Holder {
             .saturating_sub(self.settings.sessions.margin)
     }
 
-    /// A configured server's address stays, whatever it says of itself.
-    pub(super) fn pinned(&self) -> Option<SocketAddrV4> {
-        self.settings.telegram.server.as_ref().map(|server| server.address)
+    /// Where a data centre of a configured server is: that stays, whatever it says of itself.
+    pub(super) fn pinned(&self, dc: i32) -> Option<SocketAddrV4> {
+        let server = self.settings.telegram.server.as_ref();
+        server.map(|server| server.address_of(dc))
     }
 
     async fn renew_all(self: Arc<Self>) {

@@ -9,11 +9,13 @@ use std::{sync::Arc, time::Duration};
 use sqlx::PgPool;
 use tokio::time::timeout;
 
+use super::proxies;
 use crate::{
     config::{Secret, TelegramConfig},
     ids::SessionId,
+    proxy::Proxy,
     store::{
-        StoreError, failed,
+        self, StoreError, failed, session_proxies,
         sessions::{self, DcRow, NewSession, Stored},
     },
     telegram::{
@@ -29,6 +31,9 @@ use crate::{
 
 /// A login takes no longer than this in all.
 const LOGIN: Duration = Duration::from_mins(2);
+
+/// How often a login is sent on to another data centre before that counts as an error.
+const MOST_MOVES: usize = 3;
 
 /// An account to log in.
 #[derive(Debug, Clone)]
@@ -55,6 +60,8 @@ pub struct Imported {
 /// Who signed in, and with which key.
 struct SignedInAs {
     account: Account,
+    /// Where it lives.
+    dc: i32,
     key: AuthKey,
 }
 
@@ -97,10 +104,19 @@ pub async fn import(
     telegram: &TelegramConfig,
     account: &ImportAccount,
 ) -> Result<Imported, ImportError> {
-    let server = telegram.server.as_ref().ok_or(ImportError::NoServer)?;
+    if telegram.server.is_none() {
+        return Err(ImportError::NoServer);
+    }
     let net = LoginNet::read(telegram).await?;
-    let SignedInAs { account: user, key } = sign_in(&net, telegram, account).await?;
+    let mut conn = store::connection(database, "proxy_of_label").await?;
+    let proxy = match session_proxies::of_label(&mut conn, &account.label).await? {
+        Some((id, sealed)) => proxies::open(vault, id, Some(&sealed))?,
+        None => None,
+    };
+    drop(conn);
+    let SignedInAs { account: user, dc, key } = sign_in(&net, telegram, account, proxy.as_ref()).await?;
 
+    let (ipv4, ipv6) = net.address(dc)?;
     let mut transaction = database.begin().await.map_err(failed("import_session"))?;
     sessions::ensure_pool(&mut transaction, &account.pool).await?;
     let label = || account.label.clone();
@@ -120,12 +136,12 @@ pub async fn import(
         account_id: user.id,
         username: user.username.clone(),
         is_bot: user.is_bot,
-        home_dc: FIRST_DC,
+        home_dc: dc,
         dcs: vec![DcRow {
-            dc_id: FIRST_DC,
-            ipv4: server.address.to_string(),
-            ipv6: format!("[{}]:{}", server.address.ip().to_ipv6_mapped(), server.address.port()),
-            auth_key: Some(vault.seal(&key_owner(id, FIRST_DC), key.as_slice())?),
+            dc_id: dc,
+            ipv4: ipv4.to_string(),
+            ipv6: ipv6.to_string(),
+            auth_key: Some(vault.seal(&key_owner(id, dc), key.as_slice())?),
         }],
     };
     if again.is_some() {
@@ -142,11 +158,12 @@ pub async fn import(
     })
 }
 
-/// Signs in on a connection of its own, which is closed when this returns.
+/// Signs in on a connection of its own, in the data centre the account lives in; it is closed when this returns.
 async fn sign_in(
     net: &LoginNet,
     telegram: &TelegramConfig,
     account: &ImportAccount,
+    proxy: Option<&Proxy>,
 ) -> Result<SignedInAs, ImportError> {
     let application = Application {
         api_id: telegram.api_id.unwrap_or(NO_APPLICATION.0),
@@ -155,24 +172,43 @@ async fn sign_in(
             .clone()
             .unwrap_or_else(|| Secret::new(NO_APPLICATION.1)),
     };
-    // No lease is needed: nobody else has this key. The trust only bounds the login.
-    let trust = Arc::new(Trust::new(Moment::now(), LOGIN));
-    let link = Link::open(net, FIRST_DC, None, application.api_id, trust).await?;
-    let signed_in = timeout(LOGIN, enter(&link, &application, account)).await;
-    let key = link.key();
-    // Whatever came of it, nothing is open when the session can be taken.
-    link.close().await;
-    let account = signed_in.map_err(|_| ImportError::Deadline)??;
-    Ok(SignedInAs {
-        account,
-        key: key.ok_or(ImportError::Unsupported("a login without a key"))?,
-    })
+    let mut dc = FIRST_DC;
+    for _ in 0..MOST_MOVES {
+        // No lease is needed: nobody else has this key. The trust only bounds the login.
+        let trust = Arc::new(Trust::new(Moment::now(), LOGIN));
+        let link = Link::open(net, dc, None, application.api_id, proxy.cloned(), trust).await?;
+        let signed_in = timeout(LOGIN, enter(&link, &application, account)).await;
+        let key = link.key();
+        // Whatever came of it, nothing is open when the session can be taken.
+        link.close().await;
+        match signed_in.map_err(|_| ImportError::Deadline)?? {
+            Entered::As(account) => {
+                let key = key.ok_or(ImportError::Unsupported("a login without a key"))?;
+                return Ok(SignedInAs { account, dc, key });
+            }
+            Entered::Elsewhere(other) => dc = other,
+        }
+    }
+    Err(ImportError::Unsupported(
+        "to be logged in somewhere else, again and again",
+    ))
 }
 
-async fn enter(link: &Link, application: &Application, account: &ImportAccount) -> Result<Account, ImportError> {
-    let sent = match link.send_code(&account.phone, application).await.map_err(refusal)? {
-        Ok(sent) => sent,
-        Err(account) => return Ok(account),
+/// What became of one data centre's answers.
+enum Entered {
+    As(Account),
+    /// The account lives in that data centre.
+    Elsewhere(i32),
+}
+
+async fn enter(link: &Link, application: &Application, account: &ImportAccount) -> Result<Entered, ImportError> {
+    let sent = match link.send_code(&account.phone, application).await {
+        Ok(Ok(sent)) => sent,
+        Ok(Err(account)) => return Ok(Entered::As(account)),
+        Err(error) => match error.moved_to() {
+            Some(dc) => return Ok(Entered::Elsewhere(dc)),
+            None => return Err(refusal(error)),
+        },
     };
     let entered = link.sign_in(&account.phone, &sent.hash, &account.code).await;
     let signed_in = match entered.map_err(refusal)? {
@@ -183,7 +219,7 @@ async fn enter(link: &Link, application: &Application, account: &ImportAccount) 
         other => other,
     };
     match signed_in {
-        SignedIn::Yes(account) => Ok(account),
+        SignedIn::Yes(account) => Ok(Entered::As(account)),
         SignedIn::PasswordNeeded => Err(ImportError::PasswordNeeded),
         SignedIn::Unregistered => Err(ImportError::Refused("there is no account of that number".to_owned())),
     }

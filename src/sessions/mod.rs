@@ -2,14 +2,16 @@
 //!
 //! `holder` takes, renews and shares leases; `term` is the life of one of them; `stagger` lets them connect one after the
 //! other; `held` is what the queue sees. `settings` takes in what is changed or asked while a session is held. `errands` logs
-//! accounts in and out, imports and exports; `import` logs accounts of a configured server in. `master_keys` refuses a wrong vault
-//! before anything is touched, and `rotation` seals everything under another key.
+//! accounts in and out, imports and exports; `proxies` opens what a session is connected through; `import` logs accounts of a
+//! configured server in. `master_keys` refuses a wrong vault before anything is touched, and `rotation` seals everything under
+//! another key.
 
 pub mod errands;
 pub mod held;
 pub mod holder;
 pub mod import;
 pub mod master_keys;
+mod proxies;
 pub mod rotation;
 mod settings;
 mod stagger;

@@ -9,6 +9,7 @@ use sqlx::PgPool;
 use super::{
     errands::{DeskError, reseal_applications},
     master_keys::{MasterKeyError, verify_master_keys},
+    proxies::{self, ResealError},
 };
 use crate::{
     store::{
@@ -32,6 +33,8 @@ pub struct Rotated {
     pub resealed: u64,
     /// Keys that something is still sealed under: they must stay in the configuration.
     pub still_used: Vec<String>,
+    /// Keys that nothing but a login or another errand which is not over is sealed under: they must stay for some minutes.
+    pub used_for_now: Vec<String>,
 }
 
 /// Why keys were not rotated.
@@ -50,13 +53,15 @@ pub enum RotationError {
     #[error(transparent)]
     Applications(#[from] DeskError),
     #[error(transparent)]
+    Proxies(#[from] ResealError),
+    #[error(transparent)]
     Vault(#[from] VaultError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Seals every stored auth key, and the hashes of the applications, under the vault's first key. Refused while a worker, heard of within `fresh`, has not said
-/// that it has that key.
+/// Seals every stored auth key, the hashes of the applications and the sessions' proxies under the vault's first key. Refused
+/// while a worker, heard of within `fresh`, has not said that it has that key.
 pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -> Result<Rotated, RotationError> {
     let to = vault.key_ids().next().ok_or(RotationError::NoKey)?.to_owned();
     let mut conn = pool.acquire().await.map_err(failed("rotate_master_keys"))?;
@@ -67,6 +72,7 @@ pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -
     // Not sooner: it makes the key the one to seal for the workers with.
     verify_master_keys(pool, vault).await?;
     let mut resealed = reseal_applications(pool, vault).await?;
+    resealed += proxies::reseal(&mut conn, vault).await?;
     for _ in 0..PASSES {
         let mut after = None;
         let mut missed = false;
@@ -88,10 +94,13 @@ pub async fn rotate_master_keys(pool: &PgPool, vault: &Vault, fresh: Duration) -
     }
     let mut still_used = vault_keys::used(&mut conn).await?;
     still_used.retain(|id| *id != to);
+    let mut used_for_now = vault_keys::used_by_errands(&mut conn).await?;
+    used_for_now.retain(|id| *id != to && !still_used.contains(id));
     Ok(Rotated {
         to,
         resealed,
         still_used,
+        used_for_now,
     })
 }
 

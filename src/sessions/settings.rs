@@ -1,5 +1,5 @@
 //! What a holder takes in when a renewal says that a session's settings have changed: caps that were raised, checks that
-//! are asked for, a move to another pool. One look for all sessions of the process, and none while nothing changes.
+//! are asked for, a move to another pool, another proxy. One look for all sessions of the process, and none while nothing changes.
 
 use std::{
     collections::HashMap,
@@ -9,11 +9,12 @@ use std::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{held::HeldSession, holder::Holder, term::Term};
+use super::{held::HeldSession, holder::Holder, proxies, term::Term};
 use crate::{
     ids::SessionId,
-    store::{StoreError, caps, pools, session_checks},
+    store::{StoreError, caps, pools, session_checks, session_proxies},
     telegram::connection::CallError,
+    vault::Sealed,
 };
 
 /// Takes in the settings of these terms. What fails is tried again with the next renewal, which finds the same versions.
@@ -50,9 +51,21 @@ async fn try_take_in(holder: &Arc<Holder>, changed: &[(Arc<Term>, i64)]) -> Resu
         .collect();
     let moving = pools::moving(&mut connection, &in_pools).await?;
     let checks = session_checks::open(&mut connection, &ids).await?;
+    let mut proxies: HashMap<SessionId, Sealed> = session_proxies::sealed(&mut connection, &ids)
+        .await?
+        .into_iter()
+        .collect();
     drop(connection);
     for (term, session) in &sessions {
         session.gates.sync_spent(spent.remove(&session.id).unwrap_or_default());
+        match proxies::open(&holder.vault, session.id, proxies.remove(&session.id).as_ref()) {
+            Ok(proxy) => session.connection.set_proxy(proxy),
+            Err(error) => {
+                // Rather no connection than one from another place than was meant; the next term rests for this reason.
+                tracing::error!(session.id = %session.id, %error, "a session's proxy does not open");
+                term.take_away();
+            }
+        }
         if moving.contains(&session.id) {
             term.move_on();
         }
@@ -90,6 +103,7 @@ fn judged(probe: Result<u128, CallError>) -> Value {
         Err(error @ CallError::Deadline) => failed("call_deadline", format!("{error}.")),
         Err(error @ CallError::LeaseLost) => failed("lease_lost", format!("{error}.")),
         Err(error @ CallError::Disconnected(_)) => failed("connection_lost", format!("{error}.")),
+        Err(error @ CallError::Proxy { .. }) => failed("proxy_failed", format!("{error}.")),
         Err(error @ CallError::Unreadable) => failed("answer_unreadable", format!("{error}.")),
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     held::{HeldSession, Slots},
     holder::Holder,
+    proxies,
 };
 use crate::{
     config::SessionsConfig,
@@ -39,6 +40,7 @@ use crate::{
         trouble::Trouble,
         trust::{Moment, Trust},
     },
+    vault::VaultError,
 };
 
 /// How long a session that is offered to others waits for its jobs before it stays after all.
@@ -102,6 +104,8 @@ enum OpenError {
     Storage(#[from] StorageError),
     #[error("the relay could not be opened")]
     Relay(#[source] std::io::Error),
+    #[error("the session's proxy could not be opened")]
+    Proxy(#[source] VaultError),
     #[error("the session was never logged in")]
     NoAccount,
 }
@@ -213,13 +217,14 @@ impl Term {
         let closed = gates::closed(&mut connection, self.key.session).await?;
         let spent = caps::spent(&mut connection, &[self.key.session]).await?;
         drop(connection);
+        let proxy = proxies::open(&holder.vault, self.key.session, lease.proxy.as_ref()).map_err(OpenError::Proxy)?;
         let settings = StorageSettings {
             lease: self.key,
             home_dc: lease.home_dc,
             account_id: lease.account_id.ok_or(OpenError::NoAccount)?,
             username: lease.username,
             is_bot: lease.is_bot,
-            pinned: holder.pinned(),
+            pinned: holder.pinned(lease.home_dc),
             peer_cache: holder.settings.sessions.peer_cache,
         };
         let storage = PgSession::load(holder.database.clone(), holder.vault.clone(), settings).await?;
@@ -229,9 +234,13 @@ impl Term {
             call_deadline: telegram.call_deadline,
             catch_up: Arc::clone(&holder.catch_up),
             health_call: holder.settings.sessions.health_call(),
+            probe_after: telegram.probe_after,
+            silence: telegram.silence,
+            recorder: Arc::clone(&holder.recorder),
         };
         let connection =
-            Connection::open(Arc::new(storage), Arc::clone(&self.trust), settings).map_err(OpenError::Relay)?;
+            Connection::open(Arc::new(storage), proxy, Arc::clone(&self.trust), settings).map_err(OpenError::Relay)?;
+        let lost = CancellationToken::new();
         let session = Arc::new(HeldSession {
             id: self.key.session,
             pool,
@@ -241,8 +250,10 @@ impl Term {
                 bulk: lease.bulk_slots,
                 watch: lease.watch_slots,
             },
-            lost: CancellationToken::new(),
+            departure: Mutex::new(lost.child_token()),
+            lost,
             in_use: TaskTracker::new(),
+            watching: TaskTracker::new(),
             connection,
             gates: Arc::new(Gates::new(
                 closed,
@@ -319,13 +330,12 @@ impl Term {
 
     /// Takes no more jobs, and returns when those it has have ended, or cannot go on.
     async fn drain(&self, holder: &Holder, session: &HeldSession) {
-        session.leaving.store(true, Ordering::Release);
+        session.leave();
         holder.note_change();
         // A claim that was being made while this was told still finds the session.
         sleep(NOTICE).await;
-        session.in_use.close();
         tokio::select! {
-            () = session.in_use.wait() => {}
+            () = session.empty() => {}
             () = self.trust.ended() => {}
             _ = session.connection.lost() => {}
             () = self.taken_away.cancelled() => {}
@@ -333,8 +343,7 @@ impl Term {
     }
 
     fn stay(&self, holder: &Holder, session: &HeldSession) {
-        session.in_use.reopen();
-        session.leaving.store(false, Ordering::Release);
+        session.stay();
         self.offered.store(false, Ordering::Release);
         holder.note_change();
     }
@@ -464,7 +473,7 @@ impl Term {
         let broken = match error {
             OpenError::NoAccount | OpenError::Storage(StorageError::NoKey) => Some("NO_AUTH_KEY"),
             OpenError::Storage(StorageError::Address) => Some("BAD_ADDRESS"),
-            OpenError::Store(_) | OpenError::Storage(_) | OpenError::Relay(_) => None,
+            OpenError::Store(_) | OpenError::Storage(_) | OpenError::Relay(_) | OpenError::Proxy(_) => None,
         };
         if let Some(reason) = broken {
             let change = StateChange {
@@ -473,7 +482,7 @@ impl Term {
                 incident: None,
             };
             self.write_down(holder, &change).await;
-        } else if let OpenError::Storage(StorageError::Vault(error)) = error {
+        } else if let OpenError::Storage(StorageError::Vault(error)) | OpenError::Proxy(error) = error {
             // It names the key that is missing; no other worker has it either, or one has, and takes it after the rest.
             self.rest(holder, &error.to_string()).await;
         } else {

@@ -28,6 +28,25 @@ pub async fn hold(conn: &mut PgConnection, attempt: AttemptKey, operation: &'sta
     .ok_or(StoreError::Fenced { operation })
 }
 
+/// The same for a transaction that changes the job's row.
+pub async fn hold_alone(
+    conn: &mut PgConnection,
+    attempt: AttemptKey,
+    operation: &'static str,
+) -> Result<(), StoreError> {
+    sqlx::query_scalar!(
+        "-- hold_attempt_alone
+        SELECT id FROM jobs WHERE id = $1 AND fence = $2 AND state NOT IN ('scheduled', 'queued') FOR NO KEY UPDATE",
+        attempt.job.0,
+        attempt.fence,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("hold_attempt_alone"))?
+    .map(|_| ())
+    .ok_or(StoreError::Fenced { operation })
+}
+
 pub async fn checkpoint(conn: &mut PgConnection, attempt: AttemptKey) -> Result<Option<Value>, StoreError> {
     sqlx::query_scalar!(
         "-- read_checkpoint

@@ -1,4 +1,4 @@
-//! What `wireroom bench sessions` asks of the database: how many statements it was sent, when a session's place in its updates
+//! What `wireroom bench sessions` asks of the database: how many statements it was sent, when a private message
 //! was committed, and how many jobs run.
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgListener};
@@ -92,7 +92,7 @@ async fn extension(conn: &mut PgConnection) -> Option<String> {
     works.ok().map(|_| statement)
 }
 
-/// Tells when a session's place in its account's updates was committed.
+/// Tells when a message was committed.
 pub struct Arrivals(PgListener);
 
 impl Arrivals {
@@ -104,9 +104,8 @@ impl Arrivals {
         let statements = format!(
             "-- {OPERATION}
             CREATE FUNCTION tell_arrival() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                PERFORM pg_notify('{channel}', NEW.session_id || ' ' || NEW.pts); RETURN NULL; END $$;
-            CREATE TRIGGER tell_arrival AFTER INSERT OR UPDATE ON session_update_states FOR EACH ROW
-                WHEN (NEW.box = 0) EXECUTE FUNCTION tell_arrival()"
+                PERFORM pg_notify('{channel}', NEW.session_id || ' ' || NEW.message_id); RETURN NULL; END $$;
+            CREATE TRIGGER tell_arrival AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION tell_arrival()"
         );
         let mut conn = pool.acquire().await.map_err(failed(OPERATION))?;
         sqlx::raw_sql(AssertSqlSafe(statements))
@@ -119,29 +118,39 @@ impl Arrivals {
         Ok(Self(listener))
     }
 
-    /// The next session that has got on, and how far; `None` when it was something else.
-    pub async fn next(&mut self) -> Result<Option<(SessionId, i32)>, StoreError> {
+    /// The session whose message was stored next; `None` when it was something else.
+    pub async fn next(&mut self) -> Result<Option<SessionId>, StoreError> {
         let told = self.0.recv().await.map_err(failed("listen_for_arrivals"))?;
-        let parsed = told
+        Ok(told
             .payload()
             .split_once(' ')
-            .and_then(|(session, pts)| Some((session.parse().ok()?, pts.parse().ok()?)));
-        Ok(parsed)
+            .and_then(|(session, _)| session.parse().ok()))
     }
 }
 
-/// How far each of these sessions has got in its account's updates.
-pub async fn places(conn: &mut PgConnection, sessions: &[SessionId]) -> Result<Vec<(SessionId, i32)>, StoreError> {
+/// Watches the private messages of these sessions, from here on and all of them.
+pub async fn watch_private(conn: &mut PgConnection, sessions: &[SessionId]) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = sessions.iter().map(|id| id.0).collect();
-    let rows = sqlx::query!(
-        r#"-- bench_places
-        SELECT session_id AS "session: SessionId", pts FROM session_update_states WHERE box = 0 AND session_id = ANY($1)"#,
+    let watched = sqlx::query!(
+        "-- watch_private
+        INSERT INTO watches (id, session_id, owner, events, filter, retention_days, filling)
+        SELECT gen_random_uuid(), id, account_id, '{message.new}', '{}', 1, false FROM sessions
+        WHERE id = ANY($1) AND account_id IS NOT NULL",
         &ids,
     )
-    .fetch_all(conn)
+    .execute(conn)
     .await
-    .map_err(failed("bench_places"))?;
-    Ok(rows.into_iter().map(|row| (row.session, row.pts)).collect())
+    .map_err(failed("watch_private"))?;
+    let expected = ids.len() as u64;
+    if watched.rows_affected() == expected {
+        Ok(())
+    } else {
+        Err(StoreError::Rows {
+            operation: "watch_private",
+            changed: watched.rows_affected(),
+            expected,
+        })
+    }
 }
 
 /// How many of these sessions run a job.

@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 
 use super::{
     StoreError,
+    errand_work::LEFT_BEHIND,
     errands::{ErrandProblem, Task, known},
     failed,
     leases::interval,
@@ -21,7 +22,8 @@ pub const NO_WORKER_WITH_KEY: &str = "NO_WORKER_WITH_KEY:";
 const NO_WORKER: &str = "NO_WORKER";
 
 /// Ends errands that waited too long and that no worker holds, at most `limit`, those of one session or all: no worker ran, or
-/// none had the master key. Their sessions are put back. In the caller's transaction; returns how many.
+/// none had the master key. Their sessions are put back; their progress stays for a worker that comes after all, as in
+/// [`errands::cancel`](super::errands::cancel). In the caller's transaction; returns how many.
 pub async fn end_abandoned(
     conn: &mut PgConnection,
     session: Option<SessionId>,
@@ -38,8 +40,7 @@ pub async fn end_abandoned(
         )
         UPDATE errands e SET state = 'failed', problem = $4,
             reason = coalesce($5 || coalesce(input_sealed_with, progress_sealed_with), $6), answered = asked,
-            input_sealed = NULL, input_sealed_with = NULL, progress_sealed = NULL, progress_sealed_with = NULL,
-            output_sealed = NULL, qr_url = NULL, password_hint = NULL, retry_at = NULL, updated_at = wireroom_now()
+            input_sealed = NULL, input_sealed_with = NULL, output_sealed = NULL, qr_url = NULL, password_hint = NULL, retry_at = NULL, updated_at = wireroom_now()
         FROM late WHERE e.id = late.id
         RETURNING e.id AS "id: ErrandId", e.session_id AS "session: SessionId", e.task, e.was, e.was_reason"#,
         interval(GRACE),
@@ -65,19 +66,23 @@ pub async fn end_abandoned(
     Ok(rows.len())
 }
 
-/// Deletes errands that ended more than `age` ago, at most `limit`; returns how many. What came out of one and was not fetched
-/// is erased after five minutes.
+/// Deletes errands that ended more than `age` ago, at most `limit`; returns how many. What came out of one and was not fetched, and
+/// what no worker needed any more, is erased after five minutes.
 pub async fn sweep(conn: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, StoreError> {
     let swept = sqlx::query!(
         "-- sweep_errands
         WITH erased AS (
-            UPDATE errands SET output_sealed = NULL
-            WHERE output_sealed IS NOT NULL AND updated_at < wireroom_now() - interval '5 minutes'
+            UPDATE errands SET output_sealed = NULL,
+                progress_sealed = CASE WHEN state NOT IN ('done', 'failed') THEN progress_sealed END,
+                progress_sealed_with = CASE WHEN state NOT IN ('done', 'failed') THEN progress_sealed_with END
+            WHERE (output_sealed IS NOT NULL OR (progress_sealed IS NOT NULL AND state IN ('done', 'failed')))
+                AND updated_at < wireroom_now() - $3::interval
         )
         DELETE FROM errands WHERE id IN (
             SELECT id FROM errands WHERE state IN ('done', 'failed') AND updated_at < wireroom_now() - $1::interval LIMIT $2)",
         interval(age),
         limit,
+        interval(LEFT_BEHIND),
     )
     .execute(conn)
     .await

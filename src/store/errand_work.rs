@@ -73,7 +73,11 @@ pub struct Reply {
     pub wrong: bool,
 }
 
-/// Takes errands whose lease is free and whose input this worker can open: new ones, and those of workers that died.
+/// How long what is left of an errand that ended stays.
+pub(super) const LEFT_BEHIND: Duration = Duration::from_mins(5);
+
+/// Takes errands whose lease is free and whose input this worker can open: new ones, those of workers that died, and those that
+/// were ended since, with something authorised maybe.
 pub async fn claim(
     conn: &mut PgConnection,
     owner: WorkerId,
@@ -85,18 +89,21 @@ pub async fn claim(
         r#"-- claim_errands
         WITH free AS (
             SELECT id FROM errands
-            WHERE state NOT IN ('done', 'failed') AND lease_until <= wireroom_now()
+            WHERE lease_until <= wireroom_now() AND (state NOT IN ('done', 'failed')
+                    OR (state = 'failed' AND progress_sealed IS NOT NULL AND updated_at > wireroom_now() - $5::interval))
                 AND (input_sealed_with IS NULL OR input_sealed_with = ANY ($2))
                 AND (progress_sealed_with IS NULL OR progress_sealed_with = ANY ($2))
             ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
         )
-        UPDATE errands e SET owner = $1, fence = e.fence + 1, lease_until = wireroom_now() + $4::interval
+        UPDATE errands e SET owner = $1, fence = e.fence + 1, lease_until = wireroom_now() + $4::interval,
+            proxies_known_at = e.fence + 1
         FROM free WHERE e.id = free.id
         RETURNING e.id AS "id: ErrandId", e.fence, e.session_id AS "session: SessionId", e.task"#,
         owner.0,
         key_ids,
         limit,
         interval(lease),
+        interval(LEFT_BEHIND),
     )
     .fetch_all(conn)
     .await
@@ -146,6 +153,22 @@ pub async fn release(conn: &mut PgConnection, key: ErrandKey) -> Result<(), Stor
     .execute(conn)
     .await
     .map_err(failed("release_errand"))?;
+    Ok(())
+}
+
+/// Erases the progress of an errand that has ended: nothing of it is left at Telegram.
+pub async fn erase_progress(conn: &mut PgConnection, key: ErrandKey) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- erase_errand_progress
+        UPDATE errands SET progress_sealed = NULL, progress_sealed_with = NULL
+        WHERE id = $1 AND owner = $2 AND fence = $3 AND state IN ('done', 'failed')",
+        key.errand.0,
+        key.owner.0,
+        key.fence,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("erase_errand_progress"))?;
     Ok(())
 }
 

@@ -121,6 +121,8 @@ words! {
         Refused = "login_refused",
         /// Telegram did not answer, or not readably.
         NoAnswer = "telegram_unavailable",
+        /// The session's proxy gave no connection.
+        ProxyFailed = "proxy_failed",
         /// Jobs of the session did not end in time.
         Busy = "session_busy",
         Expired = "login_expired",
@@ -152,6 +154,7 @@ impl ErrandProblem {
             Self::Unsupported => "Telegram asks for something this version does not know.",
             Self::Refused => "Telegram refused.",
             Self::NoAnswer => "Telegram did not answer in time.",
+            Self::ProxyFailed => "The session's SOCKS5 proxy gave no connection to Telegram.",
             Self::Busy => "Jobs of the session did not end in time.",
             Self::Expired => "It waited too long: begin anew.",
             Self::Cancelled => "Somebody gave it up.",
@@ -443,13 +446,14 @@ pub async fn ask(
     .map_err(failed("ask_errand"))
 }
 
-/// Ends a live errand that its asker gave up, and erases what was sealed. Its worker's next write is refused;
+/// Ends a live errand that its asker gave up, and erases what was sealed, but for the progress: whoever has the errand, or the next
+/// worker when that one is dead, ends by it what may have been authorised, and erases it then. Its worker's next write is refused;
 /// its hold stays until the worker has hung up, or runs out: the session's key may be connected until then.
 pub async fn cancel(conn: &mut PgConnection, errand: ErrandId) -> Result<bool, StoreError> {
     let ended = sqlx::query!(
         "-- cancel_errand
-        UPDATE errands SET state = 'failed', problem = $2, answered = asked, input_sealed = NULL, input_sealed_with = NULL, progress_sealed = NULL,
-            progress_sealed_with = NULL, output_sealed = NULL, qr_url = NULL, password_hint = NULL, retry_at = NULL,
+        UPDATE errands SET state = 'failed', problem = $2, answered = asked, input_sealed = NULL, input_sealed_with = NULL,
+            output_sealed = NULL, qr_url = NULL, password_hint = NULL, retry_at = NULL,
             updated_at = wireroom_now()
         WHERE id = $1 AND state NOT IN ('done', 'failed')",
         errand.0,

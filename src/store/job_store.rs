@@ -13,25 +13,35 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use wireroom_jobs::{
     LogLevel, LogLine,
-    ports::{self, Chat, Effect, Member, Progress, ScanStart, SentMessage, Store},
+    monitor::FailoverArgs,
+    ports::{
+        self, Chat, Effect, Failover, HistoryPage, Member, Progress, ScanStart, SentMessage, Store, WatchBegun,
+        WatchStart, WatchState,
+    },
 };
 
 use super::{
     StoreError,
     attempt_data::{self, AttemptKey},
-    chats, effects, erasure, failed, job_logs, outreach_switch, scans,
+    chats, effects, erasure, failed,
+    intake::{self, Filters},
+    job_logs,
+    leases::LeaseKey,
+    outreach_switch, scans, watch_moves, watches,
 };
-use crate::{ids::SessionId, person_key::PersonKey};
+use crate::person_key::PersonKey;
 
 /// A job's lines are cut back to the newest once per so many.
 const TRIM_EVERY: u64 = 50;
 
 /// The database as one attempt sees it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct JobStore {
     pool: PgPool,
     attempt: AttemptKey,
-    session: SessionId,
+    lease: LeaseKey,
+    /// A watch's filter, once it was needed.
+    filters: Arc<tokio::sync::Mutex<Filters>>,
     /// Lines this attempt has written.
     lines: Arc<AtomicU64>,
     /// Tells people who were erased.
@@ -48,11 +58,12 @@ impl From<StoreError> for ports::StoreError {
 }
 
 impl JobStore {
-    pub fn new(pool: PgPool, attempt: AttemptKey, session: SessionId) -> Self {
+    pub fn new(pool: PgPool, attempt: AttemptKey, lease: LeaseKey) -> Self {
         Self {
             pool,
             attempt,
-            session,
+            lease,
+            filters: Arc::default(),
             lines: Arc::default(),
             key: None,
         }
@@ -68,6 +79,13 @@ impl JobStore {
     async fn fenced(&self, operation: &'static str) -> Result<Transaction<'static, Postgres>, StoreError> {
         let mut transaction = self.pool.begin().await.map_err(failed(operation))?;
         attempt_data::hold(&mut transaction, self.attempt, operation).await?;
+        Ok(transaction)
+    }
+
+    /// The same, and no other statement reads the job meanwhile: the transaction is going to change its row.
+    async fn fenced_alone(&self, operation: &'static str) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let mut transaction = self.pool.begin().await.map_err(failed(operation))?;
+        attempt_data::hold_alone(&mut transaction, self.attempt, operation).await?;
         Ok(transaction)
     }
 
@@ -91,7 +109,7 @@ impl JobStore {
         let effect = effects::prepare(
             &mut transaction,
             self.attempt,
-            self.session,
+            self.lease.session,
             chat_id,
             fresh_random_id()?,
         )
@@ -154,7 +172,7 @@ impl Store for JobStore {
 
     async fn save_chat(&self, chat: &Chat) -> Result<(), ports::StoreError> {
         let mut transaction = self.fenced("save_chat").await?;
-        chats::save(&mut transaction, self.session, chat).await?;
+        chats::save(&mut transaction, self.lease.session, chat).await?;
         Ok(commit(transaction, "save_chat").await?)
     }
 
@@ -174,7 +192,54 @@ impl Store for JobStore {
 
     async fn claimed_messages(&self, chat_id: i64, message_ids: &[i32]) -> Result<HashSet<i32>, ports::StoreError> {
         let mut conn = self.connection().await?;
-        Ok(effects::claimed(&mut conn, self.attempt, self.session, chat_id, message_ids).await?)
+        Ok(effects::claimed(&mut conn, self.attempt, self.lease.session, chat_id, message_ids).await?)
+    }
+
+    async fn begin_watch(&self, start: &WatchStart) -> Result<WatchBegun, ports::StoreError> {
+        let mut transaction = self.fenced("begin_watch").await?;
+        let begun = watches::begin(&mut transaction, self.attempt, self.lease.session, start).await?;
+        commit(transaction, "begin_watch").await?;
+        Ok(begun)
+    }
+
+    async fn watch(&self) -> Result<Option<WatchState>, ports::StoreError> {
+        let mut conn = self.connection().await?;
+        Ok(watches::state(&mut conn, self.attempt.job, self.lease.session).await?)
+    }
+
+    async fn record_history(&self, page: &HistoryPage) -> Result<(), ports::StoreError> {
+        let mut transaction = self.fenced("record_history").await?;
+        let mut filters = self.filters.lock().await;
+        intake::record_history(
+            &mut transaction,
+            &mut filters,
+            self.lease,
+            self.attempt.job.0,
+            &page.messages,
+            Some(page.reaches),
+        )
+        .await?;
+        Ok(commit(transaction, "record_history").await?)
+    }
+
+    async fn renumber_watch(&self, last_message_id: i32) -> Result<(), ports::StoreError> {
+        let mut transaction = self.fenced("renumber_watch").await?;
+        watches::renumber(&mut transaction, self.attempt.job, last_message_id).await?;
+        Ok(commit(transaction, "renumber_watch").await?)
+    }
+
+    async fn finish_filling(&self, gaps: i32) -> Result<bool, ports::StoreError> {
+        let mut transaction = self.fenced("finish_filling").await?;
+        let finished = intake::finish_filling(&mut transaction, self.lease, self.attempt.job.0, gaps).await?;
+        commit(transaction, "finish_filling").await?;
+        Ok(finished)
+    }
+
+    async fn lose_watch(&self, reason: &str, failover: &FailoverArgs) -> Result<Failover, ports::StoreError> {
+        let mut transaction = self.fenced_alone("lose_watch").await?;
+        let next = watch_moves::lose(&mut transaction, self.attempt, self.lease.session, reason, failover).await?;
+        commit(transaction, "lose_watch").await?;
+        Ok(next)
     }
 
     async fn begin_scan(&self, scan: &ScanStart) -> Result<(), ports::StoreError> {

@@ -3,13 +3,17 @@
 //! A lease's row stays for ever, so that its fence only grows. Every write of a session's data names owner and fence
 //! through [`hold`], which also keeps the lease from changing hands until the write's transaction ends.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, postgres::types::PgInterval};
+use uuid::Uuid;
 
 use super::{StoreError, failed, notifications};
-use crate::ids::{SessionId, WorkerId};
+use crate::{
+    ids::{SessionId, WorkerId},
+    vault::Sealed,
+};
 
 /// Names one term of one holder. A write that carries a stale one changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +49,8 @@ pub struct AcquiredLease {
     pub moves: bool,
     /// Its breaker is half-open: one failure to connect opens it again.
     pub on_probation: bool,
+    /// The proxy it is connected through, sealed.
+    pub proxy: Option<Sealed>,
 }
 
 /// How many sessions there are to share, and among how many workers.
@@ -131,7 +137,7 @@ pub async fn acquire(
         ), taken AS (
             UPDATE session_leases l
             SET owner = $1, fence = l.fence + 1, acquired_at = wireroom_now(), renewed_at = wireroom_now(),
-                expires_at = wireroom_now() + $3::interval
+                expires_at = wireroom_now() + $3::interval, proxies_known_at = l.fence + 1
             FROM free
             WHERE l.session_id = free.session_id
             RETURNING l.session_id, l.fence
@@ -143,8 +149,9 @@ pub async fn acquire(
             (SELECT a.api_id FROM applications a WHERE a.id = s.application_id) AS api_id,
             s.state = 'limited' AS "limited!", CASE WHEN s.state = 'degraded' THEN coalesce(s.state_reason, '') END AS degraded,
             s.interactive_slots, s.bulk_slots, s.watch_slots, s.settings_version,
-            s.next_pool IS NOT NULL AS "moves!", EXISTS (SELECT FROM session_breakers b WHERE b.session_id = s.id) AS "on_probation!"
-        FROM taken t JOIN sessions s ON s.id = t.session_id"#,
+            s.next_pool IS NOT NULL AS "moves!", EXISTS (SELECT FROM session_breakers b WHERE b.session_id = s.id) AS "on_probation!",
+            p.sealed AS "proxy_sealed?", p.sealed_with AS "proxy_sealed_with?"
+        FROM taken t JOIN sessions s ON s.id = t.session_id LEFT JOIN session_proxies p ON p.session_id = s.id"#,
         owner.0,
         limit,
         interval(lease),
@@ -175,6 +182,10 @@ pub async fn acquire(
             settings_version: row.settings_version,
             moves: row.moves,
             on_probation: row.on_probation,
+            proxy: row
+                .proxy_sealed
+                .zip(row.proxy_sealed_with)
+                .map(|(bytes, key_id)| Sealed { key_id, bytes }),
         })
         .collect())
 }
@@ -332,6 +343,29 @@ pub async fn hold(connection: &mut PgConnection, key: LeaseKey, operation: &'sta
     .await
     .map_err(failed("hold_lease"))?;
     held.map(|_| ()).ok_or(StoreError::Fenced { operation })
+}
+
+/// [`hold`] for many leases at once: answers with the sessions whose lease is held.
+pub async fn hold_many(connection: &mut PgConnection, keys: &[LeaseKey]) -> Result<HashSet<SessionId>, StoreError> {
+    let sessions: Vec<Uuid> = keys.iter().map(|key| key.session.0).collect();
+    let owners: Vec<Uuid> = keys.iter().map(|key| key.owner.0).collect();
+    let fences: Vec<i64> = keys.iter().map(|key| key.fence).collect();
+    let held = sqlx::query_scalar!(
+        r#"-- hold_leases
+        SELECT l.session_id AS "session: SessionId" FROM session_leases l
+        WHERE l.expires_at > wireroom_now() AND (l.session_id, l.owner, l.fence) IN (
+            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]))
+        -- As renewals lock them.
+        ORDER BY l.session_id
+        FOR SHARE OF l"#,
+        &sessions,
+        &owners,
+        &fences,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("hold_leases"))?;
+    Ok(held.into_iter().collect())
 }
 
 pub(super) fn interval(duration: Duration) -> PgInterval {

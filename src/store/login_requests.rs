@@ -5,15 +5,20 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    StoreError, errand_upkeep,
+    StoreError, applications, errand_upkeep,
     errands::{self, ErrandRecord, ErrandState, Home, MOST_RESENDS, NewErrand, Step, Task},
     session_logins::{self, Before, Locked, UnusedSession},
+    session_proxies::{self, By},
     sessions::SessionState,
 };
 use crate::{
     ids::{ApplicationId, ErrandId, SessionId},
     letterbox::{Sealed, Slot},
+    proxy::Proxy,
 };
+
+/// Where a new session belongs when nobody says so.
+const DEFAULT_POOL: &str = "default";
 
 /// Who asks, for the audit log.
 #[derive(Debug, Clone, Copy)]
@@ -27,9 +32,12 @@ pub struct Asker<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct LoginRequest<'a> {
     pub label: &'a str,
-    /// One that exists.
-    pub pool: &'a str,
+    /// One that exists; `None`: the session's own, and of a new session `default`.
+    pub pool: Option<&'a str>,
+    /// `None`: the session's own, and of a new session the default one.
     pub application: Option<ApplicationId>,
+    /// What the session is connected through from now on; `None`: what it has, if anything.
+    pub proxy: Option<&'a Proxy>,
     pub task: Task,
     /// The phone number, the bot's token, the authorisation.
     pub input: Option<&'a [u8]>,
@@ -63,8 +71,11 @@ pub async fn begin_login(
     let new = UnusedSession {
         id: fresh,
         label: request.label,
-        pool: request.pool,
-        application: request.application,
+        pool: request.pool.unwrap_or(DEFAULT_POOL),
+        application: match request.application {
+            Some(named) => Some(named),
+            None => applications::default(conn).await?,
+        },
         state: SessionState::New,
         reason: Some("LOGIN_BEGUN"),
     };
@@ -72,11 +83,6 @@ pub async fn begin_login(
     let Some(session) = session_logins::lock_by_label(conn, request.label).await? else {
         return Err(not_there("begin_login"));
     };
-    // Where it belongs changes with the login, and not before that has succeeded.
-    let home = (!inserted).then_some(Home {
-        pool: request.pool,
-        application: request.application,
-    });
     if !inserted {
         if is_in_use(&session) {
             return Ok(Begun::Wrong { session: session.id });
@@ -92,7 +98,22 @@ pub async fn begin_login(
     if is_in_use(&session) {
         return Ok(Begun::Wrong { session: session.id });
     }
-    let details = json!({ "method": request.task.as_str(), "label": request.label, "pool": request.pool });
+    if let Some(proxy) = request.proxy {
+        session_proxies::put(conn, session.id, proxy, &slot).await?;
+        let by = By {
+            actor: asker.actor,
+            request_id: asker.request_id,
+        };
+        session_proxies::note(conn, session.id, Some(proxy), by).await?;
+    }
+    // Where it belongs changes with the login, and not before that has succeeded.
+    let is_to_move = !inserted && (request.pool.is_some() || request.application.is_some());
+    let home = is_to_move.then_some(Home {
+        pool: request.pool.unwrap_or(&session.pool),
+        application: request.application.or(session.application),
+    });
+    let pool = request.pool.unwrap_or(&session.pool);
+    let details = json!({ "method": request.task.as_str(), "label": request.label, "pool": pool });
     let action = if request.task == Task::Import {
         "session.import_begun"
     } else {

@@ -219,7 +219,7 @@ pub async fn abandon_cancelled(conn: &mut PgConnection, wait: Duration, limit: i
 }
 
 /// Fails waiting jobs that are bound to a session that will not come back (logged out, banned, frozen or deleted), at most
-/// `limit`: with `outcome_unknown` when something was being sent and not seen to be refused, otherwise with `session_lost`.
+/// `limit`, but watches, which have others to go on with: with `outcome_unknown` when something was being sent and not seen to be refused, otherwise with `session_lost`.
 pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> Result<Vec<JobId>, StoreError> {
     let lost = error_value(&JobError::permanent(
         "session_lost",
@@ -238,7 +238,7 @@ pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> 
         ), lost AS MATERIALIZED (
             SELECT j.id FROM pinned p LEFT JOIN sessions s ON s.id = p.id
             CROSS JOIN LATERAL (
-                SELECT id FROM jobs WHERE session_id = p.id AND state <> 'running' AND session_bound
+                SELECT id FROM jobs WHERE session_id = p.id AND state <> 'running' AND session_bound AND kind <> 'monitor'
                 LIMIT $1 FOR UPDATE SKIP LOCKED
             ) j
             WHERE s.id IS NULL OR s.state IN ('logged_out', 'banned', 'frozen') LIMIT $1

@@ -23,6 +23,8 @@ pub struct Locked {
     pub id: SessionId,
     pub state: String,
     pub reason: Option<String>,
+    pub pool: String,
+    pub application: Option<ApplicationId>,
     pub account_id: Option<i64>,
     /// A worker holds its lease.
     pub held: bool,
@@ -48,7 +50,8 @@ async fn lock_where(
     sqlx::query_as!(
         Locked,
         r#"-- lock_session
-        SELECT s.id AS "id: SessionId", s.state, s.state_reason AS reason, s.account_id,
+        SELECT s.id AS "id: SessionId", s.state, s.state_reason AS reason, s.pool,
+            s.application_id AS "application: ApplicationId", s.account_id,
             EXISTS (SELECT FROM session_leases l WHERE l.session_id = s.id AND l.expires_at > wireroom_now()) AS "held!",
             EXISTS (SELECT FROM session_dcs d WHERE d.session_id = s.id AND d.auth_key_sealed IS NOT NULL) AS "has_key!"
         FROM sessions s WHERE s.id = $1 OR s.label = $2 FOR UPDATE OF s"#,

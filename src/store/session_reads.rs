@@ -28,6 +28,10 @@ pub struct SessionRecord {
     /// The holder of the unexpired lease.
     pub worker: Option<WorkerId>,
     pub lease_expires_at: Option<DateTime<Utc>>,
+    /// Of the proxy it is connected through.
+    pub proxy_host: Option<String>,
+    pub proxy_port: Option<i32>,
+    pub proxy_has_credentials: Option<bool>,
 }
 
 /// A closed gate.
@@ -116,9 +120,11 @@ async fn select(
         r#"-- read_sessions
         SELECT s.id AS "id: SessionId", s.label, s.pool, s.state, s.state_reason, s.state_since, s.account_id, s.username,
             s.is_bot, s.home_dc, s.interactive_slots, s.bulk_slots, s.watch_slots, s.last_call_at, s.created_at,
-            l.owner AS "worker?: WorkerId", l.expires_at AS "lease_expires_at?"
+            l.owner AS "worker?: WorkerId", l.expires_at AS "lease_expires_at?",
+            p.host AS "proxy_host?", p.port AS "proxy_port?", p.has_credentials AS "proxy_has_credentials?"
         FROM sessions s
         LEFT JOIN session_leases l ON l.session_id = s.id AND l.owner IS NOT NULL AND l.expires_at > wireroom_now()
+        LEFT JOIN session_proxies p ON p.session_id = s.id
         WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR s.pool = $2) AND ($3::text IS NULL OR s.state = $3)
             AND s.id > $4
         ORDER BY s.id LIMIT $5"#,

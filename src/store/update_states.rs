@@ -1,6 +1,7 @@
 //! How far a session has got in each of its update sequences.
 
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{StoreError, failed, leases, leases::LeaseKey};
 use crate::ids::SessionId;
@@ -64,19 +65,25 @@ pub async fn seed(connection: &mut PgConnection, lease: LeaseKey, boxes: &[BoxSt
     Ok(())
 }
 
-/// Stores how far the session has got, in the transaction that stores the updates' own events. One row per box.
-pub async fn advance(connection: &mut PgConnection, lease: LeaseKey, boxes: &[BoxState]) -> Result<(), StoreError> {
-    leases::hold(connection, lease, "advance_update_states").await?;
-    let columns = Columns::of(boxes);
+/// Stores how far sessions have got, in the transaction that stores the updates' own events. The caller holds their leases.
+/// One row per session and box.
+pub async fn advance(connection: &mut PgConnection, places: &[(SessionId, BoxState)]) -> Result<(), StoreError> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let sessions: Vec<Uuid> = places.iter().map(|(session, _)| session.0).collect();
+    let boxes: Vec<BoxState> = places.iter().map(|(_, state)| *state).collect();
+    let columns = Columns::of(&boxes);
     sqlx::query!(
         "-- advance_update_states
         INSERT INTO session_update_states AS s (session_id, box, pts, qts, date, seq)
-        SELECT $1, k.box, COALESCE(k.pts, 0), k.qts, k.date, k.seq
-        FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[]) AS k (box, pts, qts, date, seq)
+        SELECT k.session_id, k.box, COALESCE(k.pts, 0), k.qts, k.date, k.seq
+        FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[])
+            AS k (session_id, box, pts, qts, date, seq)
         ON CONFLICT (session_id, box) DO UPDATE
         SET pts = CASE WHEN EXCLUDED.pts = 0 THEN s.pts ELSE EXCLUDED.pts END, qts = COALESCE(EXCLUDED.qts, s.qts),
             date = COALESCE(EXCLUDED.date, s.date), seq = COALESCE(EXCLUDED.seq, s.seq)",
-        lease.session.0,
+        &sessions,
         &columns.boxes,
         &columns.pts as &[Option<i32>],
         &columns.qts as &[Option<i32>],
@@ -89,13 +96,13 @@ pub async fn advance(connection: &mut PgConnection, lease: LeaseKey, boxes: &[Bo
     Ok(())
 }
 
-/// Forgets how far the session has got, because Telegram does not know that place any more, and raises
-/// `session.updates_gap`: what came meanwhile has to be read from the histories.
+/// Forgets how far the session has got in the account's own box, because Telegram does not know that place any more, and
+/// raises `session.updates_gap`: what came meanwhile has to be read from the histories.
 pub async fn forget(connection: &mut PgConnection, lease: LeaseKey, reason: &str) -> Result<(), StoreError> {
     leases::hold(connection, lease, "forget_update_states").await?;
     sqlx::query!(
         "-- forget_update_states
-        WITH forgotten AS (DELETE FROM session_update_states WHERE session_id = $1)
+        WITH forgotten AS (DELETE FROM session_update_states WHERE session_id = $1 AND box = 0)
         INSERT INTO events (type, subject, data)
         VALUES ('session.updates_gap', $2, jsonb_build_object('session', $1::uuid, 'reason', $3::text))",
         lease.session.0,

@@ -168,6 +168,20 @@ pub async fn publish_slot(connection: &mut PgConnection, key_id: &str, slot: &Sl
     Ok(())
 }
 
+/// The ids of the keys that something of an errand is sealed under: errands are over within minutes, and until then only a worker
+/// with the key does them.
+pub async fn used_by_errands(connection: &mut PgConnection) -> Result<Vec<String>, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- vault_keys_of_errands
+        SELECT DISTINCT k.id AS "id!" FROM errands e CROSS JOIN LATERAL (
+            VALUES (e.input_sealed_with), (e.progress_sealed_with)) AS k (id)
+        WHERE k.id IS NOT NULL ORDER BY 1"#
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("vault_keys_of_errands"))
+}
+
 /// The ids of all keys that sealed rows name.
 pub async fn used(connection: &mut PgConnection) -> Result<Vec<String>, StoreError> {
     sqlx::query_scalar!(
@@ -175,6 +189,7 @@ pub async fn used(connection: &mut PgConnection) -> Result<Vec<String>, StoreErr
         SELECT DISTINCT sealed_with AS "id!" FROM (
             SELECT sealed_with FROM session_dcs WHERE sealed_with IS NOT NULL
             UNION ALL SELECT sealed_with FROM applications WHERE sealed_with <> ''
+            UNION ALL SELECT sealed_with FROM session_proxies
         ) AS sealed ORDER BY 1"#
     )
     .fetch_all(connection)

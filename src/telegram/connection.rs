@@ -24,15 +24,25 @@ use grammers_mtsender::{
 use grammers_session::types::PeerInfo;
 use grammers_tl_types::{self as tl, Deserializable, RemoteCall};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     task::JoinHandle,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use self::health::Failing;
-use super::{errors::Meaning, relay::Relay, session_storage::PgSession, trust::Trust, updates};
-use crate::store::sessions::{SessionState, StateChange};
+use super::{
+    ProxyFault,
+    errors::Meaning,
+    relay::Relay,
+    session_storage::PgSession,
+    trust::Trust,
+    updates::{self, recorder::Recorder},
+};
+use crate::{
+    proxy::Proxy,
+    store::sessions::{SessionState, StateChange},
+};
 
 /// Updates that wait to be read. When more come they are dropped and fetched again as a difference.
 const UPDATES: usize = 10_000;
@@ -55,6 +65,13 @@ pub struct ConnectionSettings {
     pub catch_up: Arc<Semaphore>,
     /// A session that was silent for about this long is called, to see whether it answers.
     pub health_call: Duration,
+    /// A connection on which nothing came for so long is probed. More than the 60 s between two pings, whose answers come on
+    /// any connection that works.
+    pub probe_after: Duration,
+    /// The difference is asked for when no update came for so long.
+    pub silence: Duration,
+    /// Where the process stores what its sessions read.
+    pub recorder: Arc<Recorder>,
 }
 
 /// Why a call gave no answer.
@@ -66,12 +83,26 @@ pub enum CallError {
     Deadline,
     #[error("the connection to Telegram was lost")]
     Disconnected(#[source] Option<InvocationError>),
+    /// There is no connection, for a reason that lies before Telegram. What became of a call that was on its way is not known.
+    #[error("{fault}")]
+    Proxy {
+        fault: ProxyFault,
+        /// The deadline had passed: the call may still be in grammers' hands.
+        late: bool,
+    },
     #[error("Telegram's answer could not be read")]
     Unreadable,
     #[error("the lease of the session is not trusted any more")]
     LeaseLost,
     #[error("the session is lost: {0}")]
     SessionLost(String),
+}
+
+impl CallError {
+    /// The call was given up on, and may leave yet: with the next connection.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Deadline | Self::Proxy { late: true, .. })
+    }
 }
 
 /// What ends a connection for good.
@@ -109,11 +140,20 @@ pub struct Connection {
     /// How often in a row the session failed to answer at all, and what the last failure was.
     failing: watch::Sender<Failing>,
     incident: watch::Sender<Option<Loss>>,
+    /// Counts what the update stream noted about watches of the session, for the jobs behind them.
+    watch_troubles: watch::Sender<u64>,
     stop: CancellationToken,
+    /// Ends the present life of the runner, once it has answered; another one begins after a pause.
+    restart: Notify,
     called: AtomicBool,
     /// When a call last came back.
     answered_at: Mutex<Instant>,
     updated: AtomicBool,
+    /// Channels whose place was found out apart from the updates.
+    begun_channels: Mutex<Vec<(i64, i32)>>,
+    /// The connection was hung up on, so nothing more is pushed until somebody calls.
+    hung_up: AtomicBool,
+    nudge: Notify,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -126,13 +166,20 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Opens the relay and starts the supervised runner, which connects and keeps the updates flowing.
+    /// Opens the relay and starts the supervised runner, which connects and keeps the updates flowing. With a proxy, every
+    /// connection goes through it.
     pub fn open(
         storage: Arc<PgSession>,
+        proxy: Option<Proxy>,
         trust: Arc<Trust>,
         settings: ConnectionSettings,
     ) -> std::io::Result<Arc<Self>> {
-        let relay = Relay::open(storage.home_address(), Arc::clone(&trust), settings.call_deadline)?;
+        let relay = Relay::open(
+            storage.home_address(),
+            proxy,
+            Arc::clone(&trust),
+            settings.call_deadline,
+        )?;
         storage.set_entrance(relay.entrance());
         let connection = Arc::new(Self {
             storage,
@@ -143,10 +190,15 @@ impl Connection {
             ready: watch::Sender::new(false),
             failing: watch::Sender::new(Failing::default()),
             incident: watch::Sender::new(None),
+            watch_troubles: watch::Sender::new(0),
             stop: CancellationToken::new(),
+            restart: Notify::new(),
             called: AtomicBool::new(false),
             answered_at: Mutex::new(Instant::now()),
             updated: AtomicBool::new(false),
+            begun_channels: Mutex::default(),
+            hung_up: AtomicBool::new(false),
+            nudge: Notify::new(),
             supervisor: Mutex::new(None),
         });
         let supervisor = tokio::spawn(Arc::clone(&connection).supervise());
@@ -165,6 +217,11 @@ impl Connection {
     /// Whether the session answers: a cheap call came back since the runner started.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
+    }
+
+    /// Changes when the update stream has noted something about a watch of this session.
+    pub fn watch_troubles(&self) -> watch::Receiver<u64> {
+        self.watch_troubles.subscribe()
     }
 
     /// What happened, once the session is lost.
@@ -200,6 +257,42 @@ impl Connection {
         self.updated.store(true, Ordering::Relaxed);
     }
 
+    /// Tells the jobs behind this session's watches to look at them.
+    pub(super) fn note_trouble(&self) {
+        self.watch_troubles.send_modify(|count| *count += 1);
+    }
+
+    /// Reads a channel's updates from this place on, unless its place is known. `channel` is its bare id. Find the place out
+    /// before its history is read: then nothing falls between the two.
+    pub fn begin_channel(&self, channel: i64, pts: i32) {
+        self.begun_channels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((channel, pts));
+        self.nudge.notify_one();
+    }
+
+    pub(super) fn take_begun_channels(&self) -> Vec<(i64, i32)> {
+        std::mem::take(&mut *self.begun_channels.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn take_hung_up(&self) -> bool {
+        self.hung_up.swap(false, Ordering::AcqRel)
+    }
+
+    /// Returns when the reader of the updates has something to do that did not come with an update.
+    pub(super) async fn nudged(&self) {
+        self.nudge.notified().await;
+    }
+
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.settings.recorder
+    }
+
+    pub(super) fn silence(&self) -> Duration {
+        self.settings.silence
+    }
+
     /// Calls Telegram once, in the home data centre, within the deadline. No answer but [`CallError::Rpc`] and
     /// [`CallError::LeaseLost`] says that nothing happened.
     pub async fn call<R: RemoteCall>(&self, request: &R) -> Result<R::Return, CallError> {
@@ -212,6 +305,15 @@ impl Connection {
         request: &R,
         handed_in: &AtomicBool,
     ) -> Result<R::Return, CallError> {
+        self.call_within(request, handed_in, self.settings.call_deadline).await
+    }
+
+    async fn call_within<R: RemoteCall>(
+        &self,
+        request: &R,
+        handed_in: &AtomicBool,
+        deadline: Duration,
+    ) -> Result<R::Return, CallError> {
         if let Some(incident) = self.incident.borrow().as_ref() {
             return Err(CallError::SessionLost(incident.reason().to_owned()));
         }
@@ -219,18 +321,19 @@ impl Connection {
             return Err(CallError::LeaseLost);
         }
         let Some(link) = self.link.borrow().clone() else {
-            return Err(CallError::Disconnected(None));
+            return Err(match self.relay.proxy_fault() {
+                Some(fault) => CallError::Proxy { fault, late: false },
+                None => CallError::Disconnected(None),
+            });
         };
         let dc = self.storage.home_dc();
         handed_in.store(true, Ordering::Release);
-        let Ok(answer) = timeout(
-            self.settings.call_deadline,
-            link.raw_invoke_in_dc(dc, request.to_bytes()),
-        )
-        .await
-        else {
+        let Ok(answer) = timeout(deadline, link.raw_invoke_in_dc(dc, request.to_bytes())).await else {
             self.hang_up(&link);
-            return Err(CallError::Deadline);
+            return Err(match self.relay.proxy_fault() {
+                Some(fault) => CallError::Proxy { fault, late: true },
+                None => CallError::Deadline,
+            });
         };
         let body = answer.map_err(|error| self.judge(error))?;
         self.note_answer();
@@ -248,11 +351,22 @@ impl Connection {
         self.relay.sent() == before && self.relay.settled().await == Some(before)
     }
 
+    /// Connects another way from now on, and leaves the present one at once.
+    pub fn set_proxy(&self, proxy: Option<Proxy>) {
+        if self.relay.set_proxy(proxy) {
+            tracing::info!(session.id = %self.storage.lease().session, "the session is connected another way");
+            self.restart.notify_waiters();
+        }
+    }
+
     /// Drops the connection; the next call dials anew.
     fn hang_up(&self, link: &SenderPoolHandle) {
         tracing::warn!(session.id = %self.storage.lease().session, "no answer in time: hanging up");
         self.relay.cut();
         link.disconnect_from_dc(self.storage.home_dc());
+        // grammers tells nobody, and dials again when somebody calls: whoever reads the updates does.
+        self.hung_up.store(true, Ordering::Release);
+        self.nudge.notify_one();
     }
 
     /// Turns grammers' error into ours, and notices when it says that the session is lost.
@@ -269,7 +383,14 @@ impl Connection {
             }
             InvocationError::Deserialize(_) => CallError::Unreadable,
             _ if !self.trust.holds() => CallError::LeaseLost,
-            other => CallError::Disconnected(Some(other)),
+            other => match self.relay.proxy_fault() {
+                Some(fault) => {
+                    // So that it gets no jobs, and its failures are counted, until it answers again.
+                    self.restart.notify_waiters();
+                    CallError::Proxy { fault, late: false }
+                }
+                None => CallError::Disconnected(Some(other)),
+            },
         }
     }
 
@@ -401,7 +522,8 @@ impl Connection {
             tokio::select! {
                 () = self.flush_peers() => {}
                 () = Box::pin(self.stay_healthy()) => {}
-                () = Box::pin(updates::read(self, &handle, updates)) => {}
+                () = Box::pin(updates::read(self, updates)) => {}
+                () = self.restart.notified() => {}
             }
         }));
         tokio::select! {

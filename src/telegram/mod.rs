@@ -1,10 +1,12 @@
 //! The Telegram side of the runtime, on grammers.
 
 pub mod connection;
+mod dial;
 pub mod errors;
 pub mod gates;
 pub mod handshake;
 pub mod login;
+pub mod message_facts;
 pub mod pace;
 mod peer_cache;
 pub mod port;
@@ -12,4 +14,6 @@ pub mod relay;
 pub mod session_storage;
 pub mod trouble;
 pub mod trust;
-mod updates;
+pub mod updates;
+
+pub use self::dial::ProxyFault;

@@ -10,6 +10,8 @@
 //! - [`Relay::settled`] says whether what was handed in can still leave;
 //! - [`Relay::close`] returns when the socket is closed, and only then may the lease be released.
 //!
+//! The outgoing connection is made here and nowhere else, so this is where a session's proxy is: [`dial`](super::dial).
+//!
 //! A session has one connection at a time: a second one is dialled when the first is closed. It costs one local hop, 12 to
 //! 15 µs of time and of CPU per round trip over a thousand connections (`wireroom bench sessions`; the look at the trust is
 //! 0.06 µs of that), and three more descriptors per session (the listener and both ends of the local connection); no buffer
@@ -33,7 +35,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::trust::Trust;
+use super::{
+    dial::{DialError, ProxyFault, dial},
+    trust::Trust,
+};
+use crate::proxy::Proxy;
 
 const CHUNK: usize = 16 * 1024;
 /// How long a closed connection may take until the server has hung up too.
@@ -52,20 +58,25 @@ struct Inner {
     trust: Arc<Trust>,
     silence: Duration,
     target: Mutex<SocketAddrV4>,
+    proxy: Mutex<Option<Proxy>>,
+    /// Why the proxy gave no connection when it was last asked for one; `None` when it did.
+    fault: Mutex<Option<ProxyFault>>,
     /// Ends the present connection; replaced for the next.
     cut: Mutex<CancellationToken>,
     closed: CancellationToken,
     /// Bytes that went to Telegram over all connections.
     sent: AtomicU64,
+    /// When something came from Telegram last, or a connection was begun.
+    heard: Mutex<Instant>,
     /// Who waits for everything that was handed in to be gone, one way or the other.
     asks: Mutex<Vec<oneshot::Sender<bool>>>,
     asked: Notify,
 }
 
 impl Relay {
-    /// Opens an entrance on the loopback address that leads to `target`. A server that leaves bytes unanswered for
-    /// `silence` is hung up on; the same bounds dialling.
-    pub fn open(target: SocketAddrV4, trust: Arc<Trust>, silence: Duration) -> io::Result<Self> {
+    /// Opens an entrance on the loopback address that leads to `target`, through `proxy` if there is one. A server that
+    /// leaves bytes unanswered for `silence` is hung up on; the same bounds dialling.
+    pub fn open(target: SocketAddrV4, proxy: Option<Proxy>, trust: Arc<Trust>, silence: Duration) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let entrance = SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr()?.port());
@@ -74,9 +85,12 @@ impl Relay {
             trust,
             silence,
             target: Mutex::new(target),
+            proxy: Mutex::new(proxy),
+            fault: Mutex::new(None),
             cut: Mutex::new(CancellationToken::new()),
             closed: CancellationToken::new(),
             sent: AtomicU64::new(0),
+            heard: Mutex::new(Instant::now()),
             asks: Mutex::default(),
             asked: Notify::new(),
         });
@@ -96,6 +110,24 @@ impl Relay {
         *self.inner.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
     }
 
+    /// Sends the next connection another way, and hangs up on the present one; `false`: it is the way it takes already.
+    pub fn set_proxy(&self, proxy: Option<Proxy>) -> bool {
+        let mut known = self.inner.proxy.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == proxy {
+            return false;
+        }
+        *known = proxy;
+        drop(known);
+        self.inner.note_fault(None);
+        self.cut();
+        true
+    }
+
+    /// Why the proxy gave no connection when it was last asked for one; `None` when it did, or there is none.
+    pub fn proxy_fault(&self) -> Option<ProxyFault> {
+        *self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Hangs up; the next connection is dialled anew.
     pub fn cut(&self) {
         let mut cut = self.inner.cut.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,6 +137,11 @@ impl Relay {
     /// How many bytes went to Telegram so far.
     pub fn sent(&self) -> u64 {
         self.inner.sent.load(Ordering::Acquire)
+    }
+
+    /// When something came from Telegram last, or a connection was begun.
+    pub fn heard(&self) -> Instant {
+        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hangs up, and drops what was handed in and not forwarded yet; then answers like [`Relay::sent`]. From here on nothing
@@ -207,8 +244,10 @@ impl Inner {
     }
 
     async fn connection(&self, listener: &TcpListener, local: TcpStream) -> End {
+        // First: whoever changes the way afterwards ends this connection.
         let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let target = *self.target.lock().unwrap_or_else(PoisonError::into_inner);
+        let proxy = self.proxy.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if !self.trust.holds() {
             return End::Stopped;
         }
@@ -219,11 +258,20 @@ impl Inner {
             () = self.trust.ended() => return End::Stopped,
             () = cut.cancelled() => return End::Over,
             () = self.asked_to_settle() => return End::Over,
-            dialled = timeout(self.silence, TcpStream::connect(target)) => dialled,
+            dialled = dial(target, proxy.as_ref(), self.silence) => dialled,
         };
-        let Ok(Ok(remote)) = dialled else {
-            return End::Over;
+        drop(proxy);
+        let remote = match dialled {
+            Ok(remote) => remote,
+            Err(DialError::Direct) => return End::Over,
+            Err(DialError::Proxy(fault)) => {
+                tracing::debug!(%fault, "no connection was made");
+                // Before the local side learns of it, and asks why.
+                self.note_fault(Some(fault));
+                return End::Over;
+            }
         };
+        self.note_fault(None);
         // Latency matters more than the number of packets; without these options it still works.
         let _ = local.set_nodelay(true);
         let _ = remote.set_nodelay(true);
@@ -241,8 +289,13 @@ impl Inner {
         end
     }
 
+    fn note_fault(&self, fault: Option<ProxyFault>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
     /// Forwards both ways until one of them ends.
     async fn forward(&self, local: &TcpStream, remote: &TcpStream) {
+        self.note_heard();
         let unanswered = Unanswered::default();
         let up = async {
             while let Some(bytes) = receive(local).await {
@@ -255,6 +308,7 @@ impl Inner {
         let down = async {
             while let Some(bytes) = receive(remote).await {
                 unanswered.answered();
+                self.note_heard();
                 if !send_all(local, &bytes).await {
                     break;
                 }
@@ -265,6 +319,10 @@ impl Inner {
             () = down => {}
             () = unanswered.for_longer_than(self.silence) => tracing::debug!("the server fell silent: hanging up"),
         }
+    }
+
+    fn note_heard(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// Writes to Telegram, with a look at the trust before every system call.

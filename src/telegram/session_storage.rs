@@ -7,7 +7,7 @@
 //!   it over to be stored, and the account would be logged out without a word. Here that is an error, and the session
 //!   ends `logged_out`.
 //! - **A known update box is never overwritten** by `set_update_state`, which gets the server's newest numbers and would
-//!   skip what was missed. [`PgSession::advance`] stores how far the updates were really read.
+//!   skip what was missed. How far the updates were really read is stored with what they said.
 //! - **Only the home data centre is reached**, through the session's [`Relay`](super::relay::Relay): one socket, one
 //!   look at the trust before every byte.
 
@@ -15,14 +15,13 @@ use std::{
     net::{SocketAddrV4, SocketAddrV6},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
 use grammers_session::{
     BoxFuture, Session,
     types::{ChannelState, DcOption, PeerId, PeerInfo, UpdateState, UpdatesState},
-    updates::{MessageBox, State},
 };
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -84,8 +83,6 @@ pub struct PgSession {
     /// Where grammers is told that the home data centre is.
     entrance: Mutex<Option<SocketAddrV4>>,
     key_refused: AtomicBool,
-    /// How many update boxes were known when they were read last.
-    known_boxes: AtomicUsize,
     /// As it is stored: an account that is still called the same costs no write.
     username: Mutex<Option<String>>,
     peers: Mutex<PeerCache>,
@@ -140,7 +137,6 @@ impl PgSession {
             home: Mutex::new(home),
             entrance: Mutex::new(None),
             key_refused: AtomicBool::new(false),
-            known_boxes: AtomicUsize::new(0),
             username: Mutex::new(settings.username.clone()),
             peers: Mutex::new(PeerCache::new(settings.peer_cache)),
             unsaved: Notify::new(),
@@ -174,11 +170,6 @@ impl PgSession {
     /// The server did not know the session's key, and grammers offered another.
     pub fn key_was_refused(&self) -> bool {
         self.key_refused.load(Ordering::Acquire)
-    }
-
-    /// How many update boxes were known when they were read last: each is asked for what was missed.
-    pub(super) fn known_boxes(&self) -> usize {
-        self.known_boxes.load(Ordering::Relaxed)
     }
 
     /// A peer this session has met, with its access hash.
@@ -246,20 +237,6 @@ impl PgSession {
             self.unsaved.notify_one();
         }
         saved
-    }
-
-    /// Stores how far the updates were read, each state as it came with its update: in the transaction that stores the
-    /// updates' events, and only then.
-    pub async fn advance(
-        &self,
-        connection: &mut sqlx::PgConnection,
-        states: impl IntoIterator<Item = &State>,
-    ) -> Result<(), StorageError> {
-        let boxes = latest_per_box(states);
-        if boxes.is_empty() {
-            return Ok(());
-        }
-        Ok(update_states::advance(connection, self.settings.lease, &boxes).await?)
     }
 
     /// Stores the account's present username under the lease, unless it is the stored one.
@@ -349,7 +326,6 @@ impl PgSession {
     async fn load_states(&self) -> Result<UpdatesState, StorageError> {
         let mut connection = acquire(&self.pool, "load_update_states").await?;
         let boxes = update_states::load(&mut connection, self.settings.lease.session).await?;
-        self.known_boxes.store(boxes.len(), Ordering::Relaxed);
         let mut state = UpdatesState::default();
         for known in boxes {
             let pts = known.pts.unwrap_or_default();
@@ -476,35 +452,6 @@ fn seeds(update: UpdateState) -> Vec<BoxState> {
         }],
         UpdateState::Channel { id, pts } => vec![channel(id, pts)],
     }
-}
-
-/// The last state of each box, in the order of the boxes: one row each.
-fn latest_per_box<'a>(states: impl IntoIterator<Item = &'a State>) -> Vec<BoxState> {
-    let mut boxes = std::collections::BTreeMap::<i64, BoxState>::new();
-    for state in states {
-        let update_box = match state.message_box {
-            Some(MessageBox::Channel { channel_id, .. }) => channel_id,
-            Some(MessageBox::Common { .. } | MessageBox::Secondary { .. }) | None => ACCOUNT_BOX,
-        };
-        let known = boxes.entry(update_box).or_insert(BoxState {
-            update_box,
-            pts: None,
-            qts: None,
-            date: None,
-            seq: None,
-        });
-        match state.message_box {
-            Some(MessageBox::Channel { pts, .. } | MessageBox::Common { pts }) => known.pts = Some(pts),
-            Some(MessageBox::Secondary { qts }) => known.qts = Some(qts),
-            None => {}
-        }
-        if update_box == ACCOUNT_BOX {
-            // Zero is how grammers writes "not known".
-            known.date = (state.date != 0).then_some(state.date).or(known.date);
-            known.seq = (state.seq != 0).then_some(state.seq).or(known.seq);
-        }
-    }
-    boxes.into_values().collect()
 }
 
 type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;

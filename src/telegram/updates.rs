@@ -2,21 +2,28 @@
 //! the pool ends so does this, and the supervisor starts both again from what was stored.
 //!
 //! What was read is stored in the transaction that stores its events, so a crash repeats updates and never skips one.
-//! After 15 silent minutes grammers asks for the difference by itself; a connection that died silently is hung up on by
-//! the relay, so no request of it hangs for ever.
+//! After 15 silent minutes the difference is asked for; a connection that died silently is found by the connection's
+//! probe and hung up on.
+
+mod receiver;
+pub mod recorder;
+mod sorting;
 
 use std::{sync::Arc, time::Duration};
 
-use grammers_mtsender::{InvocationError, SenderPoolFatHandle, UpdatesConfiguration, UpdatesReceiver};
-use grammers_session::updates::{State, UpdatesLike};
+use grammers_session::updates::UpdatesLike;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
+use self::receiver::{Batch, Receiver};
 use super::{
     connection::{CallError, Connection},
     errors::Meaning,
-    session_storage::StorageError,
 };
-use crate::store::{StoreError, failed, update_states};
+use crate::store::{
+    failed,
+    intake::{Arrival, Incoming, Recorded},
+    update_states,
+};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
@@ -24,84 +31,91 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Reads updates until the pool ends or the session is lost.
-pub(super) async fn read(connection: &Connection, handle: &SenderPoolFatHandle, updates: mpsc::Receiver<UpdatesLike>) {
+pub(super) async fn read(connection: &Connection, updates: mpsc::Receiver<UpdatesLike>) {
     // A session that starts asks for one difference per channel: not all sessions at once.
     let permit = Arc::clone(connection.catch_up()).acquire_owned().await;
-    let configuration = UpdatesConfiguration { catch_up: true };
-    let session = Arc::clone(&handle.session);
-    // Apart, as all that an idle session is not at: it should not carry the room for it around.
-    let creating = Box::pin(UpdatesReceiver::create(
-        handle.thin.clone(),
-        session,
-        updates,
-        configuration,
-    ));
-    let mut receiver = match creating.await {
-        Ok(receiver) => receiver,
-        Err(error) => {
-            tracing::warn!(error, "the update state could not be read");
-            return;
-        }
-    };
-    let starter = tokio::spawn(async move {
+    let mut starter = Some(tokio::spawn(async move {
         sleep(CATCH_UP).await;
         drop(permit);
-    });
-    // One for each box that was known; without any there is nothing to catch up with.
-    let mut differences = connection.storage().known_boxes();
-    if differences == 0 {
-        caught_up(connection, &starter);
-    }
+    }));
     let mut pause = FIRST_PAUSE;
-    loop {
-        match receiver.next().await {
-            Ok((updates, users, chats)) => {
-                pause = FIRST_PAUSE;
-                if differences > 0 {
-                    differences -= 1;
-                    if differences == 0 {
-                        caught_up(connection, &starter);
-                    }
+    // Apart, as all that an idle session is not at: it should not carry the room for it around.
+    let mut receiver = loop {
+        match Box::pin(Receiver::open(connection)).await {
+            Ok(boxes) => break Receiver::new(connection, boxes, updates),
+            Err(error) => {
+                tracing::warn!(%error, "the update state could not be read");
+                if matches!(error, CallError::SessionLost(_) | CallError::LeaseLost) {
+                    return;
                 }
+                wait(connection, &error, &mut pause).await;
+            }
+        }
+    };
+    loop {
+        if starter.is_some() && receiver.has_caught_up() {
+            caught_up(connection, &mut starter);
+        }
+        match receiver.next().await {
+            Ok(batch) => {
+                pause = FIRST_PAUSE;
                 connection.note_update();
-                Box::pin(connection.learn(&users, &chats)).await;
-                let states: Vec<State> = updates.into_iter().map(|(_, state)| state).collect();
-                if !Box::pin(store(connection, &states)).await {
+                if !Box::pin(store(connection, batch)).await {
                     break;
                 }
             }
-            Err(InvocationError::Rpc(error)) if Meaning::of(&error) == Meaning::LostPlace => {
+            Err(CallError::Rpc(error)) if Meaning::of(&error) == Meaning::LostPlace => {
                 Box::pin(start_over(connection, &error.name)).await;
                 break;
             }
             Err(error) => {
-                let error = connection.judge(error);
-                if matches!(error, CallError::SessionLost(_) | CallError::LeaseLost) {
+                if matches!(error, CallError::SessionLost(_) | CallError::LeaseLost) || receiver.is_closed() {
                     break;
                 }
                 tracing::debug!(%error, "updates could not be fetched");
-                if let CallError::Rpc(error) = &error {
-                    pause = pause.max(Box::pin(connection.record_flood("updates.getDifference", error)).await);
-                }
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                wait(connection, &error, &mut pause).await;
             }
         }
     }
-    starter.abort();
+    if let Some(starter) = starter {
+        starter.abort();
+    }
+}
+
+async fn wait(connection: &Connection, error: &CallError, pause: &mut Duration) {
+    if let CallError::Rpc(error) = error {
+        *pause = (*pause).max(Box::pin(connection.record_flood("updates.getDifference", error)).await);
+    }
+    sleep(*pause).await;
+    *pause = (*pause * 2).min(LONGEST_PAUSE);
 }
 
 /// The next session may start.
-fn caught_up(connection: &Connection, starter: &JoinHandle<()>) {
-    starter.abort();
-    tracing::debug!(session.id = %connection.storage().lease().session, "the session reads its updates");
+fn caught_up(connection: &Connection, starter: &mut Option<JoinHandle<()>>) {
+    if let Some(starter) = starter.take() {
+        starter.abort();
+        tracing::debug!(session.id = %connection.storage().lease().session, "the session reads its updates");
+    }
 }
 
-/// Telegram does not know our place any more: report the gap, and let the supervisor start from the present.
+/// Telegram does not know our place any more: report the gap, and let the supervisor start from the present. The channels'
+/// places are their own, and stay.
 async fn start_over(connection: &Connection, reason: &str) {
     const OPERATION: &str = "forget_update_states";
     let storage = connection.storage();
     tracing::error!(session.id = %storage.lease().session, reason, "the place in the updates is lost: starting over");
+    let gap = Incoming::Gap {
+        chat: None,
+        from_pts: None,
+        to_pts: None,
+        newest: None,
+        reason: reason.to_owned(),
+    };
+    let mut batch = Batch::default();
+    batch.incoming.push(gap);
+    if !store(connection, batch).await {
+        return;
+    }
     let forgotten = async {
         let mut transaction = storage.database().begin().await.map_err(failed(OPERATION))?;
         update_states::forget(&mut transaction, storage.lease(), reason).await?;
@@ -112,28 +126,26 @@ async fn start_over(connection: &Connection, reason: &str) {
     }
 }
 
-/// Stores a batch's place, however often that takes. `false`: the lease is over, and another holder reads on.
-async fn store(connection: &Connection, states: &[State]) -> bool {
-    if states.is_empty() {
+/// Stores a batch, however long that takes. `false`: the lease is over, and another holder reads on.
+async fn store(connection: &Connection, batch: Batch) -> bool {
+    connection.learn(&batch.users, &batch.chats).await;
+    if batch.boxes.is_empty() && batch.incoming.is_empty() {
         return true;
     }
-    let mut pause = Duration::from_millis(100);
-    loop {
-        match try_store(connection, states).await {
-            Ok(()) => return true,
-            Err(StorageError::Store(StoreError::Fenced { .. })) => return false,
-            Err(error) => tracing::warn!(%error, "the updates' place was not stored; trying again"),
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-async fn try_store(connection: &Connection, states: &[State]) -> Result<(), StorageError> {
-    const OPERATION: &str = "advance_update_states";
     let storage = connection.storage();
-    let mut transaction = storage.database().begin().await.map_err(failed(OPERATION))?;
-    storage.advance(&mut transaction, states).await?;
-    transaction.commit().await.map_err(failed(OPERATION))?;
-    Ok(())
+    let arrival = Arrival {
+        lease: storage.lease(),
+        account_id: storage.account_id(),
+        boxes: batch.boxes,
+        incoming: batch.incoming,
+    };
+    match connection.recorder().record(arrival).await {
+        Recorded::Stored { troubled } => {
+            if troubled {
+                connection.note_trouble();
+            }
+            true
+        }
+        Recorded::Fenced => false,
+    }
 }

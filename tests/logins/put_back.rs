@@ -63,6 +63,23 @@ async fn a_session_moves_with_its_new_login_and_not_before() {
         .map(|key| key.api_id)
         .collect();
     assert_eq!(named, [Some(77)], "it connects with the application it logged in with");
+
+    // Who names neither changes neither.
+    post_empty(&stack, &format!("/v1/sessions/{id}/log-out"))
+        .await
+        .login("done");
+    log_in(&stack, "alice", ALICE).await;
+    assert_eq!(standing(&stack, &id).await.2, "writers");
+    assert_eq!(stack.figure(belongs).await, 1);
+    // Who names one changes that one.
+    post_empty(&stack, &format!("/v1/sessions/{id}/log-out"))
+        .await
+        .login("done");
+    let back = json!({ "label": "alice", "phone": ALICE, "pool": "default" });
+    post(&stack, "/v1/sessions", back).await.login("code_needed");
+    code(&stack, &id, LOGIN_CODE).await.login("done");
+    assert_eq!(standing(&stack, &id).await.2, "default");
+    assert_eq!(stack.figure(belongs).await, 1);
     stack.finish().await;
 }
 

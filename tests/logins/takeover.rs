@@ -1,6 +1,6 @@
 //! A login survives its worker, and is never done by two.
 
-use wireroom::sandbox::Misuse;
+use wireroom::sandbox::{Effect, Fault, Misuse};
 
 use super::*;
 
@@ -20,6 +20,43 @@ async fn another_worker_goes_on_when_the_first_is_killed() {
     assert_eq!(stack.figure(taken_over).await, 2, "both were taken over");
     assert_eq!(stack.calls("auth.sendCode"), 2, "no code was sent again");
     assert_erased(&stack).await;
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_worker_may_have_authorised_is_undone_when_its_login_is_given_up() {
+    let stack = empty().await;
+    let first = stack.worker().await;
+    let id = begin(&stack, "alice", ALICE).await.session();
+    let alice = stack.account("alice");
+    let authorised = async |keys: usize| {
+        eventually(BOUND, async || match stack.sandbox.controls().keys(Some(alice)).len() {
+            now if now == keys => Ok(()),
+            now => Err(now),
+        })
+        .await;
+    };
+    // It is signed in, and never told.
+    stack.fault(Fault::once("auth.signIn", Effect::LoseAnswer));
+    let path = format!("/v1/sessions/{id}/code");
+    let request = stack.request(Method::POST, &path).header("Prefer", "wait=1");
+    let sent = request
+        .json(&json!({ "code": LOGIN_CODE }))
+        .send()
+        .await
+        .expect("answered");
+    Answer::of(sent).await.problem("login_pending", 504);
+    authorised(1).await;
+    first.kill();
+    delete(&stack, &format!("/v1/sessions/{id}/login"))
+        .await
+        .login("failed");
+    assert_eq!(session(&stack, &id).await["state"], "new");
+    let _second = stack.worker().await;
+    authorised(0).await;
+    assert_erased(&stack).await;
+    log_in(&stack, "alice", ALICE).await;
+    authorised(1).await;
     stack.finish().await;
 }
 

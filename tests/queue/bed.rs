@@ -325,7 +325,9 @@ pub fn held(id: SessionId, fence: i64, slots: i32) -> HeldSession {
         closed: BTreeSet::<Action>::new(),
         pooled: true,
         lost: CancellationToken::new(),
+        leaving: CancellationToken::new(),
         in_use: TaskTracker::new(),
+        watching: TaskTracker::new(),
     }
 }
 

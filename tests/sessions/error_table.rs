@@ -329,6 +329,7 @@ fn args(kind: JobKind, error: &Named) -> Value {
         JobKind::Publish => json!({ "chat": GROUP, "text": text(error) }),
         // It takes a campaign: tests/outreach has what each error means to it.
         JobKind::Invite => json!({ "campaign": uuid::Uuid::nil() }),
+        JobKind::Monitor => json!({ "chat": GROUP }),
     }
 }
 

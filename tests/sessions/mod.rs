@@ -10,8 +10,10 @@ mod login;
 mod losses;
 mod pause;
 mod port;
+mod proxies;
 mod rotation;
 mod takeovers;
+mod updates;
 
 use std::{
     net::SocketAddr,
@@ -166,10 +168,16 @@ fn telegram_config(server: SocketAddr, key_file: PathBuf) -> TelegramConfig {
     TelegramConfig {
         api_id: None,
         api_hash: None,
-        server: Some(ServerConfig { address, key_file }),
+        server: Some(ServerConfig {
+            address,
+            other_dcs: std::collections::BTreeMap::new(),
+            key_file,
+        }),
         call_deadline: Duration::from_secs(3),
         wait_in_place: Duration::from_secs(1),
         random_id_memory: Duration::from_mins(5),
+        probe_after: Duration::from_secs(65),
+        silence: Duration::from_mins(15),
     }
 }
 

@@ -3,5 +3,6 @@
 
 pub mod process;
 pub mod proxy;
+pub mod socks;
 pub mod stack;
 pub mod wait;

@@ -415,6 +415,7 @@ fn variables(
         ("DATABASE_URL".to_owned(), database.url().to_owned()),
         ("WIREROOM_MASTER_KEYS".to_owned(), master),
         ("WIREROOM_TELEGRAM_SERVER".to_owned(), sandbox.addr().to_string()),
+        ("WIREROOM_TELEGRAM_SERVER_DCS".to_owned(), sandbox.other_dcs()),
         (
             "WIREROOM_TELEGRAM_SERVER_KEY".to_owned(),
             key_file.display().to_string(),

@@ -1,6 +1,8 @@
 //! From a request to a job that can be stored: what needs the database, asked over the connection of the caller's
 //! transaction.
 
+use wireroom_jobs::JobArgs;
+
 use super::body::{DEFAULT_POOL, JobRequest};
 use crate::{
     api::{
@@ -28,18 +30,32 @@ const UNUSABLE: [&str; 8] = [
     "disabled",
 ];
 
-/// The id of the session that a request names, if it takes jobs.
+/// The id of the session that a request names, if it takes jobs. A watch's backups only have to exist: they may be put right
+/// before they are needed.
 pub async fn session_of(conn: &mut PgConnection, request: &JobRequest) -> Result<Option<SessionId>, Problem> {
+    if let JobArgs::Monitor(args) = &request.args {
+        for (index, backup) in args.backups.iter().enumerate() {
+            known_session(conn, backup, &format!("args.backups[{index}]")).await?;
+        }
+    }
     match &request.session {
         Some(session) => usable_session(conn, session).await.map(Some),
         None => Ok(None),
     }
 }
 
-pub async fn usable_session(conn: &mut PgConnection, id_or_label: &str) -> Result<SessionId, Problem> {
-    let session = session_reads::find_target(conn, id_or_label)
+async fn known_session(
+    conn: &mut PgConnection,
+    id_or_label: &str,
+    field: &str,
+) -> Result<session_reads::SessionTarget, Problem> {
+    session_reads::find_target(conn, id_or_label)
         .await?
-        .ok_or_else(|| Problem::new(Code::UnknownSession, "No session has that id or label.").field("session"))?;
+        .ok_or_else(|| Problem::new(Code::UnknownSession, "No session has that id or label.").field(field))
+}
+
+pub async fn usable_session(conn: &mut PgConnection, id_or_label: &str) -> Result<SessionId, Problem> {
+    let session = known_session(conn, id_or_label, "session").await?;
     if UNUSABLE.contains(&session.state.as_str()) {
         let because = session
             .state_reason

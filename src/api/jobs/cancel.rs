@@ -63,13 +63,10 @@ impl CancelApi {
     ) -> Result<CancelReply, Problem> {
         let (state, id) = (state.0, job_id(&id)?);
         let (outcome, job) = cancel(state, &caller.0, context.0, id).await?;
+        tell(state, outcome, id);
         match outcome {
-            Cancelled::AtOnce => {
-                state.signals.finished(&[id]);
-                Ok(CancelReply::Done(Json(Typed(JobView::of(job, None)))))
-            }
+            Cancelled::AtOnce => Ok(CancelReply::Done(Json(Typed(JobView::of(job, None))))),
             Cancelled::Requested => {
-                state.signals.cancelled(id);
                 let view = view::with_wait_reason(state, job).await?;
                 Ok(CancelReply::Requested(Json(Typed(view))))
             }
@@ -82,6 +79,21 @@ impl CancelApi {
             }
             Cancelled::Unknown => Err(not_found()),
         }
+    }
+}
+
+/// Cancels a job, or leaves one that has ended as it is.
+pub async fn stop_job(state: &State, caller: &Caller, context: &RequestContext, id: JobId) -> Result<(), Problem> {
+    let (outcome, _) = cancel(state, caller, context, id).await?;
+    tell(state, outcome, id);
+    Ok(())
+}
+
+fn tell(state: &State, outcome: Cancelled, id: JobId) {
+    match outcome {
+        Cancelled::AtOnce => state.signals.finished(&[id]),
+        Cancelled::Requested => state.signals.cancelled(id),
+        Cancelled::Finished | Cancelled::Unknown => {}
     }
 }
 

@@ -32,7 +32,7 @@ pub use self::{
     batch::{BatchApi, BatchCreated, ItemView, NewBatchBody},
     body::{JobBody, JobRequest, NewJobBody, invalid, not_json, nul, read, time, within},
     bulk::{BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody, BulkRetryView},
-    cancel::CancelApi,
+    cancel::{CancelApi, stop_job},
     create::CreateApi,
     events::{EventView, EventsApi, PACE, Pace},
     gather::Gather,

@@ -7,10 +7,9 @@ use poem::{http::HeaderMap, web::Data};
 use poem_openapi::{ApiResponse, OpenApi, param::Header, payload::Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{LoginView, asking::Asking, formats, patience};
+use super::{LoginView, asking::Asking, formats, patience, proxy};
 use crate::{
     api::{
         State,
@@ -24,6 +23,7 @@ use crate::{
     },
     ids::ApplicationId,
     login_input::{self, NotUsable},
+    proxy::Proxy,
     store::{
         self, applications,
         errands::{Portable, Task},
@@ -32,7 +32,6 @@ use crate::{
     },
 };
 
-const DEFAULT_POOL: &str = "default";
 /// Most characters of a session in text.
 const MAX_SESSION_TEXT: usize = 4096;
 
@@ -45,11 +44,11 @@ pub struct LoginBody {
     /// logged in again.
     #[schemars(length(min = 1, max = 100), example = &"shop-1")]
     label: String,
-    /// The pool of sessions it may stand in for; `default` when it is left out.
+    /// The pool of sessions it may stand in for. Left out: of a new session `default`, and one that there is stays in its own.
     #[serde(default)]
     #[schemars(example = &"default")]
     pool: Option<String>,
-    /// The application's id or label; the default one when it is left out.
+    /// The application's id or label. Left out: of a new session the default one, and one that there is keeps its own.
     #[serde(default)]
     application: Option<String>,
     /// In the international form.
@@ -59,9 +58,11 @@ pub struct LoginBody {
     /// As Telegram's `@BotFather` shows it.
     #[serde(default)]
     bot_token: Option<String>,
-    /// Not supported yet: refused, so that no session connects from another place than was meant.
+    /// A SOCKS5 proxy that every connection of the session goes through, this login's too: a URL, with a user name and a
+    /// password if need be (percent-encoded). Names are resolved by the proxy. Left out, a session that has one keeps it.
     #[serde(default)]
-    proxy: Option<Value>,
+    #[schemars(length(max = 2048), example = &"socks5://user:password@proxy.example.com:1080")]
+    proxy: Option<String>,
 }
 
 /// A login by a QR code.
@@ -72,15 +73,16 @@ pub struct QrBody {
     /// The session's name for people, 1 to 100 characters; never a phone number.
     #[schemars(length(min = 1, max = 100), example = &"shop-2")]
     label: String,
-    /// `default` when it is left out.
+    /// Left out: of a new session `default`, and one that there is stays in its own.
     #[serde(default)]
     pool: Option<String>,
-    /// The application's id or label; the default one when it is left out.
+    /// The application's id or label. Left out: of a new session the default one, and one that there is keeps its own.
     #[serde(default)]
     application: Option<String>,
-    /// Not supported yet: refused.
+    /// A SOCKS5 proxy that every connection of the session goes through, as for a login by phone.
     #[serde(default)]
-    proxy: Option<Value>,
+    #[schemars(length(max = 2048), example = &"socks5://user:password@proxy.example.com:1080")]
+    proxy: Option<String>,
 }
 
 /// An authorisation that was made elsewhere.
@@ -91,7 +93,7 @@ pub struct ImportBody {
     /// The session's name for people, 1 to 100 characters; never a phone number.
     #[schemars(length(min = 1, max = 100), example = &"shop-3")]
     label: String,
-    /// `default` when it is left out.
+    /// Left out: of a new session `default`, and one that there is stays in its own.
     #[serde(default)]
     pool: Option<String>,
     /// The application it was made with, by id or label; the default one when it is left out.
@@ -104,9 +106,10 @@ pub struct ImportBody {
     /// Instead of it, a `.session` file of Telethon, in base64; up to 700 kB.
     #[serde(default)]
     session_file: Option<String>,
-    /// Not supported yet: refused.
+    /// A SOCKS5 proxy that every connection of the session goes through, as for a login by phone.
     #[serde(default)]
-    proxy: Option<Value>,
+    #[schemars(length(max = 2048), example = &"socks5://user:password@proxy.example.com:1080")]
+    proxy: Option<String>,
 }
 
 #[derive(ApiResponse)]
@@ -155,7 +158,7 @@ impl BeginApi {
         let mut body = body.read()?;
         let phone = body.phone.take().map(Zeroizing::new);
         let token = body.bot_token.take().map(Zeroizing::new);
-        refuse_proxy(body.proxy.as_ref())?;
+        let proxy = proxy::read(body.proxy.take())?;
         let (task, input) = match (phone, token) {
             (Some(phone), None) => (Task::Phone, login_input::phone_number(&phone).map_err(unusable)?),
             (None, Some(token)) => (Task::Bot, login_input::bot_token(&token).map_err(unusable)?),
@@ -165,7 +168,14 @@ impl BeginApi {
             }
         };
         let asking = Asking::new(state.0, &caller.0, context.0);
-        let about = About::of(state.0, &body.label, body.pool.as_deref(), body.application.as_deref()).await?;
+        let about = About::of(
+            state.0,
+            &body.label,
+            body.pool.as_deref(),
+            body.application.as_deref(),
+            proxy,
+        )
+        .await?;
         begin(&asking, &about, task, Some(input.as_bytes()), headers).await
     }
 
@@ -191,10 +201,17 @@ impl BeginApi {
         _prefer: Header<Option<String>>,
         body: Sent<QrBody>,
     ) -> Result<LoginBegun, Problem> {
-        let body = body.read()?;
-        refuse_proxy(body.proxy.as_ref())?;
+        let mut body = body.read()?;
+        let proxy = proxy::read(body.proxy.take())?;
         let asking = Asking::new(state.0, &caller.0, context.0);
-        let about = About::of(state.0, &body.label, body.pool.as_deref(), body.application.as_deref()).await?;
+        let about = About::of(
+            state.0,
+            &body.label,
+            body.pool.as_deref(),
+            body.application.as_deref(),
+            proxy,
+        )
+        .await?;
         begin(&asking, &about, Task::Qr, None, headers).await
     }
 
@@ -224,11 +241,18 @@ impl BeginApi {
         let mut body = body.read()?;
         let text = body.session.take().map(Zeroizing::new);
         let file = body.session_file.take().map(Zeroizing::new);
-        refuse_proxy(body.proxy.as_ref())?;
+        let proxy = proxy::read(body.proxy.take())?;
         let portable = authorisation(text.as_deref(), file.as_deref())?;
         let input = portable.to_text();
         let asking = Asking::new(state.0, &caller.0, context.0);
-        let about = About::of(state.0, &body.label, body.pool.as_deref(), body.application.as_deref()).await?;
+        let about = About::of(
+            state.0,
+            &body.label,
+            body.pool.as_deref(),
+            body.application.as_deref(),
+            proxy,
+        )
+        .await?;
         begin(&asking, &about, Task::Import, Some(&input), headers).await
     }
 }
@@ -259,8 +283,9 @@ fn authorisation(text: Option<&String>, file: Option<&String>) -> Result<Portabl
 /// What the session is to be.
 struct About<'a> {
     label: &'a str,
-    pool: &'a str,
+    pool: Option<&'a str>,
     application: Option<ApplicationId>,
+    proxy: Option<Proxy>,
 }
 
 impl<'a> About<'a> {
@@ -269,15 +294,17 @@ impl<'a> About<'a> {
         label: &'a str,
         pool: Option<&'a str>,
         application: Option<&str>,
+        proxy: Option<Proxy>,
     ) -> Result<Self, Problem> {
         login_input::label(label).map_err(unusable)?;
-        let pool = pool.unwrap_or(DEFAULT_POOL);
-        if !session_reads::pool_exists(&state.pool, pool).await? {
+        if let Some(pool) = pool
+            && !session_reads::pool_exists(&state.pool, pool).await?
+        {
             return Err(Problem::new(Code::UnknownPool, "No pool has that name.").field("pool"));
         }
         let mut conn = store::connection(&state.pool, "find_application").await?;
         let application = match application {
-            None => applications::default(&mut conn).await?,
+            None => None,
             Some(name) => Some(applications::find(&mut conn, name).await?.ok_or_else(|| {
                 let detail = "No application has that id or label; GET /v1/applications lists them.";
                 Problem::new(Code::UnknownApplication, detail).field("application")
@@ -287,6 +314,7 @@ impl<'a> About<'a> {
             label,
             pool,
             application,
+            proxy,
         })
     }
 }
@@ -303,6 +331,7 @@ async fn begin(
         label: about.label,
         pool: about.pool,
         application: about.application,
+        proxy: about.proxy.as_ref(),
         task,
         input,
     };
@@ -316,14 +345,4 @@ async fn begin(
 
 fn unusable(refused: NotUsable) -> Problem {
     invalid(refused.field, refused.why)
-}
-
-fn refuse_proxy(proxy: Option<&Value>) -> Result<(), Problem> {
-    match proxy {
-        None | Some(Value::Null) => Ok(()),
-        Some(_) => Err(invalid(
-            "proxy",
-            "is not supported by this version: leave it out, and the worker connects directly.",
-        )),
-    }
 }

@@ -9,6 +9,7 @@ mod follow;
 mod formats;
 mod manage;
 mod picture;
+mod proxy;
 mod sqlite;
 mod steps;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use self::{
     begin::{BeginApi, ImportBody, LoginBody, QrBody},
     follow::FollowLoginApi,
     manage::{DeleteView, EnableBody, ExportBody, ExportView, ManageSessionApi},
+    proxy::{ProxyApi, ProxyBody},
     steps::{CodeBody, PasswordBody, StepsApi},
     view::LoginView,
 };

@@ -190,6 +190,11 @@ async fn what_cannot_be_is_refused_by_name() {
         (
             "/v1/sessions/qr".to_owned(),
             json!({ "label": "b", "proxy": {} }),
+            "wrong_type",
+        ),
+        (
+            "/v1/sessions/qr".to_owned(),
+            json!({ "label": "b", "proxy": "proxy.example.com:1080" }),
             "invalid_value",
         ),
         (

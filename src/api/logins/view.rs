@@ -234,6 +234,10 @@ pub fn problem_of(record: &ErrandRecord, problem: ErrandProblem) -> Problem {
             Code::TelegramUnavailable,
             "Telegram did not answer in time, or not readably. Try again.".to_owned(),
         ),
+        P::ProxyFailed => (
+            Code::ProxyFailed,
+            format!("No connection to Telegram was made, and none without the proxy: {reason}. PUT {base}/proxy with a working one."),
+        ),
         P::Busy => (
             Code::SessionBusy,
             "Jobs of the session did not end in time, or wait for it. Cancel them, or try again later; the session is as it was."

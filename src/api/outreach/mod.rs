@@ -7,7 +7,7 @@ mod tests;
 
 pub use self::{
     suppressions::{ImportView, SuppressionBody, SuppressionView, SuppressionsApi},
-    switch::{LimitsBody, OutreachApi, OutreachView, SwitchBody},
+    switch::{LimitsBody, OutreachApi, OutreachBody, OutreachView},
 };
 use super::{
     State,

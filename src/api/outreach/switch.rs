@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "OutreachRequest")]
-pub struct SwitchBody {
+pub struct OutreachBody {
     state: SwitchState,
     /// For the people who wonder: 1 to 500 characters.
     #[schemars(length(min = 1, max = 500), example = &"A person complained; looking into it")]
@@ -138,7 +138,7 @@ impl OutreachApi {
         caller: Allowed<Operator>,
         state: Data<&Arc<State>>,
         context: Data<&RequestContext>,
-        body: Sent<SwitchBody>,
+        body: Sent<OutreachBody>,
     ) -> Result<Json<Typed<OutreachView>>, Problem> {
         let body = body.read()?;
         if body.reason.trim().is_empty() || body.reason.chars().count() > MAX_REASON {

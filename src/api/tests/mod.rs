@@ -109,7 +109,7 @@ async fn a_clock_set_back_does_not_keep_a_key_alive() {
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_too() {
     let api = TestApi::new().await;
-    for path in ["/", "/v1", "/v1/nothing", "/v1/jobs/1/2/3", "/v2/jobs", "/healthz/"] {
+    for path in ["/v1", "/v1/nothing", "/v1/jobs/1/2/3", "/v2/jobs", "/healthz/"] {
         api.get(path).await.problem("route_not_found");
     }
     for (method, path, allow) in [
@@ -127,6 +127,7 @@ async fn what_is_not_there_is_a_problem_too() {
         (Method::POST, "/healthz", "GET, HEAD"),
         (Method::POST, "/openapi.json", "GET, HEAD"),
         (Method::POST, "/docs", "GET, HEAD"),
+        (Method::POST, "/", "GET, HEAD"),
     ] {
         let answer = send(api.request(method, path)).await;
         answer.problem("method_not_allowed");
@@ -187,7 +188,7 @@ async fn a_request_id_is_taken_over_or_made() {
 #[tokio::test]
 async fn every_response_is_dressed_and_no_other_origin_is_let_in() {
     let api = TestApi::new().await;
-    for path in ["/healthz", "/v1/jobs", "/nothing", "/docs", "/openapi.json"] {
+    for path in ["/", "/healthz", "/v1/jobs", "/nothing", "/docs", "/openapi.json"] {
         let answer = send(api.request(Method::GET, path).header("Origin", "https://example.com")).await;
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
         assert_eq!(answer.header("x-frame-options"), "DENY", "{path}");
@@ -196,6 +197,25 @@ async fn every_response_is_dressed_and_no_other_origin_is_let_in() {
             "{path}"
         );
         assert_eq!(answer.header("access-control-allow-origin"), "", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_page_leads_to_what_there_is() {
+    let api = TestApi::new().await;
+    let page = send(api.bare(Method::GET, "/")).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.header("content-type").starts_with("text/html"));
+    let links: Vec<&str> = page
+        .text
+        .split("href=\"/")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert_eq!(links, ["docs", "openapi.json", "readyz", "healthz"]);
+    for link in links {
+        let answer = send(api.bare(Method::GET, &format!("/{link}"))).await;
+        assert_eq!(answer.status, StatusCode::OK, "{link}");
     }
 }
 

@@ -146,7 +146,9 @@ fn held_session(lease: AcquiredLease) -> HeldSession {
         closed: BTreeSet::new(),
         pooled: true,
         lost: CancellationToken::new(),
+        leaving: CancellationToken::new(),
         in_use: TaskTracker::new(),
+        watching: TaskTracker::new(),
     }
 }
 

@@ -16,14 +16,19 @@ use self::{
     home::Home,
     report::{CHAT, Ready},
 };
-use super::{api, demo::Demo, descriptors, keys, process, sandbox_accounts, stdout, worker};
+use super::{
+    api,
+    demo::Demo,
+    descriptors, keys, process,
+    sandbox_accounts::{self, Accounts},
+    stdout, worker,
+};
 use crate::{
     clock::SystemClock,
     config::{ApiConfig, Config, QueueConfig, Secret, Source, TelemetryConfig},
     lifecycle::{Shutdown, Signals, supervise},
     queue::Waker,
     sandbox::{Sandbox, SandboxConfig, SandboxHandle},
-    sessions::Imported,
     store::{
         PgPool,
         api_keys::{self, KeyMaterial, Scope},
@@ -176,7 +181,7 @@ impl Parts {
             });
         }
         let pool = process::connect(&config.database).await?;
-        let imported = sandbox_accounts::import_all(&config, &pool).await?;
+        let accounts = sandbox_accounts::import_all(&config, &pool).await?;
         let key = api_key(&home, &pool).await?;
         let front = Front {
             url: format!("http://{}", reachable(address)),
@@ -184,8 +189,9 @@ impl Parts {
             database: database.place(),
             env_file: home.dev_env().display().to_string(),
             sandbox: sandbox.addr(),
+            other_dcs: sandbox.other_dcs(),
             control: sandbox.control_addr(),
-            sessions: imported,
+            accounts,
         };
         front.save(&home, &config, &database)?;
         Ok(Self {
@@ -248,6 +254,7 @@ fn configure(mut source: Source, home: &Home, database: &Database, sandbox: &San
     }
     source.set("DATABASE_URL", database.url.as_str());
     source.set("WIREROOM_TELEGRAM_SERVER", sandbox.addr().to_string());
+    source.set("WIREROOM_TELEGRAM_SERVER_DCS", sandbox.other_dcs());
     source.set(
         "WIREROOM_TELEGRAM_SERVER_KEY",
         home.sandbox_public_key().display().to_string(),
@@ -275,8 +282,9 @@ struct Front {
     database: String,
     env_file: String,
     sandbox: SocketAddr,
+    other_dcs: String,
     control: SocketAddr,
-    sessions: Vec<Imported>,
+    accounts: Accounts,
 }
 
 impl Front {
@@ -294,6 +302,7 @@ impl Front {
                 ("WIREROOM_MASTER_KEYS", master_keys),
                 ("WIREROOM_PERSON_KEY", person_key),
                 ("WIREROOM_TELEGRAM_SERVER", &server),
+                ("WIREROOM_TELEGRAM_SERVER_DCS", &self.other_dcs),
                 ("WIREROOM_TELEGRAM_SERVER_KEY", &server_key),
             ],
             database.is_private(),
@@ -314,7 +323,11 @@ impl Front {
     }
 
     async fn introduce(&self, demo: bool, begun: Instant) -> anyhow::Result<()> {
-        let session = self.sessions.first().context("the sandbox has no account")?;
+        let session = self
+            .accounts
+            .imported
+            .first()
+            .context("no account of the sandbox is logged in")?;
         let demonstration = Demo::new(self.url.clone(), self.key.clone(), session.label.clone(), CHAT)?;
         demonstration.wait_until_ready(READY_BOUND).await?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -329,7 +342,8 @@ impl Front {
             env_file: &self.env_file,
             sandbox: &self.sandbox.to_string(),
             control: &format!("http://{}", self.control),
-            sessions: &self.sessions,
+            sessions: &self.accounts.imported,
+            left_out: &self.accounts.left_out,
             seconds,
         };
         stdout::line(format_args!("{}", ready.text()))

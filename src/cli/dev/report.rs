@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::sessions::Imported;
+use crate::{sessions::Imported, telegram::ProxyFault};
 
 /// What the banner names.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub struct Ready<'a> {
     pub sandbox: &'a str,
     pub control: &'a str,
     pub sessions: &'a [Imported],
+    /// Sessions that were not logged in, and why.
+    pub left_out: &'a [(String, ProxyFault)],
     pub seconds: f64,
 }
 
@@ -40,6 +42,9 @@ impl Ready<'_> {
             self.sandbox, self.control
         )?;
         writeln!(text, "  Sessions     {}", labels.join(", "))?;
+        for (label, fault) in self.left_out {
+            writeln!(text, "               without {label}: {fault}")?;
+        }
         writeln!(text, "  For scripts  {}\n", self.env_file)?;
         writeln!(
             text,
@@ -98,8 +103,11 @@ mod tests {
             sandbox: "127.0.0.1:1",
             control: "http://127.0.0.1:2",
             sessions: &sessions,
+            left_out: &[("bob".into(), ProxyFault::Unreachable)],
             seconds: 1.0,
         };
+        let without = "without bob: the session's SOCKS5 proxy cannot be reached";
+        assert!(ready.text().contains(without));
         let examples = ready.examples();
         assert_eq!(examples.len(), 3);
         for line in examples {

@@ -15,7 +15,7 @@ use crate::sandbox::{
     auth_keys::KeyId,
     call::{Answer, Call, RpcError, UserId},
     clock, random,
-    server::Server,
+    server::{MAIN_DC, Server},
     srp::{Algorithm, Challenge, Verifier},
     world::World,
 };
@@ -139,12 +139,15 @@ pub(in crate::sandbox) fn account_of_phone(world: &World, phone: &str) -> Option
 
 pub(in crate::sandbox) fn send_code(
     server: &Server,
-    _: &mut Call<'_>,
+    call: &mut Call<'_>,
     request: tl::functions::auth::SendCode,
 ) -> Answer<tl::enums::auth::SentCode> {
     let phone = digits(&request.phone_number).ok_or_else(phone_invalid)?;
     if let Some((_, code, error)) = NUMBERS.into_iter().find(|(number, ..)| *number == phone) {
         return Err(RpcError::new(code, error));
+    }
+    if let Some(account) = account_of_phone(call.world, phone) {
+        lives_here(call, account, "PHONE")?;
     }
     Ok(server.logins.lock().send_code(phone, false))
 }
@@ -196,9 +199,23 @@ pub(in crate::sandbox) fn sign_in(
     let Some(account) = account_of_phone(call.world, phone) else {
         return Err(RpcError::new(400, "PHONE_NUMBER_UNOCCUPIED"));
     };
+    lives_here(call, account, "PHONE")?;
     pending.codes.remove(&request.phone_code_hash);
     drop(pending);
     enter(server, call, account)
+}
+
+/// The data centre an account lives in.
+pub(in crate::sandbox) fn home_dc(world: &World, account: UserId) -> i32 {
+    world.home_dc_of(account).unwrap_or(MAIN_DC)
+}
+
+/// Sends whoever would sign in on to the account's data centre: `PHONE_MIGRATE_4`, `USER_MIGRATE_4`.
+pub(super) fn lives_here(call: &Call<'_>, account: UserId, what: &str) -> Answer<()> {
+    match home_dc(call.world, account) {
+        home if home == call.caller.dc => Ok(()),
+        home => Err(RpcError::new(303, format!("{what}_MIGRATE_{home}"))),
+    }
 }
 
 /// Signs a key in, or asks for the account's password first.
@@ -286,7 +303,7 @@ pub(in crate::sandbox) fn log_out(
     .into())
 }
 
-fn signed_in(server: &Server, call: &Call<'_>, account: UserId) -> tl::enums::auth::Authorization {
+pub(super) fn signed_in(server: &Server, call: &Call<'_>, account: UserId) -> tl::enums::auth::Authorization {
     server.keys.sign_in(call.caller.key_id, account);
     tl::types::auth::Authorization {
         setup_password_required: false,

@@ -2,14 +2,14 @@
 
 #![expect(clippy::unnecessary_wraps, reason = "every service answers as one that can refuse")]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use grammers_tl_types as tl;
 
 use crate::sandbox::{
     call::{Answer, Call},
     clock,
-    server::{DC_ID, Server},
+    server::{MAIN_DC, Server},
 };
 
 /// Seconds for which a client may keep the configuration.
@@ -17,7 +17,7 @@ const CONFIG_LIFETIME: i32 = 3_600;
 
 pub(in crate::sandbox) fn get_config(
     server: &Server,
-    _: &mut Call<'_>,
+    call: &mut Call<'_>,
     _: tl::functions::help::GetConfig,
 ) -> Answer<tl::enums::Config> {
     let date = clock::unix_seconds();
@@ -30,8 +30,8 @@ pub(in crate::sandbox) fn get_config(
         date,
         expires: date + CONFIG_LIFETIME,
         test_mode: true,
-        this_dc: DC_ID,
-        dc_options: vec![dc_option(server)],
+        this_dc: call.caller.dc,
+        dc_options: server.dcs.iter().map(|(dc, addr)| dc_option(*dc, *addr)).collect(),
         dc_txt_domain_name: String::new(),
         chat_size_max: 200,
         megagroup_size_max: 200_000,
@@ -63,7 +63,7 @@ pub(in crate::sandbox) fn get_config(
         static_maps_provider: None,
         caption_length_max: 1_024,
         message_length_max: 4_096,
-        webfile_dc_id: DC_ID,
+        webfile_dc_id: MAIN_DC,
         suggested_lang_code: None,
         lang_pack_version: None,
         base_lang_pack_version: None,
@@ -73,17 +73,17 @@ pub(in crate::sandbox) fn get_config(
     .into())
 }
 
-fn dc_option(server: &Server) -> tl::enums::DcOption {
+fn dc_option(dc: i32, addr: SocketAddr) -> tl::enums::DcOption {
     tl::types::DcOption {
-        ipv6: matches!(server.addr.ip(), IpAddr::V6(_)),
+        ipv6: matches!(addr.ip(), IpAddr::V6(_)),
         media_only: false,
         tcpo_only: false,
         cdn: false,
         r#static: true,
         this_port_only: true,
-        id: DC_ID,
-        ip_address: server.addr.ip().to_string(),
-        port: i32::from(server.addr.port()),
+        id: dc,
+        ip_address: addr.ip().to_string(),
+        port: i32::from(addr.port()),
         secret: None,
     }
     .into()
@@ -91,13 +91,13 @@ fn dc_option(server: &Server) -> tl::enums::DcOption {
 
 pub(in crate::sandbox) fn get_nearest_dc(
     _: &Server,
-    _: &mut Call<'_>,
+    call: &mut Call<'_>,
     _: tl::functions::help::GetNearestDc,
 ) -> Answer<tl::enums::NearestDc> {
     Ok(tl::types::NearestDc {
         country: "XX".into(),
-        this_dc: DC_ID,
-        nearest_dc: DC_ID,
+        this_dc: call.caller.dc,
+        nearest_dc: MAIN_DC,
     }
     .into())
 }

@@ -1,5 +1,6 @@
 //! The API's functions, one module per namespace or topic. Each takes the call and its request, and answers as
-//! Telegram does; what it changes and who hears of it is the world's. Those of `auth`, `tokens` and `help` take the server too.
+//! Telegram does; what it changes and who hears of it is the world's. Those of `auth`, `tokens`, `exports` and `help` take
+//! the server too.
 
 #![expect(
     clippy::needless_pass_by_value,
@@ -11,6 +12,7 @@ pub mod channels;
 pub mod chats;
 pub mod contacts;
 mod dialogs;
+pub mod exports;
 pub mod help;
 pub mod invites;
 pub mod messages;

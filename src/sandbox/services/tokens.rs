@@ -14,7 +14,7 @@ use crate::sandbox::{
     auth_keys::KeyId,
     call::{Answer, Call, RpcError, UserId},
     clock, random,
-    server::{DC_ID, Server},
+    server::Server,
 };
 
 /// Seconds for which a login token can be accepted, as Telegram's are.
@@ -66,14 +66,13 @@ impl LoginTokens {
         (bytes, now + TOKEN_LIFETIME)
     }
 
-    /// Takes the account that let a key in, if one has.
-    fn collect(&self, key: KeyId) -> Option<UserId> {
-        let mut tokens = self.lock();
-        let accepted = tokens
+    /// The token of a key that somebody let in, and who.
+    fn accepted(&self, key: KeyId) -> Option<(Vec<u8>, UserId)> {
+        let tokens = self.lock();
+        tokens
             .iter()
-            .find(|(_, token)| token.key == key && token.accepted_by.is_some())
-            .map(|(bytes, _)| bytes.clone())?;
-        tokens.remove(&accepted)?.accepted_by
+            .filter(|(_, token)| token.key == key)
+            .find_map(|(bytes, token)| Some((bytes.clone(), token.accepted_by?)))
     }
 
     fn accept(&self, bytes: &[u8], account: UserId) -> Answer<KeyId> {
@@ -98,8 +97,8 @@ pub(in crate::sandbox) fn export_login_token(
     _: tl::functions::auth::ExportLoginToken,
 ) -> Answer<tl::enums::auth::LoginToken> {
     let key = call.caller.key_id;
-    if let Some(account) = server.tokens.collect(key) {
-        return success(server, call, account);
+    if let Some((token, account)) = server.tokens.accepted(key) {
+        return settle(server, call, token, account);
     }
     let (token, expires) = server.tokens.give(key);
     Ok(tl::types::auth::LoginToken { expires, token }.into())
@@ -117,11 +116,16 @@ pub(in crate::sandbox) fn import_login_token(
         .ok_or_else(|| RpcError::new(400, "AUTH_TOKEN_INVALID"))?
         .accepted_by;
     let account = accepted.ok_or_else(|| RpcError::new(400, "AUTH_TOKEN_INVALID"))?;
-    server.tokens.lock().remove(&request.token);
-    success(server, call, account)
+    settle(server, call, request.token, account)
 }
 
-fn success(server: &Server, call: &Call<'_>, account: UserId) -> Answer<tl::enums::auth::LoginToken> {
+/// Signs in with a token that was let in, or sends it on to the data centre where its account lives.
+fn settle(server: &Server, call: &Call<'_>, token: Vec<u8>, account: UserId) -> Answer<tl::enums::auth::LoginToken> {
+    let home = auth::home_dc(call.world, account);
+    if home != call.caller.dc {
+        return Ok(tl::types::auth::LoginTokenMigrateTo { dc_id: home, token }.into());
+    }
+    server.tokens.lock().remove(&token);
     let authorization = auth::enter(server, call, account)?;
     Ok(tl::types::auth::LoginTokenSuccess { authorization }.into())
 }
@@ -152,7 +156,7 @@ pub(in crate::sandbox) fn accept_login_token(
         date_active: now,
         ip: "127.0.0.1".into(),
         country: "XX".into(),
-        region: format!("dc{DC_ID}"),
+        region: format!("dc{}", call.caller.dc),
     }
     .into())
 }
@@ -189,5 +193,6 @@ pub(in crate::sandbox) fn import_bot_authorization(
         return Err(invalid());
     }
     call.world.open_bot(id);
+    auth::lives_here(call, id, "USER")?;
     auth::enter(server, call, id)
 }

@@ -38,8 +38,13 @@ pub(super) async fn sandbox() -> SandboxHandle {
 }
 
 pub(super) async fn new_key(sandbox: &SandboxHandle) -> AuthKeyExchange {
+    new_key_at(sandbox, sandbox.addr()).await
+}
+
+/// A key of the data centre at `addr`.
+pub(super) async fn new_key_at(sandbox: &SandboxHandle, addr: SocketAddr) -> AuthKeyExchange {
     let server_key = ServerKey::from_pem(sandbox.public_key_pem()).expect("the sandbox gives a usable key");
-    within(generate_auth_key(sandbox.addr(), &server_key))
+    within(generate_auth_key(addr, &server_key))
         .await
         .expect("a key is made")
 }

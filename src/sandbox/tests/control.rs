@@ -158,5 +158,23 @@ async fn the_world_is_seen_and_moved_over_http() {
         200
     );
     assert_eq!(control.post("/codes/expire", json!({ "phone": null })).await.0, 200);
+    let limit = json!({ "method": "*", "calls": 9, "per_seconds": 10, "first_wait": 5 });
+    assert_eq!(control.post("/rate-limits", limit).await.0, 200);
+    assert_eq!(control.get("/rate-limits").await[0]["longest_wait"], 86_400);
+    let endless = json!({ "method": "*", "calls": 9, "per_seconds": 10, "first_wait": 0 });
+    assert_eq!(control.post("/rate-limits", endless).await.0, 400);
+    assert_eq!(control.delete("/rate-limits").await.0, 200);
+    assert_eq!(control.get("/rate-limits").await, json!([]));
+    let move_to = async |account: &str, dc: i32| {
+        let path = format!("/accounts/{account}/dc");
+        control.call("PUT", &path, json!({ "dc": dc })).await.0
+    };
+    assert_eq!(move_to(PHONE, 4).await, 200);
+    assert_eq!((move_to(PHONE, 9).await, move_to("nobody_at_all", 4).await), (409, 404));
+    assert_eq!(control.get("/accounts").await[0]["dc"], 4);
+    let updates = json!({ "method": "messages.sendMessage", "effect": { "type": "duplicate_updates" } });
+    assert_eq!(control.post("/faults", updates).await.0, 400);
+    let (status, page) = control.call("GET", "/", Value::Null).await;
+    assert_eq!((status, page), (200, Value::Null), "a page, and no JSON");
     assert!(control.get("/links").await.is_array());
 }

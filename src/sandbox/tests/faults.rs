@@ -6,7 +6,7 @@ use grammers_mtsender::InvocationError;
 use grammers_tl_types::{RemoteCall, functions as f};
 
 use super::client::{Client, new_key, sandbox, send_code, until};
-use crate::sandbox::{Effect, Fault, Revocation};
+use crate::sandbox::{Effect, Fault, RateLimit, Revocation};
 
 const PHONE: &str = "+9996620001";
 const OTHER: &str = "+9996620002";
@@ -29,6 +29,35 @@ async fn a_flood_wait_carries_its_seconds() {
         other => panic!("not a flood wait: {other:?}"),
     }
     client.introduce(230).await.expect("the fault is used up");
+}
+
+/// The seconds of the flood that a call meets; `None` when it is answered.
+async fn flood(client: &mut Client) -> Option<u32> {
+    match client.invoke(&f::help::GetNearestDc {}).await {
+        Ok(_) => None,
+        Err(InvocationError::Rpc(error)) if error.name == "FLOOD_WAIT" => error.value,
+        Err(other) => panic!("not a flood wait: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn who_calls_too_often_is_flooded_for_longer_each_time_and_nobody_else() {
+    let sandbox = sandbox().await;
+    let controls = sandbox.controls();
+    let mut client = Client::signed_in(&sandbox, PHONE).await;
+    let mut other = Client::signed_in(&sandbox, OTHER).await;
+    controls.set_rate_limit(RateLimit::new("help.getNearestDc", 2, 60, 30));
+    assert_eq!((flood(&mut client).await, flood(&mut client).await), (None, None));
+    let first = flood(&mut client).await.expect("one too many");
+    assert_eq!(first, 30);
+    assert_eq!(flood(&mut other).await, None, "counted by itself");
+    client.invoke(&f::help::GetConfig {}).await.expect("another method");
+    assert!(flood(&mut client).await.is_some_and(|left| left <= first));
+    controls.with_world(|world| world.set_clock_offset(31));
+    assert_eq!((flood(&mut client).await, flood(&mut client).await), (None, None));
+    assert_eq!(flood(&mut client).await, Some(60));
+    controls.clear_rate_limits();
+    assert_eq!(flood(&mut client).await, None);
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 mod client;
 mod connections;
 mod control;
+mod data_centres;
 mod faults;
 mod hostile_server;
 mod malformed;
 mod messages;
+mod methods;
 mod pool;
 mod raw;
 mod sign_in;

@@ -93,6 +93,19 @@ async fn updates_are_lost_by_script() {
 }
 
 #[tokio::test]
+async fn updates_come_twice_by_script() {
+    let sandbox = sandbox().await;
+    let mut bob = signed_in(&sandbox, BOB).await;
+    introduce(&mut bob).await;
+    let account = sandbox.controls().account(BOB).expect("exists");
+    let doubled = Fault::once("*", Effect::DuplicateUpdates).of(account);
+    sandbox.controls().add_fault(doubled);
+    write_to_bob(&sandbox, "doubled");
+    write_to_bob(&sandbox, "once");
+    assert_eq!(texts_so_far(&mut bob).await, ["doubled", "doubled", "once"]);
+}
+
+#[tokio::test]
 async fn who_wants_no_updates_gets_none() {
     let sandbox = sandbox().await;
     let mut bob = signed_in(&sandbox, BOB).await;

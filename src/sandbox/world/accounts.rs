@@ -13,6 +13,8 @@ pub struct Account {
     pub phone: String,
     /// Two-factor password; `None` when off.
     pub password: Option<String>,
+    /// The data centre it lives in; `None`: the main one.
+    pub home_dc: Option<i32>,
     pub contacts: BTreeSet<UserId>,
     /// The common box: private chats and basic groups, under one `pts`.
     pub inbox: MessageBox,
@@ -34,6 +36,7 @@ impl Account {
             id,
             phone,
             password,
+            home_dc: None,
             contacts: BTreeSet::new(),
             inbox: MessageBox::new(),
             read_inbox: BTreeMap::new(),

@@ -20,6 +20,8 @@ pub struct AccountRow {
     pub phone: String,
     pub username: Option<String>,
     pub has_password: bool,
+    /// The data centre it lives in, when it was moved from the main one.
+    pub home_dc: Option<i32>,
 }
 
 /// A message, without what depends on who looks.
@@ -61,6 +63,7 @@ impl World {
             phone: account.phone.clone(),
             username: username(account.id),
             has_password: account.password.is_some(),
+            home_dc: account.home_dc,
         };
         self.accounts.values().map(row).collect()
     }
@@ -138,6 +141,14 @@ impl World {
             by_origin.entry(message.origin).or_insert_with(|| row(message));
         }
         by_origin.into_values().collect()
+    }
+
+    /// The counter of a channel's events; `None` for any other chat.
+    pub fn pts_of(&self, chat: PeerKey) -> Option<i32> {
+        match chat {
+            PeerKey::Channel(id) => Some(self.channels.get(&id)?.posts.pts()),
+            PeerKey::User(_) | PeerKey::Group(_) => None,
+        }
     }
 
     /// Writes to a chat as a user of the world, by the rules that hold for them. Returns the message's id.

@@ -24,6 +24,7 @@ pub mod peers;
 pub mod people;
 pub mod posting;
 pub mod random_ids;
+pub mod reacting;
 pub mod refusal;
 pub mod rights;
 pub mod text;
@@ -35,7 +36,7 @@ use grammers_tl_types as tl;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::call::{Push, UserId};
+use super::call::{Answer, Push, RpcError, UserId};
 
 pub use founding::{KnownAccount, known_accounts};
 pub use links::known_links;
@@ -113,6 +114,24 @@ impl World {
     /// The account's two-factor password; `None` when it has none, or when there is no such account.
     pub fn password_of(&self, account: UserId) -> Option<&str> {
         self.accounts.get(&account)?.password.as_deref()
+    }
+
+    /// The data centre an account lives in, when it was moved from the main one.
+    pub fn home_dc_of(&self, account: UserId) -> Option<i32> {
+        self.accounts.get(&account)?.home_dc
+    }
+
+    /// Lets an account, or a bot, live in another data centre.
+    pub fn set_home_dc(&mut self, account: UserId, dc: i32) -> Answer<()> {
+        if self.person(account)?.is_bot() {
+            self.open_bot(account);
+        }
+        let account = self
+            .accounts
+            .get_mut(&account)
+            .ok_or_else(|| RpcError::new(400, "USER_ID_INVALID"))?;
+        account.home_dc = Some(dc);
+        Ok(())
     }
 
     /// Gives a bot that signs in a message box of its own, unless it has one.

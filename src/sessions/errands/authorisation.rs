@@ -299,8 +299,8 @@ impl Run {
         let application = self.application().await?;
         let (dc, key) = self.stored_key().await?;
         self.no_other_has(&key).await?;
-        let trust = Arc::clone(&self.trust);
-        Ok(Link::open(&self.desk.net, dc, Some(key), application.api_id, trust).await?)
+        let (proxy, trust) = (self.proxy().await?, Arc::clone(&self.trust));
+        Ok(Link::open(&self.desk.net, dc, Some(key), application.api_id, proxy, trust).await?)
     }
 
     /// Logs out; an authorisation that is over already, or a session that has none, is as good as logged out.

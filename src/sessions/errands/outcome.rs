@@ -46,6 +46,7 @@ impl Refusal {
         let (problem, ends) = match error {
             LinkError::Rpc(error) => of_rpc(&error.name, Meaning::of(error)),
             LinkError::Unsupported(_) | LinkError::NoSuchDc(_) => (ErrandProblem::Unsupported, true),
+            LinkError::Proxy(_) => (ErrandProblem::ProxyFailed, false),
             LinkError::Deadline
             | LinkError::Connection(_)
             | LinkError::Handshake(_)
@@ -58,6 +59,7 @@ impl Refusal {
         let (reason, value) = match error {
             LinkError::Rpc(error) => (Some(error.name.clone()), error.value),
             LinkError::Unsupported(what) => (Some((*what).to_owned()), None),
+            LinkError::Proxy(fault) => (Some(fault.to_string()), None),
             _ => (None, None),
         };
         let retry_after = match problem {

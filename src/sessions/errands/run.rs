@@ -11,6 +11,8 @@ use super::{Desk, open_input, outcome::Refusal, progress::Progress};
 use crate::{
     config::Secret,
     ids::SessionId,
+    proxy::Proxy,
+    sessions::proxies,
     store::{
         self, StoreError, errand_work,
         errand_work::{ClaimedErrand, ErrandKey, Reply, Work},
@@ -18,6 +20,7 @@ use crate::{
         failed,
         login_rests::TARGET_BYTES,
         session_logins::{self, Before, Facts},
+        session_proxies,
         sessions::{self, LOGGED_IN, SessionState},
     },
     telegram::{
@@ -128,8 +131,8 @@ impl Run {
             self.key,
             Arc::clone(&self.trust),
         )));
-        if self.work().await == Left::Over {
-            self.undo().await;
+        if self.work().await == Left::Over && self.undo().await {
+            self.erase().await;
         }
         self.hang_up().await;
         drop(renewing);
@@ -173,6 +176,8 @@ impl Run {
         let work = errand_work::load(&mut conn, self.key).await?;
         drop(conn);
         if work.state.is_final() {
+            // What the worker before left in doubt is undone.
+            self.go_on(&work)?;
             return Ok(true);
         }
         if work.expired {
@@ -421,31 +426,52 @@ impl Run {
     }
 
     /// Logs out what may have been authorised and was not stored: nothing is left of a login that came to nothing, at Telegram
-    /// either. Within the trust, and as far as Telegram answers.
-    pub async fn undo(&mut self) {
+    /// either. Within the trust, and as far as Telegram answers. `false`: something may be left.
+    pub async fn undo(&mut self) -> bool {
         let maybe = self.authorised || self.told || (self.uncertain && self.entered);
         let reachable = self.link.is_some() || self.progress.key().is_some();
-        if !self.task.logs_in() || !maybe || !reachable || !self.came_to_nothing().await {
-            return;
+        if !self.task.logs_in() || !maybe || !reachable {
+            return true;
+        }
+        if !self.came_to_nothing().await {
+            return false;
         }
         let undone = match self.link().await {
             Ok((link, _)) => link.log_out().await.map_err(StepError::from),
             Err(error) => Err(error),
         };
-        match undone {
+        let nothing_left = match undone {
             // There was nothing to undo.
-            Err(StepError::Link(LinkError::Rpc(error))) if error.code == 401 => {}
-            Err(error) => tracing::warn!(
-                session.id = %self.session, errand.id = %self.key.errand,
-                error = &error as &dyn std::error::Error, "a login that came to nothing was not undone"
-            ),
-            Ok(()) => tracing::info!(
-                session.id = %self.session, errand.id = %self.key.errand, "a login that came to nothing was undone"
-            ),
-        }
+            Err(StepError::Link(LinkError::Rpc(error))) if error.code == 401 => true,
+            Err(error) => {
+                tracing::warn!(
+                    session.id = %self.session, errand.id = %self.key.errand,
+                    error = &error as &dyn std::error::Error, "a login that came to nothing was not undone"
+                );
+                false
+            }
+            Ok(()) => {
+                tracing::info!(
+                    session.id = %self.session, errand.id = %self.key.errand, "a login that came to nothing was undone"
+                );
+                true
+            }
+        };
         self.authorised = false;
         self.uncertain = false;
         self.told = false;
+        nothing_left
+    }
+
+    /// Erases what the next worker would have needed. What fails is erased by the sweep.
+    async fn erase(&self) {
+        let erased = async {
+            let mut conn = store::connection(&self.desk.database, "erase_errand_progress").await?;
+            errand_work::erase_progress(&mut conn, self.key).await
+        };
+        if let Err(error) = erased.await {
+            tracing::warn!(%error, errand.id = %self.key.errand, "what is left of an errand was not erased yet");
+        }
     }
 
     /// Whether the login is known not to be stored. Its commit may have been done and its answer lost: then the key is the session's,
@@ -488,13 +514,24 @@ impl Run {
         Ok(self.desk.application(facts.application).await??)
     }
 
+    /// What the session is connected through.
+    pub async fn proxy(&self) -> Result<Option<Proxy>, StepError> {
+        let mut conn = store::connection(&self.desk.database, "sealed_session_proxies").await?;
+        let sealed = session_proxies::sealed(&mut conn, &[self.session]).await?.pop();
+        Ok(proxies::open(
+            &self.desk.vault,
+            self.session,
+            sealed.as_ref().map(|(_, sealed)| sealed),
+        )?)
+    }
+
     /// The link in the data centre that the progress names, opened unless it is there.
     pub async fn link(&mut self) -> Result<(&Link, Application), StepError> {
         let application = self.application().await?;
         if self.link.is_none() {
-            let trust = Arc::clone(&self.trust);
+            let (proxy, trust) = (self.proxy().await?, Arc::clone(&self.trust));
             let (dc, key) = (self.progress.dc, self.progress.key());
-            self.link = Some(Link::open(&self.desk.net, dc, key, application.api_id, trust).await?);
+            self.link = Some(Link::open(&self.desk.net, dc, key, application.api_id, proxy, trust).await?);
         }
         let link = self.link.as_ref().ok_or(LinkError::Unreadable)?;
         Ok((link, application))
@@ -503,8 +540,7 @@ impl Run {
     /// Closes the link and opens none: the next one leads to another data centre, with a key of its own.
     pub async fn move_to(&mut self, dc: i32) {
         self.hang_up().await;
-        self.progress.dc = dc;
-        self.progress.set_key(None);
+        self.progress.move_to(dc);
     }
 
     /// The progress as it is now, with the link's key, sealed.

@@ -22,7 +22,7 @@ impl Run {
         for _ in 0..MOST_MOVES {
             let (link, application) = self.link().await?;
             match link.send_code(&phone, &application).await {
-                Err(error) => match moved_to(&error) {
+                Err(error) => match error.moved_to() {
                     Some(dc) => self.move_to(dc).await,
                     None => return Err(error.into()),
                 },
@@ -78,8 +78,17 @@ impl Run {
         let hash = self.progress.code_hash().ok_or(ErrandProblem::Expired)?;
         self.entered = true;
         let (link, _) = self.link().await?;
-        let signed_in = link.sign_in(&phone, &hash, code).await?;
-        self.came_to(signed_in).await
+        match link.sign_in(&phone, &hash, code).await {
+            Err(error) => match error.moved_to() {
+                // A code belongs to the data centre that sent it.
+                Some(dc) => {
+                    self.move_to(dc).await;
+                    self.send_code().await
+                }
+                None => Err(error.into()),
+            },
+            Ok(signed_in) => self.came_to(signed_in).await,
+        }
     }
 
     pub(super) async fn enter_password(&mut self, password: &Secret) -> Result<StepDone, StepError> {
@@ -108,7 +117,7 @@ impl Run {
             errand_work::save_progress(&mut conn, self.key, &progress).await?;
             drop(conn);
             match answer {
-                Err(error) => match moved_to(&error) {
+                Err(error) => match error.moved_to() {
                     Some(dc) => self.move_to(dc).await,
                     None => return Err(error.into()),
                 },
@@ -156,16 +165,4 @@ impl Run {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// The data centre that Telegram sends a login on to.
-fn moved_to(error: &LinkError) -> Option<i32> {
-    let LinkError::Rpc(error) = error else { return None };
-    matches!(
-        error.name.as_str(),
-        "PHONE_MIGRATE" | "NETWORK_MIGRATE" | "USER_MIGRATE"
-    )
-    .then_some(error.value)
-    .flatten()
-    .and_then(|dc| i32::try_from(dc).ok())
 }

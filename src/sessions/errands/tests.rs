@@ -5,7 +5,7 @@ use crate::{
     cluster::testing::TestDatabase,
     config::{Config, Source},
     ids::SessionId,
-    sessions::verify_master_keys,
+    sessions::{rotate_master_keys, verify_master_keys},
     store::{
         errand_work::Reply,
         errands::{CHALLENGE, ErrandState, Step, Task},
@@ -33,8 +33,9 @@ async fn begun(database: &TestDatabase, vault: &Vault) -> (SessionId, crate::ids
     let mut conn = database.pool().acquire().await.unwrap();
     let request = LoginRequest {
         label: "a",
-        pool: "default",
+        pool: None,
         application: None,
+        proxy: None,
         task: Task::Phone,
         input: Some(b"+9996620001"),
     };
@@ -64,6 +65,26 @@ async fn a_hash_follows_the_rotation_of_master_keys() {
     let alone = Vault::parse(&new).unwrap();
     let hash = alone.open_letter(&applications::hash_owner(id), &kept.hash).unwrap();
     assert_eq!(hash.as_slice(), b"hash");
+}
+
+#[tokio::test]
+async fn a_rotation_names_the_keys_that_a_login_needs_until_it_is_over() {
+    let database = TestDatabase::new().await;
+    let (old, text) = vault(&["k1"]);
+    let (session, _) = begun(&database, &old).await;
+    let new = Vault::generate("k2").unwrap();
+    let both = Vault::parse(&Secret::new(format!("{},{text}", new.expose()))).unwrap();
+    let rotate = async || {
+        let rotated = rotate_master_keys(database.pool(), &both, Duration::ZERO)
+            .await
+            .unwrap();
+        assert_eq!(rotated.still_used, [] as [&str; 0], "nothing that lasts");
+        rotated.used_for_now
+    };
+    assert_eq!(rotate().await, ["k1"], "the number is sealed under it");
+    let mut conn = database.pool().acquire().await.unwrap();
+    login_requests::give_up(&mut conn, session, ASKER).await.unwrap();
+    assert_eq!(rotate().await, [] as [&str; 0]);
 }
 
 #[tokio::test]
@@ -229,8 +250,9 @@ async fn what_nobody_took_up_stands_in_nobodys_way() {
     let mut conn = database.pool().acquire().await.unwrap();
     let request = LoginRequest {
         label: "a",
-        pool: "default",
+        pool: None,
         application: None,
+        proxy: None,
         task: Task::Qr,
         input: None,
     };

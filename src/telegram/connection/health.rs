@@ -2,7 +2,10 @@
 //! Connected is not healthy; a call that came back is.
 
 use std::{
-    sync::{PoisonError, atomic::Ordering},
+    sync::{
+        PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{CallError, Connection, FIRST_PAUSE, LONGEST_PAUSE, Loss};
 use crate::{
+    config::TelegramConfig,
     store::{
         floods::{self, Flood},
         sessions::{SessionState, StateChange},
@@ -77,9 +81,30 @@ impl Connection {
         });
     }
 
-    /// Calls a session that was silent for a while, so that it is known whether it answers. Somewhere in the last third
-    /// of the time, so that a thousand sessions that started together do not call together.
+    /// Calls a session that was silent for a while, so that it is known whether it answers, and probes its connection.
     pub(super) async fn stay_healthy(&self) {
+        tokio::join!(Box::pin(self.call_at_times()), Box::pin(self.probe_silence()));
+    }
+
+    /// Finds a connection that died silently: on one that works grammers' pings are answered. The probe's deadline hangs up.
+    async fn probe_silence(&self) {
+        let mut probed: Option<Instant> = None;
+        loop {
+            let silent_until = self.relay.heard().max(probed.unwrap_or(self.relay.heard())) + self.settings.probe_after;
+            tokio::time::sleep_until(silent_until).await;
+            if self.relay.heard() + self.settings.probe_after > Instant::now() {
+                continue;
+            }
+            probed = Some(Instant::now());
+            // Apart: an idle session should not carry the room for a call around.
+            if let Err(error) = Box::pin(self.probe_connection()).await {
+                tracing::warn!(session.id = %self.storage.lease().session, %error, "the connection was silent");
+            }
+        }
+    }
+
+    /// Somewhere in the last third of the time, so that a thousand sessions that started together do not call together.
+    async fn call_at_times(&self) {
         loop {
             let silent_until = self.answered_at() + self.settings.health_call.mul_f64(1.0 - fraction() / 3.0);
             tokio::time::sleep_until(silent_until).await;
@@ -138,6 +163,16 @@ impl Connection {
             tracing::error!(%error, seconds, "a flood was not recorded");
         }
         Duration::from_secs(seconds.into())
+    }
+
+    /// Whether anything comes back at all.
+    async fn probe_connection(&self) -> Result<(), CallError> {
+        let request = tl::functions::help::GetNearestDc {};
+        let deadline = self.settings.call_deadline.min(TelegramConfig::PROBE_DEADLINE);
+        match self.call_within(&request, &AtomicBool::new(false), deadline).await {
+            Ok(_) | Err(CallError::Rpc(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn who_am_i(&self) -> Result<(), CallError> {

@@ -34,10 +34,16 @@ async fn connected() -> World {
     let telegram = TelegramConfig {
         api_id: None,
         api_hash: None,
-        server: Some(ServerConfig { address, key_file }),
+        server: Some(ServerConfig {
+            address,
+            other_dcs: std::collections::BTreeMap::new(),
+            key_file,
+        }),
         call_deadline: Duration::from_secs(5),
         wait_in_place: Duration::ZERO,
         random_id_memory: Duration::ZERO,
+        probe_after: Duration::from_secs(65),
+        silence: Duration::from_mins(15),
     };
     let phone = sandbox.controls().with_world(|world| world.accounts())[0].phone.clone();
     let account = ImportAccount {
@@ -70,9 +76,12 @@ async fn connected() -> World {
         api_id: 1,
         call_deadline: telegram.call_deadline,
         catch_up: Arc::new(Semaphore::new(1)),
+        probe_after: telegram.probe_after,
+        silence: telegram.silence,
+        recorder: Recorder::start(database.pool().clone()),
     };
     let trust = Arc::new(Trust::new(start, BOUND * 2));
-    let connection = Connection::open(Arc::new(storage), trust, settings).unwrap();
+    let connection = Connection::open(Arc::new(storage), None, trust, settings).unwrap();
     World {
         _database: database,
         sandbox,

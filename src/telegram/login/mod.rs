@@ -25,11 +25,15 @@ use zeroize::Zeroizing;
 
 pub use self::steps::{Account, Application, LoginToken, SentCode, SignedIn};
 use super::{
+    ProxyFault,
     handshake::{HandshakeError, ServerKey, ServerKeyError, generate_auth_key},
     relay::Relay,
     trust::Trust,
 };
-use crate::config::TelegramConfig;
+use crate::{
+    config::{ServerConfig, TelegramConfig},
+    proxy::Proxy,
+};
 
 /// The data centre a login begins in.
 pub const FIRST_DC: i32 = 2;
@@ -43,8 +47,8 @@ pub type AuthKey = Zeroizing<[u8; 256]>;
 #[derive(Clone)]
 pub struct LoginNet {
     call_deadline: Duration,
-    /// A configured server stands for every data centre.
-    server: Option<(SocketAddrV4, ServerKey)>,
+    /// A configured server, and the key of all its data centres.
+    server: Option<(ServerConfig, ServerKey)>,
 }
 
 /// Why [`LoginNet`] could not be made.
@@ -65,6 +69,8 @@ pub enum LinkError {
     Deadline,
     #[error("the connection to Telegram failed")]
     Connection(#[source] InvocationError),
+    #[error("{0}")]
+    Proxy(ProxyFault),
     #[error("no auth key could be made with the server")]
     Handshake(#[from] HandshakeError),
     #[error("the local relay could not be opened")]
@@ -79,6 +85,16 @@ pub enum LinkError {
     Randomness,
 }
 
+impl LinkError {
+    /// The data centre that Telegram sends a login on to.
+    pub fn moved_to(&self) -> Option<i32> {
+        let Self::Rpc(error) = self else { return None };
+        let names = ["PHONE_MIGRATE", "NETWORK_MIGRATE", "USER_MIGRATE"];
+        let dc = error.value.filter(|_| names.contains(&error.name.as_str()))?;
+        i32::try_from(dc).ok()
+    }
+}
+
 impl LoginNet {
     /// Reads what the configuration names.
     pub async fn read(config: &TelegramConfig) -> Result<Self, LoginNetError> {
@@ -88,7 +104,7 @@ impl LoginNet {
                 let pem = tokio::fs::read_to_string(&server.key_file)
                     .await
                     .map_err(LoginNetError::KeyFile)?;
-                Some((server.address, ServerKey::from_pem(&pem)?))
+                Some((server.clone(), ServerKey::from_pem(&pem)?))
             }
         };
         Ok(Self {
@@ -104,9 +120,10 @@ impl LoginNet {
 
     /// Where a data centre is: IPv4 and IPv6, with their ports.
     pub fn address(&self, dc: i32) -> Result<(SocketAddrV4, std::net::SocketAddrV6), LinkError> {
-        if let Some((address, _)) = &self.server {
+        if let Some((server, _)) = &self.server {
+            let address = server.address_of(dc);
             let ipv6 = std::net::SocketAddrV6::new(address.ip().to_ipv6_mapped(), address.port(), 0, 0);
-            return Ok((*address, ipv6));
+            return Ok((address, ipv6));
         }
         SessionData::default()
             .dc_options
@@ -135,23 +152,34 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// Prepares the connection; it is dialled with the first call. Without a key a fresh one is made.
+    /// Prepares the connection, through `proxy` if there is one; it is dialled with the first call. Without a key a fresh one
+    /// is made.
     pub async fn open(
         net: &LoginNet,
         dc: i32,
         key: Option<AuthKey>,
         api_id: i32,
+        proxy: Option<Proxy>,
         trust: Arc<Trust>,
     ) -> Result<Self, LinkError> {
         let (address, _) = net.address(dc)?;
+        let relay = Relay::open(address, proxy, trust, net.call_deadline).map_err(LinkError::Relay)?;
+        let entrance = relay.entrance();
         let key = match (key, &net.server) {
             (Some(key), _) => Some(*key),
             // grammers knows Telegram's own RSA keys, and makes the auth key itself there.
             (None, None) => None,
-            (None, Some((_, server_key))) => Some(generate_auth_key(address.into(), server_key).await?.auth_key),
+            (None, Some((_, server_key))) => Some(
+                generate_auth_key(entrance.into(), server_key)
+                    .await
+                    .map_err(|error| {
+                        relay
+                            .proxy_fault()
+                            .map_or(LinkError::Handshake(error), LinkError::Proxy)
+                    })?
+                    .auth_key,
+            ),
         };
-        let relay = Relay::open(address, trust, net.call_deadline).map_err(LinkError::Relay)?;
-        let entrance = relay.entrance();
         let home = DcOption {
             id: dc,
             ipv4: entrance,
@@ -208,12 +236,15 @@ impl Link {
         else {
             self.relay.cut();
             self.handle.disconnect_from_dc(self.dc);
-            return Err(LinkError::Deadline);
+            return Err(self.relay.proxy_fault().map_or(LinkError::Deadline, LinkError::Proxy));
         };
         let body = answer.map_err(|error| match error {
             InvocationError::Rpc(error) => LinkError::Rpc(error),
             InvocationError::Deserialize(_) => LinkError::Unreadable,
-            other => LinkError::Connection(other),
+            other => match self.relay.proxy_fault() {
+                Some(fault) => LinkError::Proxy(fault),
+                None => LinkError::Connection(other),
+            },
         })?;
         R::Return::from_bytes(&body).map_err(|_| LinkError::Unreadable)
     }

@@ -222,7 +222,7 @@ pub(super) fn described(updates: &tl::enums::Updates) -> (&[tl::enums::User], &[
 }
 
 /// A peer's number in the Bot API's form.
-fn peer_number(peer: &tl::enums::Peer) -> Option<i64> {
+pub(super) fn peer_number(peer: &tl::enums::Peer) -> Option<i64> {
     let id = match peer {
         tl::enums::Peer::User(user) => PeerId::user(user.user_id),
         tl::enums::Peer::Chat(chat) => PeerId::chat(chat.chat_id),

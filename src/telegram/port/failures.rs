@@ -201,6 +201,11 @@ pub(super) fn without_answer(error: &CallError) -> TelegramError {
             "The connection to Telegram was lost; what became of the request is not known.",
             Decision::Retry,
         ),
+        CallError::Proxy { .. } => own_error(
+            "proxy_failed",
+            "The session's SOCKS5 proxy gave no connection to Telegram; what became of the request is not known.",
+            Decision::Retry,
+        ),
         CallError::Unreadable => own_error(
             "answer_unreadable",
             "Telegram's answer could not be read; what became of the request is not known.",

@@ -135,6 +135,14 @@ impl JobTelegram {
             };
             self.call_about(Action::Read, chat, request).await?
         };
+        self.messages_of(answer).await
+    }
+
+    /// The messages of an answer, whose people and chats are remembered.
+    pub(super) async fn messages_of(
+        &self,
+        answer: tl::enums::messages::Messages,
+    ) -> Result<Vec<tl::enums::Message>, TelegramError> {
         let (messages, users, chats) = match answer {
             tl::enums::messages::Messages::Messages(page) => (page.messages, page.users, page.chats),
             tl::enums::messages::Messages::Slice(page) => (page.messages, page.users, page.chats),

@@ -9,6 +9,7 @@
 mod caps;
 mod chats;
 mod failures;
+mod history;
 mod members;
 mod messages;
 mod people;
@@ -21,13 +22,14 @@ use chrono::{DateTime, Utc};
 use grammers_session::types::{PeerId, PeerRef};
 use grammers_tl_types::{self as tl, Identifiable, RemoteCall};
 use sqlx::PgPool;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell, watch};
 use uuid::Uuid;
 use wireroom_jobs::{
     Action,
     outreach::{Added, Person, PersonRef, Presence},
     ports::{
-        Chat, ChatDetails, Clock, Decision, Draft, Invite, Joined, MemberPage, SentMessage, Telegram, TelegramError,
+        Chat, ChatDetails, Clock, Decision, Draft, HistoryPage, Invite, Joined, MemberPage, SentMessage, Telegram,
+        TelegramError,
     },
 };
 
@@ -90,6 +92,8 @@ pub struct JobTelegram {
     settings: PortSettings,
     hooks: AttemptHooks,
     bound: OnceCell<()>,
+    /// What the update stream noted since the attempt began.
+    watch_troubles: Mutex<watch::Receiver<u64>>,
 }
 
 impl JobTelegram {
@@ -101,6 +105,7 @@ impl JobTelegram {
         settings: PortSettings,
         hooks: AttemptHooks,
     ) -> Self {
+        let watch_troubles = Mutex::new(connection.watch_troubles());
         Self {
             connection,
             gates,
@@ -109,6 +114,7 @@ impl JobTelegram {
             settings,
             hooks,
             bound: OnceCell::new(),
+            watch_troubles,
         }
     }
 
@@ -156,7 +162,7 @@ impl JobTelegram {
                 Err(other) => {
                     // After an answer there is nothing to give back: that call was made. One that is too late may still be
                     // in grammers' hands, and leave with its next connection.
-                    if waits == 0 && !matches!(other, CallError::Deadline) {
+                    if waits == 0 && !other.is_late() {
                         self.give_back_unless_it_left(counted, sent).await;
                     }
                     return Err(failures::without_answer(&other));
@@ -328,6 +334,29 @@ impl Telegram for JobTelegram {
 
     async fn send_message(&self, chat: &Chat, random_id: i64, draft: &Draft) -> Result<SentMessage, TelegramError> {
         self.send(chat, random_id, draft).await
+    }
+
+    fn account_id(&self) -> i64 {
+        self.connection.storage().account_id()
+    }
+
+    async fn newest_message(&self, chat: Option<&Chat>) -> Result<i32, TelegramError> {
+        self.newest(chat).await
+    }
+
+    async fn newest_message_until(&self, chat: &Chat, time: DateTime<Utc>) -> Result<i32, TelegramError> {
+        self.newest_until(chat, time).await
+    }
+
+    async fn history_after(&self, chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError> {
+        Box::pin(self.after(chat, after)).await
+    }
+
+    async fn watch_noted(&self) {
+        if self.watch_troubles.lock().await.changed().await.is_err() {
+            // The connection is gone: so is the session, and the attempt is told to stop.
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn own_messages_like(

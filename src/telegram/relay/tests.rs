@@ -42,7 +42,7 @@ async fn reads_end(stream: &mut TcpStream) -> bool {
 #[tokio::test]
 async fn bytes_go_both_ways() {
     let (server, target) = Server::start().await;
-    let relay = Relay::open(target, trust(), LONG).unwrap();
+    let relay = Relay::open(target, None, trust(), LONG).unwrap();
     let mut local = TcpStream::connect(relay.entrance()).await.unwrap();
     let mut remote = server.accept().await;
     local.write_all(b"ping").await.unwrap();
@@ -55,7 +55,7 @@ async fn bytes_go_both_ways() {
 async fn nothing_is_sent_once_trust_has_ended() {
     let (server, target) = Server::start().await;
     let trust = trust();
-    let relay = Relay::open(target, trust.clone(), LONG).unwrap();
+    let relay = Relay::open(target, None, trust.clone(), LONG).unwrap();
     let mut local = TcpStream::connect(relay.entrance()).await.unwrap();
     let mut remote = server.accept().await;
     // As after a pause past the lease: both are there before any task has run.
@@ -68,7 +68,7 @@ async fn nothing_is_sent_once_trust_has_ended() {
 #[tokio::test]
 async fn close_returns_when_the_socket_is_closed() {
     let (server, target) = Server::start().await;
-    let relay = Relay::open(target, trust(), LONG).unwrap();
+    let relay = Relay::open(target, None, trust(), LONG).unwrap();
     let mut local = TcpStream::connect(relay.entrance()).await.unwrap();
     let mut remote = server.accept().await;
     let told = tokio::spawn(async move { reads_end(&mut remote).await });
@@ -84,7 +84,7 @@ async fn close_returns_when_the_socket_is_closed() {
 #[tokio::test]
 async fn a_second_connection_waits_until_the_first_is_closed() {
     let (server, target) = Server::start().await;
-    let relay = Relay::open(target, trust(), LONG).unwrap();
+    let relay = Relay::open(target, None, trust(), LONG).unwrap();
     let _first = TcpStream::connect(relay.entrance()).await.unwrap();
     let mut first_remote = server.accept().await;
     let _second = TcpStream::connect(relay.entrance()).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_second_connection_waits_until_the_first_is_closed() {
 #[tokio::test]
 async fn a_cut_ends_the_present_connection_alone() {
     let (server, target) = Server::start().await;
-    let relay = Relay::open(target, trust(), LONG).unwrap();
+    let relay = Relay::open(target, None, trust(), LONG).unwrap();
     let mut local = TcpStream::connect(relay.entrance()).await.unwrap();
     let remote = server.accept().await;
     relay.cut();
@@ -109,7 +109,7 @@ async fn a_cut_ends_the_present_connection_alone() {
 #[tokio::test]
 async fn a_silent_server_is_hung_up_on() {
     let (server, target) = Server::start().await;
-    let relay = Relay::open(target, trust(), Duration::from_millis(50)).unwrap();
+    let relay = Relay::open(target, None, trust(), Duration::from_millis(50)).unwrap();
     let mut local = TcpStream::connect(relay.entrance()).await.unwrap();
     let mut remote = server.accept().await;
     local.write_all(b"anyone").await.unwrap();
@@ -135,7 +135,7 @@ async fn crowded() -> (SocketAddrV4, TcpListener, Vec<TcpStream>) {
 #[tokio::test]
 async fn what_was_handed_in_and_has_not_left_when_it_is_settled_never_leaves() {
     let (target, _listener, _inside) = crowded().await;
-    let relay = Relay::open(target, trust(), LONG).unwrap();
+    let relay = Relay::open(target, None, trust(), LONG).unwrap();
     let mut dialling = TcpStream::connect(relay.entrance()).await.unwrap();
     dialling.write_all(b"one").await.unwrap();
     let mut waiting = TcpStream::connect(relay.entrance()).await.unwrap();

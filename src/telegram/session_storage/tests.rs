@@ -10,7 +10,11 @@ use crate::{
     cluster::testing::TestDatabase,
     config::Secret,
     ids::{SessionId, WorkerId},
-    store::{leases, sessions::NewSession},
+    store::{
+        intake::{self, Arrival, Filters, Recorded},
+        leases,
+        sessions::NewSession,
+    },
 };
 
 const HOME: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 443);
@@ -87,10 +91,17 @@ impl World {
             .unwrap()
     }
 
-    async fn advance(&self, storage: &PgSession, states: &[State]) -> Result<(), StorageError> {
-        let mut transaction = begin(self.database.pool(), "test").await?;
-        storage.advance(&mut transaction, states).await?;
-        commit(transaction, "test").await
+    async fn advance(&self, storage: &PgSession, boxes: &[BoxState]) -> Recorded {
+        let mut transaction = begin(self.database.pool(), "test").await.unwrap();
+        let arrival = Arrival {
+            lease: storage.lease(),
+            account_id: storage.account_id(),
+            boxes: boxes.to_vec(),
+            incoming: Vec::new(),
+        };
+        let recorded = intake::record(&mut transaction, &mut Filters::default(), &[arrival]).await;
+        commit(transaction, "test").await.unwrap();
+        recorded.unwrap()[0]
     }
 }
 
@@ -112,11 +123,13 @@ fn user(id: i64, hash: i64) -> PeerInfo {
     }
 }
 
-fn state(message_box: Option<MessageBox>, date: i32) -> State {
-    State {
-        date,
-        seq: 3,
-        message_box,
+fn channel(id: i64, pts: i32) -> BoxState {
+    BoxState {
+        update_box: id,
+        pts: Some(pts),
+        qts: None,
+        date: None,
+        seq: None,
     }
 }
 
@@ -281,14 +294,17 @@ async fn a_known_box_is_never_overwritten_by_a_seed() {
 async fn what_was_read_is_stored_per_box() {
     let world = World::new().await;
     let storage = world.storage(None).await;
-    let states = [
-        state(Some(MessageBox::Common { pts: 5 }), 50),
-        state(Some(MessageBox::Channel { channel_id: 9, pts: 1 }), 51),
-        state(Some(MessageBox::Channel { channel_id: 9, pts: 2 }), 52),
-        state(Some(MessageBox::Secondary { qts: 4 }), 53),
-    ];
-    world.advance(&storage, &states).await.unwrap();
-    world.advance(&storage, &[state(None, 54)]).await.unwrap();
+    let account = |pts, qts, date| BoxState {
+        update_box: ACCOUNT_BOX,
+        pts,
+        qts,
+        date: Some(date),
+        seq: Some(3),
+    };
+    let stored = Recorded::Stored { troubled: false };
+    let boxes = [account(Some(5), None, 50), channel(9, 2)];
+    assert_eq!(world.advance(&storage, &boxes).await, stored);
+    assert_eq!(world.advance(&storage, &[account(None, Some(4), 54)]).await, stored);
     let loaded = storage.updates_state().await.unwrap();
     assert_eq!((loaded.pts, loaded.qts, loaded.date, loaded.seq), (5, 4, 54, 3));
     assert_eq!(loaded.channels, [ChannelState { id: 9, pts: 2 }]);
@@ -308,11 +324,7 @@ async fn nothing_is_written_without_the_lease() {
     let moved = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 9), 443);
     fenced(storage.set_dc_option(&offer(moved, None)).await);
     fenced(storage.set_update_state(UpdateState::Channel { id: 9, pts: 1 }).await);
-    fenced(
-        world
-            .advance(&storage, &[state(Some(MessageBox::Common { pts: 5 }), 50)])
-            .await,
-    );
+    assert_eq!(world.advance(&storage, &[channel(9, 2)]).await, Recorded::Fenced);
     storage.learn([user(1, 1)]).await.unwrap();
     fenced(storage.flush().await);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! How long from an incoming private message to the commit of what it changed, in sessions whose bulk slot is busy with a scan.
+//! How long from an incoming private message to the commit of its row, in sessions whose bulk slot is busy with a scan.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -60,7 +60,10 @@ pub async fn measure(plan: &Plan<'_>, site: &Site) -> anyhow::Result<Arrived> {
     let pool = site.pool(4)?;
     let sessions: Vec<SessionId> = plan.to.iter().map(|(session, _)| *session).collect();
     keep_busy(site, &pool, &sessions, plan.secs).await?;
-    let mut waiting = Waiting::start(&pool, &sessions).await?;
+    let mut conn = pool.acquire().await.context("the database went away")?;
+    bench_sessions::watch_private(&mut conn, &sessions).await?;
+    drop(conn);
+    let mut waiting = Waiting::of(&sessions);
     let mut heard = hear(&pool).await?;
     let looks = Arc::new(Looks::default());
     let looking = AbortOnDropHandle::new(tokio::spawn(look(pool.clone(), sessions, Arc::clone(&looks))));
@@ -140,8 +143,8 @@ async fn look(pool: PgPool, sessions: Vec<SessionId>, looks: Arc<Looks>) {
     }
 }
 
-/// A committed place in a session's updates, and when that was heard.
-type Heard = (Instant, SessionId, i32);
+/// Whose message was committed, and when that was heard.
+type Heard = (Instant, SessionId);
 
 /// Hears of each commit, stamped with the time by a task that does nothing else.
 async fn hear(pool: &PgPool) -> anyhow::Result<mpsc::UnboundedReceiver<Heard>> {
@@ -149,7 +152,7 @@ async fn hear(pool: &PgPool) -> anyhow::Result<mpsc::UnboundedReceiver<Heard>> {
     let mut arrivals = Arrivals::listen(pool).await?;
     tokio::spawn(async move {
         while let Ok(told) = arrivals.next().await {
-            if told.is_some_and(|(session, pts)| sender.send((Instant::now(), session, pts)).is_err()) {
+            if told.is_some_and(|session| sender.send((Instant::now(), session)).is_err()) {
                 return;
             }
         }
@@ -157,69 +160,44 @@ async fn hear(pool: &PgPool) -> anyhow::Result<mpsc::UnboundedReceiver<Heard>> {
     Ok(heard)
 }
 
-/// Messages that were sent and not yet heard of. Each moves its session's place on by one.
+/// Messages that were sent and not yet heard of. Those of a session are stored in their order.
 struct Waiting {
-    /// By session: the place of the newest message, and those under way.
-    sessions: HashMap<SessionId, (i32, VecDeque<Message>)>,
+    sessions: HashMap<SessionId, VecDeque<Message>>,
     latencies: Vec<i64>,
 }
 
 struct Message {
-    pts: i32,
     sent: Instant,
     counts: bool,
 }
 
 impl Waiting {
-    async fn start(pool: &PgPool, sessions: &[SessionId]) -> anyhow::Result<Self> {
-        let mut conn = pool.acquire().await.context("the database went away")?;
-        let places = bench_sessions::places(&mut conn, sessions).await?;
-        if places.len() != sessions.len() {
-            bail!(
-                "{} of {} sessions know their place in the updates",
-                places.len(),
-                sessions.len()
-            );
-        }
-        Ok(Self::at(places))
-    }
-
-    fn at(places: Vec<(SessionId, i32)>) -> Self {
-        let sessions = places
-            .into_iter()
-            .map(|(session, pts)| (session, (pts, VecDeque::new())));
+    fn of(sessions: &[SessionId]) -> Self {
         Self {
-            sessions: sessions.collect(),
+            sessions: sessions.iter().map(|session| (*session, VecDeque::new())).collect(),
             latencies: Vec::new(),
         }
     }
 
     fn sent(&mut self, session: SessionId, counts: bool, sent: Instant) {
-        if let Some((pts, messages)) = self.sessions.get_mut(&session) {
-            *pts += 1;
-            messages.push_back(Message {
-                pts: *pts,
-                sent,
-                counts,
-            });
+        if let Some(messages) = self.sessions.get_mut(&session) {
+            messages.push_back(Message { sent, counts });
         }
     }
 
-    fn heard(&mut self, (at, session, pts): Heard) {
-        let Some((_, messages)) = self.sessions.get_mut(&session) else {
+    fn heard(&mut self, (at, session): Heard) {
+        let messages = self.sessions.get_mut(&session);
+        let Some(message) = messages.and_then(VecDeque::pop_front) else {
             return;
         };
-        while messages.front().is_some_and(|message| message.pts <= pts) {
-            let Some(message) = messages.pop_front() else { return };
-            if message.counts {
-                let took = at.saturating_duration_since(message.sent).as_micros();
-                self.latencies.push(i64::try_from(took).unwrap_or(i64::MAX));
-            }
+        if message.counts {
+            let took = at.saturating_duration_since(message.sent).as_micros();
+            self.latencies.push(i64::try_from(took).unwrap_or(i64::MAX));
         }
     }
 
     fn left(&self) -> usize {
-        self.sessions.values().map(|(_, messages)| messages.len()).sum()
+        self.sessions.values().map(VecDeque::len).sum()
     }
 }
 
@@ -228,16 +206,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_heard_of_when_its_place_is_committed() {
+    fn a_message_is_heard_of_when_its_row_is_committed() {
         let session = SessionId::generate();
-        let mut waiting = Waiting::at(vec![(session, 7)]);
+        let mut waiting = Waiting::of(&[session]);
         let sent = Instant::now();
         waiting.sent(session, false, sent);
         waiting.sent(session, true, sent);
-        waiting.heard((sent + Duration::from_millis(1), session, 8));
+        waiting.heard((sent + Duration::from_millis(1), session));
         assert_eq!((waiting.left(), waiting.latencies.len()), (1, 0));
-        waiting.heard((sent + Duration::from_millis(3), SessionId::generate(), 9));
-        waiting.heard((sent + Duration::from_millis(3), session, 9));
+        waiting.heard((sent + Duration::from_millis(3), SessionId::generate()));
+        waiting.heard((sent + Duration::from_millis(3), session));
         assert_eq!((waiting.left(), waiting.latencies.as_slice()), (0, &[3_000][..]));
     }
 }

@@ -84,7 +84,7 @@ pub async fn measure(connections: usize) -> anyhow::Result<Cost> {
     };
     let mut plain = connect(&vec![address; connections]).await?;
     let relays: Vec<Relay> = (0..connections)
-        .map(|_| Relay::open(address, Arc::clone(&trust), SILENCE))
+        .map(|_| Relay::open(address, None, Arc::clone(&trust), SILENCE))
         .collect::<Result<_, _>>()
         .context("a relay could not be opened")?;
     let entrances: Vec<SocketAddrV4> = relays.iter().map(Relay::entrance).collect();

@@ -98,6 +98,7 @@ fn without_signing_in_nothing_answers() {
     let caller = Caller {
         key_id: [1; 8],
         account: None,
+        dc: 2,
         layer: tl::LAYER,
     };
     let request = tl::functions::users::GetUsers {

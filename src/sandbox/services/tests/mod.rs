@@ -43,6 +43,7 @@ impl Stage {
         let caller = Caller {
             key_id: key(who),
             account: Some(self.id(who)),
+            dc: 2,
             layer: tl::LAYER,
         };
         service(

@@ -1,0 +1,253 @@
+//! `monitor`: watches a chat, or a session's private messages, for as long as it is not stopped.
+//!
+//! The update stream of the session records what happens in watched chats, each message once; this function says what is
+//! watched, reads from the history what the stream could not bring, and hands over to the next session when this one
+//! cannot see the chat any more. It runs in the `watch` lane: it keeps no session busy, and a worker that stops or gives
+//! the session away takes it off at once. Whoever goes on goes on from what is stored.
+
+mod args;
+pub mod filter;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use args::{FailoverArgs, MonitorArgs, PRIVATE, WatchEvent};
+pub use filter::{Matcher, MessageFilter};
+
+use crate::{
+    ArgsError, Job, JobContext, JobError, LogLevel, LogLine, Outcome, WaitReason,
+    ports::{Chat, ChatType, Decision, Failover, WatchBegun, WatchStart, WatchState},
+    target,
+};
+
+/// An attempt that lasted this long was healthy: its failure is the first again.
+const HEALTHY: TimeDelta = TimeDelta::minutes(10);
+/// How long a watch that was healthy waits after a failure.
+const AFTER_HEALTHY: TimeDelta = TimeDelta::seconds(5);
+
+#[async_trait]
+impl Job for MonitorArgs {
+    fn validate(&self) -> Result<(), ArgsError> {
+        self.check()
+    }
+
+    async fn run(&self, context: &JobContext) -> Outcome {
+        let began = context.clock.now();
+        let outcome = match self.attempt(context).await {
+            Ok(outcome) | Err(outcome) => outcome,
+        };
+        context.log_stop(&outcome).await;
+        match outcome {
+            Outcome::Retry(error) if context.clock.now() - began >= HEALTHY => Outcome::Snooze {
+                until: context.clock.now() + AFTER_HEALTHY,
+                reason: WaitReason::new("interrupted", error.message),
+            },
+            outcome => outcome,
+        }
+    }
+}
+
+/// Errors by which one session cannot see a chat and another one may.
+const NOT_SEEN: [&str; 4] = [
+    "chat_inaccessible",
+    "chat_not_found",
+    "invite_link_dead",
+    "not_a_member",
+];
+
+/// The checkpoint: the chat of the first attempt. Its name may move to another chat; the watch does not.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Kept {
+    chat_id: i64,
+}
+
+/// Why a stretch of watching ended.
+enum Stretch {
+    /// The session cannot see the chat any more, under Telegram's name or ours.
+    Lost(String),
+    /// The function was asked to stop, or the watch was.
+    Over,
+}
+
+impl MonitorArgs {
+    async fn attempt(&self, context: &JobContext) -> Result<Outcome, Outcome> {
+        context.stop_if_cancelled()?;
+        let chat = match self.chat(context).await? {
+            Seen::Chat(chat) => Some(chat),
+            Seen::Private => None,
+            Seen::Not(reason) => return self.fail_over(context, &reason).await,
+        };
+        let start = self.start(context, chat.as_ref()).await?;
+        let state = match context.store.begin_watch(&start).await? {
+            WatchBegun::Watching(state) => state,
+            WatchBegun::Other { watch } => {
+                return Ok(Outcome::done(&MonitorResult {
+                    already_watched: true,
+                    watch,
+                }));
+            }
+            WatchBegun::Stopped => return Ok(Outcome::Cancelled),
+        };
+        let line = LogLine::new("watching", "The session watches the chat.");
+        context.log(LogLevel::Info, line).await;
+        match watch(context, chat.as_ref(), state).await? {
+            Stretch::Lost(reason) => self.fail_over(context, &reason).await,
+            Stretch::Over => Ok(Outcome::Cancelled),
+        }
+    }
+
+    /// What there is to watch, as this session sees it.
+    async fn chat(&self, context: &JobContext) -> Result<Seen, Outcome> {
+        if self.is_private() {
+            return Ok(Seen::Private);
+        }
+        let reference = target::parse_for_run(&self.chat)?;
+        let kept: Option<Kept> = context.read_checkpoint().await?;
+        let found = match &kept {
+            Some(kept) => target::resolve_again(context, &reference, kept.chat_id).await,
+            None => target::resolve(context, &reference).await,
+        };
+        let chat = match found {
+            Ok(chat) => chat,
+            Err(Outcome::Discard(error)) if kept.is_some() || NOT_SEEN.contains(&error.code.as_str()) => {
+                return Ok(Seen::Not(error.code));
+            }
+            Err(outcome) => return Err(outcome),
+        };
+        target::refuse_person(&chat)?;
+        context.store.save_chat(&chat).await?;
+        if !chat.member {
+            return Ok(Seen::Not("not_a_member".to_owned()));
+        }
+        if kept.is_none() {
+            context.write_checkpoint(&Kept { chat_id: chat.id }).await?;
+        }
+        Ok(Seen::Chat(chat))
+    }
+
+    async fn start(&self, context: &JobContext, chat: Option<&Chat>) -> Result<WatchStart, Outcome> {
+        Ok(WatchStart {
+            chat_id: chat.map(|chat| chat.id),
+            owner: if chat.is_some_and(is_numbered_for_all) {
+                0
+            } else {
+                context.telegram.account_id()
+            },
+            events: self.events.clone(),
+            filter: self.filter.clone(),
+            retention_days: self.retention_days,
+            newest: context.telegram.newest_message(chat).await?,
+        })
+    }
+
+    /// The session cannot see the chat: another one goes on, or this one tries again, or nobody is left.
+    async fn fail_over(&self, context: &JobContext, reason: &str) -> Result<Outcome, Outcome> {
+        let line = LogLine::new("access_lost", "The session cannot see the chat.");
+        context.log(LogLevel::Warn, line).await;
+        let until = context.clock.now() + TimeDelta::seconds(self.failover.delay_seconds.into());
+        let wait = |message: &str| Outcome::Snooze {
+            until,
+            reason: WaitReason::new("failing_over", message),
+        };
+        Ok(match context.store.lose_watch(reason, &self.failover).await? {
+            Failover::Again => wait("The session lost sight of the chat and looks again."),
+            Failover::Next => wait("The session lost sight of the chat; the next one of the list goes on."),
+            Failover::Exhausted => Outcome::Discard(JobError::permanent(
+                "exhausted",
+                format!("No session of the list can see the chat any more ({reason}). Give one that is a member."),
+            )),
+        })
+    }
+}
+
+/// What a session sees of what it is to watch.
+enum Seen {
+    Private,
+    Chat(Chat),
+    /// Not the chat, for this reason.
+    Not(String),
+}
+
+/// What a `monitor` job that found its chat watched already reports. One that watches ends when it is stopped, `cancelled`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MonitorResult {
+    pub already_watched: bool,
+    /// The job that watches the chat.
+    pub watch: Uuid,
+}
+
+/// Numbers of messages are everybody's in supergroups and channels, and the account's own elsewhere.
+fn is_numbered_for_all(chat: &Chat) -> bool {
+    matches!(chat.chat_type, ChatType::Supergroup | ChatType::Channel)
+}
+
+/// Keeps the watch whole until something ends it.
+async fn watch(context: &JobContext, chat: Option<&Chat>, first: WatchState) -> Result<Stretch, Outcome> {
+    let mut state = first;
+    loop {
+        if let Some(reason) = state.lost_reason {
+            return Ok(Stretch::Lost(reason));
+        }
+        if state.filling
+            && let Some(end) = fill(context, chat, &state).await?
+        {
+            return Ok(end);
+        }
+        tokio::select! {
+            () = context.cancellation.cancelled() => return Ok(Stretch::Over),
+            () = context.telegram.watch_noted() => {}
+        }
+        match context.store.watch().await? {
+            Some(now) => state = now,
+            None => return Ok(Stretch::Over),
+        }
+    }
+}
+
+/// Reads the history from where the watch is to its end, and lets the update stream take over. `Some`: it came to
+/// something else.
+async fn fill(context: &JobContext, chat: Option<&Chat>, state: &WatchState) -> Result<Option<Stretch>, Outcome> {
+    let mut after = state.last_message_id;
+    if state.renumbered
+        && let Some(chat) = chat
+    {
+        after = match state.last_message_at {
+            Some(time) => context.telegram.newest_message_until(chat, time).await?,
+            None => context.telegram.newest_message(Some(chat)).await?,
+        };
+        context.store.renumber_watch(after).await?;
+    }
+    let mut read = 0;
+    loop {
+        // Looked at before the history is: what the stream had left by then is in it, or was deleted since.
+        let Some(before) = context.store.watch().await? else {
+            return Ok(Some(Stretch::Over));
+        };
+        if context.cancellation.is_cancelled() {
+            return Ok(Some(Stretch::Over));
+        }
+        let mut page = match context.telegram.history_after(chat, after).await {
+            Ok(page) => page,
+            Err(error) if error.decision == Decision::Target => return Ok(Some(Stretch::Lost(error.code))),
+            Err(error) => return Err(error.into()),
+        };
+        if page.is_last {
+            page.reaches = page.reaches.max(before.left_to_history);
+        }
+        context.store.record_history(&page).await?;
+        after = after.max(page.reaches);
+        read += i64::try_from(page.messages.len()).unwrap_or(i64::MAX);
+        if page.is_last && context.store.finish_filling(before.gaps).await? {
+            break;
+        }
+    }
+    let line = LogLine::new("caught_up", "The history is read up to now.").with("messages", read);
+    context.log(LogLevel::Info, line).await;
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests;

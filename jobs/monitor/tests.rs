@@ -1,0 +1,252 @@
+use chrono::TimeDelta;
+
+use super::*;
+use crate::{
+    ports::{HistoryPage, TelegramError},
+    testing::{self, Fakes},
+};
+
+fn page(ids: &[i32], reaches: i32, is_last: bool) -> HistoryPage {
+    HistoryPage {
+        messages: ids.iter().map(|id| testing::chat_message(*id, "x")).collect(),
+        reaches,
+        is_last,
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_was_deleted_before_it_was_read_holds_nothing_up() {
+    let fakes = member();
+    fakes.store.state().left_to_history = 12;
+    fakes.telegram.history_after(Ok(page(&[], 10, true)));
+    fakes.telegram.history_after(Ok(page(&[], 10, true)));
+    fakes.telegram.cancel_after(4, fakes.cancellation.clone());
+    assert_eq!(args().run(&fakes.context()).await, Outcome::Cancelled);
+    let state = fakes.store.state();
+    assert!(
+        state
+            .watch
+            .as_ref()
+            .is_some_and(|watch| !watch.filling && watch.last_message_id == 12)
+    );
+}
+
+fn gone() -> TelegramError {
+    TelegramError {
+        code: "CHANNEL_PRIVATE".into(),
+        message: "Private.".into(),
+        decision: Decision::Target,
+    }
+}
+
+/// A session that is in the chat, whose newest message is 10.
+fn member() -> Fakes {
+    let fakes = Fakes::new();
+    fakes.telegram.resolve_username(Ok(testing::supergroup(1)));
+    fakes.telegram.newest_message(Ok(10));
+    fakes
+}
+
+fn args() -> MonitorArgs {
+    MonitorArgs::of("@reading_club")
+}
+
+#[tokio::test]
+async fn a_watch_reads_what_it_was_left_and_then_waits_until_it_is_stopped() {
+    let fakes = member();
+    fakes.store.state().left_to_history = 12;
+    // The message that was left is in the second page; asking again before it came showed nothing.
+    fakes.telegram.history_after(Ok(page(&[], 10, true)));
+    fakes.telegram.history_after(Ok(page(&[11, 12], 12, true)));
+    fakes.telegram.cancel_after(4, fakes.cancellation.clone());
+    assert_eq!(args().run(&fakes.context()).await, Outcome::Cancelled);
+    let state = fakes.store.state();
+    let recorded: Vec<i32> = state.recorded.iter().map(|message| message.id).collect();
+    assert_eq!(recorded, [11, 12]);
+    assert!(state.watch.as_ref().is_some_and(|watch| !watch.filling));
+}
+
+#[tokio::test]
+async fn numbers_are_the_accounts_own_in_a_basic_group_and_in_private_chats() {
+    let mut group = testing::supergroup(1);
+    group.chat_type = ChatType::Group;
+    for (chat, private, owner) in [
+        (testing::supergroup(1), false, 0),
+        (group, false, testing::ACCOUNT_ID),
+        (testing::supergroup(1), true, testing::ACCOUNT_ID),
+    ] {
+        let fakes = Fakes::new();
+        if !private {
+            fakes.telegram.resolve_username(Ok(chat));
+        }
+        fakes.telegram.newest_message(Ok(10));
+        fakes
+            .telegram
+            .cancel_after(2 - usize::from(private), fakes.cancellation.clone());
+        let args = if private { MonitorArgs::of(PRIVATE) } else { args() };
+        assert_eq!(args.run(&fakes.context()).await, Outcome::Cancelled);
+        let start = fakes.store.state().watch_start.clone().expect("it began");
+        assert_eq!(
+            (start.owner, start.chat_id.is_none(), start.newest),
+            (owner, private, 10)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_second_watch_of_a_chat_names_the_first() {
+    let fakes = member();
+    fakes.store.state().watched_by = Some(uuid::Uuid::max());
+    let Outcome::Done(result) = args().run(&fakes.context()).await else {
+        panic!("it is done");
+    };
+    assert_eq!(result["watch"], serde_json::json!(uuid::Uuid::max()));
+}
+
+#[tokio::test]
+async fn a_gap_is_read_from_the_history() {
+    let fakes = member();
+    fakes.store.state().watch = Some(WatchState {
+        last_message_id: 20,
+        ..WatchState::default()
+    });
+    let context = fakes.context();
+    let running = tokio::spawn(async move { args().run(&context).await });
+    fakes.store.state().watch = Some(WatchState {
+        last_message_id: 20,
+        filling: true,
+        ..WatchState::default()
+    });
+    fakes.telegram.history_after(Ok(page(&[21], 21, false)));
+    fakes.telegram.history_after(Ok(page(&[25], 25, true)));
+    // Counts from here: both looks at the chat have been made or will be, and both pages.
+    fakes.telegram.cancel_after(4, fakes.cancellation.clone());
+    fakes.telegram.note_watch();
+    assert_eq!(running.await.expect("no panic"), Outcome::Cancelled);
+    assert_eq!(fakes.store.state().recorded.len(), 2);
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_see_the_chat_hands_over_or_gives_up() {
+    for (failover, expected) in [
+        (Failover::Next, "failing_over"),
+        (Failover::Again, "failing_over"),
+        (Failover::Exhausted, ""),
+    ] {
+        let fakes = Fakes::new();
+        fakes.telegram.resolve_username(Err(gone()));
+        fakes.store.state().failover = Some(failover);
+        match args().run(&fakes.context()).await {
+            Outcome::Snooze { until, reason } => {
+                assert_eq!(reason.code, expected);
+                assert_eq!(until, testing::start_of_time() + TimeDelta::seconds(5));
+            }
+            Outcome::Discard(error) => assert_eq!((expected, error.code.as_str()), ("", "exhausted")),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(fakes.store.state().losses, ["chat_inaccessible"]);
+    }
+}
+
+#[tokio::test]
+async fn a_loss_that_the_stream_saw_hands_over() {
+    let fakes = member();
+    fakes.store.state().watch = Some(WatchState {
+        lost_reason: Some("kicked".into()),
+        ..WatchState::default()
+    });
+    fakes.store.state().failover = Some(Failover::Next);
+    assert!(matches!(args().run(&fakes.context()).await, Outcome::Snooze { .. }));
+    assert_eq!(fakes.store.state().losses, ["kicked"]);
+}
+
+#[tokio::test]
+async fn nobody_is_asked_to_watch_as_somebody_outside() {
+    let fakes = Fakes::new();
+    let mut chat = testing::supergroup(1);
+    chat.member = false;
+    fakes.telegram.resolve_username(Ok(chat));
+    assert!(matches!(args().run(&fakes.context()).await, Outcome::Discard(_)));
+    assert_eq!(fakes.store.state().losses, ["not_a_member"]);
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_is_no_lost_access() {
+    let fakes = Fakes::new();
+    fakes.telegram.resolve_username(Ok(Chat {
+        chat_type: ChatType::Private,
+        ..testing::supergroup(1)
+    }));
+    let Outcome::Discard(error) = args().run(&fakes.context()).await else {
+        panic!("a person is refused");
+    };
+    assert_eq!(error.code, "chat_is_person");
+    assert!(fakes.store.state().losses.is_empty());
+}
+
+#[tokio::test]
+async fn a_failure_after_a_healthy_time_is_no_attempt() {
+    for (step, refunded) in [(TimeDelta::minutes(11), true), (TimeDelta::minutes(1), false)] {
+        let fakes = Fakes::new();
+        fakes.clock.step_by(step);
+        fakes.telegram.resolve_username(Err(TelegramError {
+            code: "connection_lost".into(),
+            message: "x".into(),
+            decision: Decision::Retry,
+        }));
+        let outcome = args().run(&fakes.context()).await;
+        assert_eq!(matches!(outcome, Outcome::Snooze { .. }), refunded, "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_change_of_account_the_place_is_found_by_time() {
+    let fakes = member();
+    fakes.store.state().watch = Some(WatchState {
+        filling: true,
+        last_message_id: 900,
+        last_message_at: Some(testing::start_of_time()),
+        renumbered: true,
+        ..WatchState::default()
+    });
+    fakes.telegram.newest_message_until(Ok(40));
+    fakes.telegram.history_after(Ok(page(&[41], 41, true)));
+    fakes.telegram.cancel_after(4, fakes.cancellation.clone());
+    assert_eq!(args().run(&fakes.context()).await, Outcome::Cancelled);
+    assert!(fakes.take_journal().contains(&"history_after 40".to_owned()));
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let field = |args: MonitorArgs| args.validate().err().map(|error| error.field);
+    assert_eq!(field(args()), None);
+    assert_eq!(field(MonitorArgs::of(PRIVATE)), None);
+    assert_eq!(field(MonitorArgs::of("")).as_deref(), Some("args.chat"));
+    let backups = |backups: &[&str]| MonitorArgs {
+        backups: backups.iter().map(|&backup| backup.into()).collect(),
+        ..args()
+    };
+    assert_eq!(field(backups(&["a", "b"])), None);
+    assert_eq!(field(backups(&["a", "a"])).as_deref(), Some("args.backups[1]"));
+    assert_eq!(field(backups(&[" "])).as_deref(), Some("args.backups[0]"));
+    let private = MonitorArgs {
+        backups: vec!["a".into()],
+        ..MonitorArgs::of(PRIVATE)
+    };
+    assert_eq!(field(private).as_deref(), Some("args.backups"));
+    let none = MonitorArgs {
+        events: Vec::new(),
+        ..args()
+    };
+    assert_eq!(field(none).as_deref(), Some("args.events"));
+    let failover = |delay_seconds, tries| MonitorArgs {
+        failover: FailoverArgs { delay_seconds, tries },
+        ..args()
+    };
+    assert_eq!(field(failover(3_600, 10)), None);
+    assert_eq!(
+        field(failover(3_601, 1)).as_deref(),
+        Some("args.failover.delay_seconds")
+    );
+    assert_eq!(field(failover(0, 0)).as_deref(), Some("args.failover.tries"));
+}

@@ -1,0 +1,273 @@
+use serde_json::json;
+use wireroom_jobs::{
+    JobKind,
+    monitor::{MessageFilter, WatchEvent},
+    ports::{WatchBegun, WatchStart},
+};
+
+use super::*;
+use crate::{
+    cluster::testing::TestDatabase,
+    store::{
+        jobs::{self, NewJob},
+        watches,
+    },
+};
+
+const CHAT: i64 = -1_000_000_000_001;
+const ONCE: FailoverArgs = FailoverArgs {
+    delay_seconds: 0,
+    tries: 1,
+};
+
+struct Bed {
+    database: TestDatabase,
+    sessions: Vec<SessionId>,
+    attempt: AttemptKey,
+}
+
+impl Bed {
+    /// A watch of the first of `sessions` that runs; the others are its backups, in that order.
+    async fn new(sessions: usize) -> Self {
+        let database = TestDatabase::new().await;
+        let mut ids = Vec::new();
+        for place in 0..sessions {
+            let id = SessionId::generate();
+            sqlx::query("INSERT INTO sessions (id, label, pool, state, state_reason, home_dc) VALUES ($1, $2, 'default', 'ready', 'x', 2)")
+                .bind(id.0)
+                .bind(format!("session{place}"))
+                .execute(database.pool())
+                .await
+                .expect("a session");
+            ids.push(id);
+        }
+        // By label and by id.
+        let backups: Vec<String> = (1..sessions)
+            .map(|place| {
+                if place % 2 == 1 {
+                    format!("session{place}")
+                } else {
+                    ids[place].to_string()
+                }
+            })
+            .collect();
+        let mut job = NewJob::new(
+            JobKind::Monitor,
+            json!({ "chat": CHAT.to_string(), "backups": backups }),
+        );
+        job.session = Some(ids[0]);
+        let mut conn = database.pool().acquire().await.expect("a connection");
+        jobs::enqueue(&mut conn, std::slice::from_ref(&job), std::time::Duration::ZERO)
+            .await
+            .expect("a job");
+        let bed = Self {
+            attempt: AttemptKey { job: job.id, fence: 1 },
+            database,
+            sessions: ids,
+        };
+        bed.run(0).await;
+        bed
+    }
+
+    /// The job is claimed for that session, and begins.
+    async fn run(&self, place: usize) -> WatchBegun {
+        let mut conn = self.database.pool().acquire().await.expect("a connection");
+        sqlx::query("UPDATE jobs SET state = 'running', fence = 1")
+            .execute(&mut *conn)
+            .await
+            .expect("running");
+        let start = WatchStart {
+            chat_id: Some(CHAT),
+            owner: 0,
+            events: vec![WatchEvent::MessageNew],
+            filter: MessageFilter::default(),
+            retention_days: 30,
+            newest: 7,
+        };
+        watches::begin(&mut conn, self.attempt, self.sessions[place], &start)
+            .await
+            .expect("begun")
+    }
+
+    async fn lose(&self, place: usize, failover: FailoverArgs) -> Failover {
+        let mut conn = self.database.pool().acquire().await.expect("a connection");
+        lose(
+            &mut conn,
+            self.attempt,
+            self.sessions[place],
+            "CHANNEL_PRIVATE",
+            &failover,
+        )
+        .await
+        .expect("noted")
+    }
+
+    async fn session_of_job(&self) -> SessionId {
+        sqlx::query_scalar("SELECT session_id FROM jobs")
+            .fetch_one(self.database.pool())
+            .await
+            .expect("the job")
+    }
+
+    async fn count(&self, what: &'static str) -> i64 {
+        sqlx::query_scalar(what)
+            .fetch_one(self.database.pool())
+            .await
+            .expect("a count")
+    }
+
+    async fn execute(&self, statement: &'static str) {
+        sqlx::query(statement)
+            .execute(self.database.pool())
+            .await
+            .expect("done");
+    }
+}
+
+#[tokio::test]
+async fn the_list_is_gone_through_in_its_order_and_then_there_is_nobody() {
+    let bed = Bed::new(3).await;
+    assert_eq!(bed.lose(0, ONCE).await, Failover::Next);
+    assert_eq!(bed.session_of_job().await, bed.sessions[1]);
+    let WatchBegun::Watching(state) = bed.run(1).await else {
+        panic!("the next one goes on");
+    };
+    assert!(
+        state.filling && state.lost_reason.is_none() && state.last_message_id == 7,
+        "{state:?}"
+    );
+    assert_eq!(bed.lose(1, ONCE).await, Failover::Next);
+    assert_eq!(bed.session_of_job().await, bed.sessions[2]);
+    bed.run(2).await;
+    assert_eq!(bed.lose(2, ONCE).await, Failover::Exhausted);
+    assert_eq!(
+        bed.count("SELECT count(*) FROM watches WHERE state = 'exhausted'")
+            .await,
+        1
+    );
+    assert_eq!(
+        bed.count("SELECT count(*) FROM events WHERE type = 'watch.access_lost'")
+            .await,
+        3
+    );
+    assert_eq!(
+        bed.count("SELECT count(*) FROM events WHERE type = 'watch.switched'")
+            .await,
+        2
+    );
+    assert_eq!(
+        bed.count("SELECT count(*) FROM events WHERE type = 'watch.exhausted'")
+            .await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_session_has_its_tries_and_one_event() {
+    let bed = Bed::new(2).await;
+    let thrice = FailoverArgs { tries: 3, ..ONCE };
+    assert_eq!(bed.lose(0, thrice).await, Failover::Again);
+    assert_eq!(bed.lose(0, thrice).await, Failover::Again);
+    assert_eq!(bed.session_of_job().await, bed.sessions[0]);
+    assert_eq!(bed.lose(0, thrice).await, Failover::Next);
+    assert_eq!(
+        bed.count("SELECT count(*) FROM events WHERE type = 'watch.access_lost'")
+            .await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_loss_long_ago_does_not_count() {
+    let bed = Bed::new(2).await;
+    assert_eq!(bed.lose(0, ONCE).await, Failover::Next);
+    bed.run(1).await;
+    bed.execute("UPDATE watch_losses SET lost_at = lost_at - interval '1 hour'")
+        .await;
+    bed.execute("UPDATE jobs SET args = jsonb_set(args, '{backups}', '[\"session0\"]')")
+        .await;
+    assert_eq!(bed.lose(1, ONCE).await, Failover::Next);
+    assert_eq!(bed.session_of_job().await, bed.sessions[0]);
+}
+
+#[tokio::test]
+async fn a_backup_that_cannot_be_used_is_left_out() {
+    let bed = Bed::new(3).await;
+    bed.execute("UPDATE sessions SET state = 'banned' WHERE label = 'session1'")
+        .await;
+    assert_eq!(bed.lose(0, ONCE).await, Failover::Next);
+    assert_eq!(bed.session_of_job().await, bed.sessions[2]);
+}
+
+#[tokio::test]
+async fn a_watch_leaves_a_session_that_is_lost() {
+    let bed = Bed::new(2).await;
+    bed.execute("UPDATE jobs SET state = 'queued'").await;
+    let mut conn = bed.database.pool().acquire().await.expect("a connection");
+    assert_eq!(
+        leave_lost_sessions(&mut conn, 10).await.expect("looked"),
+        Left::default()
+    );
+    bed.execute("UPDATE sessions SET state = 'banned', state_reason = 'USER_DEACTIVATED_BAN' WHERE label = 'session0'")
+        .await;
+    let left = leave_lost_sessions(&mut conn, 10).await.expect("looked");
+    assert_eq!((left.moved, left.ended.len()), (1, 0));
+    assert_eq!(bed.session_of_job().await, bed.sessions[1]);
+    bed.execute("UPDATE sessions SET state = 'disabled' WHERE label = 'session1'")
+        .await;
+    assert_eq!(
+        leave_lost_sessions(&mut conn, 10).await.expect("looked"),
+        Left::default(),
+        "it may come back"
+    );
+    bed.execute("UPDATE sessions SET state = 'logged_out' WHERE label = 'session1'")
+        .await;
+    let left = leave_lost_sessions(&mut conn, 10).await.expect("looked");
+    assert_eq!(left.ended, [bed.attempt.job]);
+    assert_eq!(
+        bed.count("SELECT count(*) FROM finished_jobs WHERE error ->> 'code' = 'exhausted'")
+            .await,
+        1
+    );
+    assert_eq!(
+        bed.count("SELECT count(*) FROM watches WHERE state = 'exhausted'")
+            .await,
+        1
+    );
+    assert_eq!(bed.count("SELECT count(*) FROM watch_losses").await, 0);
+}
+
+#[tokio::test]
+async fn a_chat_has_one_watch() {
+    let bed = Bed::new(1).await;
+    let other = AttemptKey {
+        job: JobId::generate(),
+        fence: 1,
+    };
+    let start = WatchStart {
+        chat_id: Some(CHAT),
+        owner: 0,
+        events: vec![WatchEvent::MessageNew],
+        filter: MessageFilter::default(),
+        retention_days: 30,
+        newest: 9,
+    };
+    let mut conn = bed.database.pool().acquire().await.expect("a connection");
+    let begun = watches::begin(&mut conn, other, bed.sessions[0], &start)
+        .await
+        .expect("asked");
+    assert_eq!(
+        begun,
+        WatchBegun::Other {
+            watch: bed.attempt.job.0
+        }
+    );
+    let private = WatchStart { chat_id: None, ..start };
+    let begun = watches::begin(&mut conn, other, bed.sessions[0], &private)
+        .await
+        .expect("asked");
+    assert!(
+        matches!(begun, WatchBegun::Watching(_)),
+        "private messages are another thing"
+    );
+}

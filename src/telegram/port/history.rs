@@ -1,0 +1,260 @@
+//! Reading a chat's messages in the order in which they were written.
+
+use chrono::{DateTime, Utc};
+use grammers_session::types::{PeerId, PeerKind, PeerRef};
+use grammers_tl_types as tl;
+use wireroom_jobs::{
+    Action,
+    message::Message,
+    ports::{Chat, ChatType, Decision, HistoryPage, TelegramError},
+};
+
+use super::{JobTelegram, chats::peer_number, own_error};
+use crate::telegram::message_facts;
+
+/// The most messages, and the most chats, one request gives.
+const PAGE: i32 = 100;
+/// Most pages of chats that are looked through for private ones with something new.
+const DIALOG_PAGES: usize = 50;
+
+/// What to cut out of a history.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cut {
+    offset_id: i32,
+    offset_date: i32,
+    add_offset: i32,
+    limit: i32,
+}
+
+impl JobTelegram {
+    pub(super) async fn newest(&self, chat: Option<&Chat>) -> Result<i32, TelegramError> {
+        let Some(chat) = chat else {
+            let page = self.page_of_dialogs(None).await?;
+            return Ok(page.own.iter().map(|dialog| dialog.top_message).max().unwrap_or(0));
+        };
+        let newest = Cut {
+            limit: 1,
+            ..Cut::default()
+        };
+        Ok(highest(&self.cut(chat, newest).await?))
+    }
+
+    pub(super) async fn newest_until(&self, chat: &Chat, time: DateTime<Utc>) -> Result<i32, TelegramError> {
+        let until = Cut {
+            // Messages of that very second are taken too.
+            offset_date: i32::try_from(time.timestamp()).unwrap_or(i32::MAX).saturating_add(1),
+            limit: 1,
+            ..Cut::default()
+        };
+        Ok(highest(&self.cut(chat, until).await?))
+    }
+
+    pub(super) async fn after(&self, chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError> {
+        match chat {
+            Some(chat) => self.page_after(chat, after).await,
+            None => self.private_after(after).await,
+        }
+    }
+
+    /// The oldest messages that are newer than `after`.
+    async fn page_after(&self, chat: &Chat, after: i32) -> Result<HistoryPage, TelegramError> {
+        let cut = Cut {
+            offset_id: after.saturating_add(1),
+            add_offset: -PAGE,
+            limit: PAGE,
+            ..Cut::default()
+        };
+        let mut found = self.cut(chat, cut).await?;
+        found.retain(|message| message.id() > after);
+        found.sort_unstable_by_key(tl::enums::Message::id);
+        Ok(HistoryPage {
+            reaches: highest(&found).max(after),
+            is_last: found.len() < usize::try_from(PAGE).unwrap_or(usize::MAX),
+            messages: self.read(&found),
+        })
+    }
+
+    /// All that is newer than `after` in private chats. Their numbers are one sequence, the account's, so what is read of
+    /// one chat must not run ahead of another: everything is read before any of it counts.
+    async fn private_after(&self, after: i32) -> Result<HistoryPage, TelegramError> {
+        let mut messages = Vec::new();
+        for dialog in self.private_dialogs_after(after).await? {
+            let mut from = after;
+            loop {
+                let page = self.page_after(&dialog, from).await?;
+                from = page.reaches;
+                messages.extend(page.messages);
+                if page.is_last {
+                    break;
+                }
+            }
+        }
+        messages.sort_unstable_by_key(|message: &Message| message.id);
+        Ok(HistoryPage {
+            reaches: messages.last().map_or(after, |newest| newest.id),
+            is_last: true,
+            messages,
+        })
+    }
+
+    async fn private_dialogs_after(&self, after: i32) -> Result<Vec<Chat>, TelegramError> {
+        let mut found = Vec::new();
+        let mut from = None;
+        for _ in 0..DIALOG_PAGES {
+            let page = self.page_of_dialogs(from).await?;
+            // The newest come first, but pinned ones come before all: a page without anything new is the end of it.
+            let fresh: Vec<_> = page.own.iter().filter(|dialog| dialog.top_message > after).collect();
+            let none_fresh = fresh.is_empty();
+            found.extend(fresh.into_iter().filter_map(|dialog| dialog.person.clone()));
+            match page.next {
+                Some(next) if !none_fresh => from = Some(next),
+                _ => return Ok(found),
+            }
+        }
+        Err(own_error(
+            "too_many_chats",
+            "More private chats have something new than can be looked through.",
+            Decision::Retry,
+        ))
+    }
+
+    async fn page_of_dialogs(&self, from: Option<Place>) -> Result<Dialogs, TelegramError> {
+        let place = from.unwrap_or(Place {
+            date: 0,
+            id: 0,
+            peer: tl::enums::InputPeer::Empty,
+        });
+        let request = tl::functions::messages::GetDialogs {
+            exclude_pinned: false,
+            folder_id: None,
+            offset_date: place.date,
+            offset_id: place.id,
+            offset_peer: place.peer,
+            limit: PAGE,
+            hash: 0,
+        };
+        let (dialogs, messages, chats, users, is_part) = match self.call(Action::Read, None, &request).await? {
+            tl::enums::messages::Dialogs::Dialogs(all) => (all.dialogs, all.messages, all.chats, all.users, false),
+            tl::enums::messages::Dialogs::Slice(part) => (part.dialogs, part.messages, part.chats, part.users, true),
+            tl::enums::messages::Dialogs::NotModified(_) => {
+                return Err(own_error(
+                    "dialogs_not_given",
+                    "Telegram did not give the account's chats.",
+                    Decision::Retry,
+                ));
+            }
+        };
+        self.connection.learn(&users, &chats).await;
+        let rows: Vec<&tl::types::Dialog> = dialogs
+            .iter()
+            .filter_map(|dialog| match dialog {
+                tl::enums::Dialog::Dialog(dialog) => Some(dialog),
+                tl::enums::Dialog::Folder(_) | tl::enums::Dialog::Community(_) => None,
+            })
+            .collect();
+        let next = match rows.last() {
+            Some(last) if is_part => self.place_of(last, &messages).await?,
+            _ => None,
+        };
+        let own = rows.iter().filter_map(|row| own_dialog(row)).collect();
+        Ok(Dialogs { own, next })
+    }
+
+    async fn place_of(
+        &self,
+        dialog: &tl::types::Dialog,
+        messages: &[tl::enums::Message],
+    ) -> Result<Option<Place>, TelegramError> {
+        let date = messages.iter().find_map(|message| match message {
+            tl::enums::Message::Message(message) if message.id == dialog.top_message => Some(message.date),
+            tl::enums::Message::Service(message) if message.id == dialog.top_message => Some(message.date),
+            _ => None,
+        });
+        let Some(id) = peer_number(&dialog.peer) else {
+            return Ok(None);
+        };
+        let peer = self.known_reference(id).await?;
+        Ok(date.zip(peer).map(|(date, peer)| Place {
+            date,
+            id: dialog.top_message,
+            peer: peer.into(),
+        }))
+    }
+
+    async fn cut(&self, chat: &Chat, cut: Cut) -> Result<Vec<tl::enums::Message>, TelegramError> {
+        let request = |peer: PeerRef| tl::functions::messages::GetHistory {
+            peer: peer.into(),
+            offset_id: cut.offset_id,
+            offset_date: cut.offset_date,
+            add_offset: cut.add_offset,
+            limit: cut.limit,
+            max_id: 0,
+            min_id: 0,
+            hash: 0,
+        };
+        let answer = self.call_about(Action::Read, chat, request).await?;
+        self.begin_updates(chat, &answer);
+        self.messages_of(answer).await
+    }
+
+    /// A channel that has told nothing yet has no place in the updates: without one, nobody would notice that the first
+    /// ones were lost.
+    fn begin_updates(&self, chat: &Chat, answer: &tl::enums::messages::Messages) {
+        let peer = PeerId::from_bot_api_dialog_id(chat.id).filter(|peer| peer.kind() == PeerKind::Channel);
+        let channel = peer.and_then(PeerId::bare_id);
+        if let (Some(channel), tl::enums::messages::Messages::ChannelMessages(page)) = (channel, answer) {
+            self.connection.begin_channel(channel, page.pts);
+        }
+    }
+
+    fn read(&self, messages: &[tl::enums::Message]) -> Vec<Message> {
+        let account = self.connection.storage().account_id();
+        messages
+            .iter()
+            .filter_map(|message| message_facts::message(message, account))
+            .collect()
+    }
+}
+
+/// A page of the account's chats.
+struct Dialogs {
+    /// Private chats and basic groups, whose messages are numbered by account.
+    own: Vec<OwnDialog>,
+    /// Where the next page begins; `None`: this was the last.
+    next: Option<Place>,
+}
+
+struct OwnDialog {
+    top_message: i32,
+    /// `None`: a basic group.
+    person: Option<Chat>,
+}
+
+struct Place {
+    date: i32,
+    id: i32,
+    peer: tl::enums::InputPeer,
+}
+
+fn own_dialog(dialog: &tl::types::Dialog) -> Option<OwnDialog> {
+    let person = match &dialog.peer {
+        tl::enums::Peer::User(_) => Some(Chat {
+            id: peer_number(&dialog.peer)?,
+            chat_type: ChatType::Private,
+            title: String::new(),
+            username: None,
+            member_count: None,
+            member: true,
+        }),
+        tl::enums::Peer::Chat(_) => None,
+        tl::enums::Peer::Channel(_) => return None,
+    };
+    Some(OwnDialog {
+        top_message: dialog.top_message,
+        person,
+    })
+}
+
+fn highest(messages: &[tl::enums::Message]) -> i32 {
+    messages.iter().map(tl::enums::Message::id).max().unwrap_or(0)
+}

@@ -1,0 +1,322 @@
+//! Chats that are watched, over the sandbox: what is posted there is told once and in order, whoever watches.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{
+    stack::{JOB_BOUND, Options, Stack},
+    wait::eventually,
+};
+
+const CHAT: &str = "harbour_market";
+
+/// A stack whose two sessions are members of the chat.
+async fn two_members() -> Stack {
+    let stack = Stack::with(Options {
+        accounts: vec!["alice", "bob"],
+        ..Options::default()
+    })
+    .await;
+    let worker = stack.worker().await;
+    for session in ["alice", "bob"] {
+        let body = json!({ "kind": "join", "session": session, "args": { "chat": "@harbour_market" } });
+        let id = stack.post_job(body).await;
+        assert_eq!(stack.finished(&id).await["state"], "succeeded");
+    }
+    drop(worker);
+    stack
+}
+
+trait Watching {
+    async fn monitor(&self, session: &str, args: Value) -> String;
+    async fn watch_when(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value;
+    async fn watched(&self, id: &str, session: &str) -> Value;
+    async fn told(&self) -> Vec<(String, String)>;
+    async fn told_when(&self, texts: &[String]);
+    fn say(&self, who: &str, text: &str) -> i32;
+}
+
+impl Watching for Stack {
+    async fn monitor(&self, session: &str, args: Value) -> String {
+        self.post_job(json!({ "kind": "monitor", "session": session, "args": args }))
+            .await
+    }
+
+    async fn watch_when(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(JOB_BOUND, async || {
+            let answer = self.request(Method::GET, &format!("/v1/watches/{id}")).send().await;
+            let watch: Value = answer.expect("answered").json().await.expect("JSON");
+            if wanted(&watch) {
+                Ok(watch)
+            } else {
+                Err(format!("not {what}: {watch}; job {}", self.job(id).await))
+            }
+        })
+        .await
+    }
+
+    /// Waits until that session watches, and has read the history to its end.
+    async fn watched(&self, id: &str, session: &str) -> Value {
+        let query = "SELECT id::text FROM sessions WHERE label = $1";
+        let session: String = sqlx::query_scalar(query)
+            .bind(session)
+            .fetch_one(self.database.pool())
+            .await
+            .expect("a session");
+        self.watch_when(id, "watched", |watch| {
+            watch["running"] == true && watch["filling"] == false && watch["session"] == json!(session)
+        })
+        .await
+    }
+
+    /// The types and texts of what was told of messages, in order.
+    async fn told(&self) -> Vec<(String, String)> {
+        let query = "SELECT type, coalesce(data -> 'message' ->> 'text', '') FROM events WHERE type LIKE 'message.%' ORDER BY id";
+        sqlx::query_as(query)
+            .fetch_all(self.database.pool())
+            .await
+            .expect("events")
+    }
+
+    /// Waits until as many new messages were told, and checks that they are these, once each and in this order.
+    async fn told_when(&self, texts: &[String]) {
+        eventually(JOB_BOUND, async || {
+            let told = self.told().await;
+            if told.len() >= texts.len() { Ok(()) } else { Err(told) }
+        })
+        .await;
+        let told: Vec<String> = self.told().await.into_iter().map(|(_, text)| text).collect();
+        assert_eq!(told, texts);
+    }
+
+    fn say(&self, who: &str, text: &str) -> i32 {
+        let (who, chat) = (self.account(who), self.chat(CHAT));
+        let said = self
+            .sandbox
+            .controls()
+            .with_world(|world| world.post_as(who, chat, text));
+        said.expect("posted")
+    }
+}
+
+fn texts(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| format!("message {number}")).collect()
+}
+
+async fn stop(stack: &Stack, id: &str) -> Value {
+    let request = stack.request(Method::POST, &format!("/v1/watches/{id}/stop"));
+    let answer = request.send().await.expect("answered");
+    assert_eq!(answer.status(), StatusCode::OK);
+    answer.json().await.expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_chat_is_told_once_and_in_order_until_it_is_stopped() {
+    let stack = two_members().await;
+    let _worker = stack.worker().await;
+    stack.say("bob", "before the watch");
+    let id = stack.monitor("alice", json!({ "chat": "@harbour_market" })).await;
+    stack.watched(&id, "alice").await;
+    // The second session of the chat sees each message too.
+    let wanted = texts(0..40);
+    for text in &wanted {
+        stack.say("bob", text);
+    }
+    stack.told_when(&wanted).await;
+    let again = stack.monitor("bob", json!({ "chat": "@harbour_market" })).await;
+    let again = stack.finished(&again).await;
+    assert_eq!(
+        (&again["state"], &again["result"]["watch"]),
+        (&json!("succeeded"), &json!(id)),
+        "{again}"
+    );
+    let watch = stack.get(&format!("/v1/watches/{id}")).await;
+    assert_eq!(watch["completeness"]["seen"], 40, "{watch}");
+    assert_eq!(stop(&stack, &id).await["state"], "stopped");
+    stack.say("bob", "after the watch");
+    assert_eq!(stack.finished(&id).await["state"], "cancelled");
+    stack.told_when(&wanted).await;
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_tells_what_it_takes_and_the_rest_is_counted() {
+    let stack = two_members().await;
+    let _worker = stack.worker().await;
+    let args = json!({ "chat": "@harbour_market", "filter": { "keywords": ["fish"] } });
+    let id = stack.monitor("alice", args).await;
+    stack.watched(&id, "alice").await;
+    for text in ["bread", "fresh FISH", "apples", "fishing rods"] {
+        stack.say("bob", text);
+    }
+    stack
+        .told_when(&["fresh FISH".to_owned(), "fishing rods".to_owned()])
+        .await;
+    let watch = stack.get(&format!("/v1/watches/{id}")).await;
+    assert_eq!(watch["completeness"]["seen"], 4, "{watch}");
+    stop(&stack, &id).await;
+    stack.finished(&id).await;
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_in_the_middle_of_it_all_misses_nothing_and_doubles_nothing() {
+    let stack = two_members().await;
+    let _worker = stack.worker().await;
+    let id = stack.monitor("alice", json!({ "chat": "@harbour_market" })).await;
+    stack.watched(&id, "alice").await;
+    let wanted = texts(0..120);
+    for (number, text) in wanted.iter().enumerate() {
+        stack.say("judy", text);
+        if number % 40 == 20 {
+            let to = if number % 80 == 20 { "bob" } else { "alice" };
+            let request = stack.request(Method::POST, &format!("/v1/watches/{id}/switch"));
+            let answer = request.json(&json!({ "session": to })).send().await.expect("answered");
+            assert_eq!(answer.status(), StatusCode::ACCEPTED);
+            stack.say("bob", "between");
+        }
+    }
+    let last = stack.watched(&id, "bob").await;
+    eventually(JOB_BOUND, async || match stack.told().await.len() {
+        told if told >= 123 => Ok(()),
+        told => Err(told),
+    })
+    .await;
+    let mut ours: Vec<String> = stack.told().await.into_iter().map(|(_, text)| text).collect();
+    ours.retain(|text| text != "between");
+    assert_eq!(ours, wanted, "{last}");
+    assert_eq!(stack.told().await.len(), 123);
+    stop(&stack, &id).await;
+    stack.finished(&id).await;
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_put_out_hands_over_and_the_hole_is_filled() {
+    let stack = two_members().await;
+    let _worker = stack.worker().await;
+    let args = json!({ "chat": "@harbour_market", "backups": ["bob"], "failover": { "delay_seconds": 0, "tries": 1 } });
+    let id = stack.monitor("alice", args).await;
+    stack.watched(&id, "alice").await;
+    let mut wanted = texts(0..5);
+    for text in &wanted {
+        stack.say("judy", text);
+    }
+    stack.told_when(&wanted).await;
+    let (chat, alice) = (stack.chat(CHAT), stack.account("alice"));
+    stack
+        .sandbox
+        .controls()
+        .with_world(|world| world.ban(chat, alice))
+        .expect("banned");
+    for text in texts(5..10) {
+        stack.say("judy", &text);
+        wanted.push(text);
+    }
+    stack.watched(&id, "bob").await;
+    for text in texts(10..15) {
+        stack.say("judy", &text);
+        wanted.push(text);
+    }
+    stack.told_when(&wanted).await;
+    assert_eq!(
+        stack
+            .figure("SELECT count(*) FROM events WHERE type = 'watch.access_lost'")
+            .await,
+        1
+    );
+    // The last one that could see it is put out as well.
+    let bob = stack.account("bob");
+    stack
+        .sandbox
+        .controls()
+        .with_world(|world| world.ban(chat, bob))
+        .expect("banned");
+    let job = stack.finished(&id).await;
+    assert_eq!(
+        (&job["state"], &job["error"]["code"]),
+        (&json!("failed"), &json!("exhausted")),
+        "{job}"
+    );
+    assert_eq!(stack.get(&format!("/v1/watches/{id}")).await["state"], "exhausted");
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_outlives_the_session_it_began_on() {
+    let stack = two_members().await;
+    let _worker = stack.worker().await;
+    let args = json!({ "chat": "@harbour_market", "backups": ["bob"] });
+    let id = stack.monitor("alice", args).await;
+    stack.watched(&id, "alice").await;
+    let alice = stack.account("alice");
+    stack
+        .sandbox
+        .controls()
+        .revoke_keys(alice, wireroom::sandbox::Revocation::SignOut);
+    stack.sandbox.controls().drop_connections(None);
+    stack.say("judy", "message 0");
+    stack.watched(&id, "bob").await;
+    stack.say("judy", "message 1");
+    stack.told_when(&texts(0..2)).await;
+    stop(&stack, &id).await;
+    stack.finished(&id).await;
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_die_and_workers_that_go_cost_a_watch_nothing() {
+    let stack = two_members().await;
+    let mut worker = stack.worker().await;
+    let id = stack.monitor("alice", json!({ "chat": "@harbour_market" })).await;
+    stack.watched(&id, "alice").await;
+    let mut wanted = Vec::new();
+    for round in 0..4 {
+        for text in texts(round * 20..round * 20 + 10) {
+            stack.say("judy", &text);
+            wanted.push(text);
+        }
+        if round % 2 == 0 {
+            worker.kill();
+        } else {
+            worker.terminate();
+        }
+        worker.wait_for_end(Duration::from_secs(20)).await;
+        for text in texts(round * 20 + 10..round * 20 + 20) {
+            stack.say("judy", &text);
+            wanted.push(text);
+        }
+        worker = stack.worker().await;
+        stack.watched(&id, "alice").await;
+    }
+    stack.told_when(&wanted).await;
+    let job = stack.job(&id).await;
+    assert!(job["attempt"].as_i64() <= Some(3), "two workers died under it: {job}");
+    stop(&stack, &id).await;
+    stack.finished(&id).await;
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn private_messages_are_watched_without_backups() {
+    let stack = two_members().await;
+    let _worker = stack.worker().await;
+    let id = stack.monitor("alice", json!({ "chat": "private" })).await;
+    stack.watched(&id, "alice").await;
+    let (alice, bob) = (stack.chat("alice"), stack.account("bob"));
+    let wanted = texts(0..5);
+    for text in &wanted {
+        stack
+            .sandbox
+            .controls()
+            .with_world(|world| world.post_as(bob, alice, text))
+            .expect("written");
+        stack.say("bob", "in the group, which is not watched");
+    }
+    stack.told_when(&wanted).await;
+    stop(&stack, &id).await;
+    stack.finished(&id).await;
+    stack.finish().await;
+}
