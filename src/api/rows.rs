@@ -101,12 +101,13 @@ fn of_csv(body: &[u8]) -> Result<Vec<Value>, Problem> {
         let detail = format!("Line {line} cannot be read as CSV in UTF-8 with as many cells as the first line.");
         Problem::new(Code::BadRequest, detail)
     };
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(body);
+    let mut reader = csv::Reader::from_reader(body);
     let names = reader.headers().map_err(|_| unreadable(1))?.clone();
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|error| unreadable(error.position().map_or(0, csv::Position::line)))?;
-        let cells = names.iter().zip(&record).filter(|(_, cell)| !cell.is_empty());
+        let cells = names.iter().zip(&record).map(|(name, cell)| (name.trim(), cell.trim()));
+        let cells = cells.filter(|(_, cell)| !cell.is_empty());
         let row: Map<String, Value> = cells.map(|(name, cell)| (name.to_owned(), value(name, cell))).collect();
         rows.push(Value::Object(row));
     }

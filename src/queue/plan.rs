@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(second.request.members[0].session, held[1].id);
         assert_eq!(
             second.request.groups[0].open_kinds.as_deref(),
-            Some([JobKind::Join, JobKind::Scan].as_slice())
+            Some([JobKind::Join, JobKind::Scan, JobKind::Invite].as_slice())
         );
         assert!(!second.more_turns);
     }
@@ -269,7 +269,7 @@ mod tests {
     fn nothing_is_asked_for_lost_full_or_closed_sessions() {
         let lost = session("a", 1, &[]);
         lost.lost.cancel();
-        let closed = session("a", 1, &[Action::Join, Action::Send, Action::Read]);
+        let closed = session("a", 1, &[Action::Join, Action::Send, Action::Read, Action::Invite]);
         assert!(plan(&room(&[lost, closed], 10), &lanes(), 0, |_, _| 0).is_none_or(|plan| asked(&plan) == 0));
         let full = [session("a", 1, &[])];
         assert!(plan(&room(&full, 10), &lanes(), 0, |_, _| 1).is_none());
