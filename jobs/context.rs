@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     JobError, LogLevel, LogLine, Outcome,
+    outreach::Outreach,
     ports::{Clock, Store, Telegram},
 };
 
@@ -27,6 +28,7 @@ pub struct JobContext {
     pub cancellation: CancellationToken,
     pub telegram: Arc<dyn Telegram>,
     pub store: Arc<dyn Store>,
+    pub outreach: Arc<dyn Outreach>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -74,6 +76,18 @@ impl JobContext {
             "cap_reached" => (
                 "cap_met",
                 "The session has done this as often as it may for now. The job goes on when it may again.",
+            ),
+            "outreach_stopped" => (
+                "outreach_stop_met",
+                "All outreach is stopped. The job goes on when somebody lets it.",
+            ),
+            "quiet_hours" => (
+                "quiet_hours_met",
+                "Where the people are it is a quiet hour. The job goes on after it.",
+            ),
+            "campaign_cap" | "target_cap" => (
+                "outreach_cap_met",
+                "As many people were contacted as may be for now. The job goes on when more may be.",
             ),
             "approval_pending" => (
                 "approval_awaited",

@@ -50,8 +50,8 @@ impl From<StoreError> for Outcome {
 fn wait_reason(error: &TelegramError) -> WaitReason {
     if error.code.to_ascii_uppercase().starts_with("SLOWMODE_WAIT") || error.code == "slow_mode" {
         WaitReason::new("slow_mode", format!("The chat is in slow mode. {}", sentence(error)))
-    } else if error.code == "cap_reached" {
-        WaitReason::new("cap_reached", error.message.clone())
+    } else if error.code == "cap_reached" || error.code == "outreach_stopped" {
+        WaitReason::new(error.code.clone(), error.message.clone())
     } else {
         WaitReason::new(
             "flood",

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{JobContext, Outcome, join::JoinArgs, monitor::MonitorArgs, publish::PublishArgs, scan::ScanArgs};
+use crate::{
+    JobContext, Outcome, invite::InviteArgs, join::JoinArgs, monitor::MonitorArgs, publish::PublishArgs, scan::ScanArgs,
+};
 
 /// A kind's function: its args run it.
 #[async_trait]
@@ -34,6 +36,7 @@ pub enum JobKind {
     Join,
     Scan,
     Publish,
+    Invite,
     Monitor,
 }
 
@@ -64,13 +67,14 @@ pub enum Action {
 }
 
 impl JobKind {
-    pub const ALL: [Self; 4] = [Self::Join, Self::Scan, Self::Publish, Self::Monitor];
+    pub const ALL: [Self; 5] = [Self::Join, Self::Scan, Self::Publish, Self::Invite, Self::Monitor];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Join => "join",
             Self::Scan => "scan",
             Self::Publish => "publish",
+            Self::Invite => "invite",
             Self::Monitor => "monitor",
         }
     }
@@ -81,7 +85,7 @@ impl JobKind {
 
     pub const fn lane(self) -> Lane {
         match self {
-            Self::Join | Self::Scan | Self::Publish => Lane::Bulk,
+            Self::Join | Self::Scan | Self::Publish | Self::Invite => Lane::Bulk,
             Self::Monitor => Lane::Watch,
         }
     }
@@ -92,6 +96,7 @@ impl JobKind {
             Self::Join => Action::Join,
             Self::Scan | Self::Monitor => Action::Read,
             Self::Publish => Action::Send,
+            Self::Invite => Action::Invite,
         }
     }
 
@@ -99,6 +104,8 @@ impl JobKind {
         match self {
             Self::Join | Self::Publish => 8,
             Self::Scan | Self::Monitor => 12,
+            // Of attempts that came to nothing: one that dealt with anybody is refunded.
+            Self::Invite => 20,
         }
     }
 
@@ -106,7 +113,7 @@ impl JobKind {
     pub const fn attempt_timeout(self) -> Duration {
         match self {
             Self::Join | Self::Publish => Duration::from_mins(5),
-            Self::Scan | Self::Monitor => Duration::from_hours(1),
+            Self::Scan | Self::Invite | Self::Monitor => Duration::from_hours(1),
         }
     }
 
@@ -114,7 +121,7 @@ impl JobKind {
     pub const fn backoff_ceiling(self) -> Duration {
         match self {
             Self::Join | Self::Publish => Duration::from_mins(5),
-            Self::Scan | Self::Monitor => Duration::from_mins(15),
+            Self::Scan | Self::Invite | Self::Monitor => Duration::from_mins(15),
         }
     }
 }
@@ -160,6 +167,7 @@ pub enum JobArgs {
     Join(JoinArgs),
     Scan(ScanArgs),
     Publish(PublishArgs),
+    Invite(InviteArgs),
     Monitor(MonitorArgs),
 }
 
@@ -169,6 +177,7 @@ impl JobArgs {
             Self::Join(_) => JobKind::Join,
             Self::Scan(_) => JobKind::Scan,
             Self::Publish(_) => JobKind::Publish,
+            Self::Invite(_) => JobKind::Invite,
             Self::Monitor(_) => JobKind::Monitor,
         }
     }
@@ -179,6 +188,7 @@ impl JobArgs {
             JobKind::Join => Self::Join(JoinArgs::deserialize(source)?),
             JobKind::Scan => Self::Scan(ScanArgs::deserialize(source)?),
             JobKind::Publish => Self::Publish(PublishArgs::deserialize(source)?),
+            JobKind::Invite => Self::Invite(InviteArgs::deserialize(source)?),
             JobKind::Monitor => Self::Monitor(MonitorArgs::deserialize(source)?),
         })
     }
@@ -189,6 +199,7 @@ impl JobArgs {
             Self::Join(args) => args,
             Self::Scan(args) => args,
             Self::Publish(args) => args,
+            Self::Invite(args) => args,
             Self::Monitor(args) => args,
         }
     }
@@ -199,6 +210,7 @@ impl JobArgs {
             JobKind::Join => schemars::schema_for!(JoinArgs),
             JobKind::Scan => schemars::schema_for!(ScanArgs),
             JobKind::Publish => schemars::schema_for!(PublishArgs),
+            JobKind::Invite => schemars::schema_for!(InviteArgs),
             JobKind::Monitor => schemars::schema_for!(MonitorArgs),
         }
     }
@@ -259,6 +271,7 @@ mod tests {
         for (kind, required) in [
             (JobKind::Join, &["chat"][..]),
             (JobKind::Publish, &["chat", "text"]),
+            (JobKind::Invite, &["campaign"]),
             (JobKind::Scan, &["chat", "purpose"]),
             (JobKind::Monitor, &["chat"]),
         ] {

@@ -12,15 +12,18 @@
 pub mod chat;
 pub mod context;
 mod failure;
+pub mod invite;
 pub mod join;
 pub mod kind;
 pub mod log;
 pub mod message;
 pub mod monitor;
 pub mod outcome;
+pub mod outreach;
 pub mod ports;
 pub mod publish;
 pub mod scan;
+pub mod stop;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -25,7 +25,8 @@ pub enum Outcome {
 /// Why a scheduled job waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitReason {
-    /// A stable word: `flood`, `slow_mode`, `cap_reached`, `approval_pending`, `backoff`, `handed_over`, `session_limited`.
+    /// A stable word: `flood`, `slow_mode`, `cap_reached`, `approval_pending`, `backoff`, `handed_over`, `session_limited`,
+    /// `outreach_stopped`, `quiet_hours`, `campaign_cap`, `target_cap`, `trouble`, `batch_done`.
     pub code: String,
     /// One sentence for a person.
     pub message: String,

@@ -16,6 +16,7 @@ use crate::{
     message::Message,
     monitor::{FailoverArgs, MessageFilter, WatchEvent},
     outcome::JobError,
+    outreach::{Added, Person, PersonRef, Presence},
 };
 
 /// The time, injected so that tests decide it.
@@ -261,6 +262,14 @@ pub trait Telegram: Send + Sync {
         draft: &Draft,
         since: DateTime<Utc>,
     ) -> Result<Vec<SentMessage>, TelegramError>;
+    /// Who somebody is, as this session sees them.
+    async fn person(&self, person: &PersonRef) -> Result<Person, TelegramError>;
+    /// Whether they have ever written to this session.
+    async fn wrote_before(&self, person: &Person) -> Result<bool, TelegramError>;
+    /// What they are in a group or channel.
+    async fn presence(&self, chat: &Chat, person: &Person) -> Result<Presence, TelegramError>;
+    /// Puts one person into a group or channel.
+    async fn add_to_chat(&self, chat: &Chat, person: &Person) -> Result<Added, TelegramError>;
 }
 
 /// A failed call, with what it means for the job. One RPC error, one decision: the table is `telegram::errors`.

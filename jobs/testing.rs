@@ -1,6 +1,8 @@
 //! Fakes of the ports: a Telegram whose answers a test writes down, a store in memory, a clock that stands still. All
 //! three write into one journal, so that a test can assert what happened before what.
 
+mod outreach;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,10 +14,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use self::outreach::{Campaigned, MemoryOutreach, contact};
 use crate::{
     JobContext, JobError, LogLevel, LogLine, Outcome, WaitReason,
     message::Message,
     monitor::FailoverArgs,
+    outreach::{Added, Person, PersonRef, Presence},
     ports::{
         Chat, ChatDetails, ChatType, Clock, Decision, Draft, Effect, Failover, HistoryPage, Invite, Joined, Member,
         MemberPage, Progress, Role, ScanStart, SentMessage, Store, StoreError, Telegram, TelegramError, WatchBegun,
@@ -32,6 +36,7 @@ pub const ACCOUNT_ID: i64 = 77;
 pub struct Fakes {
     pub telegram: Arc<FakeTelegram>,
     pub store: Arc<MemoryStore>,
+    pub outreach: Arc<MemoryOutreach>,
     pub clock: Arc<FixedClock>,
     pub cancellation: CancellationToken,
     pub attempt: i32,
@@ -53,6 +58,7 @@ impl Fakes {
         Self {
             telegram: Arc::new(FakeTelegram::new(journal.clone())),
             store: Arc::new(MemoryStore::new(journal.clone(), clock.clone())),
+            outreach: Arc::new(MemoryOutreach::new(journal.clone())),
             clock,
             cancellation: CancellationToken::new(),
             attempt: 1,
@@ -73,6 +79,7 @@ impl Fakes {
             cancellation: self.cancellation.clone(),
             telegram: self.telegram.clone(),
             store: self.store.clone(),
+            outreach: self.outreach.clone(),
             clock: self.clock.clone(),
         }
     }
@@ -166,6 +173,10 @@ pub struct FakeTelegram {
     visible_length: Answers<usize>,
     send_message: Answers<SentMessage>,
     own_messages_like: Answers<Vec<SentMessage>>,
+    person: Answers<Person>,
+    wrote_before: Answers<bool>,
+    presence: Answers<Presence>,
+    add_to_chat: Answers<Added>,
     newest_message: Answers<i32>,
     newest_message_until: Answers<i32>,
     history_after: Answers<HistoryPage>,
@@ -215,6 +226,10 @@ queue_answers! {
     visible_length: usize,
     send_message: SentMessage,
     own_messages_like: Vec<SentMessage>,
+    person: Person,
+    wrote_before: bool,
+    presence: Presence,
+    add_to_chat: Added,
     newest_message: i32,
     newest_message_until: i32,
     history_after: HistoryPage,
@@ -321,6 +336,22 @@ impl Telegram for FakeTelegram {
     ) -> Result<Vec<SentMessage>, TelegramError> {
         lock(&self.searched_since).push(since);
         self.answer("own_messages_like".into(), &self.own_messages_like)
+    }
+
+    async fn person(&self, _person: &PersonRef) -> Result<Person, TelegramError> {
+        self.answer("person".into(), &self.person)
+    }
+
+    async fn wrote_before(&self, _person: &Person) -> Result<bool, TelegramError> {
+        self.answer("wrote_before".into(), &self.wrote_before)
+    }
+
+    async fn presence(&self, _chat: &Chat, _person: &Person) -> Result<Presence, TelegramError> {
+        self.answer("presence".into(), &self.presence)
+    }
+
+    async fn add_to_chat(&self, _chat: &Chat, person: &Person) -> Result<Added, TelegramError> {
+        self.answer(format!("add_to_chat {}", person.user_id), &self.add_to_chat)
     }
 }
 

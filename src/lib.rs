@@ -17,6 +17,7 @@ pub mod letterbox;
 pub mod lifecycle;
 pub mod login_input;
 pub mod mtproto;
+pub mod person_key;
 pub mod proxy;
 pub mod queue;
 #[cfg(feature = "sandbox")]

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Modules, and the ones each may import. What is missing on the right is forbidden, siblings above all.
-const MAY_IMPORT: [(&str, &[&str]); 25] = [
+const MAY_IMPORT: [(&str, &[&str]); 26] = [
     ("ids", &[]),
     // Pure: which addresses are on the public internet.
     ("addresses", &[]),
@@ -25,9 +25,14 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
     // Read by whoever is given one, used by whoever connects.
     ("proxy", &[]),
     ("vault", &["config", "letterbox"]),
+    // Marks of people, which the API and the workers make alike.
+    ("person_key", &["config"]),
     // Its testing half makes the databases' template from the migrations.
     ("cluster", &["store"]),
-    ("store", &["clock", "config", "ids", "letterbox", "proxy", "vault"]),
+    (
+        "store",
+        &["clock", "config", "ids", "letterbox", "person_key", "proxy", "vault"],
+    ),
     (
         "telegram",
         &["clock", "config", "ids", "mtproto", "proxy", "store", "vault"],
@@ -76,6 +81,7 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
             "letterbox",
             "lifecycle",
             "login_input",
+            "person_key",
             "proxy",
             "store",
             "telemetry",
@@ -99,6 +105,7 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
             "letterbox",
             "lifecycle",
             "login_input",
+            "person_key",
             "proxy",
             "queue",
             "sandbox",

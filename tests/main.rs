@@ -14,6 +14,7 @@ mod events;
 mod following;
 mod kinds;
 mod logins;
+mod outreach;
 mod promises;
 mod queue;
 mod roles;

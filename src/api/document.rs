@@ -6,6 +6,7 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 use wireroom_jobs::{
     JobArgs, JobKind,
+    invite::{InviteArgs, InviteResult},
     join::{JoinArgs, JoinResult},
     monitor::{MonitorArgs, MonitorResult},
     publish::{PublishArgs, PublishResult},
@@ -15,6 +16,11 @@ use wireroom_jobs::{
 use super::{
     applications::{ApplicationBody, ApplicationView, ApplicationsApi, ApplicationsView},
     batches::{BatchView, BatchesApi},
+    campaigns::{
+        CampaignControlApi, CampaignPeopleApi, CampaignView, CampaignsApi, LedgerImportView, LedgerRowBody,
+        ListedPersonView, NewCampaignBody, NewPersonBody, PauseCampaignBody, PeopleAddedView, PreflightView,
+        ReportView,
+    },
     chats::{ChatView, ChatsApi},
     events::{
         self, AckBody, AckView, ConsumerBody, ConsumerView, ConsumersApi, ConsumersView, EventListApi, EventPage,
@@ -32,10 +38,16 @@ use super::{
         BeginApi, CodeBody, DeleteView, EnableBody, ExportBody, ExportView, FollowLoginApi, ImportBody, LoginBody,
         LoginView, ManageSessionApi, PasswordBody, ProxyApi, ProxyBody, QrBody, StepsApi,
     },
+    outreach::{
+        ImportView as SuppressionImportView, LimitsBody, OutreachApi, OutreachBody, OutreachView, SuppressionBody,
+        SuppressionView, SuppressionsApi,
+    },
     page::{DEFAULT_LIMIT, MAX_LIMIT, Page},
     pauses::{PauseBody, PauseView, PausesApi, PausesView},
+    people::{ErasureView, ExportView as PersonExportView, PeopleApi},
     pools::{MoveBody, NewPoolBody, PoolView, PoolsApi, PoolsView},
     problem::{Code, ProblemBody},
+    rows::ListBody,
     schedules::{ManageApi, NewScheduleBody, RunApi, SchedulePatch, ScheduleView, TickPage, TickView, TicksApi},
     session_caps::{CapBody, CapView, CapsView, SessionCapsApi, TimeZoneBody},
     session_health::{CheckView, SessionDetail, SessionHealthApi},
@@ -56,6 +68,8 @@ pub enum Tag {
     Jobs,
     /// What operators hold back, and what admins limit.
     Control,
+    /// Inviting people, and leaving them alone.
+    Outreach,
     /// Cron expressions whose ticks make jobs.
     Schedules,
     /// Jobs that are enqueued together.
@@ -124,6 +138,14 @@ resources!(
         ManageSessionApi,
         ProxyApi,
         ApplicationsApi
+    ),
+    (
+        OutreachApi,
+        SuppressionsApi,
+        CampaignsApi,
+        CampaignControlApi,
+        CampaignPeopleApi,
+        PeopleApi
     ),
 );
 
@@ -255,6 +277,7 @@ fn schemas() -> Map<String, Value> {
     add::<ConsumersView>(&mut responses);
     add::<StoredEvent>(&mut responses);
     add::<EventPage>(&mut responses);
+    outreach_schemas(&mut requests, &mut responses);
     add::<ProxyBody>(&mut requests);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
@@ -301,6 +324,7 @@ fn schemas() -> Map<String, Value> {
             JobKind::Join => kind_schemas::<JoinArgs, JoinResult>(&mut requests, &mut responses),
             JobKind::Scan => kind_schemas::<ScanArgs, ScanResult>(&mut requests, &mut responses),
             JobKind::Publish => kind_schemas::<PublishArgs, PublishResult>(&mut requests, &mut responses),
+            JobKind::Invite => kind_schemas::<InviteArgs, InviteResult>(&mut requests, &mut responses),
             JobKind::Monitor => kind_schemas::<MonitorArgs, MonitorResult>(&mut requests, &mut responses),
         }
     }
@@ -308,6 +332,32 @@ fn schemas() -> Map<String, Value> {
     let mut all = responses.take_definitions(true);
     all.extend(requests.take_definitions(true));
     all
+}
+
+fn outreach_schemas(requests: &mut SchemaGenerator, responses: &mut SchemaGenerator) {
+    add::<OutreachBody>(requests);
+    add::<LimitsBody>(requests);
+    add::<SuppressionBody>(requests);
+    add::<ListBody<SuppressionBody>>(requests);
+    add::<NewCampaignBody>(requests);
+    add::<PauseCampaignBody>(requests);
+    add::<NewPersonBody>(requests);
+    add::<ListBody<NewPersonBody>>(requests);
+    add::<LedgerRowBody>(requests);
+    add::<ListBody<LedgerRowBody>>(requests);
+    add::<OutreachView>(responses);
+    add::<SuppressionView>(responses);
+    add::<Page<SuppressionView>>(responses);
+    add::<SuppressionImportView>(responses);
+    add::<CampaignView>(responses);
+    add::<Page<CampaignView>>(responses);
+    add::<ReportView>(responses);
+    add::<PreflightView>(responses);
+    add::<PeopleAddedView>(responses);
+    add::<Page<ListedPersonView>>(responses);
+    add::<LedgerImportView>(responses);
+    add::<PersonExportView>(responses);
+    add::<ErasureView>(responses);
 }
 
 fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {
@@ -325,6 +375,7 @@ fn names(kind: JobKind) -> (String, String) {
         JobKind::Join => (name::<JoinArgs>(), name::<JoinResult>()),
         JobKind::Scan => (name::<ScanArgs>(), name::<ScanResult>()),
         JobKind::Publish => (name::<PublishArgs>(), name::<PublishResult>()),
+        JobKind::Invite => (name::<InviteArgs>(), name::<InviteResult>()),
         JobKind::Monitor => (name::<MonitorArgs>(), name::<MonitorResult>()),
     }
 }
@@ -418,7 +469,9 @@ fn describe_parameters(document: &mut Value) {
 fn parameter_schema(path: &str, name: &str) -> Option<Value> {
     let one_of = |values: &[&str]| json!({ "type": "string", "enum": values });
     Some(match (path, name) {
-        ("/v1/chats/{id}", "id") => json!({ "type": "integer", "format": "int64" }),
+        ("/v1/chats/{id}" | "/v1/people/{id}" | "/v1/people/{id}/export", "id") => {
+            json!({ "type": "integer", "format": "int64" })
+        }
         ("/v1/pauses/{scope}/{target}", "scope") => one_of(&["pool", "session", "kind"]),
         (_, "id" | "session") => json!({ "type": "string", "format": "uuid" }),
         (_, "kind") => one_of(&JobKind::ALL.map(JobKind::as_str)),

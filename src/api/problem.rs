@@ -98,6 +98,16 @@ codes! {
     EventPositionUnknown = CONFLICT, "There is no event at that position";
     /// There is no such limit.
     LimitNotFound = NOT_FOUND, "There is no such limit";
+    /// There is no such suppression.
+    SuppressionNotFound = NOT_FOUND, "There is no such suppression";
+    /// There is no such campaign.
+    CampaignNotFound = NOT_FOUND, "There is no such campaign";
+    /// A campaign of that name exists.
+    CampaignExists = CONFLICT, "A campaign of that name exists";
+    /// The person is the account of a session.
+    PersonIsSession = CONFLICT, "The person is the account of a session";
+    /// The process has no key to mark people with, or another one than they are marked with.
+    PersonKeyMissing = SERVICE_UNAVAILABLE, "The key that marks people is missing";
     /// No session has met such a chat.
     ChatNotFound = NOT_FOUND, "No session has met such a chat";
     /// The route does not have this method; `Allow` names those it has.

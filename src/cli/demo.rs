@@ -64,6 +64,8 @@ impl Demo {
             let done = match kind {
                 JobKind::Join | JobKind::Publish | JobKind::Scan => self.one(kind).await,
                 JobKind::Monitor => self.watch().await,
+                // It takes a campaign, and a reason to contact somebody.
+                JobKind::Invite => continue,
             };
             done.with_context(|| format!("the demo's {} job", kind.as_str()))?;
         }
@@ -76,6 +78,7 @@ impl Demo {
             JobKind::Join | JobKind::Monitor => json!({ "chat": self.chat }),
             JobKind::Publish => json!({ "chat": self.chat, "text": "Hello from Wireroom" }),
             JobKind::Scan => json!({ "chat": self.chat, "purpose": "a first look at the demo's group" }),
+            JobKind::Invite => json!({ "campaign": uuid::Uuid::nil() }),
         }
     }
 

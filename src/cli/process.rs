@@ -5,9 +5,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::{
-    config::{Config, DatabaseConfig, QueueConfig},
+    config::{Config, DatabaseConfig, QueueConfig, Secret},
     lifecycle::{Bounds, Ended, Shutdown},
-    store::{self, PgPool, schema::Migrated},
+    person_key::PersonKey,
+    store::{
+        self, PgPool,
+        outreach_switch::{self, KeyFit},
+        schema::Migrated,
+    },
     telemetry,
 };
 
@@ -39,6 +44,25 @@ pub async fn migrate(config: &DatabaseConfig) -> anyhow::Result<Migrated> {
     store::schema::migrate(config)
         .await
         .context("the database was not migrated")
+}
+
+/// The key that people are marked with, if there is one.
+pub fn person_key(config: &Config) -> anyhow::Result<Option<PersonKey>> {
+    let text: Option<&Secret> = config.outreach.person_key.as_ref();
+    Ok(text.map(PersonKey::parse).transpose()?)
+}
+
+/// Refuses to work without the key that people were marked with: they would not be known again.
+pub async fn verify_person_key(config: &Config, pool: &PgPool) -> anyhow::Result<()> {
+    let key = person_key(config)?;
+    let mut conn = store::connection(pool, "verify_person_key").await?;
+    match outreach_switch::key_fit(&mut conn, key.as_ref()).await? {
+        KeyFit::Fits => Ok(()),
+        KeyFit::Missing => bail!(
+            "WIREROOM_PERSON_KEY is not set, and people are marked with one in this database: give this worker the API's"
+        ),
+        KeyFit::Another => bail!("WIREROOM_PERSON_KEY is not the one that people are marked with in this database"),
+    }
 }
 
 async fn reach(config: &DatabaseConfig) -> anyhow::Result<PgPool> {

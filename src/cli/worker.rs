@@ -14,11 +14,13 @@ use crate::{
     config::{Config, ConfigError},
     ids::WorkerId,
     lifecycle::{Shutdown, Signals, supervise},
+    person_key::PersonKey,
     queue::{self, Attempt, Queue, QueueDeps, QueueHandle, SystemRandom, Waker, decode_args},
     sessions::{self, Desk, DeskSettings, Holder, HolderSettings},
     store::{
         self, PgPool, StoreError,
         attempt_data::{self, AttemptKey},
+        job_outreach::JobOutreach,
         job_store::JobStore,
         leases::LeaseKey,
         workers::WorkerFacts,
@@ -88,6 +90,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let vault = vault(config)?;
     sessions::verify_master_keys(&pool, &vault).await?;
+    process::verify_person_key(config, &pool).await?;
     let id = identity.id;
     let desk = desk(config, &pool, &waker, vault.clone(), &identity).await?;
     let (holder, queue) = start(config, &pool, waker.clone(), vault, identity).await?;
@@ -146,6 +149,7 @@ async fn start(
         holder: Arc::clone(&holder),
         pool: pool.clone(),
         clock,
+        person_key: process::person_key(config)?,
     });
     let queue = Queue::start(QueueDeps {
         pool: pool.clone(),
@@ -230,6 +234,7 @@ struct Functions {
     holder: Arc<Holder>,
     pool: PgPool,
     clock: Arc<dyn Clock>,
+    person_key: Option<PersonKey>,
 }
 
 #[async_trait]
@@ -279,7 +284,13 @@ impl Functions {
             deadline: job.deadline,
             cancellation: attempt.cancellation,
             telegram: Arc::new(telegram),
-            store: Arc::new(JobStore::new(self.pool.clone(), key, lease)),
+            store: Arc::new(JobStore::new(self.pool.clone(), key, lease).knowing(self.person_key.clone())),
+            outreach: Arc::new(JobOutreach::new(
+                self.pool.clone(),
+                key,
+                lease.session,
+                self.person_key.clone(),
+            )),
             clock: Arc::clone(&self.clock),
         })
     }

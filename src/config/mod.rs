@@ -5,6 +5,7 @@ mod api;
 mod client;
 mod database;
 mod events;
+mod outreach;
 mod queue;
 mod secret;
 mod sessions;
@@ -17,6 +18,7 @@ pub use api::ApiConfig;
 pub use client::ClientConfig;
 pub use database::DatabaseConfig;
 pub use events::EventsConfig;
+pub use outreach::OutreachConfig;
 pub use queue::QueueConfig;
 pub use secret::Secret;
 pub use sessions::SessionsConfig;
@@ -35,6 +37,7 @@ pub struct Config {
     pub sessions: SessionsConfig,
     pub telegram: TelegramConfig,
     pub vault: VaultConfig,
+    pub outreach: OutreachConfig,
     pub telemetry: TelemetryConfig,
     pub client: ClientConfig,
 }
@@ -59,6 +62,7 @@ impl Config {
             sessions: SessionsConfig::read(source)?,
             telegram: TelegramConfig::read(source)?,
             vault: VaultConfig::read(source)?,
+            outreach: OutreachConfig::read(source)?,
             telemetry: TelemetryConfig::read(source)?,
             client: ClientConfig::read(source)?,
         };

@@ -3,7 +3,7 @@
 
 use crate::store::{
     self, PgConnection, PgPool, StoreError, audit, batches, delivery_log, floods, idempotency, job_logs, leases,
-    partitions, pauses, scans, schedule_ticks, session_checks, unique_keys, vault_keys, watches,
+    outreach_switch, partitions, pauses, scans, schedule_ticks, session_checks, unique_keys, vault_keys, watches,
 };
 
 /// Most rows of one statement.
@@ -35,11 +35,12 @@ enum Step {
     GoneWorkersKeys,
     OldAudit,
     OldDeliveries,
+    UnansweredOutreach,
     OldDays,
 }
 
 impl Step {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::PartitionsAhead,
         Self::DefaultPartition,
         Self::OldRows,
@@ -57,6 +58,7 @@ impl Step {
         Self::GoneWorkersKeys,
         Self::OldAudit,
         Self::OldDeliveries,
+        Self::UnansweredOutreach,
         Self::OldDays,
     ];
 
@@ -89,6 +91,7 @@ impl Step {
             Self::OldDeliveries => delivery_log::expire(conn, keep.min(DELIVERY_DAYS), BATCH)
                 .await
                 .map(|gone| gone > 0),
+            Self::UnansweredOutreach => outreach_switch::sweep(conn, BATCH).await.map(|gone| gone > 0),
             Self::OldDays => {
                 let retired = partitions::retire_one(conn, keep).await?;
                 if let Some(partition) = &retired {

@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(second.request.members[0].session, held[1].id);
         assert_eq!(
             second.request.groups[0].open_kinds.as_deref(),
-            Some([JobKind::Join, JobKind::Scan].as_slice())
+            Some([JobKind::Join, JobKind::Scan, JobKind::Invite].as_slice())
         );
         assert!(!second.more_turns);
     }
@@ -302,7 +302,7 @@ mod tests {
     fn nothing_is_asked_for_lost_full_or_closed_sessions() {
         let lost = session("a", 1, &[]);
         lost.lost.cancel();
-        let closed = session("a", 1, &[Action::Join, Action::Send, Action::Read]);
+        let closed = session("a", 1, &[Action::Join, Action::Send, Action::Read, Action::Invite]);
         assert!(plan(&room(&[lost, closed], 10), &lanes(), 0, |_, _| 0).is_none_or(|plan| asked(&plan) == 0));
         let full = [session("a", 1, &[])];
         assert!(plan(&room(&full, 10), &lanes(), 0, |_, _| 1).is_none());
@@ -337,7 +337,8 @@ mod tests {
         assert_eq!(sessions, [held[1].id, held[2].id]);
         let (sessions, kinds) = asked_under(PauseScope::Kind, "join".to_owned()).expect("other kinds go on");
         assert_eq!(sessions.len(), 3);
-        assert_eq!(kinds.as_deref(), Some([JobKind::Scan, JobKind::Publish].as_slice()));
+        let others = [JobKind::Scan, JobKind::Publish, JobKind::Invite];
+        assert_eq!(kinds.as_deref(), Some(others.as_slice()));
     }
 
     #[test]

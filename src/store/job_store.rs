@@ -23,12 +23,13 @@ use wireroom_jobs::{
 use super::{
     StoreError,
     attempt_data::{self, AttemptKey},
-    chats, effects, failed,
+    chats, effects, erasure, failed,
     intake::{self, Filters},
     job_logs,
     leases::LeaseKey,
-    scans, watch_moves, watches,
+    outreach_switch, scans, watch_moves, watches,
 };
+use crate::person_key::PersonKey;
 
 /// A job's lines are cut back to the newest once per so many.
 const TRIM_EVERY: u64 = 50;
@@ -43,6 +44,8 @@ pub struct JobStore {
     filters: Arc<tokio::sync::Mutex<Filters>>,
     /// Lines this attempt has written.
     lines: Arc<AtomicU64>,
+    /// Tells people who were erased.
+    key: Option<PersonKey>,
 }
 
 impl From<StoreError> for ports::StoreError {
@@ -62,7 +65,14 @@ impl JobStore {
             lease,
             filters: Arc::default(),
             lines: Arc::default(),
+            key: None,
         }
+    }
+
+    /// The same, which knows people again who were erased.
+    #[must_use]
+    pub fn knowing(self, key: Option<PersonKey>) -> Self {
+        Self { key, ..self }
     }
 
     /// A transaction in which the attempt keeps its job.
@@ -85,6 +95,9 @@ impl JobStore {
 
     async fn save_page(&self, chat_id: i64, members: &[Member], checkpoint: &Value) -> Result<i64, StoreError> {
         let mut transaction = self.fenced("save_members").await?;
+        let key = outreach_switch::require_key(&mut transaction, self.key.as_ref()).await?;
+        let kept = erasure::without_erased(&mut transaction, key, members).await?;
+        let members = kept.as_deref().unwrap_or(members);
         let seen = scans::save_members(&mut transaction, self.attempt, chat_id, members).await?;
         attempt_data::save_checkpoint(&mut transaction, self.attempt, checkpoint).await?;
         commit(transaction, "save_members").await?;
@@ -120,7 +133,7 @@ async fn commit(transaction: Transaction<'static, Postgres>, operation: &'static
     transaction.commit().await.map_err(failed(operation))
 }
 
-fn fresh_random_id() -> Result<i64, StoreError> {
+pub(super) fn fresh_random_id() -> Result<i64, StoreError> {
     let random = getrandom::u64().map_err(|error| StoreError::Decode {
         operation: "prepare_effect",
         detail: error.to_string(),

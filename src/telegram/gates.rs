@@ -269,7 +269,7 @@ impl Gates {
         };
         Action::ALL
             .into_iter()
-            .filter(|action| (state.limited && *action == Action::Send) || is_closed(*action))
+            .filter(|action| (state.limited && matches!(action, Action::Send | Action::Invite)) || is_closed(*action))
             .collect()
     }
 
@@ -351,7 +351,7 @@ mod tests {
         let gates = gates();
         let watcher = gates.changed.subscribe();
         gates.limit();
-        assert_eq!(gates.closed_actions(), [Action::Send]);
+        assert_eq!(gates.closed_actions(), [Action::Send, Action::Invite]);
         assert!(watcher.has_changed().unwrap());
         gates.sync_limited(false, 7);
         assert!(gates.is_limited(), "the store has not heard of it yet");

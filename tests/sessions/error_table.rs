@@ -327,6 +327,8 @@ fn args(kind: JobKind, error: &Named) -> Value {
         JobKind::Join => json!({ "chat": OTHER_GROUP }),
         JobKind::Scan => json!({ "chat": GROUP, "what": "members", "purpose": "a test" }),
         JobKind::Publish => json!({ "chat": GROUP, "text": text(error) }),
+        // It takes a campaign: tests/outreach has what each error means to it.
+        JobKind::Invite => json!({ "campaign": uuid::Uuid::nil() }),
         JobKind::Monitor => json!({ "chat": GROUP }),
     }
 }

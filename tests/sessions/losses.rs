@@ -105,7 +105,7 @@ async fn a_limited_account_sends_nothing_until_a_person_lifts_it() {
     let error = telegram.send_message(&chat, 1, &draft("hello")).await.unwrap_err();
     assert_eq!(error.decision, Decision::Campaign);
     assert_eq!(world.row(session.id).await.0, "limited");
-    assert_eq!(session.closed_actions(), [Action::Send]);
+    assert_eq!(session.closed_actions(), [Action::Send, Action::Invite]);
     assert_eq!(
         telegram
             .send_message(&chat, 2, &draft("hello"))

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{config::Secret, vault::Vault};
+use crate::{config::Secret, person_key::PersonKey, vault::Vault};
 
 /// Marks a `dev.env` whose database ends with `dev`.
 const PRIVATE: &str = "# DATABASE_URL is the private cluster's: it answers while `wireroom dev` runs.";
@@ -63,6 +63,17 @@ impl Home {
         Ok(made)
     }
 
+    /// The key of this directory that marks people, made at the first start.
+    pub fn person_key(&self) -> anyhow::Result<Secret> {
+        let path = self.dir.join("person-key");
+        if let Some(kept) = read(&path)? {
+            return Ok(Secret::new(kept.trim()));
+        }
+        let made = PersonKey::generate()?;
+        write_private(&path, made.expose())?;
+        Ok(made)
+    }
+
     /// Writes `dev.env`.
     pub fn save_env(&self, values: &[(&str, &str)], database_is_private: bool) -> anyhow::Result<()> {
         let mut text = String::from("# Written by `wireroom dev`, for scripts: set -a; . .wireroom/dev.env; set +a\n");
@@ -98,7 +109,7 @@ impl Home {
 
     /// Forgets what belonged to a database that is thrown away.
     pub fn start_over(&self) -> anyhow::Result<()> {
-        for path in [self.dev_env(), self.dir.join("master-key")] {
+        for path in [self.dev_env(), self.dir.join("master-key"), self.dir.join("person-key")] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(error).with_context(|| format!("cannot remove {}", path.display()));

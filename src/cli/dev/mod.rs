@@ -251,8 +251,10 @@ fn configure(mut source: Source, home: &Home, database: &Database, sandbox: &San
     let master_keys = home.master_keys()?;
     if database.is_private() {
         source.set("WIREROOM_MASTER_KEYS", master_keys.expose());
+        source.set("WIREROOM_PERSON_KEY", home.person_key()?.expose());
     } else {
         source.fill("WIREROOM_MASTER_KEYS", master_keys.expose());
+        source.fill("WIREROOM_PERSON_KEY", home.person_key()?.expose());
     }
     source.set("DATABASE_URL", database.url.as_str());
     source.set("WIREROOM_TELEGRAM_SERVER", sandbox.addr().to_string());
@@ -294,6 +296,7 @@ impl Front {
         let server = self.sandbox.to_string();
         let server_key = home.sandbox_public_key().display().to_string();
         let master_keys = config.vault.master_keys.as_ref().map_or("", Secret::expose);
+        let person_key = config.outreach.person_key.as_ref().map_or("", Secret::expose);
         home.save_env(
             &[
                 ("WIREROOM_URL", &self.url),
@@ -301,6 +304,7 @@ impl Front {
                 ("DATABASE_URL", &database.url),
                 // What a second worker needs besides.
                 ("WIREROOM_MASTER_KEYS", master_keys),
+                ("WIREROOM_PERSON_KEY", person_key),
                 ("WIREROOM_TELEGRAM_SERVER", &server),
                 ("WIREROOM_TELEGRAM_SERVER_DCS", &self.other_dcs),
                 ("WIREROOM_TELEGRAM_SERVER_KEY", &server_key),

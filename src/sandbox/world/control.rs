@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::World;
 use super::founding::cast;
 use super::hearing::Actor;
+use super::joining::Arrival;
 use super::messages::{Content, Draft, Message};
 use super::peers::PeerKey;
 use super::refusal::bad;
@@ -184,6 +185,19 @@ impl World {
     pub fn ban(&mut self, chat: PeerKey, user: UserId) -> Answer<()> {
         let (id, admin) = self.run_by(chat)?;
         self.remove_from_channel(Actor::offstage(admin), id, user, true)
+            .map(drop)
+    }
+
+    /// Puts somebody into a channel, as its first admin; whoever is in it stays.
+    ///
+    /// # Errors
+    /// `CHANNEL_INVALID`, `CHAT_ADMIN_REQUIRED` when it has no admin.
+    pub fn put_in(&mut self, chat: PeerKey, user: UserId) -> Answer<()> {
+        let (id, admin) = self.run_by(chat)?;
+        if self.channel(id)?.members.contains(user) {
+            return Ok(());
+        }
+        self.admit(Actor::offstage(admin), id, &[user], Arrival::AddedBy(admin))
             .map(drop)
     }
 

@@ -5,7 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use std::time::Duration;
+
+use chrono::TimeDelta;
 use grammers_session::types::{PeerId, PeerKind};
+use uuid::Uuid;
 use wireroom_jobs::{
     Action,
     ports::{Decision, TelegramError},
@@ -17,9 +21,15 @@ use crate::{
     store::{
         self, PgPool, StoreError,
         caps::{self, Capped, Receipt, Spent, Taken, Use, Window},
+        outreach_switch,
     },
     telegram::gates::Gates,
 };
+
+/// No call is answered later than this: a call's deadline at most, with the floods that are waited out in place.
+const ANSWER_BOUND: Duration = Duration::from_mins(2);
+/// Whoever lets outreach go on wakes the jobs that wait for it; this is the net.
+const LOOK_AGAIN: TimeDelta = TimeDelta::hours(1);
 
 /// A call that is counted, if it is of the sort that is. Given back when it is dropped before it was handed in, as by an
 /// attempt that was cancelled meanwhile; a process that dies before has counted one too many.
@@ -87,14 +97,20 @@ impl UseOf {
 
 impl JobTelegram {
     /// Counts the call, or says that it may not be made now. A use that spends a cap closes its action at once, so that
-    /// no job is claimed to find that out.
-    pub(super) async fn spend(&self, action: Action, chat_id: Option<i64>) -> Result<Counted, TelegramError> {
+    /// no job is claimed to find that out. A call that contacts somebody is known until its end is noted: `let_through`.
+    pub(super) async fn spend(
+        &self,
+        action: Action,
+        chat_id: Option<i64>,
+        let_through: &mut Option<Uuid>,
+    ) -> Result<Counted, TelegramError> {
         let Some(capped) = Capped::of(action) else {
             return Ok(self.counted(None));
         };
         let opens = chat_id.filter(|chat| capped == Capped::Message && is_person(*chat));
         let looks = self.gates.looks();
-        let taken = self.take(capped, opens).await.map_err(|error| {
+        // Apart: a call that is counted should not carry its transaction around.
+        let taken = Box::pin(self.take(capped, opens)).await.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "a call could not be counted");
             own_error(
                 "store_failed",
@@ -102,11 +118,15 @@ impl JobTelegram {
                 Decision::Retry,
             )
         })?;
+        let Some((taken, entered)) = taken else {
+            return Err(self.outreach_is_stopped());
+        };
         match taken.used {
             Use::Granted { spent } => {
                 if let Some(spent) = spent {
                     self.gates.spend(spent, looks);
                 }
+                *let_through = entered;
                 Ok(self.counted(taken.receipt))
             }
             Use::Refused(spent) => {
@@ -141,12 +161,65 @@ impl JobTelegram {
         }
     }
 
-    async fn take(&self, capped: Capped, opens: Option<i64>) -> Result<Taken, StoreError> {
+    /// Counts, and lets a call of outreach through, in one transaction. `None`: outreach is stopped, and nothing was counted.
+    async fn take(&self, capped: Capped, opens: Option<i64>) -> Result<Option<(Taken, Option<Uuid>)>, StoreError> {
         let session = self.connection.storage().lease().session;
         let mut transaction = self.begin("take_cap").await?;
+        let mut let_through = None;
+        if self.is_outreach(&mut transaction, capped, opens).await? {
+            let entered = outreach_switch::enter(&mut transaction, session, self.hooks.job, ANSWER_BOUND).await?;
+            let Some(id) = entered else { return Ok(None) };
+            let_through = Some(id);
+        }
         let taken = caps::take(&mut transaction, session, capped, opens).await?;
+        if matches!(taken.used, Use::Refused(_))
+            && let Some(id) = let_through.take()
+        {
+            outreach_switch::leave(&mut transaction, id).await?;
+        }
         transaction.commit().await.map_err(store::failed("take_cap"))?;
-        Ok(taken)
+        Ok(Some((taken, let_through)))
+    }
+
+    /// Invitations, every message of a job that invites, and the first message to a person.
+    async fn is_outreach(
+        &self,
+        conn: &mut store::PgConnection,
+        capped: Capped,
+        opens: Option<i64>,
+    ) -> Result<bool, StoreError> {
+        let session = self.connection.storage().lease().session;
+        Ok(match (capped, opens) {
+            (Capped::Invite, _) => true,
+            (Capped::Message, Some(person)) => {
+                self.hooks.action == Action::Invite || !outreach_switch::knows(conn, session, person).await?
+            }
+            (Capped::Message | Capped::Join | Capped::Dialogue, _) => false,
+        })
+    }
+
+    fn outreach_is_stopped(&self) -> TelegramError {
+        own_error(
+            "outreach_stopped",
+            "All outreach is stopped: GET /v1/outreach says why. The job goes on when somebody lets it.",
+            Decision::Gate {
+                until: self.settings.clock.now() + LOOK_AGAIN,
+            },
+        )
+    }
+
+    /// Notes that a call of outreach is over. One that cannot be noted is waited for until its bound.
+    pub(super) async fn answered(&self, id: Uuid) {
+        let left = async {
+            let mut conn = self.database("leave_outreach_call").await?;
+            outreach_switch::leave(&mut conn, id).await
+        };
+        if let Err(error) = left.await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the end of a call of outreach was not noted"
+            );
+        }
     }
 }
 

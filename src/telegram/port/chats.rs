@@ -279,7 +279,7 @@ pub(super) fn chat_of(chat: &tl::enums::Chat) -> Option<Chat> {
 }
 
 /// A person as the other side of a private chat.
-fn person_of(user: &tl::enums::User) -> Option<Chat> {
+pub(super) fn person_of(user: &tl::enums::User) -> Option<Chat> {
     let tl::enums::User::User(user) = user else {
         return None;
     };

@@ -42,7 +42,7 @@ impl JobTelegram {
             suggested_post: None,
             rich_message: None,
         };
-        let updates = self.call_about(Action::Send, chat, request).await?;
+        let updates = Box::pin(self.call_about(Action::Send, chat, request)).await?;
         let (users, chats) = described(&updates);
         self.connection.learn(users, chats).await;
         sent_message(&updates, random_id).ok_or_else(|| {

@@ -12,6 +12,7 @@ mod failures;
 mod history;
 mod members;
 mod messages;
+mod people;
 mod text;
 
 use std::{sync::Arc, time::Duration};
@@ -22,8 +23,10 @@ use grammers_session::types::{PeerId, PeerRef};
 use grammers_tl_types::{self as tl, Identifiable, RemoteCall};
 use sqlx::PgPool;
 use tokio::sync::{Mutex, OnceCell, watch};
+use uuid::Uuid;
 use wireroom_jobs::{
     Action,
+    outreach::{Added, Person, PersonRef, Presence},
     ports::{
         Chat, ChatDetails, Clock, Decision, Draft, HistoryPage, Invite, Joined, MemberPage, SentMessage, Telegram,
         TelegramError,
@@ -121,11 +124,31 @@ impl JobTelegram {
     where
         R: RemoteCall + Identifiable + Sync,
     {
+        let mut let_through = None;
+        let answer = self.call_once(action, chat_id, request, &mut let_through).await;
+        if let Some(id) = let_through {
+            // Apart: calls of outreach are few, and every other one should not carry the room for this around.
+            Box::pin(self.answered(id)).await;
+        }
+        answer
+    }
+
+    /// `let_through` gets what is to be noted when the call is over.
+    async fn call_once<R>(
+        &self,
+        action: Action,
+        chat_id: Option<i64>,
+        request: &R,
+        let_through: &mut Option<Uuid>,
+    ) -> Result<R::Return, TelegramError>
+    where
+        R: RemoteCall + Identifiable + Sync,
+    {
         self.admit(action, chat_id)?;
         self.pace.turn().await;
         // The gate may have closed while this call waited for its turn.
         self.admit(action, chat_id)?;
-        let counted = self.spend(action, chat_id).await?;
+        let counted = self.spend(action, chat_id, let_through).await?;
         if let Err(error) = self.bind().await {
             counted.give_back().await;
             return Err(error);
@@ -195,7 +218,7 @@ impl JobTelegram {
         if !self.connection.trust().holds() {
             return Err(failures::without_answer(&CallError::LeaseLost));
         }
-        if action == Action::Send && self.gates.is_limited() {
+        if matches!(action, Action::Send | Action::Invite) && self.gates.is_limited() {
             return Err(failures::limited());
         }
         Ok(())
@@ -343,6 +366,22 @@ impl Telegram for JobTelegram {
         since: DateTime<Utc>,
     ) -> Result<Vec<SentMessage>, TelegramError> {
         self.own_like(chat, draft, since).await
+    }
+
+    async fn person(&self, person: &PersonRef) -> Result<Person, TelegramError> {
+        self.find_person(person).await
+    }
+
+    async fn wrote_before(&self, person: &Person) -> Result<bool, TelegramError> {
+        self.has_letter_of(person).await
+    }
+
+    async fn presence(&self, chat: &Chat, person: &Person) -> Result<Presence, TelegramError> {
+        self.presence_of(chat, person).await
+    }
+
+    async fn add_to_chat(&self, chat: &Chat, person: &Person) -> Result<Added, TelegramError> {
+        Box::pin(self.add(chat, person)).await
     }
 }
 

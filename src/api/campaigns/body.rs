@@ -1,0 +1,192 @@
+//! The body of `POST /v1/campaigns`, and what it must say.
+
+use chrono::NaiveTime;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use wireroom_jobs::{
+    outreach::InviteMode,
+    ports::TextFormat,
+    publish::{MAX_LENGTH, MAX_RAW_BYTES},
+    target::ChatRef,
+};
+
+use crate::{
+    api::{
+        auth::Caller,
+        jobs::{invalid, within},
+        problem::Problem,
+    },
+    ids::SessionId,
+    store::campaigns::NewCampaign,
+};
+
+/// What stands in the text where the link goes.
+const LINK: &str = "{link}";
+const PER_DAY: i64 = 20;
+const STOP_RATIO: f64 = 0.3;
+const STOP_AFTER: i64 = 10;
+
+/// A campaign to be made. It does not run until it is resumed.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "NewCampaign")]
+pub struct NewCampaignBody {
+    /// For people, 1 to 100 characters; no two campaigns have the same.
+    #[schemars(length(min = 1, max = 100), example = &"Spring readers")]
+    pub name: String,
+    /// The chat people are invited into: `@name`, `t.me/name`, an invite link, or an id such as `-1001234567890`. The
+    /// session that runs the campaign must see it.
+    #[schemars(length(min = 1, max = 256), example = &"@reading_club")]
+    pub chat: String,
+    /// `message` (the default): a message with a link, which the person follows or not. `add`: directly into the chat.
+    #[serde(default)]
+    #[schemars(extend("enum" = ["message", "add", null]))]
+    pub mode: Option<String>,
+    /// What is sent, in the mode `message`: `{link}` stands where the link goes.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 32768), example = &"You asked about our club. Come in: {link}")]
+    pub text: Option<String>,
+    /// How `text` is written.
+    #[serde(default)]
+    pub format: TextFormat,
+    /// The link in the message; left out: that of `chat`, when it is a name or an invite link.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
+    pub link: Option<String>,
+    /// Any session of this pool may run the campaign, and one does at a time. Left out: the pool of `session`, or `default`.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 63))]
+    pub pool: Option<String>,
+    /// The id or the label of the one session that runs it.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 100))]
+    pub session: Option<String>,
+    /// How many people it contacts in a day of `time_zone`, over all sessions; 20 when left out. The caps of the session and
+    /// the limits of all outreach hold besides.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub per_day: Option<i64>,
+    /// Nobody is contacted from then on, by the clock where they are: `22:00`.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^\d\d:\d\d$"))]
+    pub quiet_from: Option<String>,
+    /// Until then: `08:00`.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^\d\d:\d\d$"))]
+    pub quiet_until: Option<String>,
+    /// The zone of its days, and of people whose own is not known; `UTC` when left out.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 64), example = &"Europe/Lisbon")]
+    pub time_zone: Option<String>,
+    /// It stops by itself when more than this part of those who were asked refused; 0.3 when left out.
+    #[serde(default)]
+    #[schemars(range(min = 0.01, max = 1.0))]
+    pub stop_ratio: Option<f64>,
+    /// Not before so many were asked; 10 when left out.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub stop_after: Option<i64>,
+}
+
+impl NewCampaignBody {
+    /// The campaign it asks for, on a session that was found.
+    pub fn campaign(self, caller: &Caller, session: Option<SessionId>) -> Result<NewCampaign, Problem> {
+        let name = self.name.trim().to_owned();
+        if !(1..=100).contains(&name.chars().count()) {
+            return Err(invalid("name", "must be 1 to 100 characters."));
+        }
+        let chat = ChatRef::parse(&self.chat).map_err(|error| invalid("chat", error.to_string()))?;
+        let mode = match self.mode.as_deref() {
+            None => InviteMode::Message,
+            Some(mode) => InviteMode::parse(mode).ok_or_else(|| invalid("mode", "takes one of message, add."))?,
+        };
+        let stop_ratio = self.stop_ratio.unwrap_or(STOP_RATIO);
+        if !(0.01..=1.0).contains(&stop_ratio) {
+            return Err(invalid("stop_ratio", "must be from 0.01 to 1."));
+        }
+        Ok(NewCampaign {
+            id: Uuid::now_v7(),
+            text: self.message(mode, &chat)?,
+            quiet: self.quiet()?,
+            per_day: within("per_day", self.per_day.or(Some(PER_DAY)), 1, 1_000_000)?.unwrap_or(1),
+            stop_after: within("stop_after", self.stop_after.or(Some(STOP_AFTER)), 1, 1_000_000)?.unwrap_or(1),
+            name,
+            chat: self.chat,
+            mode,
+            format: self.format,
+            pool: self.pool,
+            session,
+            time_zone: self.time_zone.unwrap_or_else(|| "UTC".to_owned()),
+            stop_ratio,
+            created_by: caller.actor(),
+        })
+    }
+
+    /// The text with its link.
+    fn message(&self, mode: InviteMode, chat: &ChatRef) -> Result<Option<String>, Problem> {
+        if mode == InviteMode::Add {
+            let fields = [("text", self.text.is_some()), ("link", self.link.is_some())];
+            return match fields.into_iter().find(|(_, is_there)| *is_there) {
+                Some((field, _)) => Err(invalid(
+                    field,
+                    "is of the mode message; leave it out with the mode add.",
+                )),
+                None => Ok(None),
+            };
+        }
+        let Some(text) = &self.text else {
+            return Err(invalid("text", "is needed in the mode message, with {link} in it."));
+        };
+        if !text.contains(LINK) {
+            return Err(invalid("text", "must have {link} where the link to the chat goes."));
+        }
+        let text = text.replace(LINK, &self.link_to(chat)?);
+        let (length, most) = match self.format {
+            TextFormat::Plain => (text.encode_utf16().count(), MAX_LENGTH),
+            TextFormat::Markdown | TextFormat::Html => (text.len(), MAX_RAW_BYTES),
+        };
+        if length > most {
+            return Err(invalid(
+                "text",
+                format!("is too long with its link: {length} of {most}."),
+            ));
+        }
+        Ok(Some(text))
+    }
+
+    fn link_to(&self, chat: &ChatRef) -> Result<String, Problem> {
+        let wrong = |field, message: &str| Err(invalid(field, message));
+        let named = match &self.link {
+            Some(link) => ChatRef::parse(link).map_err(|error| invalid("link", error.to_string()))?,
+            None => chat.clone(),
+        };
+        match named {
+            ChatRef::Username(name) => Ok(format!("https://t.me/{name}")),
+            ChatRef::Invite(hash) => Ok(format!("https://t.me/+{hash}")),
+            ChatRef::Id(_) if self.link.is_some() => wrong("link", "must be @name or a link that leads into the chat."),
+            ChatRef::Id(_) => wrong(
+                "link",
+                "is needed where chat is an id: a link that leads into the chat.",
+            ),
+        }
+    }
+
+    fn quiet(&self) -> Result<Option<(NaiveTime, NaiveTime)>, Problem> {
+        let time = |field: &str, text: &str| {
+            NaiveTime::parse_from_str(text, "%H:%M").map_err(|_| invalid(field, "must be a time such as 22:00."))
+        };
+        match (&self.quiet_from, &self.quiet_until) {
+            (None, None) => Ok(None),
+            (Some(from), Some(until)) => {
+                let (from, until) = (time("quiet_from", from)?, time("quiet_until", until)?);
+                if from == until {
+                    return Err(invalid("quiet_until", "must be another time than quiet_from."));
+                }
+                Ok(Some((from, until)))
+            }
+            (Some(_), None) => Err(invalid("quiet_until", "is needed with quiet_from.")),
+            (None, Some(_)) => Err(invalid("quiet_from", "is needed with quiet_until.")),
+        }
+    }
+}
