@@ -8,10 +8,13 @@
 mod args;
 pub mod filter;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 pub use args::{FailoverArgs, MonitorArgs, PRIVATE, WatchEvent};
@@ -19,12 +22,14 @@ pub use filter::{Matcher, MessageFilter};
 
 use crate::{
     ArgsError, Job, JobContext, JobError, LogLevel, LogLine, Outcome, WaitReason,
-    ports::{Chat, ChatType, Decision, Failover, WatchBegun, WatchStart, WatchState},
+    ports::{Chat, ChatType, Decision, Failover, TelegramError, WatchBegun, WatchStart, WatchState},
     target::{self, ChatRef},
 };
 
 /// An attempt that lasted this long was healthy: its failure is the first again.
 const HEALTHY: TimeDelta = TimeDelta::minutes(10);
+/// How often what was seen is compared with what exists.
+const CHECK_EVERY: Duration = Duration::from_hours(1);
 /// How long a watch that was healthy waits after a failure.
 const AFTER_HEALTHY: TimeDelta = TimeDelta::seconds(5);
 
@@ -72,7 +77,10 @@ impl MonitorArgs {
             Seen::Private => None,
             Seen::Not(reason) => return self.fail_over(context, &reason).await,
         };
-        let start = self.start(context, chat.as_ref()).await?;
+        let start = match self.start(context, chat.as_ref()).await {
+            Ok(start) => start,
+            Err(error) => return self.fail_over(context, &lost(error)?).await,
+        };
         let state = match context.store.begin_watch(&start).await? {
             WatchBegun::Watching(state) => state,
             WatchBegun::Other { watch } => {
@@ -120,7 +128,7 @@ impl MonitorArgs {
         Ok(Seen::Chat(chat))
     }
 
-    async fn start(&self, context: &JobContext, chat: Option<&Chat>) -> Result<WatchStart, Outcome> {
+    async fn start(&self, context: &JobContext, chat: Option<&Chat>) -> Result<WatchStart, TelegramError> {
         Ok(WatchStart {
             chat_id: chat.map(|chat| chat.id),
             owner: if chat.is_some_and(is_numbered_for_all) {
@@ -185,27 +193,51 @@ fn is_numbered_for_all(chat: &Chat) -> bool {
     matches!(chat.chat_type, ChatType::Supergroup | ChatType::Channel)
 }
 
+/// The reason when the error says that the session cannot see the chat; otherwise what the error means.
+fn lost(error: TelegramError) -> Result<String, Outcome> {
+    match error.decision {
+        Decision::Target => Ok(error.code),
+        _ => Err(error.into()),
+    }
+}
+
 /// Keeps the watch whole until something ends it.
 async fn watch(context: &JobContext, chat: Option<&Chat>, first: WatchState) -> Result<Stretch, Outcome> {
     let mut state = first;
+    let mut check_at = Instant::now() + CHECK_EVERY;
     loop {
         if let Some(reason) = state.lost_reason {
             return Ok(Stretch::Lost(reason));
         }
-        if state.filling
-            && let Some(end) = fill(context, chat, &state).await?
-        {
-            return Ok(end);
+        if state.filling {
+            if let Some(end) = fill(context, chat, &state).await? {
+                return Ok(end);
+            }
+            check_at = Instant::now();
         }
         tokio::select! {
             () = context.cancellation.cancelled() => return Ok(Stretch::Over),
             () = context.telegram.watch_noted() => {}
+            () = sleep_until(check_at) => {
+                check(context, chat).await?;
+                check_at = Instant::now() + CHECK_EVERY;
+            }
         }
         match context.store.watch().await? {
             Some(now) => state = now,
             None => return Ok(Stretch::Over),
         }
     }
+}
+
+/// Compares what was seen with what exists. Where that cannot be read, whatever is wrong shows elsewhere.
+async fn check(context: &JobContext, chat: Option<&Chat>) -> Result<(), Outcome> {
+    if let Some(chat) = chat
+        && let Ok(recent) = context.telegram.recent_messages(chat).await
+    {
+        context.store.check_watch(&recent).await?;
+    }
+    Ok(())
 }
 
 /// Reads the history from where the watch is to its end, and lets the update stream take over. `Some`: it came to
@@ -215,9 +247,13 @@ async fn fill(context: &JobContext, chat: Option<&Chat>, state: &WatchState) -> 
     if state.renumbered
         && let Some(chat) = chat
     {
-        after = match state.last_message_at {
-            Some(time) => context.telegram.newest_message_until(chat, time).await?,
-            None => context.telegram.newest_message(Some(chat)).await?,
+        let found = match state.last_message_at {
+            Some(time) => context.telegram.newest_message_until(chat, time).await,
+            None => context.telegram.newest_message(Some(chat)).await,
+        };
+        after = match found {
+            Ok(found) => found,
+            Err(error) => return Ok(Some(Stretch::Lost(lost(error)?))),
         };
         context.store.renumber_watch(after).await?;
     }
@@ -232,8 +268,7 @@ async fn fill(context: &JobContext, chat: Option<&Chat>, state: &WatchState) -> 
         }
         let mut page = match context.telegram.history_after(chat, after).await {
             Ok(page) => page,
-            Err(error) if error.decision == Decision::Target => return Ok(Some(Stretch::Lost(error.code))),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Ok(Some(Stretch::Lost(lost(error)?))),
         };
         if page.is_last {
             page.reaches = page.reaches.max(before.left_to_history);

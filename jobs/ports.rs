@@ -165,7 +165,7 @@ pub struct WatchState {
     /// The history has to be read, from after `last_message_id`.
     pub filling: bool,
     pub last_message_id: i32,
-    /// When that message was sent.
+    /// When that message was sent; without one, when the watch began.
     pub last_message_at: Option<DateTime<Utc>>,
     /// The numbers are another account's than before: `last_message_id` says nothing.
     pub renumbered: bool,
@@ -250,6 +250,8 @@ pub trait Telegram: Send + Sync {
     async fn newest_message(&self, chat: Option<&Chat>) -> Result<i32, TelegramError>;
     /// The number of the newest message of `chat` that was sent at `time` or before; 0: there is none.
     async fn newest_message_until(&self, chat: &Chat, time: DateTime<Utc>) -> Result<i32, TelegramError>;
+    /// The numbers of the newest messages of `chat` that people wrote, at most 100.
+    async fn recent_messages(&self, chat: &Chat) -> Result<Vec<i32>, TelegramError>;
     /// The messages after number `after`, oldest first: of `chat`, or of the account's private chats.
     async fn history_after(&self, chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError>;
     /// Returns when the update stream has noted something about a watch of this session since the last time.
@@ -366,6 +368,8 @@ pub trait Store: Send + Sync {
     async fn watch(&self) -> Result<Option<WatchState>, StoreError>;
     /// Stores a part of the history, in order, and that the watch is that far.
     async fn record_history(&self, page: &HistoryPage) -> Result<(), StoreError>;
+    /// Looks for messages that exist among those that were seen, for the watch's completeness.
+    async fn check_watch(&self, message_ids: &[i32]) -> Result<(), StoreError>;
     /// Where the history is to be read on from, by this account's numbers.
     async fn renumber_watch(&self, last_message_id: i32) -> Result<(), StoreError>;
     /// Lets the update stream go on from here. `false`: it left messages to the history that were not read yet, or has found

@@ -180,6 +180,7 @@ pub struct FakeTelegram {
     newest_message: Answers<i32>,
     newest_message_until: Answers<i32>,
     history_after: Answers<HistoryPage>,
+    recent_messages: Answers<Vec<i32>>,
     noted: Notify,
     searched_since: Mutex<Vec<DateTime<Utc>>>,
     cancel_after: Mutex<Option<(usize, CancellationToken)>>,
@@ -233,6 +234,7 @@ queue_answers! {
     newest_message: i32,
     newest_message_until: i32,
     history_after: HistoryPage,
+    recent_messages: Vec<i32>,
 }
 
 impl FakeTelegram {
@@ -320,6 +322,13 @@ impl Telegram for FakeTelegram {
         self.answer("newest_message_until".into(), &self.newest_message_until)
     }
 
+    /// Without a queued answer: none.
+    async fn recent_messages(&self, _chat: &Chat) -> Result<Vec<i32>, TelegramError> {
+        lock(&self.recent_messages)
+            .pop_front()
+            .unwrap_or_else(|| Ok(Vec::new()))
+    }
+
     async fn history_after(&self, _chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError> {
         self.answer(format!("history_after {after}"), &self.history_after)
     }
@@ -382,6 +391,8 @@ pub struct Stored {
     pub recorded: Vec<Message>,
     /// The newest message that the update stream left to the history.
     pub left_to_history: i32,
+    /// Numbers that were looked for.
+    pub checked: Vec<i32>,
     pub failover: Option<Failover>,
     pub losses: Vec<String>,
     /// What the job said; not in the journal.
@@ -522,6 +533,11 @@ impl Store for MemoryStore {
         if let Some(watch) = &mut state.watch {
             watch.last_message_id = watch.last_message_id.max(page.reaches);
         }
+        Ok(())
+    }
+
+    async fn check_watch(&self, message_ids: &[i32]) -> Result<(), StoreError> {
+        self.state().checked.extend(message_ids);
         Ok(())
     }
 

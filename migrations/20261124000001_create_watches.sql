@@ -7,7 +7,8 @@ CREATE TABLE watches (
     -- The chat in the Bot API's form; NULL for the private messages of the session.
     chat_id bigint,
     -- The session whose updates are recorded: the only one, so that a chat's events come from one stream at a time.
-    session_id uuid NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    -- Not a reference: a watch outlives a session that is deleted, and goes on with the next one of its job's list.
+    session_id uuid NOT NULL,
     -- Whose the message ids are: 0 where everybody's (supergroups, channels), else the Telegram account's.
     owner bigint NOT NULL,
     -- The event types to raise, such as `message.new`.
@@ -26,10 +27,13 @@ CREATE TABLE watches (
     last_message_id integer NOT NULL DEFAULT 0,
     last_message_at timestamptz,
     -- How many messages were seen (whether or not the filter takes them), how many of them were read from the history
-    -- after a break, and how many are known to have been missed.
+    -- after a break, and how many were missed of those that were looked for.
     seen bigint NOT NULL DEFAULT 0,
     from_history bigint NOT NULL DEFAULT 0,
     missed bigint NOT NULL DEFAULT 0,
+    -- How many messages that exist were looked for among those that were seen, and up to which one.
+    checked bigint NOT NULL DEFAULT 0,
+    checked_to integer NOT NULL DEFAULT 0,
     -- Why the session cannot see the chat any more: Telegram's name of the error, or ours.
     lost_reason text,
     started_at timestamptz NOT NULL DEFAULT wireroom_now(),

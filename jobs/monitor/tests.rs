@@ -67,6 +67,31 @@ async fn a_watch_reads_what_it_was_left_and_then_waits_until_it_is_stopped() {
 }
 
 #[tokio::test]
+async fn what_was_read_is_compared_with_what_exists() {
+    let fakes = member();
+    fakes.telegram.history_after(Ok(page(&[11], 11, true)));
+    fakes.telegram.recent_messages(Ok(vec![11, 10]));
+    let context = fakes.context();
+    let running = tokio::spawn(async move { args().run(&context).await });
+    while fakes.store.state().checked.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    fakes.cancellation.cancel();
+    assert_eq!(running.await.expect("no panic"), Outcome::Cancelled);
+    assert_eq!(fakes.store.state().checked, [11, 10]);
+}
+
+#[tokio::test]
+async fn access_that_is_lost_while_the_place_is_looked_for_hands_over_too() {
+    let fakes = Fakes::new();
+    fakes.telegram.resolve_username(Ok(testing::supergroup(1)));
+    fakes.telegram.newest_message(Err(gone()));
+    fakes.store.state().failover = Some(Failover::Next);
+    assert!(matches!(args().run(&fakes.context()).await, Outcome::Snooze { .. }));
+    assert_eq!(fakes.store.state().losses, ["CHANNEL_PRIVATE"]);
+}
+
+#[tokio::test]
 async fn numbers_are_the_accounts_own_in_a_basic_group_and_in_private_chats() {
     let mut group = testing::supergroup(1);
     group.chat_type = ChatType::Group;

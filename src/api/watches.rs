@@ -79,9 +79,12 @@ pub struct Completeness {
     pub seen: i64,
     /// How many of them were read from the history after a break, and not as they came.
     pub from_history: i64,
-    /// Messages known to exist that could not be had.
+    /// Of the newest messages that exist, how many were looked for among those that were seen: when the history was read, and
+    /// each hour, at most 100 at a time.
+    pub checked: i64,
+    /// How many of those were not seen.
     pub missed: i64,
-    /// `seen` of `seen` and `missed`; 1 before the first message.
+    /// The share of those that were seen; 1 before anything was looked for.
     pub share: f64,
 }
 
@@ -122,8 +125,9 @@ impl From<WatchRecord> for WatchView {
             completeness: Completeness {
                 seen: watch.seen,
                 from_history: watch.from_history,
+                checked: watch.checked,
                 missed: watch.missed,
-                share: share(watch.seen, watch.missed),
+                share: share(watch.checked, watch.missed),
             },
             started_at: watch.started_at,
             stopped_at: watch.stopped_at,
@@ -132,11 +136,11 @@ impl From<WatchRecord> for WatchView {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share to look at")]
-fn share(seen: i64, missed: i64) -> f64 {
-    if missed == 0 {
+fn share(checked: i64, missed: i64) -> f64 {
+    if checked == 0 {
         return 1.0;
     }
-    seen as f64 / (seen + missed) as f64
+    (checked - missed) as f64 / checked as f64
 }
 
 pub struct WatchesApi;

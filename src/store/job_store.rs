@@ -222,6 +222,12 @@ impl Store for JobStore {
         Ok(commit(transaction, "record_history").await?)
     }
 
+    async fn check_watch(&self, message_ids: &[i32]) -> Result<(), ports::StoreError> {
+        let mut transaction = self.fenced("check_watch").await?;
+        watches::check(&mut transaction, self.attempt.job, message_ids).await?;
+        Ok(commit(transaction, "check_watch").await?)
+    }
+
     async fn renumber_watch(&self, last_message_id: i32) -> Result<(), ports::StoreError> {
         let mut transaction = self.fenced("renumber_watch").await?;
         watches::renumber(&mut transaction, self.attempt.job, last_message_id).await?;

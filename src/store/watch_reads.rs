@@ -27,6 +27,7 @@ pub struct WatchRecord {
     pub seen: i64,
     pub from_history: i64,
     pub missed: i64,
+    pub checked: i64,
     /// The job runs on that session's worker now.
     pub running: bool,
     /// The session that the job is to go on with, when that is another one.
@@ -70,7 +71,7 @@ async fn select(
         r#"-- read_watches
         SELECT w.id AS "id: JobId", w.chat_id, c.title AS "chat_title?", w.session_id AS "session: SessionId", w.state,
             w.events, w.filter, w.retention_days, w.filling, w.lost_reason, w.last_message_id, w.last_message_at, w.seen,
-            w.from_history, w.missed, coalesce(j.state = 'running' AND j.session_id = w.session_id, false) AS "running!",
+            w.from_history, w.missed, w.checked, coalesce(j.state = 'running' AND j.session_id = w.session_id, false) AS "running!",
             CASE WHEN j.session_id <> w.session_id THEN j.session_id END AS "next_session: SessionId",
             w.started_at, w.stopped_at
         FROM watches w LEFT JOIN chats c ON c.id = w.chat_id LEFT JOIN jobs j ON j.id = ANY (ARRAY[w.id])

@@ -121,7 +121,8 @@ async fn go_on(
     sqlx::query!(
         "-- continue_watch
         UPDATE watches SET session_id = $2, owner = $3, filling = filling OR session_id <> $2 OR lost_reason IS NOT NULL,
-            renumbered = renumbered OR owner <> $3, left_to_history = CASE WHEN owner = $3 THEN left_to_history ELSE 0 END,
+            renumbered = renumbered OR owner <> $3, checked_to = CASE WHEN owner = $3 THEN checked_to ELSE 0 END,
+            left_to_history = CASE WHEN owner = $3 THEN left_to_history ELSE 0 END,
             lost_reason = NULL, updated_at = wireroom_now()
         WHERE id = $1",
         job.0,
@@ -143,7 +144,7 @@ pub async fn state(conn: &mut PgConnection, job: JobId, session: SessionId) -> R
     sqlx::query_as!(
         WatchState,
         "-- read_watch
-        SELECT filling, last_message_id, last_message_at, renumbered, left_to_history, gaps, lost_reason FROM watches
+        SELECT filling, last_message_id, coalesce(last_message_at, started_at) AS last_message_at, renumbered, left_to_history, gaps, lost_reason FROM watches
         WHERE id = $1 AND session_id = $2 AND state = 'active'",
         job.0,
         session.0,
@@ -151,6 +152,32 @@ pub async fn state(conn: &mut PgConnection, job: JobId, session: SessionId) -> R
     .fetch_optional(conn)
     .await
     .map_err(failed("read_watch"))
+}
+
+/// Looks for messages that exist among those that were seen, and counts those that were not. Only such as the watch accounts
+/// for, and each once.
+pub async fn check(conn: &mut PgConnection, job: JobId, message_ids: &[i32]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- check_watch
+        WITH watch AS (
+            SELECT id, chat_id, owner, greatest(checked_to, begun_after) AS above, last_message_id FROM watches
+            WHERE id = $1 AND state = 'active' AND NOT filling FOR UPDATE
+        ), looked_for AS (
+            SELECT k.id, EXISTS (SELECT FROM messages m WHERE m.chat_id = w.chat_id AND m.owner = w.owner
+                AND m.message_id = k.id) AS seen
+            FROM watch w CROSS JOIN unnest($2::int[]) AS k (id) WHERE k.id > w.above AND k.id <= w.last_message_id
+        ), found AS (
+            SELECT count(*) AS checked, count(*) FILTER (WHERE NOT seen) AS missed, max(id) AS checked_to FROM looked_for
+        )
+        UPDATE watches w SET checked = w.checked + f.checked, missed = w.missed + f.missed, checked_to = f.checked_to
+        FROM found f, watch WHERE w.id = watch.id AND f.checked > 0",
+        job.0,
+        message_ids,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("check_watch"))?;
+    Ok(())
 }
 
 /// Where the history is read on from, by this account's numbers.

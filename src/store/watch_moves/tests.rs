@@ -238,6 +238,44 @@ async fn a_watch_leaves_a_session_that_is_lost() {
 }
 
 #[tokio::test]
+async fn a_watch_outlives_its_session_and_keeps_its_place() {
+    let bed = Bed::new(2).await;
+    bed.execute("UPDATE jobs SET state = 'queued'").await;
+    bed.execute("UPDATE sessions SET state = 'banned' WHERE label = 'session0'")
+        .await;
+    let mut conn = bed.database.pool().acquire().await.expect("a connection");
+    assert_eq!(leave_lost_sessions(&mut conn, 10).await.expect("looked").moved, 1);
+    bed.execute("DELETE FROM sessions WHERE label = 'session0'").await;
+    let WatchBegun::Watching(state) = bed.run(1).await else {
+        panic!("the next one goes on");
+    };
+    assert!(state.filling && state.last_message_id == 7, "{state:?}");
+}
+
+#[tokio::test]
+async fn what_exists_is_looked_for_once() {
+    let bed = Bed::new(1).await;
+    bed.execute(
+        "INSERT INTO messages (chat_id, owner, message_id, watch_id, session_id, date, digest, from_history, expires_at)
+         SELECT w.chat_id, 0, n, w.id, w.session_id, now(), 0, false, 'infinity' FROM watches w, unnest(ARRAY[8, 10]) n",
+    )
+    .await;
+    bed.execute("UPDATE watches SET filling = false, last_message_id = 10")
+        .await;
+    let mut conn = bed.database.pool().acquire().await.expect("a connection");
+    let counted = async || bed.count("SELECT checked * 100 + missed FROM watches").await;
+    // 6 and 7 are from before the watch, 11 is on its way.
+    watches::check(&mut conn, bed.attempt.job, &[11, 10, 9, 8, 7, 6])
+        .await
+        .expect("looked");
+    assert_eq!(counted().await, 301);
+    watches::check(&mut conn, bed.attempt.job, &[11, 10, 9, 8, 7, 6])
+        .await
+        .expect("looked");
+    assert_eq!(counted().await, 301, "once each");
+}
+
+#[tokio::test]
 async fn a_chat_has_one_watch() {
     let bed = Bed::new(1).await;
     let other = AttemptKey {

@@ -29,14 +29,42 @@ struct Cut {
 impl JobTelegram {
     pub(super) async fn newest(&self, chat: Option<&Chat>) -> Result<i32, TelegramError> {
         let Some(chat) = chat else {
-            let page = self.page_of_dialogs(None).await?;
-            return Ok(page.own.iter().map(|dialog| dialog.top_message).max().unwrap_or(0));
+            return self.newest_own().await;
         };
         let newest = Cut {
             limit: 1,
             ..Cut::default()
         };
         Ok(highest(&self.cut(chat, newest).await?))
+    }
+
+    /// Of the account's private chats and basic groups.
+    async fn newest_own(&self) -> Result<i32, TelegramError> {
+        let mut newest = 0;
+        let mut from = None;
+        for _ in 0..DIALOG_PAGES {
+            let page = self.page_of_dialogs(from).await?;
+            newest = page.own.iter().map(|dialog| dialog.top_message).fold(newest, i32::max);
+            // Pinned ones come first, whatever their age; after them each is older than the one before.
+            match page.next {
+                Some(next) if page.own.iter().all(|dialog| dialog.is_pinned) => from = Some(next),
+                _ => break,
+            }
+        }
+        Ok(newest)
+    }
+
+    pub(super) async fn recent(&self, chat: &Chat) -> Result<Vec<i32>, TelegramError> {
+        let recent = Cut {
+            limit: PAGE,
+            ..Cut::default()
+        };
+        let found = self.cut(chat, recent).await?;
+        let written = found.iter().filter_map(|message| match message {
+            tl::enums::Message::Message(message) => Some(message.id),
+            tl::enums::Message::Service(_) | tl::enums::Message::Empty(_) => None,
+        });
+        Ok(written.collect())
     }
 
     pub(super) async fn newest_until(&self, chat: &Chat, time: DateTime<Utc>) -> Result<i32, TelegramError> {
@@ -102,12 +130,16 @@ impl JobTelegram {
         let mut from = None;
         for _ in 0..DIALOG_PAGES {
             let page = self.page_of_dialogs(from).await?;
-            // The newest come first, but pinned ones come before all: a page without anything new is the end of it.
-            let fresh: Vec<_> = page.own.iter().filter(|dialog| dialog.top_message > after).collect();
-            let none_fresh = fresh.is_empty();
-            found.extend(fresh.into_iter().filter_map(|dialog| dialog.person.clone()));
+            let fresh = page.own.iter().filter(|dialog| dialog.top_message > after);
+            found.extend(fresh.filter_map(|dialog| dialog.person.clone()));
+            // Pinned ones come first, whatever their age; after them each is older than the one before, channels among them:
+            // the first of the account's own that has nothing new is the end of it.
+            let is_past = page
+                .own
+                .iter()
+                .any(|dialog| !dialog.is_pinned && dialog.top_message <= after);
             match page.next {
-                Some(next) if !none_fresh => from = Some(next),
+                Some(next) if !is_past => from = Some(next),
                 _ => return Ok(found),
             }
         }
@@ -166,18 +198,23 @@ impl JobTelegram {
         messages: &[tl::enums::Message],
     ) -> Result<Option<Place>, TelegramError> {
         let date = messages.iter().find_map(|message| match message {
-            tl::enums::Message::Message(message) if message.id == dialog.top_message => Some(message.date),
-            tl::enums::Message::Service(message) if message.id == dialog.top_message => Some(message.date),
-            _ => None,
+            tl::enums::Message::Message(message) => {
+                (message.id == dialog.top_message && message.peer_id == dialog.peer).then_some(message.date)
+            }
+            tl::enums::Message::Service(message) => {
+                (message.id == dialog.top_message && message.peer_id == dialog.peer).then_some(message.date)
+            }
+            tl::enums::Message::Empty(_) => None,
         });
-        let Some(id) = peer_number(&dialog.peer) else {
-            return Ok(None);
+        let peer = match peer_number(&dialog.peer) {
+            Some(id) => self.known_reference(id).await?,
+            None => None,
         };
-        let peer = self.known_reference(id).await?;
-        Ok(date.zip(peer).map(|(date, peer)| Place {
+        Ok(date.map(|date| Place {
             date,
             id: dialog.top_message,
-            peer: peer.into(),
+            // By the date alone, when nothing is known of the peer.
+            peer: peer.map_or(tl::enums::InputPeer::Empty, Into::into),
         }))
     }
 
@@ -228,6 +265,7 @@ struct OwnDialog {
     top_message: i32,
     /// `None`: a basic group.
     person: Option<Chat>,
+    is_pinned: bool,
 }
 
 struct Place {
@@ -252,6 +290,7 @@ fn own_dialog(dialog: &tl::types::Dialog) -> Option<OwnDialog> {
     Some(OwnDialog {
         top_message: dialog.top_message,
         person,
+        is_pinned: dialog.pinned,
     })
 }
 

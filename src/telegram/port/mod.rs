@@ -348,6 +348,10 @@ impl Telegram for JobTelegram {
         self.newest_until(chat, time).await
     }
 
+    async fn recent_messages(&self, chat: &Chat) -> Result<Vec<i32>, TelegramError> {
+        self.recent(chat).await
+    }
+
     async fn history_after(&self, chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError> {
         Box::pin(self.after(chat, after)).await
     }
