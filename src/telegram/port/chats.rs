@@ -123,7 +123,7 @@ impl JobTelegram {
         match kind_of(chat)? {
             PeerKind::Channel => {
                 let request = |peer: PeerRef| tl::functions::channels::JoinChannel { channel: peer.into() };
-                let answer = self.call_about(Action::Join, chat, request).await;
+                let answer = Box::pin(self.call_about(Action::Join, chat, request)).await;
                 Box::pin(self.joined(answer, Some(chat.id))).await
             }
             PeerKind::Chat if chat.member => Ok(Joined::AlreadyMember),
@@ -137,7 +137,7 @@ impl JobTelegram {
 
     pub(super) async fn join_with(&self, hash: &str) -> Result<Joined, TelegramError> {
         let request = tl::functions::messages::ImportChatInvite { hash: hash.to_owned() };
-        let answer = self.call(Action::Join, None, &request).await;
+        let answer = Box::pin(self.call(Action::Join, None, &request)).await;
         Box::pin(self.joined(answer, None)).await
     }
 

@@ -125,7 +125,7 @@ impl JobTelegram {
                     channel: peer.into(),
                     users: vec![user.into()],
                 };
-                self.call_about(Action::Invite, chat, request).await
+                Box::pin(self.call_about(Action::Invite, chat, request)).await
             }
             PeerKind::Chat => {
                 let request = |peer: PeerRef| tl::functions::messages::AddChatUser {
@@ -133,7 +133,7 @@ impl JobTelegram {
                     user_id: user.into(),
                     fwd_limit: SHOWN_HISTORY,
                 };
-                self.call_about(Action::Invite, chat, request).await
+                Box::pin(self.call_about(Action::Invite, chat, request)).await
             }
             PeerKind::User => return Err(not_a_group()),
         };
