@@ -131,6 +131,33 @@ fn an_empty_value_is_no_value() {
 }
 
 #[test]
+fn master_keys_may_be_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys");
+    let of_file = |text: &str, beside: &str| {
+        std::fs::write(&path, text).unwrap();
+        let path = path.display().to_string();
+        read(&[
+            ("WIREROOM_MASTER_KEYS_FILE", path.as_str()),
+            ("WIREROOM_MASTER_KEYS", beside),
+        ])
+    };
+    let keys = of_file("# newest first\nk2:b\n\n k1:a \n", "")
+        .unwrap()
+        .vault
+        .master_keys;
+    assert_eq!(keys.unwrap().expose(), "k2:b,k1:a");
+    for (text, beside) in [("# none\n", ""), ("k1:a", "k1:a")] {
+        let refused = of_file(text, beside).unwrap_err().to_string();
+        assert!(refused.starts_with("WIREROOM_MASTER_KEYS_FILE"), "{refused}");
+    }
+    let refused = read(&[("WIREROOM_MASTER_KEYS_FILE", "/nowhere/keys")])
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("cannot be read"), "{refused}");
+}
+
+#[test]
 fn debug_shows_no_secret() {
     let config = read(&[
         ("DATABASE_URL", "postgres://u:hunter2@localhost/w"),
