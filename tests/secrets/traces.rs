@@ -48,7 +48,8 @@ impl Secret {
         let mut forms = Vec::new();
         for part in bytes.chunks_exact(PART) {
             forms.extend(hex(part));
-            forms.push(part.iter().map(u8::to_string).collect::<Vec<_>>().join(", "));
+            let listed = |form: fn(&u8) -> String| part.iter().map(form).collect::<Vec<_>>().join(", ");
+            forms.extend([listed(u8::to_string), listed(|byte| format!("{byte:02x}"))]);
         }
         for begin in 0..3 {
             for part in bytes[begin..].chunks_exact(PART) {
@@ -179,7 +180,7 @@ mod tests {
         for window in key.windows(24) {
             let [upper, lower] = hex(window);
             assert!(found(&secret, &format!("\\x00{lower}ff")) && found(&secret, &upper));
-            assert!(found(&secret, &format!("{window:?}")));
+            assert!(found(&secret, &format!("{window:?}")) && found(&secret, &format!("{window:02x?}")));
         }
         for before in 0..3 {
             let longer = [&b"abc"[..before], &key].concat();
