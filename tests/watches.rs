@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use wireroom::sandbox::{Effect, Fault};
 
 use crate::support::{
     stack::{JOB_BOUND, Options, Stack},
@@ -316,6 +317,61 @@ async fn private_messages_are_watched_without_backups() {
         stack.say("bob", "in the group, which is not watched");
     }
     stack.told_when(&wanted).await;
+    stop(&stack, &id).await;
+    stack.finished(&id).await;
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_of_the_account_that_is_too_long_is_filled_from_the_private_histories() {
+    let stack = two_members().await;
+    let _worker = stack.worker().await;
+    let id = stack.monitor("alice", json!({ "chat": "private" })).await;
+    stack.watched(&id, "alice").await;
+    let alice = stack.chat("alice");
+    let write = |who: &str, text: &str| {
+        let who = stack.account(who);
+        let controls = stack.sandbox.controls();
+        let written = controls.with_world(|world| world.post_as(who, alice, text));
+        written.expect("written");
+    };
+    write("bob", "before the gap");
+    stack.told_when(&["before the gap".to_owned()]).await;
+    let controls = stack.sandbox.controls();
+    let lost = controls.add_fault(Fault {
+        method: "*".to_owned(),
+        account: Some(stack.account("alice")),
+        count: None,
+        effect: Effect::LoseUpdates,
+    });
+    // More of one writer than a page of a history, in turns with others.
+    let mut wanted = texts(0..140);
+    for (number, text) in wanted.iter().enumerate() {
+        let writer = ["bob", "bob", "bob", "bob", "carol", "judy", "bob"][number % 7];
+        write(writer, text);
+    }
+    controls.with_world(|world| world.set_events_kept(1));
+    controls.remove_fault(lost);
+    // Its place in the sequence tells the session that it has missed something.
+    wanted.push("after the gap".to_owned());
+    write("carol", "after the gap");
+    wanted.insert(0, "before the gap".to_owned());
+    stack.told_when(&wanted).await;
+    let gaps: Vec<String> = sqlx::query_scalar("SELECT data ->> 'reason' FROM events WHERE type = 'watch.gap'")
+        .fetch_all(stack.database.pool())
+        .await
+        .expect("events");
+    assert_eq!(gaps, ["differenceTooLong"]);
+    stack.watched(&id, "alice").await;
+    // What comes afterwards is told as it comes, and nothing that was filled in is told again.
+    wanted.push("later".to_owned());
+    write("judy", "later");
+    stack.told_when(&wanted).await;
+    let stored: Vec<String> = sqlx::query_scalar("SELECT content ->> 'text' FROM messages ORDER BY message_id")
+        .fetch_all(stack.database.pool())
+        .await
+        .expect("messages");
+    assert_eq!(stored, wanted);
     stop(&stack, &id).await;
     stack.finished(&id).await;
     stack.finish().await;

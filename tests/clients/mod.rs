@@ -1,5 +1,7 @@
 //! Independent clients, Telethon and Kurigram: against the sandbox, since what grammers alone accepts could be a shared misreading;
-//! and with the string sessions that Wireroom hands out for them.
+//! and with the sessions that Wireroom hands out for them, and takes from them.
+
+mod imports;
 
 use std::{
     path::{Path, PathBuf},

@@ -50,7 +50,12 @@ pub fn field_error(prefix: &str, path: &Path, message: &str, root: &Value) -> Fi
         return FieldError::new(Code::MissingField, child(&field, name), "is missing.");
     }
     if message.starts_with("unknown field `") {
-        let detail = format!("is not a field; {}.", known(message));
+        let known = known(message);
+        if !path.iter().all(is_plain) {
+            let detail = format!("has a field that is not known and has no name one could have meant; {known}.");
+            return FieldError::new(Code::UnknownField, prefix, detail);
+        }
+        let detail = format!("is not a field; {known}.");
         return FieldError::new(Code::UnknownField, field, detail);
     }
     if message.starts_with("unknown variant `") {
@@ -68,6 +73,20 @@ pub fn field_error(prefix: &str, path: &Path, message: &str, root: &Value) -> Fi
         Some(expected) => FieldError::new(Code::InvalidValue, field, format!("must be {expected} in its bounds.")),
         None => FieldError::new(Code::InvalidValue, field, "has a value that cannot be used."),
     }
+}
+
+fn is_plain(segment: &Segment) -> bool {
+    match segment {
+        Segment::Map { key } | Segment::Enum { variant: key } => is_name(key),
+        Segment::Seq { .. } | Segment::Unknown => true,
+    }
+}
+
+/// Whether a key of the client's can be quoted: what is no name may be a value in the wrong place, such as a phone number.
+pub fn is_name(key: &str) -> bool {
+    key.len() <= 64
+        && key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
 fn joined(prefix: &str, path: &Path) -> String {

@@ -224,6 +224,13 @@ impl World {
         self.random_ids.set_window(window);
     }
 
+    /// Gives an account a second factor with this password, or another one in the place of its own.
+    pub fn set_password(&mut self, account: UserId, password: &str) {
+        if let Some(account) = self.accounts.get_mut(&account) {
+            account.password = Some(password.to_owned());
+        }
+    }
+
     /// Sets how many events each box remembers for differences (2,000 by default), and forgets older ones at once:
     /// a client that was away then hears "too long".
     pub fn set_events_kept(&mut self, events: usize) {

@@ -17,7 +17,7 @@ use serde_json::{Value, error::Category};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
-use super::body::read_mode;
+use super::{super::field_error::is_name, body::read_mode};
 use crate::{
     api::{
         jobs::body,
@@ -284,9 +284,13 @@ impl<'de> Visitor<'de> for Envelope<'_> {
                         reading.send(Part::Mode(mode))?;
                     }
                 }
-                _ => {
+                _ if is_name(&name) => {
                     let detail = format!("{name} is not a field; known are jobs, mode.");
                     return Err(reading.refuse(Problem::new(Code::UnknownField, detail).field(name)));
+                }
+                _ => {
+                    let detail = "The body has a field that is not known; known are jobs, mode.";
+                    return Err(reading.refuse(Problem::new(Code::UnknownField, detail)));
                 }
             }
             seen.push(name);

@@ -239,6 +239,7 @@ async fn a_body_of_another_shape_is_refused() {
         (r#"{"jobs": []}"#, "invalid_value", "jobs"),
         (r#"{"jobs": [], "jobs": []}"#, "invalid_value", "jobs"),
         (r#"{"jobs": [], "mod": 1}"#, "unknown_field", "mod"),
+        (r#"{"jobs": [], "+9996620001": 1}"#, "unknown_field", ""),
         (r#"{"jobs": [], "mode": "some"}"#, "invalid_value", "mode"),
         (r#"{"jobs": [], "mode": 1}"#, "wrong_type", "mode"),
         (r#"{"jobs": ["#, "invalid_json", ""),
