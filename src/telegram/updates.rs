@@ -7,6 +7,7 @@
 
 mod receiver;
 pub mod recorder;
+mod rests;
 mod sorting;
 
 use std::{sync::Arc, time::Duration};
