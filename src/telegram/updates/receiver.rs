@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use grammers_mtsender::RpcError;
 use grammers_session::{
     Session as _,
-    types::{PeerId, PeerInfo, UpdateState, UpdatesState},
+    types::{PeerId, PeerInfo},
     updates::{MessageBoxes, PrematureEndReason, State, UpdatesLike},
 };
 use grammers_tl_types as tl;
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     store::{
-        intake::Incoming,
+        intake::{Arrival, Incoming, Recorded},
         update_states::{ACCOUNT_BOX, BoxState},
     },
     telegram::{
@@ -64,27 +64,17 @@ pub(super) struct Receiver<'a> {
 }
 
 impl<'a> Receiver<'a> {
-    /// The boxes as they are stored; for an account that was never read, as they are now.
+    /// The boxes as they are stored; where the account's place is not known, as they are now.
     pub async fn open(connection: &Connection) -> Result<MessageBoxes, CallError> {
-        let storage = connection.storage();
-        let unread = |error| {
-            tracing::warn!(%error, "the place in the updates could not be read or written");
+        let mut stored = connection.storage().updates_state().await.map_err(|error| {
+            tracing::warn!(%error, "the place in the updates could not be read");
             CallError::Disconnected(None)
-        };
-        let mut stored = storage.updates_state().await.map_err(unread)?;
+        })?;
         if stored.pts != 0 {
             return Ok(MessageBoxes::load(stored));
         }
         let tl::enums::updates::State::State(now) = connection.call(&tl::functions::updates::GetState {}).await?;
-        let seed = UpdatesState {
-            pts: now.pts,
-            qts: now.qts,
-            date: now.date,
-            seq: now.seq,
-            channels: Vec::new(),
-        };
-        let written = storage.set_update_state(UpdateState::All(seed)).await;
-        written.map_err(unread)?;
+        begin_account(connection, &now).await?;
         if stored.channels.is_empty() {
             let mut boxes = MessageBoxes::new();
             boxes.set_state(now);
@@ -595,6 +585,40 @@ impl<'a> Receiver<'a> {
 impl Batch {
     fn is_empty(&self) -> bool {
         self.boxes.is_empty() && self.incoming.is_empty() && self.users.is_empty() && self.chats.is_empty()
+    }
+}
+
+/// Stores the account's new place together with the gap before it. Whatever was read of the account's chats so far was
+/// read before that place was known: what came between the two is only in the histories.
+async fn begin_account(connection: &Connection, now: &tl::types::updates::State) -> Result<(), CallError> {
+    let place = BoxState {
+        update_box: ACCOUNT_BOX,
+        pts: Some(now.pts),
+        qts: Some(now.qts),
+        date: Some(now.date),
+        seq: Some(now.seq),
+    };
+    let gap = Incoming::Gap {
+        chat: None,
+        from_pts: None,
+        to_pts: Some(now.pts),
+        newest: None,
+        reason: "placeUnknown".to_owned(),
+    };
+    let arrival = Arrival {
+        lease: connection.storage().lease(),
+        account_id: connection.storage().account_id(),
+        boxes: vec![place],
+        incoming: vec![gap],
+    };
+    match connection.recorder().record(arrival).await {
+        Recorded::Stored { troubled } => {
+            if troubled {
+                connection.note_trouble();
+            }
+            Ok(())
+        }
+        Recorded::Fenced => Err(CallError::LeaseLost),
     }
 }
 

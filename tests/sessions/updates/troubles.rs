@@ -57,3 +57,40 @@ async fn a_channel_that_is_not_given_now_holds_nothing_else_up() {
     scene.told_in_order(&texts[..2]).await;
     stage.end().await;
 }
+
+#[tokio::test]
+async fn a_gap_of_the_account_goes_up_to_the_new_place() {
+    const NO_PLACE: &str = "SELECT count(*) FROM session_update_states WHERE box = 0";
+    let stage = Stage::new().await;
+    let scene = stage.scene().await;
+    scene.watch_private().await;
+    let faults = stage.world.sandbox.controls();
+    let lost = Effect::Error {
+        code: 400,
+        name: "PERSISTENT_TIMESTAMP_INVALID".to_owned(),
+    };
+    faults.add_fault(Fault::once("updates.getDifference", lost));
+    let not_now = faults.add_fault(Fault {
+        method: "updates.getState".to_owned(),
+        account: None,
+        count: None,
+        effect: Effect::Error {
+            code: 500,
+            name: "INTERDC_CALL_ERROR".to_owned(),
+        },
+    });
+    faults.drop_connections(Some(scene.alice));
+    scene.comes_to("the place is forgotten", NO_PLACE, 0).await;
+    // A watch that is filled by now is so without this message.
+    sqlx::query("UPDATE watches SET filling = false")
+        .execute(&scene.pool)
+        .await
+        .expect("filled");
+    scene.write_to_alice("between");
+    faults.remove_fault(not_now);
+    scene.comes_to("the new place is stored", NO_PLACE, 1).await;
+    let gaps = "SELECT count(*) FROM events WHERE type = 'watch.gap'";
+    let filling = "SELECT count(*) FROM watches WHERE filling";
+    assert_eq!((scene.figure(filling).await, scene.figure(gaps).await), (1, 1));
+    stage.end().await;
+}
