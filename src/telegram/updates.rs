@@ -7,6 +7,7 @@
 
 mod receiver;
 pub mod recorder;
+mod rests;
 mod sorting;
 
 use std::{sync::Arc, time::Duration};
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::store::{
     StoreError, failed,
-    intake::{Arrival, Incoming, Recorded},
+    intake::{Arrival, Recorded},
     update_states::{self, ACCOUNT_BOX, BoxState},
 };
 
@@ -99,24 +100,12 @@ fn caught_up(connection: &Connection, starter: &mut Option<JoinHandle<()>>) {
     }
 }
 
-/// Telegram does not know our place any more: report the gap, and let the supervisor start from the present. The channels'
-/// places are their own, and stay.
+/// Telegram does not know our place any more: forget it, and let the supervisor start from the present. The gap is told
+/// with the new place, as the histories have to be read up to that. The channels' places are their own, and stay.
 async fn start_over(connection: &Connection, reason: &str) {
     const OPERATION: &str = "forget_update_states";
     let storage = connection.storage();
     tracing::error!(session.id = %storage.lease().session, reason, "the place in the updates is lost: starting over");
-    let gap = Incoming::Gap {
-        chat: None,
-        from_pts: None,
-        to_pts: None,
-        newest: None,
-        reason: reason.to_owned(),
-    };
-    let mut batch = Batch::default();
-    batch.incoming.push(gap);
-    if !store(connection, batch).await {
-        return;
-    }
     let forgotten = async {
         let mut transaction = storage.database().begin().await.map_err(failed(OPERATION))?;
         update_states::forget(&mut transaction, storage.lease(), reason).await?;

@@ -2,6 +2,7 @@
 //! reading of histories.
 
 mod crashes;
+mod troubles;
 
 use serde_json::{Value, json};
 use wireroom::{

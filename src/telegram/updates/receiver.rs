@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use grammers_mtsender::RpcError;
 use grammers_session::{
     Session as _,
-    types::{PeerId, PeerInfo, UpdateState, UpdatesState},
+    types::{PeerId, PeerInfo},
     updates::{MessageBoxes, PrematureEndReason, State, UpdatesLike},
 };
 use grammers_tl_types as tl;
@@ -20,10 +20,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::sorting::{self, Sequence};
+use super::{
+    rests::Rests,
+    sorting::{self, Sequence},
+};
 use crate::{
     store::{
-        intake::Incoming,
+        intake::{Arrival, Incoming, Recorded},
         update_states::{ACCOUNT_BOX, BoxState},
     },
     telegram::{
@@ -38,8 +41,6 @@ const BOT_LIMIT: i32 = 100_000;
 const LIMIT: i32 = 100;
 /// What is handed over together when more is waiting.
 const TOGETHER: usize = 200;
-/// When a channel is asked again whose difference Telegram could not give.
-const PUT_OFF: Duration = Duration::from_secs(20);
 
 /// What was read, and how far that goes.
 #[derive(Default)]
@@ -58,33 +59,22 @@ pub(super) struct Receiver<'a> {
     updates: mpsc::Receiver<UpdatesLike>,
     /// When all is asked for, unless something comes before.
     silent_at: Instant,
-    /// Channels that are to be asked again, and when.
-    put_off: Option<(Instant, BTreeSet<i64>)>,
+    rests: Rests,
     closed: bool,
 }
 
 impl<'a> Receiver<'a> {
-    /// The boxes as they are stored; for an account that was never read, as they are now.
+    /// The boxes as they are stored; where the account's place is not known, as they are now.
     pub async fn open(connection: &Connection) -> Result<MessageBoxes, CallError> {
-        let storage = connection.storage();
-        let unread = |error| {
-            tracing::warn!(%error, "the place in the updates could not be read or written");
+        let mut stored = connection.storage().updates_state().await.map_err(|error| {
+            tracing::warn!(%error, "the place in the updates could not be read");
             CallError::Disconnected(None)
-        };
-        let mut stored = storage.updates_state().await.map_err(unread)?;
+        })?;
         if stored.pts != 0 {
             return Ok(MessageBoxes::load(stored));
         }
         let tl::enums::updates::State::State(now) = connection.call(&tl::functions::updates::GetState {}).await?;
-        let seed = UpdatesState {
-            pts: now.pts,
-            qts: now.qts,
-            date: now.date,
-            seq: now.seq,
-            channels: Vec::new(),
-        };
-        let written = storage.set_update_state(UpdateState::All(seed)).await;
-        written.map_err(unread)?;
+        begin_account(connection, &now).await?;
         if stored.channels.is_empty() {
             let mut boxes = MessageBoxes::new();
             boxes.set_state(now);
@@ -103,7 +93,7 @@ impl<'a> Receiver<'a> {
             boxes,
             updates,
             silent_at: Instant::now() + connection.silence(),
-            put_off: None,
+            rests: Rests::default(),
             closed: false,
         }
     }
@@ -129,14 +119,22 @@ impl<'a> Receiver<'a> {
                 // A gap is noted in the boxes, which ask for a difference then: that dials.
                 let _ = self.boxes.process_updates(UpdatesLike::ConnectionClosed);
             }
+            let due = self.rests.take_due();
+            self.ask(due);
             let deadline = Instant::from_std(self.boxes.check_deadlines());
             if let Some(request) = self.boxes.get_difference() {
                 return Box::pin(self.difference(request)).await;
             }
             if let Some(request) = self.boxes.get_channel_difference() {
+                if bare_id(&request.channel).is_some_and(|id| self.rests.holds(id)) {
+                    // What was pushed of it meanwhile shows a gap: it is asked when its time has come.
+                    self.boxes
+                        .end_channel_difference(PrematureEndReason::TemporaryServerIssues);
+                    continue;
+                }
                 return Box::pin(self.channel_difference(request)).await;
             }
-            let again_at = self.put_off.as_ref().map_or(deadline, |(at, _)| *at);
+            let again_at = self.rests.next_at().unwrap_or(deadline);
             let until = deadline.min(self.silent_at).min(again_at);
             let got = tokio::select! {
                 got = timeout_at(until, self.updates.recv()) => got,
@@ -289,29 +287,28 @@ impl<'a> Receiver<'a> {
         self.silent_at = Instant::now() + self.connection.silence();
     }
 
-    /// After a silence everything is asked for; before that, what was put off.
+    /// After a silence everything is asked for.
     fn look_again(&mut self) {
-        let now = Instant::now();
-        let channels: Vec<i64> = if self.silent_at <= now {
-            self.heard();
-            // Like a connection that was lost: the account's difference is asked for.
-            let _ = self.boxes.process_updates(UpdatesLike::ConnectionClosed);
-            let known = self.boxes.session_state().channels;
-            known.into_iter().map(|channel| channel.id).collect()
-        } else if let Some((_, channels)) = self.put_off.take_if(|(at, _)| *at <= now) {
-            channels.into_iter().collect()
-        } else {
+        if self.silent_at > Instant::now() {
             return;
-        };
-        let mut updates: Vec<tl::enums::Update> = channels
+        }
+        self.heard();
+        // Like a connection that was lost: the account's difference is asked for.
+        let _ = self.boxes.process_updates(UpdatesLike::ConnectionClosed);
+        let known = self.boxes.session_state().channels.into_iter();
+        self.ask(known.map(|channel| channel.id).collect());
+    }
+
+    /// Sees to it that the differences of these channels are asked for.
+    fn ask(&mut self, channels: Vec<i64>) {
+        let updates: Vec<tl::enums::Update> = channels
             .into_iter()
             .filter(|id| self.place(Sequence::Channel(*id)).is_some())
             .map(|channel_id| tl::types::UpdateChannelTooLong { channel_id, pts: None }.into())
             .collect();
         if !updates.is_empty() {
-            let told = container(std::mem::take(&mut updates));
             // Nothing in it is to be handed over.
-            let _ = self.boxes.process_updates(told);
+            let _ = self.boxes.process_updates(container(updates));
         }
     }
 
@@ -394,14 +391,12 @@ impl<'a> Receiver<'a> {
         &mut self,
         mut request: tl::functions::updates::GetChannelDifference,
     ) -> Result<Batch, CallError> {
-        let tl::enums::InputChannel::Channel(named) = &request.channel else {
+        let Some(id) = bare_id(&request.channel) else {
             return Ok(self.lose_channel(None, "no channel"));
         };
-        let id = named.channel_id;
         let Some(access_hash) = self.access_hash(id).await? else {
             // It comes with whatever is told of the channel next.
-            tracing::warn!(channel = id, "a channel's access hash is not known");
-            return Ok(self.put_channel_off(id));
+            return Ok(self.put_channel_off(id, "its access hash is not known", None));
         };
         request.channel = tl::types::InputChannel {
             channel_id: id,
@@ -410,9 +405,12 @@ impl<'a> Receiver<'a> {
         .into();
         request.limit = if self.is_bot().await { BOT_LIMIT } else { LIMIT };
         match self.connection.call(&request).await {
-            Ok(answer) => Ok(self.apply_channel(id, request.pts, answer)),
+            Ok(answer) => {
+                self.rests.end(id);
+                Ok(self.apply_channel(id, request.pts, answer))
+            }
             Err(CallError::Rpc(error)) => self.refused(request.channel, id, request.pts, error).await,
-            Err(error) => Err(error),
+            Err(error) => self.not_answered(id, error),
         }
     }
 
@@ -466,10 +464,10 @@ impl<'a> Receiver<'a> {
                 chats = std::mem::take(&mut told.chats);
                 batch.users = std::mem::take(&mut told.users);
                 let tl::enums::Dialog::Dialog(dialog) = &told.dialog else {
-                    return self.put_channel_off(id);
+                    return self.put_channel_off(id, "its dialog was not told", None);
                 };
                 let Some(to_pts) = dialog.pts else {
-                    return self.put_channel_off(id);
+                    return self.put_channel_off(id, "its place was not told", None);
                 };
                 let newest = Some(dialog.top_message);
                 batch
@@ -494,11 +492,13 @@ impl<'a> Receiver<'a> {
         error: RpcError,
     ) -> Result<Batch, CallError> {
         match Meaning::of(&error) {
-            Meaning::Flood => Err(CallError::Rpc(error)),
+            Meaning::Flood => {
+                let wait = self.flood("updates.getChannelDifference", &error).await;
+                Ok(self.put_channel_off(id, &error.name, wait))
+            }
             Meaning::LostPlace => self.start_channel_over(channel, id, pts, &error.name).await,
             _ if error.name == "PERSISTENT_TIMESTAMP_OUTDATED" || !(400..500).contains(&error.code) => {
-                tracing::debug!(reason = error.name, "Telegram cannot give a channel's difference now");
-                Ok(self.put_channel_off(id))
+                Ok(self.put_channel_off(id, &error.name, None))
             }
             _ => Ok(self.lose_channel(Some(id), &error.name)),
         }
@@ -515,14 +515,16 @@ impl<'a> Receiver<'a> {
         let request = tl::functions::channels::GetFullChannel { channel };
         let full = match self.connection.call(&request).await {
             Ok(tl::enums::messages::ChatFull::Full(full)) => full,
-            Err(CallError::Rpc(error)) if Meaning::of(&error) != Meaning::Flood => {
-                return Ok(self.put_channel_off(id));
+            Err(CallError::Rpc(error)) => {
+                let wait = self.flood("channels.getFullChannel", &error).await;
+                return Ok(self.put_channel_off(id, &error.name, wait));
             }
-            Err(error) => return Err(error),
+            Err(error) => return self.not_answered(id, error),
         };
         let tl::enums::ChatFull::ChannelFull(now) = full.full_chat else {
-            return Ok(self.put_channel_off(id));
+            return Ok(self.put_channel_off(id, "its place was not told", None));
         };
+        self.rests.end(id);
         self.boxes.end_channel_difference(PrematureEndReason::Banned);
         self.boxes.try_set_channel_state(id, now.pts);
         let mut batch = Batch {
@@ -536,19 +538,39 @@ impl<'a> Receiver<'a> {
         Ok(batch)
     }
 
-    fn put_channel_off(&mut self, id: i64) -> Batch {
+    /// What is about this channel alone puts it off; without a connection nothing can be asked for.
+    fn not_answered(&mut self, id: i64, error: CallError) -> Result<Batch, CallError> {
+        match error {
+            CallError::Deadline | CallError::Unreadable => Ok(self.put_channel_off(id, &error.to_string(), None)),
+            other => Err(other),
+        }
+    }
+
+    /// Records a flood; answers how long it lasts, unless it was none.
+    async fn flood(&self, method: &str, error: &RpcError) -> Option<Duration> {
+        let wait = Box::pin(self.connection.record_flood(method, error)).await;
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    /// Leaves a channel where it is, for as long as Telegram says or for a while; everything else goes on.
+    fn put_channel_off(&mut self, id: i64, reason: &str, wait: Option<Duration>) -> Batch {
         self.boxes
             .end_channel_difference(PrematureEndReason::TemporaryServerIssues);
-        let (_, channels) = self
-            .put_off
-            .get_or_insert_with(|| (Instant::now() + PUT_OFF, BTreeSet::new()));
-        channels.insert(id);
+        let session = self.connection.storage().lease().session;
+        if self.rests.put_off(id, wait) {
+            tracing::warn!(session.id = %session, channel = id, reason, "a channel's updates cannot be had now: put off");
+        } else {
+            tracing::debug!(session.id = %session, channel = id, reason, "a channel's updates cannot be had yet");
+        }
         Batch::default()
     }
 
     /// The channel cannot be read any more.
     fn lose_channel(&mut self, id: Option<i64>, reason: &str) -> Batch {
         self.boxes.end_channel_difference(PrematureEndReason::Banned);
+        if let Some(id) = id {
+            self.rests.end(id);
+        }
         let lost = id.and_then(message_facts::channel_id).map(|chat| Incoming::Lost {
             chat,
             reason: reason.to_owned(),
@@ -566,6 +588,40 @@ impl Batch {
     }
 }
 
+/// Stores the account's new place together with the gap before it. Whatever was read of the account's chats so far was
+/// read before that place was known: what came between the two is only in the histories.
+async fn begin_account(connection: &Connection, now: &tl::types::updates::State) -> Result<(), CallError> {
+    let place = BoxState {
+        update_box: ACCOUNT_BOX,
+        pts: Some(now.pts),
+        qts: Some(now.qts),
+        date: Some(now.date),
+        seq: Some(now.seq),
+    };
+    let gap = Incoming::Gap {
+        chat: None,
+        from_pts: None,
+        to_pts: Some(now.pts),
+        newest: None,
+        reason: "placeUnknown".to_owned(),
+    };
+    let arrival = Arrival {
+        lease: connection.storage().lease(),
+        account_id: connection.storage().account_id(),
+        boxes: vec![place],
+        incoming: vec![gap],
+    };
+    match connection.recorder().record(arrival).await {
+        Recorded::Stored { troubled } => {
+            if troubled {
+                connection.note_trouble();
+            }
+            Ok(())
+        }
+        Recorded::Fenced => Err(CallError::LeaseLost),
+    }
+}
+
 fn gap(
     channel: i64,
     from_pts: Option<i32>,
@@ -580,6 +636,13 @@ fn gap(
         newest,
         reason: reason.to_owned(),
     })
+}
+
+fn bare_id(channel: &tl::enums::InputChannel) -> Option<i64> {
+    match channel {
+        tl::enums::InputChannel::Channel(channel) => Some(channel.channel_id),
+        _ => None,
+    }
 }
 
 /// Updates as they are pushed, without a place in the account's own sequence.

@@ -1,0 +1,96 @@
+//! What Telegram refuses of one sequence of updates, and what becomes of the others.
+
+use super::*;
+
+impl Scene<'_> {
+    /// A watch of alice's private messages from here on.
+    async fn watch_private(&self) {
+        sqlx::query(
+            "INSERT INTO watches (id, session_id, owner, events, filter, retention_days, filling)
+            VALUES ($1, $2, $3, $4, '{}', 30, false)",
+        )
+        .bind(uuid::Uuid::now_v7())
+        .bind(self.session.0)
+        .bind(self.alice)
+        .bind(EVERYTHING.map(str::to_owned).to_vec())
+        .execute(&self.pool)
+        .await
+        .expect("stored");
+    }
+
+    fn write_to_alice(&self, text: &str) {
+        let posted = self
+            .sandbox
+            .controls()
+            .with_world(|world| world.post_as(self.writer, PeerKey::User(self.alice), text));
+        posted.expect("posted");
+    }
+
+    /// Waits until a figure is this.
+    async fn comes_to(&self, what: &str, sql: &'static str, figure: i64) {
+        until(what, async || (self.figure(sql).await == figure).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_channel_that_is_not_given_now_holds_nothing_else_up() {
+    let stage = Stage::new().await;
+    let scene = stage.scene().await;
+    scene.watch().await;
+    scene.watch_private().await;
+    let refuse = |seconds| {
+        let refused = Fault::once("updates.getChannelDifference", Effect::flood_wait(seconds));
+        stage.world.sandbox.controls().add_fault(refused);
+        scene.lose_updates(Some(1));
+    };
+    refuse(1);
+    let texts = numbered("message", 4);
+    scene.post_all(texts[..2].to_vec());
+    scene.told_in_order(&texts[..2]).await;
+    refuse(3_600);
+    scene.post_all(texts[2..].to_vec());
+    let floods = "SELECT count(*) FROM floods WHERE method = 'updates.getChannelDifference' AND seconds IN (1, 3600)";
+    scene.comes_to("both floods are recorded", floods, 2).await;
+    scene.write_to_alice("hello");
+    let told = "SELECT count(*) FROM events WHERE data -> 'message' ->> 'text' = 'hello'";
+    scene.comes_to("the private message is told", told, 1).await;
+    scene.told_in_order(&texts[..2]).await;
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_gap_of_the_account_goes_up_to_the_new_place() {
+    const NO_PLACE: &str = "SELECT count(*) FROM session_update_states WHERE box = 0";
+    let stage = Stage::new().await;
+    let scene = stage.scene().await;
+    scene.watch_private().await;
+    let faults = stage.world.sandbox.controls();
+    let lost = Effect::Error {
+        code: 400,
+        name: "PERSISTENT_TIMESTAMP_INVALID".to_owned(),
+    };
+    faults.add_fault(Fault::once("updates.getDifference", lost));
+    let not_now = faults.add_fault(Fault {
+        method: "updates.getState".to_owned(),
+        account: None,
+        count: None,
+        effect: Effect::Error {
+            code: 500,
+            name: "INTERDC_CALL_ERROR".to_owned(),
+        },
+    });
+    faults.drop_connections(Some(scene.alice));
+    scene.comes_to("the place is forgotten", NO_PLACE, 0).await;
+    // A watch that is filled by now is so without this message.
+    sqlx::query("UPDATE watches SET filling = false")
+        .execute(&scene.pool)
+        .await
+        .expect("filled");
+    scene.write_to_alice("between");
+    faults.remove_fault(not_now);
+    scene.comes_to("the new place is stored", NO_PLACE, 1).await;
+    let gaps = "SELECT count(*) FROM events WHERE type = 'watch.gap'";
+    let filling = "SELECT count(*) FROM watches WHERE filling";
+    assert_eq!((scene.figure(filling).await, scene.figure(gaps).await), (1, 1));
+    stage.end().await;
+}
