@@ -119,7 +119,7 @@ impl<'a> Receiver<'a> {
                 // A gap is noted in the boxes, which ask for a difference then: that dials.
                 let _ = self.boxes.process_updates(UpdatesLike::ConnectionClosed);
             }
-            let due = self.rests.take_due();
+            let due = self.rests.take_due(Instant::now());
             self.ask(due);
             let deadline = Instant::from_std(self.boxes.check_deadlines());
             if let Some(request) = self.boxes.get_difference() {
@@ -557,7 +557,7 @@ impl<'a> Receiver<'a> {
         self.boxes
             .end_channel_difference(PrematureEndReason::TemporaryServerIssues);
         let session = self.connection.storage().lease().session;
-        if self.rests.put_off(id, wait) {
+        if self.rests.put_off(id, wait, Instant::now()) {
             tracing::warn!(session.id = %session, channel = id, reason, "a channel's updates cannot be had now: put off");
         } else {
             tracing::debug!(session.id = %session, channel = id, reason, "a channel's updates cannot be had yet");
