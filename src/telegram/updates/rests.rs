@@ -78,7 +78,7 @@ mod tests {
         }
         assert_eq!(rests.next_at(), Some(began + LONGEST));
         rests.end(7);
-        let hour = Duration::from_mins(60);
+        let hour = Duration::from_hours(1);
         assert!(rests.put_off(7, Some(hour), began), "it had answered");
         assert_eq!(rests.next_at(), Some(began + hour));
     }
