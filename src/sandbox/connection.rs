@@ -26,6 +26,8 @@ use super::{
 
 /// The transport error for a key the server does not know.
 const KEY_NOT_FOUND: i32 = 404;
+/// An answer that begins with what no layer knows.
+const NO_CONSTRUCTOR: [u8; 8] = [0xff; 8];
 /// How long the last words to a client may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Key id, message id and length of an unencrypted packet.
@@ -357,6 +359,7 @@ impl CallInProgress {
         let end = |result: Answer<Vec<u8>>| match plan.ending {
             Ending::Answer => answer(result),
             Ending::Error(error) => answer(Err(error)),
+            Ending::Unreadable => answer(Ok(NO_CONSTRUCTOR.to_vec())),
             Ending::Silence => {}
             Ending::Drop => self.connection.end(),
             Ending::Blackhole => self.connection.fall_silent(),

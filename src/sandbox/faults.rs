@@ -35,6 +35,8 @@ pub enum Effect {
     ErrorAfter { code: i32, name: String },
     /// It is run, and never answered.
     LoseAnswer,
+    /// It is run, and answered by what nobody can read.
+    Unreadable,
     /// The connection is closed instead of running it.
     Drop,
     /// It is run, and the connection is closed instead of answering.
@@ -125,6 +127,8 @@ pub(super) enum Ending {
     /// With what running it gave.
     Answer,
     Error(RpcError),
+    /// With a constructor that no layer has.
+    Unreadable,
     Silence,
     Drop,
     Blackhole,
@@ -197,6 +201,7 @@ impl Faults {
             Some(Effect::Error { code, name }) => plan(false, Ending::Error(RpcError::new(code, name))),
             Some(Effect::ErrorAfter { code, name }) => plan(true, Ending::Error(RpcError::new(code, name))),
             Some(Effect::LoseAnswer) => plan(true, Ending::Silence),
+            Some(Effect::Unreadable) => plan(true, Ending::Unreadable),
             Some(Effect::Drop) => plan(false, Ending::Drop),
             Some(Effect::DropAfter) => plan(true, Ending::Drop),
             Some(Effect::Blackhole) => plan(false, Ending::Blackhole),

@@ -203,10 +203,10 @@ pub(super) fn may_be_added(
     user: UserId,
     broadcast: bool,
 ) -> Answer<Option<tl::enums::MissingInvitee>> {
-    let missing = |premium| {
+    let missing = |premium_would_allow_invite, premium_required_for_pm| {
         let missing = tl::types::MissingInvitee {
-            premium_would_allow_invite: premium,
-            premium_required_for_pm: premium,
+            premium_would_allow_invite,
+            premium_required_for_pm,
             user_id: user,
         };
         Some(missing.into())
@@ -216,8 +216,9 @@ pub(super) fn may_be_added(
         Nature::Deleted => Err(bad("INPUT_USER_DEACTIVATED")),
         Nature::TooManyChannels => Err(forbidden("USER_CHANNELS_TOO_MUCH")),
         Nature::Bot if broadcast => Err(bad("USER_BOT")),
-        Nature::RefusesInvites | Nature::BlocksStrangers if !knows => Ok(missing(false)),
-        Nature::PremiumOnly if !knows => Ok(missing(true)),
+        Nature::RefusesInvites | Nature::BlocksStrangers if !knows => Ok(missing(false, false)),
+        Nature::PremiumOnly if !knows => Ok(missing(true, true)),
+        Nature::AddedByPremium if !knows => Ok(missing(true, false)),
         _ => Ok(None),
     }
 }

@@ -8,6 +8,7 @@ use super::hearing::Actor;
 use super::joining::Arrival;
 use super::messages::{Content, Draft, Message};
 use super::peers::PeerKey;
+use super::people::Nature;
 use super::refusal::bad;
 use super::text;
 use crate::sandbox::call::{Answer, UserId};
@@ -238,6 +239,13 @@ impl World {
     pub fn set_password(&mut self, account: UserId, password: &str) {
         if let Some(account) = self.accounts.get_mut(&account) {
             account.password = Some(password.to_owned());
+        }
+    }
+
+    /// Makes a person another kind of person: what they refuse, and whom.
+    pub fn set_nature(&mut self, user: UserId, nature: Nature) {
+        if let Some(person) = self.people.get_mut(&user) {
+            person.nature = nature;
         }
     }
 

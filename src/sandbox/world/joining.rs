@@ -110,7 +110,43 @@ impl World {
             Some(self.tell_arrival(id, users, arrival)?)
         };
         self.announce_arrival(by, id, users, event.as_ref());
+        for user in users {
+            self.announce_participant(by, id, *user, true);
+        }
         Ok(event)
+    }
+
+    /// Tells the admins of a channel who came into it or went: in no sequence, so who is not connected misses it.
+    fn announce_participant(&mut self, by: Actor, id: i64, user: UserId, joined: bool) {
+        let date = self.now();
+        let Some(channel) = self.channels.get(&id) else { return };
+        let admins: Vec<UserId> = channel.members.admins().map(|admin| admin.user).collect();
+        let member = || {
+            let member = tl::types::ChannelParticipant {
+                user_id: user,
+                date,
+                subscription_until_date: None,
+                rank: None,
+            };
+            tl::enums::ChannelParticipant::from(member)
+        };
+        for admin in admins {
+            let mut named = Named::default();
+            named.peer(PeerKey::Channel(id));
+            named.users.insert(user);
+            let update = tl::types::UpdateChannelParticipant {
+                via_chatlist: false,
+                channel_id: id,
+                date,
+                actor_id: by.account,
+                user_id: user,
+                prev_participant: (!joined).then(member),
+                new_participant: joined.then(member),
+                invite: None,
+                qts: 0,
+            };
+            self.push(admin, vec![update.into()], &named, by);
+        }
     }
 
     /// Writes the service message without telling anyone yet: the newcomers hear of the chat in the same breath.
@@ -181,6 +217,7 @@ impl World {
         let mut named = Named::default();
         let updates = self.arrival_updates(user, id, true, None, &mut named);
         self.push(user, updates, &named, by);
+        self.announce_participant(by, id, user, false);
         Ok(event)
     }
 

@@ -14,6 +14,8 @@ pub enum Nature {
     RefusesInvites,
     /// Only premium users may add them or write to them.
     PremiumOnly,
+    /// Only premium users may add them; anybody may write to them.
+    AddedByPremium,
     /// They blocked everyone they do not know.
     BlocksStrangers,
     /// They are in as many channels as Telegram allows.
