@@ -376,3 +376,97 @@ async fn a_difference_of_the_account_that_is_too_long_is_filled_from_the_private
     stack.finished(&id).await;
     stack.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_private_chats_than_a_page_are_all_read_after_a_gap() {
+    let stack = two_members().await;
+    let _worker = stack.worker().await;
+    let id = stack.monitor("alice", json!({ "chat": "private" })).await;
+    stack.watched(&id, "alice").await;
+    let (alice, controls) = (stack.chat("alice"), stack.sandbox.controls());
+    let lost = controls.add_fault(Fault {
+        method: "*".to_owned(),
+        account: Some(stack.account("alice")),
+        count: None,
+        effect: Effect::LoseUpdates,
+    });
+    let mut wanted = texts(0..230);
+    controls.with_world(|world| {
+        let writers = world.add_accounts(215);
+        for (number, text) in wanted.iter().enumerate() {
+            let writer = writers[number % writers.len()].id;
+            world.post_as(writer, alice, text).expect("written");
+        }
+        world.set_events_kept(1);
+    });
+    controls.remove_fault(lost);
+    wanted.push("after the gap".to_owned());
+    let bob = stack.account("bob");
+    controls
+        .with_world(|world| world.post_as(bob, alice, "after the gap"))
+        .expect("written");
+    stack.told_when(&wanted).await;
+    assert!(stack.calls("messages.getDialogs") >= 3, "one page cannot name them all");
+    stop(&stack, &id).await;
+    stack.finished(&id).await;
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_and_goes_is_told_once_in_groups_and_in_channels() {
+    let stack = Stack::with(Options {
+        accounts: vec!["judy"],
+        ..Options::default()
+    })
+    .await;
+    let _worker = stack.worker().await;
+    let (erin, frank) = (stack.account("erin"), stack.account("frank"));
+    let mut watches = Vec::new();
+    for chat in ["morning_news", CHAT] {
+        let id = stack.monitor("judy", json!({ "chat": format!("@{chat}") })).await;
+        stack.watched(&id, "judy").await;
+        watches.push(id);
+    }
+    let controls = stack.sandbox.controls();
+    for chat in ["morning_news", CHAT] {
+        let chat = stack.chat(chat);
+        // In the group there is a message besides; in both the admins are told of the participants.
+        controls.with_world(|world| {
+            world.put_in(chat, erin).expect("added");
+            world.put_in(chat, frank).expect("added");
+            world.ban(chat, erin).expect("put out");
+        });
+    }
+    let query =
+        "SELECT type, subject, (data ->> 'user_id')::bigint, data ->> 'by' IS NOT NULL, data ->> 'message_id' IS NULL
+        FROM events WHERE type LIKE 'member.%' ORDER BY id";
+    let told: Vec<(String, String, i64, bool, bool)> = eventually(JOB_BOUND, async || {
+        let rows = sqlx::query_as(query).fetch_all(stack.database.pool()).await;
+        let rows: Vec<(String, String, i64, bool, bool)> = rows.expect("events");
+        if rows.len() >= 6 { Ok(rows) } else { Err(rows) }
+    })
+    .await;
+    // What is told after it was told before all else.
+    stack.say("judy", "the end");
+    stack.told_when(&["the end".to_owned()]).await;
+    let all = stack
+        .figure("SELECT count(*) FROM events WHERE type LIKE 'member.%'")
+        .await;
+    assert_eq!(all, 6);
+    for (chat, is_channel) in [("morning_news", true), (CHAT, false)] {
+        let subject = format!("chat:{}", stack.chat(chat).marked());
+        let of_chat: Vec<_> = told.iter().filter(|row| row.1 == subject).collect();
+        let each: Vec<(&str, i64)> = of_chat.iter().map(|row| (row.0.as_str(), row.2)).collect();
+        assert_eq!(
+            each,
+            [("member.joined", erin), ("member.joined", frank), ("member.left", erin)],
+            "{chat}"
+        );
+        assert!(of_chat.iter().all(|row| row.3 && row.4 == is_channel), "{of_chat:?}");
+    }
+    for id in &watches {
+        stop(&stack, id).await;
+        stack.finished(id).await;
+    }
+    stack.finish().await;
+}

@@ -56,6 +56,15 @@ pub enum Incoming {
         message_id: i32,
         reactions: Vec<Reaction>,
     },
+    /// Somebody came into a channel that writes no message about that, or is in it no more.
+    Member {
+        chat: i64,
+        user_id: i64,
+        joined: bool,
+        /// Who added or removed them.
+        by: Option<i64>,
+        date: DateTime<Utc>,
+    },
     /// Updates were missed, and cannot be had any more.
     Gap {
         /// `None`: in the account's private chats and basic groups.
@@ -80,7 +89,7 @@ impl Incoming {
         match self {
             Self::New(message) | Self::Edited(message) => Some(message.chat_id),
             Self::Deleted { chat, .. } | Self::Gap { chat, .. } => *chat,
-            Self::Reactions { chat, .. } | Self::Lost { chat, .. } => Some(*chat),
+            Self::Reactions { chat, .. } | Self::Member { chat, .. } | Self::Lost { chat, .. } => Some(*chat),
         }
     }
 }

@@ -116,7 +116,8 @@ fn storable(text: &str) -> String {
     text.replace('\0', "")
 }
 
-fn moment(seconds: i32) -> Option<DateTime<Utc>> {
+/// A time of Telegram's.
+pub fn moment(seconds: i32) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(seconds.into(), 0)
 }
 

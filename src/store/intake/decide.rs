@@ -161,6 +161,23 @@ impl Ledger {
                     self.take_reactions(at, key, reactions);
                 }
             }
+            Incoming::Member {
+                chat,
+                user_id,
+                joined,
+                by,
+                date,
+            } => {
+                if let Some(at) = self.watch_of(session, *chat) {
+                    let told = if *joined {
+                        EventType::MemberJoined
+                    } else {
+                        EventType::MemberLeft
+                    };
+                    let data = json!({ "user_id": user_id, "by": by, "message_id": null, "date": date });
+                    self.tell(at, told, *chat, data);
+                }
+            }
             Incoming::Gap {
                 chat,
                 from_pts,

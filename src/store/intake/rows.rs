@@ -228,7 +228,7 @@ impl Asked {
             Incoming::Reactions { chat, message_id, .. } => {
                 self.row(*chat, owner_of(*chat, account_id), *message_id);
             }
-            Incoming::Gap { .. } | Incoming::Lost { .. } => {}
+            Incoming::Member { .. } | Incoming::Gap { .. } | Incoming::Lost { .. } => {}
         }
     }
 }

@@ -53,6 +53,7 @@ pub(super) fn sort(
                 });
             }
         }
+        U::ChannelParticipant(told) => incoming.extend(came_or_went(told, chats)),
         U::Channel(changed) => lost(message_facts::channel_id(changed.channel_id), chats, incoming),
         U::Chat(changed) => lost(Some(-changed.chat_id), chats, incoming),
         U::ChatParticipants(told) => {
@@ -61,6 +62,37 @@ pub(super) fn sort(
             }
         }
         _ => {}
+    }
+}
+
+/// Somebody who came into a channel or went. Groups write a message about that, which says it: here it would be told again.
+fn came_or_went(told: &tl::types::UpdateChannelParticipant, chats: &[tl::enums::Chat]) -> Option<Incoming> {
+    let is_silent = chats.iter().any(
+        |chat| matches!(chat, tl::enums::Chat::Channel(channel) if channel.id == told.channel_id && channel.broadcast),
+    );
+    let (before, now) = (
+        is_in(told.prev_participant.as_ref()),
+        is_in(told.new_participant.as_ref()),
+    );
+    if !is_silent || before == now {
+        return None;
+    }
+    Some(Incoming::Member {
+        chat: message_facts::channel_id(told.channel_id)?,
+        user_id: told.user_id,
+        joined: now,
+        by: Some(told.actor_id).filter(|by| *by != told.user_id),
+        date: message_facts::moment(told.date)?,
+    })
+}
+
+fn is_in(participant: Option<&tl::enums::ChannelParticipant>) -> bool {
+    use tl::enums::ChannelParticipant as P;
+
+    match participant {
+        None | Some(P::Left(_)) => false,
+        Some(P::Banned(banned)) => !banned.left,
+        Some(P::Participant(_) | P::ParticipantSelf(_) | P::Creator(_) | P::Admin(_)) => true,
     }
 }
 

@@ -94,3 +94,69 @@ async fn a_gap_of_the_account_goes_up_to_the_new_place() {
     assert_eq!((scene.figure(filling).await, scene.figure(gaps).await), (1, 1));
     stage.end().await;
 }
+
+#[tokio::test]
+async fn a_channel_that_is_not_answered_or_not_readable_is_asked_again_and_holds_nothing_else_up() {
+    for effect in [Effect::LoseAnswer, Effect::Unreadable] {
+        let stage = Stage::with(1, |telegram| telegram.call_deadline = Duration::from_secs(1)).await;
+        let scene = stage.scene().await;
+        scene.watch().await;
+        scene.watch_private().await;
+        let fault = Fault::once("updates.getChannelDifference", effect.clone());
+        let controls = stage.world.sandbox.controls();
+        controls.add_fault(fault.of(scene.alice));
+        let lost = scene.lose_updates(Some(1));
+        let texts = numbered("message", 3);
+        scene.post_all(texts[..2].to_vec());
+        let asked = || controls.calls().by_method.get("updates.getChannelDifference").copied();
+        until("it was asked", async || {
+            (controls.faults().is_empty() && asked().is_some()).then_some(())
+        })
+        .await;
+        scene.find_updates(lost);
+        scene.write_to_alice("hello");
+        let told = "SELECT count(*) FROM events WHERE data -> 'message' ->> 'text' = 'hello'";
+        scene.comes_to("the private message is told", told, 1).await;
+        assert_eq!(scene.told().await, [], "the channel rests: {effect:?}");
+        scene.post(&texts[2]);
+        scene.told_in_order(&texts).await;
+        assert_eq!(
+            scene
+                .figure("SELECT count(*) FROM watches WHERE lost_reason IS NOT NULL")
+                .await,
+            0
+        );
+        stage.end().await;
+    }
+}
+
+#[tokio::test]
+async fn reactions_of_a_time_away_are_not_told_and_the_next_ones_are_whole() {
+    let stage = Stage::new().await;
+    let scene = stage.scene().await;
+    scene.watch().await;
+    let first = scene.post("a boat");
+    scene.told_times(1).await;
+    let react = |count| {
+        let controls = stage.world.sandbox.controls();
+        let reacted =
+            controls.with_world(|world| world.react(scene.writer, scene.chat, first, &[("\u{1f44d}", count)]));
+        reacted.expect("told");
+    };
+    let lost = scene.lose_updates(None);
+    react(2);
+    scene.post("unheard");
+    scene.find_updates(lost);
+    scene.post("heard");
+    scene.told_times(3).await;
+    react(3);
+    let seen = scene.told_times(4).await;
+    let types: Vec<&str> = seen.iter().map(|(event, _)| event.as_str()).collect();
+    assert_eq!(
+        types,
+        ["message.new", "message.new", "message.new", "message.reactions"]
+    );
+    let counted = "SELECT (data -> 'reactions' -> 0 ->> 'count')::bigint FROM events WHERE type = 'message.reactions'";
+    assert_eq!(scene.figure(counted).await, 3);
+    stage.end().await;
+}
