@@ -1,5 +1,6 @@
 //! The Telegram side of the runtime, on grammers.
 
+mod auth_key;
 pub mod connection;
 mod dial;
 pub mod errors;

@@ -25,9 +25,11 @@ use grammers_session::{
 };
 use sqlx::PgPool;
 use tokio::sync::Notify;
-use zeroize::Zeroizing;
 
-use super::peer_cache::{PeerCache, checked_id, from_row, to_row};
+use super::{
+    auth_key::AuthKey,
+    peer_cache::{PeerCache, checked_id, from_row, to_row},
+};
 use crate::{
     store::{
         StoreError,
@@ -36,7 +38,7 @@ use crate::{
         sessions::{self, DcRow},
         update_states::{self, ACCOUNT_BOX, BoxState},
     },
-    vault::{Sealed, Vault, VaultError},
+    vault::{Vault, VaultError},
 };
 
 /// Unsaved peers are stored at once when there are this many.
@@ -95,7 +97,7 @@ pub struct PgSession {
 struct Home {
     ipv4: SocketAddrV4,
     ipv6: SocketAddrV6,
-    key: Zeroizing<[u8; 256]>,
+    key: AuthKey,
 }
 
 impl std::fmt::Debug for PgSession {
@@ -124,12 +126,12 @@ impl PgSession {
             .ok_or(StorageError::NoKey)?;
         let sealed = row.auth_key.as_ref().ok_or(StorageError::NoKey)?;
         let opened = vault.open(&key_owner(session, settings.home_dc), sealed)?;
-        let key = <[u8; 256]>::try_from(opened.as_slice()).map_err(|_| StorageError::NoKey)?;
+        let key = AuthKey::read(&opened).ok_or(StorageError::NoKey)?;
         let stored: SocketAddrV4 = row.ipv4.parse().map_err(|_| StorageError::Address)?;
         let home = Home {
             ipv4: settings.pinned.unwrap_or(stored),
             ipv6: row.ipv6.parse().map_err(|_| StorageError::Address)?,
-            key: Zeroizing::new(key),
+            key,
         };
         Ok(Self {
             pool,
@@ -158,7 +160,7 @@ impl PgSession {
     }
 
     /// The key of the home data centre.
-    pub(crate) fn home_key(&self) -> Zeroizing<[u8; 256]> {
+    pub(crate) fn home_key(&self) -> AuthKey {
         self.lock_home().key.clone()
     }
 
@@ -284,51 +286,47 @@ impl PgSession {
         }
     }
 
-    async fn save_home(&self, offered: &DcOption) -> Result<(), StorageError> {
+    /// What is to be stored of the home data centre; `None`: nothing. Its key is looked at here, and goes no further.
+    fn home_to_save(&self, offered: &DcOption) -> Result<Option<DcRow>, StorageError> {
         let entrance = *self.entrance.lock().unwrap_or_else(PoisonError::into_inner);
-        let row = {
-            let home = self.lock_home();
-            if offered.auth_key.is_some_and(|key| key != *home.key) {
-                self.key_refused.store(true, Ordering::Release);
-                return Err(StorageError::KeyRefused);
-            }
-            let is_real = Some(offered.ipv4) != entrance && !offered.ipv4.ip().is_unspecified();
-            if self.settings.pinned.is_some() || !is_real || (offered.ipv4 == home.ipv4 && offered.ipv6 == home.ipv6) {
-                return Ok(());
-            }
-            DcRow {
-                dc_id: offered.id,
-                ipv4: offered.ipv4.to_string(),
-                ipv6: offered.ipv6.to_string(),
-                auth_key: None,
-            }
-        };
-        self.save_row(&row).await?;
-        let mut home = self.lock_home();
-        home.ipv4 = offered.ipv4;
-        home.ipv6 = offered.ipv6;
-        Ok(())
-    }
-
-    /// Another data centre: its address is kept for later, and a key for it when it has none.
-    async fn save_other(&self, offered: &DcOption) -> Result<(), StorageError> {
-        let owner = key_owner(self.settings.lease.session, offered.id);
-        let auth_key: Option<Sealed> = match &offered.auth_key {
-            Some(key) => Some(self.vault.seal(&owner, key)?),
-            None => None,
-        };
-        if auth_key.is_none() {
-            // Only the home data centre is ever reached, so the addresses of the others are not worth a write per
-            // connection.
-            return Ok(());
+        let home = self.lock_home();
+        if offered.auth_key.as_ref().is_some_and(|key| *key != *home.key) {
+            self.key_refused.store(true, Ordering::Release);
+            return Err(StorageError::KeyRefused);
         }
-        self.save_row(&DcRow {
+        let is_real = Some(offered.ipv4) != entrance && !offered.ipv4.ip().is_unspecified();
+        if self.settings.pinned.is_some() || !is_real || (offered.ipv4 == home.ipv4 && offered.ipv6 == home.ipv6) {
+            return Ok(None);
+        }
+        Ok(Some(DcRow {
             dc_id: offered.id,
             ipv4: offered.ipv4.to_string(),
             ipv6: offered.ipv6.to_string(),
-            auth_key,
-        })
-        .await
+            auth_key: None,
+        }))
+    }
+
+    async fn save_home(&self, row: &DcRow, ipv4: SocketAddrV4, ipv6: SocketAddrV6) -> Result<(), StorageError> {
+        self.save_row(row).await?;
+        let mut home = self.lock_home();
+        home.ipv4 = ipv4;
+        home.ipv6 = ipv6;
+        Ok(())
+    }
+
+    /// What is to be stored of another data centre: its address for later, and its key, sealed at once. Only the home data centre
+    /// is ever reached, so the addresses of the others are not worth a write per connection.
+    fn other_to_save(&self, offered: &DcOption) -> Result<Option<DcRow>, StorageError> {
+        let Some(key) = &offered.auth_key else {
+            return Ok(None);
+        };
+        let owner = key_owner(self.settings.lease.session, offered.id);
+        Ok(Some(DcRow {
+            dc_id: offered.id,
+            ipv4: offered.ipv4.to_string(),
+            ipv6: offered.ipv6.to_string(),
+            auth_key: Some(self.vault.seal(&owner, key)?),
+        }))
     }
 
     async fn save_row(&self, row: &DcRow) -> Result<(), StorageError> {
@@ -404,12 +402,19 @@ impl Session for PgSession {
     }
 
     fn set_dc_option(&self, dc_option: &DcOption) -> BoxFuture<'_, Result<(), StorageError>> {
-        let offered = dc_option.clone();
+        let is_home = dc_option.id == self.settings.home_dc;
+        // Before anything waits: what waits is on the heap, and a key in it would be a copy that nobody wipes.
+        let row = if is_home {
+            self.home_to_save(dc_option)
+        } else {
+            self.other_to_save(dc_option)
+        };
+        let (ipv4, ipv6) = (dc_option.ipv4, dc_option.ipv6);
         Box::pin(async move {
-            if offered.id == self.settings.home_dc {
-                self.save_home(&offered).await
-            } else {
-                self.save_other(&offered).await
+            match row? {
+                None => Ok(()),
+                Some(row) if is_home => self.save_home(&row, ipv4, ipv6).await,
+                Some(row) => self.save_row(&row).await,
             }
         })
     }

@@ -89,11 +89,9 @@ pub(super) fn decode_key(text: &str) -> Option<AuthKey> {
     key_of(&Zeroizing::new(STANDARD.decode(text).ok()?))
 }
 
-/// An auth key of so many bytes as one has. Written where it stays: a key by value would be a copy that nobody wipes.
+/// An auth key of so many bytes as one has.
 pub(super) fn key_of(bytes: &[u8]) -> Option<AuthKey> {
-    let mut key = Zeroizing::new([0; 256]);
-    (bytes.len() == key.len()).then(|| key.copy_from_slice(bytes))?;
-    Some(key)
+    AuthKey::read(bytes)
 }
 
 fn owner(errand: ErrandId) -> String {

@@ -12,6 +12,7 @@ use crate::{
         login_requests::{self, Asker, Begun, LoginRequest, StepAsked},
         sessions::SessionState,
     },
+    telegram::login::AuthKey,
 };
 
 fn vault(ids: &[&str]) -> (Vault, String) {
@@ -336,7 +337,7 @@ fn secrets_are_wiped() {
     wiped::<Secret>();
     wiped::<errands::Portable>();
     wiped::<progress::Progress>();
-    wiped::<crate::telegram::login::AuthKey>();
+    wiped::<AuthKey>();
     let mut progress = progress::Progress::default();
     progress.set_phone(&Secret::new("+9996620001"));
     let shown = format!("{:?}", Secret::new("+9996620001"));
@@ -365,7 +366,7 @@ async fn a_login_that_was_stored_after_all_is_not_undone() {
     // Without an application nothing is dialled.
     let desk = desk(&database, &vault).await;
     let mut run = Run::new(desk, claimed.unwrap().remove(0), Moment::now());
-    run.progress.set_key(Some(&zeroize::Zeroizing::new([7; 256])));
+    run.progress.set_key(AuthKey::read(&[7; 256]).as_ref());
     for (state, undone) in [("done", false), ("failed", true)] {
         // Its commit was done, and the answer to it lost.
         run.authorised = true;

@@ -3,6 +3,7 @@
 //! It goes through the same relay as a held session's connection, under a trust of its own: whoever holds the login may send,
 //! and after that nobody. `steps` has the calls and what their answers mean.
 
+mod link_session;
 mod steps;
 
 use std::{
@@ -14,16 +15,17 @@ use std::{
 use grammers_mtsender::{
     ConnectionParams, InvocationError, NoRetries, RpcError, SenderPool, SenderPoolFatHandle, SenderPoolHandle,
 };
-use grammers_session::{Session, SessionData, storages::MemorySession, types::DcOption, updates::UpdatesLike};
+use grammers_session::{SessionData, updates::UpdatesLike};
 use grammers_tl_types::{Deserializable, RemoteCall};
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc},
     task::JoinHandle,
     time::timeout,
 };
-use zeroize::Zeroizing;
 
-pub use self::steps::{Account, Application, LoginToken, SentCode, SignedIn};
+use self::link_session::LinkSession;
+pub use self::steps::{Account, Application, Exported, LoginToken, SentCode, SignedIn};
+pub use super::auth_key::AuthKey;
 use super::{
     ProxyFault,
     handshake::{HandshakeError, ServerKey, ServerKeyError, generate_auth_key},
@@ -39,9 +41,6 @@ use crate::{
 pub const FIRST_DC: i32 = 2;
 /// Stands for the application where a configured server asks for none.
 pub const NO_APPLICATION: (i32, &str) = (1, "none");
-
-/// An auth key: wiped when it is dropped.
-pub type AuthKey = Zeroizing<[u8; 256]>;
 
 /// How data centres are reached for logins.
 #[derive(Clone)]
@@ -147,7 +146,7 @@ impl LoginNet {
 pub struct Link {
     relay: Relay,
     handle: SenderPoolHandle,
-    session: Arc<MemorySession>,
+    session: Arc<LinkSession>,
     runner: Mutex<Option<JoinHandle<()>>>,
     updates: AsyncMutex<mpsc::Receiver<UpdatesLike>>,
     _keep: SenderPoolFatHandle,
@@ -176,30 +175,17 @@ impl Link {
         let relay = Relay::open(address, proxy, trust, net.call_deadline).map_err(LinkError::Relay)?;
         let entrance = relay.entrance();
         let key = match (key, &net.server) {
-            (Some(key), _) => Some(*key),
+            (Some(key), _) => Some(key),
             // grammers knows Telegram's own RSA keys, and makes the auth key itself there.
             (None, None) => None,
-            (None, Some((_, server_key))) => Some(
-                generate_auth_key(entrance.into(), server_key)
-                    .await
-                    .map_err(|error| {
-                        relay
-                            .proxy_fault()
-                            .map_or(LinkError::Handshake(error), LinkError::Proxy)
-                    })?
-                    .auth_key,
-            ),
-        };
-        let home = DcOption {
-            id: dc,
-            ipv4: entrance,
-            ipv6: std::net::SocketAddrV6::new(entrance.ip().to_ipv6_mapped(), entrance.port(), 0, 0),
-            auth_key: key,
-        };
-        let data = SessionData {
-            home_dc: dc,
-            dc_options: [(dc, home)].into(),
-            ..SessionData::default()
+            (None, Some((_, server_key))) => {
+                let made = generate_auth_key(entrance.into(), server_key).await.map_err(|error| {
+                    relay
+                        .proxy_fault()
+                        .map_or(LinkError::Handshake(error), LinkError::Proxy)
+                })?;
+                Some(AuthKey::copy(&made.auth_key))
+            }
         };
         let parameters = ConnectionParams {
             app_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -207,7 +193,7 @@ impl Link {
             retry_policy: Box::new(NoRetries),
             ..ConnectionParams::default()
         };
-        let session = Arc::new(MemorySession::from(data));
+        let session = Arc::new(LinkSession::new(dc, entrance, key));
         let SenderPool {
             runner,
             handle,
@@ -232,8 +218,7 @@ impl Link {
 
     /// The auth key, once there is one: with Telegram itself that is after the first call.
     pub fn key(&self) -> Option<AuthKey> {
-        let option = self.session.dc_option(self.dc).ok().flatten()?;
-        option.auth_key.map(Zeroizing::new)
+        self.session.key()
     }
 
     /// Calls once, within the deadline.
