@@ -1,5 +1,6 @@
 //! Takes a session along to the data centre that its account has moved to: the authorisation is exported where it was, and imported
-//! with a fresh key where it is to be. One connection after the other, through the session's proxy, and under its lease.
+//! with a fresh key where it is to be. One connection after the other, through the session's proxy, and under its lease. What
+//! fails after the import gives the new authorisation back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,13 +10,13 @@ use super::{held::HeldSession, holder::Holder, term::Term};
 use crate::{
     store::{StoreError, failed, session_homes, sessions::DcRow},
     telegram::{
-        login::{Account, AuthKey, Link, LinkError, LoginNet, LoginNetError},
+        login::{Exported, Link, LinkError, LoginNet, LoginNetError},
         session_storage::key_owner,
     },
     vault::VaultError,
 };
 
-/// It takes no longer than this in all.
+/// No step of it takes longer than half of this.
 const BOUND: Duration = Duration::from_mins(1);
 
 /// Why a session stays where it is.
@@ -37,26 +38,60 @@ pub(super) enum RelocationError {
     Store(#[from] StoreError),
 }
 
-/// Makes `dc` the home of the term's session, whose own connection is closed. Nothing is open when this returns.
+/// Makes `dc` the home of the term's session, whose own connection is closed. Nothing is open when this returns, and no
+/// authorisation is left behind at `dc` that nobody has the key of.
 pub(super) async fn follow(
     term: &Term,
     holder: &Holder,
     session: &HeldSession,
     dc: i32,
 ) -> Result<(), RelocationError> {
-    const OPERATION: &str = "move_home";
-    let storage = session.connection.storage();
-    let (from, id) = (storage.home_dc(), term.key.session);
     let mut conn = holder.acquire("moved_lately").await?;
-    if session_homes::moved_lately(&mut conn, id).await? {
+    if session_homes::moved_lately(&mut conn, term.key.session).await? {
         return Err(RelocationError::Lately);
     }
     drop(conn);
     let net = LoginNet::read(&holder.settings.telegram).await?;
-    let (account, key) = take_along(&net, term, session, dc).await?;
+    let exported = export(&net, term, session, dc).await?;
+    let connection = &session.connection;
+    let opened = Link::open(
+        &net,
+        dc,
+        None,
+        connection.api_id(),
+        connection.proxy(),
+        Arc::clone(&term.trust),
+    );
+    let link = timeout(BOUND / 2, opened)
+        .await
+        .map_err(|_| RelocationError::Deadline)??;
+    let settled = settle(&net, term, holder, session, &link, exported).await;
+    if settled.is_err() {
+        give_back(term, holder, &link).await;
+    }
+    link.close().await;
+    settled
+}
+
+/// Imports the authorisation at the link's data centre, and makes that the session's home.
+async fn settle(
+    net: &LoginNet,
+    term: &Term,
+    holder: &Holder,
+    session: &HeldSession,
+    link: &Link,
+    exported: Exported,
+) -> Result<(), RelocationError> {
+    const OPERATION: &str = "move_home";
+    let storage = session.connection.storage();
+    let (from, dc, id) = (storage.home_dc(), link.dc(), term.key.session);
+    let account = timeout(BOUND / 2, link.import_authorization(exported))
+        .await
+        .map_err(|_| RelocationError::Deadline)??;
     if account.id != storage.account_id() {
         return Err(RelocationError::OtherAccount);
     }
+    let key = link.key().ok_or(LinkError::Unreadable)?;
     let (ipv4, ipv6) = net.address(dc)?;
     let home = DcRow {
         dc_id: dc,
@@ -72,27 +107,44 @@ pub(super) async fn follow(
     Ok(())
 }
 
-/// Exports the authorisation at home and imports it there; answers with whose it is and its key there.
-async fn take_along(
-    net: &LoginNet,
-    term: &Term,
-    session: &HeldSession,
-    dc: i32,
-) -> Result<(Account, AuthKey), RelocationError> {
+/// Logs out what was, or may have been, authorised at a data centre that did not become the session's home. Where nobody can say
+/// whether it did, it is left alone: an authorisation too many can be ended by its owner, the session's own cannot be had back.
+async fn give_back(term: &Term, holder: &Holder, link: &Link) {
+    let id = term.key.session;
+    let home = async {
+        let mut conn = holder.acquire("settled_home").await?;
+        session_homes::settled_home(&mut conn, id).await
+    };
+    match home.await {
+        Ok(Some(home)) if home == link.dc() => return,
+        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!(session.id = %id, dc = link.dc(), error = &error as &dyn std::error::Error,
+                "it is not known whether the session has moved: an authorisation may be left behind there");
+            return;
+        }
+    }
+    match timeout(BOUND / 2, link.log_out()).await {
+        Ok(Ok(())) => tracing::info!(session.id = %id, dc = link.dc(), "the authorisation there was given back"),
+        // As when the import was refused.
+        Ok(Err(LinkError::Rpc(error))) => {
+            tracing::debug!(session.id = %id, dc = link.dc(), error = error.name, "there was none to give back");
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(session.id = %id, dc = link.dc(), error = &error as &dyn std::error::Error,
+                "an authorisation may be left behind there");
+        }
+        Err(_) => tracing::warn!(session.id = %id, dc = link.dc(), "an authorisation may be left behind there"),
+    }
+}
+
+/// Exports the authorisation at home.
+async fn export(net: &LoginNet, term: &Term, session: &HeldSession, dc: i32) -> Result<Exported, RelocationError> {
     let connection = &session.connection;
-    let (api_id, trust) = (connection.api_id(), &term.trust);
     let (home, key) = (connection.storage().home_dc(), connection.storage().home_key());
-    let link = Link::open(net, home, Some(key), api_id, connection.proxy(), Arc::clone(trust)).await?;
+    let trust = Arc::clone(&term.trust);
+    let link = Link::open(net, home, Some(key), connection.api_id(), connection.proxy(), trust).await?;
     let exported = timeout(BOUND / 2, link.export_authorization(dc)).await;
     link.close().await;
-    let exported = exported.map_err(|_| RelocationError::Deadline)??;
-    let opened = Link::open(net, dc, None, api_id, connection.proxy(), Arc::clone(trust));
-    let link = timeout(BOUND / 2, opened)
-        .await
-        .map_err(|_| RelocationError::Deadline)??;
-    let imported = timeout(BOUND / 2, link.import_authorization(exported)).await;
-    let key = link.key();
-    link.close().await;
-    let account = imported.map_err(|_| RelocationError::Deadline)??;
-    Ok((account, key.ok_or(LinkError::Unreadable)?))
+    Ok(exported.map_err(|_| RelocationError::Deadline)??)
 }

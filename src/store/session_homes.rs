@@ -55,3 +55,15 @@ pub async fn move_home(conn: &mut PgConnection, lease: LeaseKey, from: i32, home
     };
     audit::record(conn, entry).await
 }
+
+/// Where a session lives; waits for whoever is changing that. `None`: it is gone.
+pub async fn settled_home(conn: &mut PgConnection, session: SessionId) -> Result<Option<i32>, StoreError> {
+    sqlx::query_scalar!(
+        "-- settled_home
+        SELECT home_dc FROM sessions WHERE id = $1 FOR UPDATE",
+        session.0,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("settled_home"))
+}

@@ -145,3 +145,69 @@ async fn a_session_that_cannot_be_taken_along_rests_and_stays_what_it_is() {
     holder.shutdown(BOUND).await;
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_move_that_fails_after_its_import_leaves_no_authorisation_behind() {
+    let world = World::with_data_centres().await;
+    let broken = Effect::ErrorAfter {
+        code: 500,
+        name: "INTERNAL".to_owned(),
+    };
+    let holder = world.holder();
+    held(&holder, 1).await;
+    let account = world.imported[0].account_id;
+    let controls = world.sandbox.controls();
+    let authorised = || controls.keys(Some(account)).len();
+    assert_eq!(authorised(), 1);
+    // Telegram's answer to the import is lost to us; and once it is good, and we cannot store it.
+    let refuse_to_store = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'not today'; END $$;
+        CREATE TRIGGER refuse BEFORE UPDATE OF home_dc ON sessions FOR EACH ROW EXECUTE FUNCTION refuse()";
+    for (fault, in_database) in [(Some("auth.importAuthorization"), None), (None, Some(refuse_to_store))] {
+        if let Some(method) = fault {
+            controls.add_fault(Fault::once(method, broken.clone()));
+        }
+        if let Some(sql) = in_database {
+            sqlx::raw_sql(sql).execute(world.database.pool()).await.unwrap();
+        }
+        let imports = || {
+            controls
+                .calls()
+                .by_method
+                .get("auth.importAuthorization")
+                .copied()
+                .unwrap_or(0)
+        };
+        let before = imports();
+        world.move_account(AWAY);
+        let session = until("held", async || holder.held().pop()).await;
+        let (telegram, _) = port_of(&session);
+        telegram
+            .resolve_username(&public_group(&world, 1000))
+            .await
+            .expect_err("it lives elsewhere");
+        let reason = world.rests_because().await;
+        assert!(reason.contains("data centre 4"), "{reason}");
+        assert!(imports() > before);
+        assert_eq!((authorised(), world.home().await), (1, 2));
+        world.move_account(2);
+        sqlx::query("DELETE FROM session_breakers")
+            .execute(world.database.pool())
+            .await
+            .unwrap();
+        held(&holder, 1).await;
+    }
+    sqlx::raw_sql("DROP TRIGGER refuse ON sessions")
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+    world.move_account(AWAY);
+    let (telegram, _) = port_of(&holder.held().remove(0));
+    telegram
+        .resolve_username(&public_group(&world, 1000))
+        .await
+        .expect_err("it lives elsewhere");
+    world.settled_in(&holder, AWAY).await;
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
