@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveTime, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 use wireroom_jobs::{
@@ -11,7 +11,13 @@ use wireroom_jobs::{
     ports::TextFormat,
 };
 
-use super::{StoreError, failed, jobs::micros};
+use super::{
+    StoreError,
+    event_types::{EventType, Subject},
+    failed,
+    jobs::micros,
+    outbox::{self, NewEvent},
+};
 use crate::ids::{JobId, SessionId};
 
 /// A campaign about to be stored.
@@ -156,7 +162,7 @@ pub async fn run(conn: &mut PgConnection, id: Uuid, job: JobId, actor: &str) -> 
     .execute(&mut *conn)
     .await
     .map_err(failed("run_campaign"))?;
-    tell(conn, id, "running", "running").await
+    tell(conn, EventType::CampaignResumed, id, json!({ "job": job, "by": actor })).await
 }
 
 /// Pauses a locked campaign.
@@ -173,7 +179,7 @@ pub async fn pause(conn: &mut PgConnection, id: Uuid, reason: &str, actor: &str)
     .execute(&mut *conn)
     .await
     .map_err(failed("pause_campaign"))?;
-    tell(conn, id, "paused", "paused").await
+    tell(conn, EventType::CampaignPaused, id, json!({ "by": actor })).await
 }
 
 /// Makes a job that waits ready, so that it sees what has become of its campaign.
@@ -280,7 +286,8 @@ pub async fn halt(conn: &mut PgConnection, id: Uuid, job: JobId, code: &str, mes
     .execute(&mut *conn)
     .await
     .map_err(failed("halt_campaign"))?;
-    tell(conn, id, "stopped", code).await
+    let data = json!({ "code": code, "reason": message, "job": job });
+    tell(conn, EventType::CampaignStopped, id, data).await
 }
 
 /// Pauses a locked campaign with nobody left on its list. A job of a part of the list ends no campaign.
@@ -299,7 +306,7 @@ pub async fn finish_if_done(conn: &mut PgConnection, id: Uuid, job: JobId) -> Re
     .await
     .map_err(failed("finish_campaign"))?;
     if done.rows_affected() == 1 {
-        return tell(conn, id, "paused", "done").await;
+        return tell(conn, EventType::CampaignFinished, id, json!({ "job": job })).await;
     }
     Ok(())
 }
@@ -340,7 +347,8 @@ pub async fn stop_if_refused(conn: &mut PgConnection, id: Uuid, job: JobId) -> R
     .execute(&mut *conn)
     .await
     .map_err(failed("stop_refused_campaign"))?;
-    tell(conn, id, "stopped", "refusals").await?;
+    let data = json!({ "code": "refusals", "reason": reason, "job": job });
+    tell(conn, EventType::CampaignStopped, id, data).await?;
     Ok(Some("refusals".to_owned()))
 }
 
@@ -353,15 +361,13 @@ fn ratio(refused: i64, asked: i64) -> f64 {
     }
 }
 
-async fn tell(conn: &mut PgConnection, id: Uuid, state: &str, code: &str) -> Result<(), StoreError> {
-    sqlx::query!(
-        "-- tell_of_campaign
-        INSERT INTO events (type, subject, data) VALUES ('campaign.state_changed', $1, $2)",
-        format!("campaign:{id}"),
-        json!({ "campaign": id, "state": state, "code": code }),
-    )
-    .execute(conn)
-    .await
-    .map_err(failed("tell_of_campaign"))?;
-    Ok(())
+/// The caller holds the campaign's row, which keeps the order of its events.
+async fn tell(conn: &mut PgConnection, event_type: EventType, id: Uuid, mut data: Value) -> Result<(), StoreError> {
+    data["campaign"] = json!(id);
+    let event = NewEvent {
+        event_type,
+        subject: Subject::campaign(id),
+        data,
+    };
+    outbox::append(conn, &[event]).await
 }

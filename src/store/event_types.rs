@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use crate::ids::{BatchId, JobId, ScheduleId, SessionId, SubscriptionId};
 
 macro_rules! event_types {
@@ -84,6 +86,16 @@ event_types! {
     WatchExhausted = "watch.exhausted", 1;
     /// Nothing is recorded of the chat any more.
     WatchStopped = "watch.stopped", 1;
+    /// A campaign was started or resumed.
+    CampaignResumed = "campaign.resumed", 1;
+    /// A person paused a campaign.
+    CampaignPaused = "campaign.paused", 1;
+    /// A campaign stopped by itself, for a reason that a person has to see to.
+    CampaignStopped = "campaign.stopped", 1;
+    /// Everybody on a campaign's list was dealt with.
+    CampaignFinished = "campaign.finished", 1;
+    /// A person is left alone from here on: they said so, or blocked one of our accounts.
+    SuppressionAdded = "suppression.added", 1;
     /// A subscription was switched off, because too much of what was sent to it failed.
     SubscriptionDisabled = "subscription.disabled", 1;
 }
@@ -140,6 +152,15 @@ impl Subject {
 
     pub fn subscription(id: SubscriptionId) -> Self {
         Self(format!("subscription:{id}"))
+    }
+
+    pub fn campaign(id: Uuid) -> Self {
+        Self(format!("campaign:{id}"))
+    }
+
+    /// A row of the list of those to leave alone.
+    pub fn suppression(id: Uuid) -> Self {
+        Self(format!("suppression:{id}"))
     }
 
     /// A watch, by its job.

@@ -1,10 +1,16 @@
 //! People who must not be contacted, by anyone, from any session. Asked in the moment that somebody is about to be.
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{StoreError, failed};
+use super::{
+    StoreError,
+    event_types::{EventType, Subject},
+    failed,
+    outbox::{self, NewEvent},
+};
 use crate::person_key::Mark;
 
 /// By what a person is known on the list.
@@ -155,7 +161,7 @@ pub async fn contains(
     .map_err(failed("is_suppressed"))
 }
 
-/// Puts somebody on the list who said stop, or blocked us; `false`: they were on it.
+/// Puts somebody on the list who blocked us, and tells of it; `false`: they were on it.
 pub async fn suppress_user(
     conn: &mut PgConnection,
     user: i64,
@@ -167,5 +173,15 @@ pub async fn suppress_user(
         who: Suppressed::User(user),
         reason: reason.to_owned(),
     };
-    Ok(!add(conn, &[row], source, actor).await?.is_empty())
+    let added = add(conn, &[row], source, actor).await?;
+    let events: Vec<NewEvent> = added
+        .iter()
+        .map(|id| NewEvent {
+            event_type: EventType::SuppressionAdded,
+            subject: Subject::suppression(*id),
+            data: json!({ "suppression": id, "user_id": user, "source": source }),
+        })
+        .collect();
+    outbox::append(conn, &events).await?;
+    Ok(!added.is_empty())
 }

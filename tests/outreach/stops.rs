@@ -4,6 +4,21 @@ use wireroom::sandbox::{Effect, Fault};
 
 use super::*;
 
+/// What was told of campaigns so far, in order, as a subscriber to `campaign.*` reads it.
+async fn campaign_events(stack: &Stack) -> Vec<(String, Value)> {
+    until("everything is numbered", async || {
+        stack.figure("SELECT count(*) FROM outbox").await == 0
+    })
+    .await;
+    let page = stack.get("/v1/events?after=0&type=campaign.*").await;
+    let items = page["items"].as_array().expect("events");
+    let each = items.iter().map(|event| {
+        let name = event["type"].as_str().expect("a type").to_owned();
+        (name, event["data"].clone())
+    });
+    each.collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn suppressed_between_enqueue_and_execution_nobody_is_contacted() {
     let stack = stack_of(vec!["alice"]).await;
@@ -163,8 +178,8 @@ async fn quiet_hours_are_those_of_where_people_are() {
     let path = campaign(&stack, quiet).await;
     let people = json!({ "items": [
         // Ten hours ahead: it is 22 o'clock there.
-        { "username": "dave", "basis": "join_request", "time_zone": "Etc/GMT-10" },
-        { "username": "erin", "basis": "join_request" },
+        { "username": "dave", "basis": "import", "proof": "a form", "supplied_by": "Maria", "time_zone": "Etc/GMT-10" },
+        { "username": "erin", "basis": "import", "proof": "a form", "supplied_by": "Maria" },
     ] });
     post(&stack, &format!("{path}/people"), &people).await;
     let _worker = stack.worker().await;
@@ -255,6 +270,23 @@ async fn too_many_refusals_stop_the_campaign_by_itself() {
     // Whoever resumes it has looked: what was refused counts no more.
     done(&stack, &resume(&stack, &path).await).await;
     assert_eq!(outcome(&stack, &path, "dave").await, "added");
+    let told = campaign_events(&stack).await;
+    let types: Vec<&str> = told.iter().map(|(event, _)| event.as_str()).collect();
+    assert_eq!(
+        types,
+        [
+            "campaign.resumed",
+            "campaign.stopped",
+            "campaign.resumed",
+            "campaign.finished"
+        ]
+    );
+    assert_eq!(told[1].1["code"], "refusals");
+    let reason = told[1].1["reason"].as_str();
+    assert!(
+        reason.is_some_and(|reason| reason.starts_with("2 of 3 people refused")),
+        "{reason:?}"
+    );
     stack.finish().await;
 }
 
@@ -282,5 +314,20 @@ async fn a_pause_ends_the_job_and_resuming_makes_another() {
     assert_ne!(next, job);
     done(&stack, &next).await;
     assert_eq!(invitations_of(&stack, "alice"), 2);
+    let told = campaign_events(&stack).await;
+    let types: Vec<&str> = told.iter().map(|(event, _)| event.as_str()).collect();
+    assert_eq!(
+        types,
+        [
+            "campaign.resumed",
+            "campaign.paused",
+            "campaign.resumed",
+            "campaign.finished"
+        ]
+    );
+    assert!(
+        told[1].1["by"].as_str().is_some_and(|by| by.starts_with("key:")),
+        "{told:?}"
+    );
     stack.finish().await;
 }

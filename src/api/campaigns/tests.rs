@@ -221,5 +221,9 @@ async fn a_campaign_that_is_resumed_has_one_job() {
     let anew = post(&api, &resume, &json!({})).await.json();
     assert_ne!(anew["job"], running["job"]);
     assert_eq!(api.count("audit_log WHERE action LIKE 'campaign.%'").await, 5);
-    assert_eq!(api.count("events WHERE type = 'campaign.state_changed'").await, 4);
+    assert_eq!(api.count("events WHERE type = 'campaign.resumed'").await, 3);
+    assert_eq!(
+        api.count("events WHERE type = 'campaign.paused' AND data ? 'by'").await,
+        1
+    );
 }

@@ -35,6 +35,8 @@ const JOB: &[Field] = &[
     ("batch", "uuid?", "The batch that it belongs to."),
     ("tags", "texts", "Its tags."),
 ];
+const CAMPAIGN: Field = ("campaign", "uuid", "The campaign.");
+const CAMPAIGN_JOB: Field = ("job", "uuid", "The job that works on it.");
 const WATCHED: [Field; 3] = [
     ("watch", "uuid", "The watch that saw it."),
     ("session", "uuid", "The session that saw it."),
@@ -58,7 +60,11 @@ const MEMBER: &[Field] = &[
     WATCHED[2],
     ("user_id", "integer", "The person."),
     ("by", "integer?", "Who added or removed them."),
-    ("message_id", "integer", "The number of the message that says so."),
+    (
+        "message_id",
+        "integer?",
+        "The number of the message that says so; null: a channel, which writes none.",
+    ),
     ("date", "time", "When."),
     FROM_HISTORY,
 ];
@@ -229,6 +235,45 @@ fn described(event: EventType) -> Described {
             ],
         ),
         E::WatchStopped => ("Nothing is recorded of the chat any more.", "watch:<id>", &[WATCHED[0]]),
+        E::CampaignResumed => (
+            "A campaign was started or resumed.",
+            "campaign:<id>",
+            &[CAMPAIGN, CAMPAIGN_JOB, ("by", "text", "Who did.")],
+        ),
+        E::CampaignPaused => (
+            "A person paused a campaign.",
+            "campaign:<id>",
+            &[CAMPAIGN, ("by", "text", "Who did.")],
+        ),
+        E::CampaignStopped => (
+            "A campaign stopped by itself: a person has to see to it, and resumes it.",
+            "campaign:<id>",
+            &[
+                CAMPAIGN,
+                (
+                    "code",
+                    "text",
+                    "Why, as a stable word: `peer_flood`, `refusals`, or the error's code.",
+                ),
+                ("reason", "text", "Why, for people."),
+                CAMPAIGN_JOB,
+            ],
+        ),
+        E::CampaignFinished => (
+            "Everybody on a campaign's list was dealt with.",
+            "campaign:<id>",
+            &[CAMPAIGN, CAMPAIGN_JOB],
+        ),
+        E::SuppressionAdded => (
+            "A person is left alone from here on, because they said so or blocked one of our accounts.",
+            "suppression:<id>",
+            &[
+                ("suppression", "uuid", "The row of the list."),
+                ("user_id", "integer", "The person."),
+                ("source", "text", "`said_stop` or `blocked_us`."),
+                ("session", "uuid?", "The session that was told so."),
+            ],
+        ),
         E::SubscriptionDisabled => (
             "A subscription was switched off, because too much of what was sent to it failed.",
             "subscription:<id>",
