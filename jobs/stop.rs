@@ -101,18 +101,47 @@ pub const STOP_WORDS: [(&str, &[&str]); 8] = [
 /// A longer letter says stop only where it begins so: in the middle of it the word may be about anything.
 const SHORT: usize = 8;
 
-/// Whether `text` asks not to be contacted any more: a short one that has one of `words` in it as whole words, or a longer one
-/// that begins with it. Case, punctuation and space do not count.
-pub fn says_stop<'w>(text: &str, words: impl IntoIterator<Item = &'w str>) -> bool {
-    let said = folded(text);
-    words.into_iter().any(|phrase| {
-        let phrase = folded(phrase);
-        if phrase.is_empty() || phrase.len() > said.len() {
-            return false;
-        }
-        said.starts_with(&phrase)
-            || (said.len() <= SHORT && said.windows(phrase.len()).any(|window| window == phrase.as_slice()))
-    })
+/// The words that say stop here, ready to be looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopWords {
+    phrases: Vec<Vec<String>>,
+    /// How much of a letter has to be looked at.
+    longest: usize,
+}
+
+/// All that are built in.
+impl Default for StopWords {
+    fn default() -> Self {
+        Self::new(stop_words(&[]))
+    }
+}
+
+impl StopWords {
+    /// These words and phrases, in any case; those without a letter are passed over.
+    pub fn new<'w>(words: impl IntoIterator<Item = &'w str>) -> Self {
+        let phrases: Vec<Vec<String>> = words
+            .into_iter()
+            .map(|phrase| folded(phrase).collect())
+            .filter(|phrase: &Vec<String>| !phrase.is_empty())
+            .collect();
+        let longest = phrases.iter().map(Vec::len).max().unwrap_or(0);
+        Self { phrases, longest }
+    }
+
+    /// Whether `text` asks not to be contacted any more: a short one that has one of the phrases in it as whole words, or a
+    /// longer one that begins with it. Case, punctuation and space do not count.
+    pub fn are_said(&self, text: &str) -> bool {
+        let said: Vec<String> = folded(text).take(self.longest.max(SHORT + 1)).collect();
+        self.phrases.iter().any(|phrase| {
+            said.starts_with(phrase)
+                || (said.len() <= SHORT && said.windows(phrase.len()).any(|window| window == phrase.as_slice()))
+        })
+    }
+}
+
+/// The languages that words are built in for.
+pub fn languages() -> impl Iterator<Item = &'static str> {
+    STOP_WORDS.into_iter().map(|(language, _)| language)
 }
 
 /// The words built in, of these languages; of all when none is named.
@@ -124,14 +153,16 @@ pub fn stop_words<'l>(languages: &'l [&'l str]) -> impl Iterator<Item = &'static
 }
 
 /// Lower-case words; an apostrophe of any shape belongs to its word.
-fn folded(text: &str) -> Vec<String> {
-    let text = text.to_lowercase().replace(['\u{2019}', '\u{2bc}', '`'], "'");
-    let is_part = |c: char| c.is_alphanumeric() || c == '\'';
-    text.split(|c: char| !is_part(c))
-        .map(|word| word.trim_matches('\''))
+fn folded(text: &str) -> impl Iterator<Item = String> + '_ {
+    let is_part = |c: char| c.is_alphanumeric() || is_apostrophe(c);
+    text.split(move |c: char| !is_part(c))
+        .map(|word| word.trim_matches(is_apostrophe))
         .filter(|word| !word.is_empty())
-        .map(str::to_owned)
-        .collect()
+        .map(|word| word.to_lowercase().replace(is_apostrophe, "'"))
+}
+
+fn is_apostrophe(c: char) -> bool {
+    matches!(c, '\'' | '\u{2019}' | '\u{2bc}' | '`')
 }
 
 #[cfg(test)]
@@ -139,7 +170,7 @@ mod tests {
     use super::*;
 
     fn stops(text: &str) -> bool {
-        says_stop(text, stop_words(&[]))
+        StopWords::default().are_said(text)
     }
 
     #[test]
@@ -179,9 +210,12 @@ mod tests {
 
     #[test]
     fn words_are_the_operators_to_choose() {
-        assert!(!says_stop("stop", stop_words(&["de"])));
-        assert!(says_stop("Stopp!", stop_words(&["de"])));
-        assert!(says_stop("wypisz mnie", ["wypisz"]));
-        assert!(!says_stop("wypisz mnie", ["", "!"]));
+        let german = StopWords::new(stop_words(&["de"]));
+        assert!(!german.are_said("stop") && german.are_said("Stopp!"));
+        assert!(StopWords::new(["wypisz"]).are_said("wypisz mnie"));
+        assert!(!StopWords::new(["", "!"]).are_said("wypisz mnie"));
+        let phrase = "please do take me off that very long list of yours at once";
+        assert!(StopWords::new([phrase]).are_said(&format!("{phrase}, and for good")));
+        assert_eq!(languages().count(), STOP_WORDS.len());
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-use wireroom_jobs::{JobContext, Outcome, ports::Clock};
+use wireroom_jobs::{JobContext, Outcome, ports::Clock, stop::StopWords};
 
 use super::{descriptors, events, process};
 use crate::{
@@ -147,11 +147,13 @@ async fn start(
     identity: Identity,
 ) -> anyhow::Result<(Arc<Holder>, QueueHandle)> {
     let Identity { id, clock } = identity;
+    let stop_words = config.outreach.stop_words();
     let settings = HolderSettings {
         worker: id,
         sessions: config.sessions.clone(),
         telegram: config.telegram.clone(),
         worker_fresh: config.queue.worker_dead,
+        stop_words: Arc::clone(&stop_words),
     };
     let holder = Holder::start(pool.clone(), vault, Arc::clone(&clock), settings)?;
     let sessions = Arc::new(Held(Arc::clone(&holder)));
@@ -160,6 +162,7 @@ async fn start(
         pool: pool.clone(),
         clock,
         person_key: process::person_key(config)?,
+        stop_words,
     });
     let queue = Queue::start(QueueDeps {
         pool: pool.clone(),
@@ -245,6 +248,7 @@ struct Functions {
     pool: PgPool,
     clock: Arc<dyn Clock>,
     person_key: Option<PersonKey>,
+    stop_words: Arc<StopWords>,
 }
 
 #[async_trait]
@@ -294,7 +298,11 @@ impl Functions {
             deadline: job.deadline,
             cancellation: attempt.cancellation,
             telegram: Arc::new(telegram),
-            store: Arc::new(JobStore::new(self.pool.clone(), key, lease).knowing(self.person_key.clone())),
+            store: Arc::new(
+                JobStore::new(self.pool.clone(), key, lease)
+                    .knowing(self.person_key.clone())
+                    .hearing(Arc::clone(&self.stop_words)),
+            ),
             outreach: Arc::new(JobOutreach::new(
                 self.pool.clone(),
                 key,

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use wireroom_jobs::ports::Clock;
+use wireroom_jobs::{ports::Clock, stop::StopWords};
 
 use super::{held::HeldSession, settings, stagger::Stagger, term::Term};
 use crate::{
@@ -53,6 +53,8 @@ pub struct HolderSettings {
     pub telegram: TelegramConfig,
     /// A worker whose heartbeat is older does not count when sessions are shared.
     pub worker_fresh: Duration,
+    /// With these words people ask to be left alone.
+    pub stop_words: Arc<StopWords>,
 }
 
 /// Why a process cannot hold sessions.
@@ -104,7 +106,7 @@ impl Holder {
         let stagger = Stagger::new(settings.sessions.connects_per_second);
         let holder = Arc::new(Self {
             stagger,
-            recorder: Recorder::start(database.clone()),
+            recorder: Recorder::start(database.clone(), Arc::clone(&settings.stop_words)),
             database,
             vault,
             clock,

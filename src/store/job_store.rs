@@ -18,6 +18,7 @@ use wireroom_jobs::{
         self, Chat, Effect, Failover, HistoryPage, Member, Progress, ScanStart, SentMessage, Store, WatchBegun,
         WatchStart, WatchState,
     },
+    stop::StopWords,
 };
 
 use super::{
@@ -27,7 +28,7 @@ use super::{
     intake::{self, Filters},
     job_logs,
     leases::LeaseKey,
-    outreach_switch, scans, watch_moves, watches,
+    outreach_switch, said_stop, scans, watch_moves, watches,
 };
 use crate::person_key::PersonKey;
 
@@ -46,6 +47,8 @@ pub struct JobStore {
     lines: Arc<AtomicU64>,
     /// Tells people who were erased.
     key: Option<PersonKey>,
+    /// With these words people ask to be left alone.
+    stop_words: Arc<StopWords>,
 }
 
 impl From<StoreError> for ports::StoreError {
@@ -66,6 +69,7 @@ impl JobStore {
             filters: Arc::default(),
             lines: Arc::default(),
             key: None,
+            stop_words: Arc::default(),
         }
     }
 
@@ -73,6 +77,12 @@ impl JobStore {
     #[must_use]
     pub fn knowing(self, key: Option<PersonKey>) -> Self {
         Self { key, ..self }
+    }
+
+    /// The same, to which people say stop with these words.
+    #[must_use]
+    pub fn hearing(self, stop_words: Arc<StopWords>) -> Self {
+        Self { stop_words, ..self }
     }
 
     /// A transaction in which the attempt keeps its job.
@@ -219,6 +229,7 @@ impl Store for JobStore {
             Some(page.reaches),
         )
         .await?;
+        said_stop::read(&mut transaction, &self.stop_words, self.lease, &page.messages).await?;
         Ok(commit(transaction, "record_history").await?)
     }
 

@@ -60,6 +60,7 @@ pub mod pools;
 pub mod rates;
 pub mod reorder;
 pub mod rescue;
+pub mod said_stop;
 pub mod sandbox_sessions;
 pub mod scans;
 mod schedule_events;

@@ -4,6 +4,7 @@
 mod crashes;
 mod erasure;
 mod outcomes;
+mod replies;
 mod stops;
 
 use reqwest::{Method, StatusCode};

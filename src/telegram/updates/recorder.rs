@@ -1,5 +1,6 @@
 //! One writer per process for what all its sessions read: what is there is stored in one transaction, many sessions
-//! together, and a lone update at once.
+//! together, and a lone update at once. Whoever says stop in a private message is suppressed in the same transaction, whether
+//! or not anybody watches the session's private messages.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,9 +10,12 @@ use tokio::{
     time::sleep,
 };
 
+use wireroom_jobs::stop::StopWords;
+
 use crate::store::{
     StoreError, failed,
     intake::{self, Arrival, Filters, Recorded},
+    said_stop,
 };
 
 /// How much one transaction takes in, so that none lasts long.
@@ -33,10 +37,10 @@ struct Handover {
 }
 
 impl Recorder {
-    /// Starts the writer on this database.
-    pub fn start(database: PgPool) -> Arc<Self> {
+    /// Starts the writer on this database; with these words people ask to be left alone.
+    pub fn start(database: PgPool, words: Arc<StopWords>) -> Arc<Self> {
         let (queue, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(write(database, waiting));
+        tokio::spawn(write(Place { database, words }, waiting));
         Arc::new(Self { queue })
     }
 
@@ -52,7 +56,14 @@ impl Recorder {
     }
 }
 
-async fn write(database: PgPool, mut waiting: mpsc::UnboundedReceiver<Handover>) {
+/// Where what was read goes.
+#[derive(Clone)]
+struct Place {
+    database: PgPool,
+    words: Arc<StopWords>,
+}
+
+async fn write(place: Place, mut waiting: mpsc::UnboundedReceiver<Handover>) {
     let mut filters = Filters::default();
     while let Some(first) = waiting.recv().await {
         let mut size = first.arrival.incoming.len() + 1;
@@ -64,7 +75,7 @@ async fn write(database: PgPool, mut waiting: mpsc::UnboundedReceiver<Handover>)
             batch.push(next);
         }
         // In a task of its own: a panic costs this batch, whose sessions read it again, and nothing else.
-        let stored = tokio::spawn(store(database.clone(), filters, batch)).await;
+        let stored = tokio::spawn(store(place.clone(), filters, batch)).await;
         filters = stored.unwrap_or_else(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "storing updates broke off");
             Filters::default()
@@ -73,12 +84,12 @@ async fn write(database: PgPool, mut waiting: mpsc::UnboundedReceiver<Handover>)
 }
 
 /// Stores a batch. What one session's part makes impossible must not hold the others up.
-async fn store(database: PgPool, mut filters: Filters, mut batch: Vec<Handover>) -> Filters {
+async fn store(place: Place, mut filters: Filters, mut batch: Vec<Handover>) -> Filters {
     let mut pause = FIRST_PAUSE;
     loop {
         let (arrivals, answers): (Vec<Arrival>, Vec<_>) =
             batch.into_iter().map(|each| (each.arrival, each.answer)).unzip();
-        let error = match try_store(&database, &mut filters, &arrivals).await {
+        let error = match try_store(&place, &mut filters, &arrivals).await {
             Ok(recorded) => {
                 for (answer, recorded) in answers.into_iter().zip(recorded) {
                     // Whoever does not wait any more need not know.
@@ -102,7 +113,7 @@ async fn store(database: PgPool, mut filters: Filters, mut batch: Vec<Handover>)
             .collect();
         if !error.is_unavailable() {
             for alone in batch {
-                tokio::spawn(store_alone(database.clone(), alone, pause));
+                tokio::spawn(store_alone(place.clone(), alone, pause));
             }
             return filters;
         }
@@ -111,13 +122,13 @@ async fn store(database: PgPool, mut filters: Filters, mut batch: Vec<Handover>)
     }
 }
 
-async fn store_alone(database: PgPool, handover: Handover, first_pause: Duration) {
+async fn store_alone(place: Place, handover: Handover, first_pause: Duration) {
     let mut filters = Filters::default();
     let mut pause = first_pause;
     let arrivals = [handover.arrival];
     // Whoever does not wait any more has started again from what is stored.
     while !handover.answer.is_closed() {
-        match try_store(&database, &mut filters, &arrivals).await {
+        match try_store(&place, &mut filters, &arrivals).await {
             Ok(recorded) => {
                 if let Some(recorded) = recorded.first() {
                     let _ = handover.answer.send(*recorded);
@@ -135,14 +146,14 @@ async fn store_alone(database: PgPool, handover: Handover, first_pause: Duration
     }
 }
 
-async fn try_store(
-    database: &PgPool,
-    filters: &mut Filters,
-    arrivals: &[Arrival],
-) -> Result<Vec<Recorded>, StoreError> {
+async fn try_store(place: &Place, filters: &mut Filters, arrivals: &[Arrival]) -> Result<Vec<Recorded>, StoreError> {
     const OPERATION: &str = "record_arrivals";
-    let mut transaction = database.begin().await.map_err(failed(OPERATION))?;
+    let mut transaction = place.database.begin().await.map_err(failed(OPERATION))?;
     let recorded = intake::record(&mut transaction, filters, arrivals).await?;
+    let left_alone = said_stop::heard(&mut transaction, &place.words, arrivals, &recorded).await?;
     transaction.commit().await.map_err(failed(OPERATION))?;
+    if left_alone > 0 {
+        tracing::info!(people = left_alone, "people said stop, and are left alone from here on");
+    }
     Ok(recorded)
 }
