@@ -1,12 +1,14 @@
 //! `/v1/people/{id}`: all that is known of a person, and its erasure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use poem::web::Data;
-use poem_openapi::{OpenApi, param::Path, payload::Json};
+use poem_openapi::{ApiResponse, OpenApi, param::Path, payload::Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::{
     State,
@@ -17,7 +19,11 @@ use super::{
     shell::RequestContext,
     typed::Typed,
 };
-use crate::store::{self, audit, erasure, failed};
+use crate::store::{
+    self, PgConnection,
+    erasure::{self, ErasureRecord},
+    failed,
+};
 
 /// All that is known of a person.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -29,13 +35,51 @@ pub struct ExportView {
     pub tables: BTreeMap<String, Vec<Map<String, Value>>>,
 }
 
-/// What became of an erasure.
+/// How far an erasure has come.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "PersonErasure")]
 pub struct ErasureView {
-    /// How many rows of each table were deleted or changed.
+    /// The erasure's id; nothing leads from it to the person.
+    pub id: Uuid,
+    /// `working` or `done`.
+    pub state: ErasureState,
+    /// How many rows of each table were deleted or changed so far.
     pub tables: BTreeMap<String, i64>,
+    /// How many tables, and days of partitioned ones, are left to be read.
+    pub tables_left: i64,
+    pub requested_at: DateTime<Utc>,
+    pub finished_at: Option<DateTime<Utc>>,
 }
+
+/// Where an erasure stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "PersonErasureState")]
+pub enum ErasureState {
+    /// Workers go on with it.
+    Working,
+    /// The person is in no table any more.
+    Done,
+}
+
+#[derive(ApiResponse)]
+enum Erased {
+    /// They are in no table any more.
+    #[oai(status = 200)]
+    Now(Json<Typed<ErasureView>>),
+    /// It takes longer, and the workers go on with it; nobody contacts, lists or scans them from now on. The answer's `id` leads to
+    /// `GET /v1/erasures/{id}`.
+    #[oai(status = 202)]
+    Later(
+        Json<Typed<ErasureView>>,
+        /// Where to look how far it has come.
+        #[oai(header = "Location")]
+        String,
+    ),
+}
+
+/// How long a request works on an erasure itself.
+const IN_REQUEST: Duration = Duration::from_secs(2);
 
 pub struct PeopleApi;
 
@@ -68,7 +112,8 @@ impl PeopleApi {
     ///
     /// Removes them from every table: from scans, campaigns and ledgers, and from the args, results, errors and events that
     /// name them. What is kept is a keyed hash of their id: scans drop them, lists refuse them, and no campaign contacts
-    /// them again. The audit log, which names nobody, says who did it. Scope: admin.
+    /// them again. In a large database that takes a while: then the workers go on with it, in small steps. Asking again meanwhile
+    /// changes nothing. The audit log, which names nobody, says who did it. Scope: admin.
     #[oai(
         path = "/v1/people/:id",
         method = "delete",
@@ -82,7 +127,7 @@ impl PeopleApi {
         context: Data<&RequestContext>,
         /// Telegram's user id.
         id: Path<String>,
-    ) -> Result<Json<Typed<ErasureView>>, Problem> {
+    ) -> Result<Erased, Problem> {
         let user_id = user_id(&id)?;
         let key = person_key(&state)?;
         let mut transaction = state.pool.begin().await.map_err(failed("begin_erasure"))?;
@@ -91,19 +136,73 @@ impl PeopleApi {
             return Err(Problem::new(Code::PersonIsSession, detail));
         }
         settle_key(&mut transaction, &key).await?;
-        let done = erasure::erase(&mut transaction, &key, user_id).await?;
-        let entry = audit::Entry {
-            actor: &caller.0.actor(),
-            action: "person.erased",
-            subject: "person",
-            request_id: Some(context.id()),
-            details: json!({ "tables": done }),
-        };
-        audit::record(&mut transaction, entry).await?;
+        let begun = erasure::begin(&mut transaction, &key, user_id, &caller.0.actor()).await?;
+        // Nothing of it is lost when the steps of this request are.
+        let record = noted(&mut transaction, begun, "person.erasure_requested", context.0).await?;
         transaction.commit().await.map_err(failed("commit_erasure"))?;
-        let tables = serde_json::from_value(done).map_err(Problem::internal)?;
-        Ok(Json(Typed(ErasureView { tables })))
+        let mut transaction = state.pool.begin().await.map_err(failed("begin_erasure"))?;
+        // Who asks twice need not wait for the one who is at it.
+        let is_free = erasure::take_this(&mut transaction, begun).await?;
+        if !is_free || !erasure::go_on(&mut transaction, begun, IN_REQUEST).await? {
+            let record = erasure::find(&mut transaction, begun).await?.unwrap_or(record);
+            transaction.commit().await.map_err(failed("commit_erasure"))?;
+            let location = format!("/v1/erasures/{begun}");
+            return Ok(Erased::Later(Json(Typed(view(record)?)), location));
+        }
+        let record = noted(&mut transaction, begun, "person.erased", context.0).await?;
+        transaction.commit().await.map_err(failed("commit_erasure"))?;
+        Ok(Erased::Now(Json(Typed(view(record)?))))
     }
+
+    /// Get an erasure
+    ///
+    /// How far it has come; it does not say whose it is. Scope: admin.
+    #[oai(
+        path = "/v1/erasures/:id",
+        method = "get",
+        operation_id = "get_erasure",
+        tag = "Tag::Outreach"
+    )]
+    async fn erasure(
+        &self,
+        _caller: Allowed<Admin>,
+        state: Data<&Arc<State>>,
+        /// The erasure's id.
+        id: Path<String>,
+    ) -> Result<Json<Typed<ErasureView>>, Problem> {
+        let not_found = || Problem::new(Code::ErasureNotFound, "There is no erasure with this id.");
+        let id: Uuid = id.parse().map_err(|_| not_found())?;
+        let mut conn = store::connection(&state.pool, "get_erasure").await?;
+        let record = erasure::find(&mut conn, id).await?.ok_or_else(not_found)?;
+        Ok(Json(Typed(view(record)?)))
+    }
+}
+
+async fn noted(
+    conn: &mut PgConnection,
+    id: Uuid,
+    action: &str,
+    context: &RequestContext,
+) -> Result<ErasureRecord, Problem> {
+    let record = erasure::find(conn, id).await?;
+    let record = record.ok_or_else(|| Problem::internal("an erasure that is gone"))?;
+    erasure::note(conn, &record, action, Some(context.id())).await?;
+    Ok(record)
+}
+
+fn view(record: ErasureRecord) -> Result<ErasureView, Problem> {
+    Ok(ErasureView {
+        id: record.id,
+        state: if record.is_done {
+            ErasureState::Done
+        } else {
+            ErasureState::Working
+        },
+        tables: serde_json::from_value(record.changed).map_err(Problem::internal)?,
+        tables_left: record.tables_left,
+        requested_at: record.created_at,
+        finished_at: record.finished_at,
+    })
 }
 
 fn user_id(text: &str) -> Result<i64, Problem> {

@@ -102,6 +102,8 @@ codes! {
     SuppressionNotFound = NOT_FOUND, "There is no such suppression";
     /// There is no such campaign.
     CampaignNotFound = NOT_FOUND, "There is no such campaign";
+    /// There is no such erasure.
+    ErasureNotFound = NOT_FOUND, "There is no such erasure";
     /// A campaign of that name exists.
     CampaignExists = CONFLICT, "A campaign of that name exists";
     /// The person is the account of a session.

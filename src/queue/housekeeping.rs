@@ -1,9 +1,12 @@
 //! Partitions ahead, and the removal of what is kept long enough. Each step by itself: one that fails says so once, and the
 //! others go on, since a table that nothing is deleted from fills the disk whatever is wrong with another.
 
+use std::time::Duration;
+
 use crate::store::{
-    self, PgConnection, PgPool, StoreError, audit, batches, delivery_log, floods, idempotency, job_logs, leases,
-    outreach_switch, partitions, pauses, scans, schedule_ticks, session_checks, unique_keys, vault_keys, watches,
+    self, PgConnection, PgPool, StoreError, audit, batches, delivery_log, erasure, failed, floods, idempotency,
+    job_logs, leases, outreach_switch, partitions, pauses, scans, schedule_ticks, session_checks, unique_keys,
+    vault_keys, watches,
 };
 
 /// Most rows of one statement.
@@ -12,6 +15,8 @@ const BATCH: i64 = 500;
 const BATCHES: i64 = 2;
 /// How many days the log of deliveries is kept, if finished work is kept for so long.
 const DELIVERY_DAYS: i32 = 7;
+/// How long one step of a person's erasure takes: what it changes is locked meanwhile.
+const ERASURE_STEP: Duration = Duration::from_millis(500);
 /// Day partitions that exist ahead.
 pub const DAYS_AHEAD: i32 = 7;
 
@@ -125,6 +130,24 @@ pub async fn keep_house(pool: &PgPool, keep: i32) -> usize {
         }
     }
     failures
+}
+
+/// Goes on with the erasures of people that a request has begun and not finished; a step and its end are one transaction. Ends
+/// when none is left, or one fails.
+pub async fn erase_people(pool: &PgPool) -> Result<(), StoreError> {
+    const OPERATION: &str = "erase_people";
+    loop {
+        let mut transaction = pool.begin().await.map_err(failed(OPERATION))?;
+        let Some(erasure) = erasure::take(&mut transaction).await? else {
+            return Ok(());
+        };
+        let is_done = erasure::go_on(&mut transaction, erasure, ERASURE_STEP).await?;
+        if let Some(record) = erasure::find(&mut transaction, erasure).await?.filter(|_| is_done) {
+            erasure::note(&mut transaction, &record, "person.erased", None).await?;
+            tracing::info!(erasure = %erasure, "a person was erased");
+        }
+        transaction.commit().await.map_err(failed(OPERATION))?;
+    }
 }
 
 /// On a connection of its own: what a failed statement left of another's state is not this one's.

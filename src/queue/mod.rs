@@ -120,6 +120,7 @@ impl Queue {
         spawn(Box::pin(upkeep.clone().rescues()));
         spawn(Box::pin(upkeep.clone().unknown_kinds()));
         spawn(Box::pin(upkeep.clone().housekeeping()));
+        spawn(Box::pin(upkeep.clone().erasures()));
         let ticker = Ticker {
             pool: pool.clone(),
             poll: deps.config.poll,

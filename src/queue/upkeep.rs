@@ -11,7 +11,12 @@ use std::{
 
 use tokio::sync::{broadcast::error::RecvError, watch};
 
-use super::{flights::Flights, housekeeping::keep_house, outage::Outage, waker::Waker};
+use super::{
+    flights::Flights,
+    housekeeping::{erase_people, keep_house},
+    outage::Outage,
+    waker::Waker,
+};
 use crate::{
     config::QueueConfig,
     ids::JobId,
@@ -31,6 +36,7 @@ const MOST_CRASHES: i16 = 3;
 /// Most rows of one statement.
 const BATCH: i64 = 500;
 const LOOK_FOR_UNKNOWN_KINDS_EVERY: Duration = Duration::from_mins(1);
+const LOOK_FOR_ERASURES_EVERY: Duration = Duration::from_secs(10);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_hours(1);
 const HOUSEKEEPING_AGAIN: Duration = Duration::from_secs(30);
 
@@ -235,6 +241,22 @@ impl Upkeep {
                 }
                 reported = kinds;
             }
+        }
+    }
+
+    /// Erasures of people that were more than a request could do.
+    pub async fn erasures(self) {
+        loop {
+            if let Err(error) = erase_people(&self.pool).await {
+                if error.is_closed() {
+                    return;
+                }
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a person's erasure does not go on; trying again soon"
+                );
+            }
+            tokio::time::sleep(LOOK_FOR_ERASURES_EVERY).await;
         }
     }
 

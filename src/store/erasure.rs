@@ -1,11 +1,15 @@
-//! People who were erased: they are known by nothing but a mark, and do not come back.
+//! People who were erased: they are known by nothing but a mark, and do not come back. An erasure reads the whole database, so it
+//! goes in steps: the request takes the first ones, and where that is not enough the workers go on.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
 use sqlx::PgConnection;
+use uuid::Uuid;
 use wireroom_jobs::ports::Member;
 
-use super::{StoreError, failed};
+use super::{StoreError, audit, failed, leases::interval};
 use crate::person_key::PersonKey;
 
 /// Which of these people were erased.
@@ -54,19 +58,105 @@ pub async fn without_erased(
     Ok(Some(kept.cloned().collect()))
 }
 
-/// Removes a person from every table, and remembers their mark alone. Returns how many rows of each table were deleted or
-/// changed. Reads the whole database: it is for the rare request, not for a loop.
-pub async fn erase(conn: &mut PgConnection, key: &PersonKey, user: i64) -> Result<serde_json::Value, StoreError> {
+/// How far the erasure of a person has come. Whom it is about is known as long as it works, and shown to nobody.
+#[derive(Debug, Clone)]
+pub struct ErasureRecord {
+    pub id: Uuid,
+    pub is_done: bool,
+    /// How many tables and partitions are left to be read.
+    pub tables_left: i64,
+    /// How many rows of each table were deleted or changed.
+    pub changed: Value,
+    pub requested_by: String,
+    pub created_at: DateTime<Utc>,
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Begins to remove a person from every table, or finds the erasure that is under way: their mark alone is remembered, and from
+/// the commit on nobody lists or scans them. Returns its id.
+pub async fn begin(conn: &mut PgConnection, key: &PersonKey, user: i64, actor: &str) -> Result<Uuid, StoreError> {
     let mark = key.user(user);
     sqlx::query_scalar!(
-        r#"-- erase_person
-        SELECT erase_person($1, $2) AS "done!""#,
+        r#"-- begin_erasure
+        SELECT begin_erasure($1, $2, $3, $4) AS "id!""#,
+        Uuid::now_v7(),
         user,
         mark.as_slice(),
+        actor,
     )
     .fetch_one(conn)
     .await
-    .map_err(failed("erase_person"))
+    .map_err(failed("begin_erasure"))
+}
+
+/// Goes on with an erasure for about as long as `patience`; `true`: it is done, or there is none. Keep the transaction short: what
+/// it has changed is locked until it commits.
+pub async fn go_on(conn: &mut PgConnection, erasure: Uuid, patience: Duration) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- continue_erasure
+        SELECT continue_erasure($1, $2) AS "done!""#,
+        erasure,
+        interval(patience),
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("continue_erasure"))
+}
+
+/// The oldest erasure that is not done and that nobody else is at, locked.
+pub async fn take(conn: &mut PgConnection) -> Result<Option<Uuid>, StoreError> {
+    sqlx::query_scalar!(
+        "-- take_erasure
+        SELECT id FROM erasures WHERE state = 'working' ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED",
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("take_erasure"))
+}
+
+/// Locks this erasure, unless somebody else is at it.
+pub async fn take_this(conn: &mut PgConnection, erasure: Uuid) -> Result<bool, StoreError> {
+    let taken = sqlx::query_scalar!(
+        "-- take_this_erasure
+        SELECT id FROM erasures WHERE id = $1 AND state = 'working' FOR UPDATE SKIP LOCKED",
+        erasure,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("take_this_erasure"))?;
+    Ok(taken.is_some())
+}
+
+/// How far an erasure has come.
+pub async fn find(conn: &mut PgConnection, erasure: Uuid) -> Result<Option<ErasureRecord>, StoreError> {
+    sqlx::query_as!(
+        ErasureRecord,
+        r#"-- find_erasure
+        SELECT id, state = 'done' AS "is_done!", cardinality(tables)::bigint AS "tables_left!", changed, requested_by, created_at,
+            finished_at
+        FROM erasures WHERE id = $1"#,
+        erasure,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("find_erasure"))
+}
+
+/// Writes down that a person was erased, as whoever asked for it; the log names nobody.
+pub async fn note(
+    conn: &mut PgConnection,
+    erasure: &ErasureRecord,
+    action: &str,
+    request_id: Option<&str>,
+) -> Result<(), StoreError> {
+    let entry = audit::Entry {
+        actor: &erasure.requested_by,
+        action,
+        subject: "person",
+        request_id,
+        details: json!({ "erasure": erasure.id, "tables": erasure.changed }),
+    };
+    audit::record(conn, entry).await
 }
 
 /// Everything that is known of a person, by table.

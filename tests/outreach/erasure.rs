@@ -1,5 +1,7 @@
 //! A person who was erased is in no table, and does not come back.
 
+use wireroom::{config::Secret, person_key::PersonKey};
+
 use super::*;
 
 /// Every row of every table that holds `needle`.
@@ -59,7 +61,7 @@ async fn an_erased_person_is_in_no_table_and_does_not_come_back() {
         );
     }
     let (status, erased) = send(&stack, Method::DELETE, &format!("/v1/people/{frank}"), &Value::Null).await;
-    assert_eq!(status, StatusCode::OK, "{erased}");
+    assert_eq!((status, &erased["state"]), (StatusCode::OK, &json!("done")), "{erased}");
     for needle in [frank.to_string().as_str(), "frank"] {
         assert_eq!(rows_with(&stack, needle).await, Vec::<String>::new(), "{needle}");
     }
@@ -90,5 +92,95 @@ async fn an_erased_person_is_in_no_table_and_does_not_come_back() {
         (status, &refused["code"]),
         (StatusCode::CONFLICT, &json!("person_is_session"))
     );
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_takes_longer_is_gone_on_with_by_the_workers() {
+    const STEP: &str = "SELECT continue_erasure(id, '0 s') FROM erasures";
+    let stack = stack_of(vec!["alice"]).await;
+    let pool = stack.database.pool();
+    let frank = stack.account("frank");
+    // Finished work that names him here and there.
+    let work = "INSERT INTO finished_jobs (id, kind, args, state, lane, pool, priority, run_at, attempt, max_attempts, fence, finished_at,
+            result, tags, created_at)
+        SELECT gen_random_uuid(), 'join', jsonb_build_object('chat', 'c' || n), 'succeeded', 'bulk', 'default', 0, t, 1, 1, 1, t,
+            CASE WHEN n % 500 = 7 THEN jsonb_build_object('user_id', $1::bigint, 'note', 'for @frank') END, '{}', t
+        FROM generate_series(1, 4000) n, wireroom_now() t";
+    sqlx::query(work).bind(frank).execute(pool).await.expect("stored");
+    let person = "INSERT INTO people (id, username, first_name, is_bot, is_deleted, is_premium, expires_at)
+        VALUES ($1, 'frank', 'Frank', false, false, false, wireroom_now() + interval '1 day')";
+    sqlx::query(person).bind(frank).execute(pool).await.expect("stored");
+    let named = "SELECT count(*) FROM finished_jobs WHERE result::text LIKE '%frank%'";
+    assert_eq!(stack.figure(named).await, 8);
+    // Begun, and somebody is at it: who asks meanwhile is told where it stands.
+    let key = PersonKey::parse(&Secret::new(KEY.to_owned())).expect("a key");
+    let begun: uuid::Uuid = sqlx::query_scalar("SELECT begin_erasure(gen_random_uuid(), $1, $2, 'cli')")
+        .bind(frank)
+        .bind(key.user(frank).to_vec())
+        .fetch_one(pool)
+        .await
+        .expect("begun");
+    let mut step = pool.begin().await.expect("begun");
+    sqlx::query("SELECT FROM erasures FOR UPDATE")
+        .execute(&mut *step)
+        .await
+        .expect("locked");
+    let asked = stack.request(Method::DELETE, &format!("/v1/people/{frank}"));
+    let answer = asked.send().await.expect("answered");
+    let place = format!("/v1/erasures/{begun}");
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    assert_eq!(answer.headers()["location"], place.as_str());
+    let answer: Value = answer.json().await.expect("JSON");
+    assert_eq!((&answer["id"], &answer["state"]), (&json!(begun), &json!("working")));
+    // Steps are bounded.
+    loop {
+        let is_done: bool = sqlx::query_scalar(STEP).fetch_one(&mut *step).await.expect("a step");
+        assert!(!is_done, "it takes more than one step");
+        let part: i64 = sqlx::query_scalar(named).fetch_one(&mut *step).await.expect("answered");
+        if part < 8 {
+            assert!(part > 0, "a part of them");
+            break;
+        }
+    }
+    step.commit().await.expect("committed");
+    assert_eq!(stack.get(&place).await["state"], "working");
+    let _worker = stack.worker().await;
+    let done = eventually(JOB_BOUND, async || {
+        let erasure = stack.get(&place).await;
+        if erasure["state"] == "done" {
+            Ok(erasure)
+        } else {
+            Err(erasure)
+        }
+    })
+    .await;
+    assert_eq!(
+        (
+            &done["tables"]["finished_jobs"],
+            &done["tables"]["people"],
+            &done["tables_left"]
+        ),
+        (&json!(8), &json!(1), &json!(0)),
+        "{done}"
+    );
+    for needle in [frank.to_string().as_str(), "frank"] {
+        assert_eq!(rows_with(&stack, needle).await, Vec::<String>::new(), "{needle}");
+    }
+    assert_eq!(
+        stack
+            .figure("SELECT count(*) FROM finished_jobs WHERE kind = 'join'")
+            .await,
+        4000
+    );
+    let noted =
+        "SELECT count(*) FROM audit_log WHERE action = 'person.erased' AND actor = 'cli' AND details ? 'erasure'";
+    assert_eq!(stack.figure(noted).await, 1);
+    let unknown = stack.request(Method::GET, &format!("/v1/erasures/{}", uuid::Uuid::nil()));
+    let unknown = unknown.send().await.expect("answered");
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+    // Whoever asks again finds nothing more.
+    let (status, again) = send(&stack, Method::DELETE, &format!("/v1/people/{frank}"), &Value::Null).await;
+    assert_eq!((status, &again["tables"]), (StatusCode::OK, &json!({})));
     stack.finish().await;
 }
