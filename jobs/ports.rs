@@ -268,6 +268,8 @@ pub trait Telegram: Send + Sync {
     async fn person(&self, person: &PersonRef) -> Result<Person, TelegramError>;
     /// Whether they have ever written to this session.
     async fn wrote_before(&self, person: &Person) -> Result<bool, TelegramError>;
+    /// Whether they have asked to be let into a group or channel, and nobody has answered yet. Only an admin is shown that.
+    async fn asked_to_join(&self, chat: &Chat, person: &Person) -> Result<bool, TelegramError>;
     /// What they are in a group or channel.
     async fn presence(&self, chat: &Chat, person: &Person) -> Result<Presence, TelegramError>;
     /// Puts one person into a group or channel.

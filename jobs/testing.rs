@@ -176,6 +176,7 @@ pub struct FakeTelegram {
     own_messages_like: Answers<Vec<SentMessage>>,
     person: Answers<Person>,
     wrote_before: Answers<bool>,
+    asked_to_join: Answers<bool>,
     presence: Answers<Presence>,
     add_to_chat: Answers<Added>,
     newest_message: Answers<i32>,
@@ -230,6 +231,7 @@ queue_answers! {
     own_messages_like: Vec<SentMessage>,
     person: Person,
     wrote_before: bool,
+    asked_to_join: bool,
     presence: Presence,
     add_to_chat: Added,
     newest_message: i32,
@@ -354,6 +356,10 @@ impl Telegram for FakeTelegram {
 
     async fn wrote_before(&self, _person: &Person) -> Result<bool, TelegramError> {
         self.answer("wrote_before".into(), &self.wrote_before)
+    }
+
+    async fn asked_to_join(&self, _chat: &Chat, _person: &Person) -> Result<bool, TelegramError> {
+        self.answer("asked_to_join".into(), &self.asked_to_join)
     }
 
     async fn presence(&self, _chat: &Chat, _person: &Person) -> Result<Presence, TelegramError> {

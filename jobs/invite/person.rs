@@ -116,17 +116,30 @@ impl<'a> Invitation<'a> {
         let confirmed = match self.listed.basis {
             Basis::Contact => person.is_contact,
             Basis::Dialogue => self.context.telegram.wrote_before(person).await?,
-            // Recorded with who vouches for it; an answered request is seen nowhere any more.
-            Basis::JoinRequest | Basis::Import => true,
+            // The one is recorded with who vouches for it. The other is asked for last: whoever was let in meanwhile is a member.
+            Basis::Import | Basis::JoinRequest => true,
         };
         if !confirmed {
             return Ok(Some(verdict::skipped("basis_unconfirmed", None)));
         }
         match self.presence(person).await? {
             Some(Presence::Member) => Ok(Some(verdict::skipped("already_member", None))),
+            // Whoever left and asks to come back does ask.
+            _ if self.listed.basis == Basis::JoinRequest => self.unasked(person).await,
             Some(Presence::Gone) => Ok(Some(verdict::skipped("left_before", None))),
             Some(Presence::Absent) | None => Ok(None),
         }
+    }
+
+    /// Why a request to be let in is no basis: Telegram shows none, or does not show them to this session.
+    async fn unasked(&self, person: &Person) -> Result<Option<Verdict>, Outcome> {
+        let why = match self.context.telegram.asked_to_join(self.chat, person).await {
+            Ok(true) => return Ok(None),
+            Ok(false) => None,
+            Err(error) if is_final(&error) => Some(error.code),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Some(verdict::skipped("basis_unconfirmed", why)))
     }
 
     /// `None`: the session may not look.

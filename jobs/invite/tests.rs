@@ -126,6 +126,32 @@ async fn a_basis_that_telegram_does_not_confirm_is_none() {
 }
 
 #[tokio::test]
+async fn a_request_to_be_let_in_is_looked_for_among_those_who_wait() {
+    for (presence, asked, expected) in [
+        (Presence::Absent, Ok(true), "added"),
+        (Presence::Gone, Ok(true), "added"),
+        (Presence::Absent, Ok(false), "basis_unconfirmed"),
+        (
+            Presence::Absent,
+            Err(telegram_error("CHAT_ADMIN_REQUIRED", Decision::Target)),
+            "basis_unconfirmed",
+        ),
+    ] {
+        let fakes = with_ada(InviteMode::Add, Basis::JoinRequest);
+        seen(&fakes, presence);
+        fakes.telegram.asked_to_join(asked);
+        if expected == "added" {
+            fakes.telegram.add_to_chat(Ok(Added::Added));
+        }
+        assert_eq!(outcome_of(&fakes).await, expected);
+    }
+    // Let in meanwhile: nobody need look.
+    let fakes = with_ada(InviteMode::Add, Basis::JoinRequest);
+    seen(&fakes, Presence::Member);
+    assert_eq!(outcome_of(&fakes).await, "already_member");
+}
+
+#[tokio::test]
 async fn whoever_is_not_to_be_contacted_is_left_out_without_a_call() {
     for (presence, outcome) in [(Presence::Member, "already_member"), (Presence::Gone, "left_before")] {
         let fakes = with_ada(InviteMode::Add, Basis::Import);

@@ -100,7 +100,7 @@ async fn two_workers_at_one_list_invite_everybody_once() {
     // The same people once more, by their ids: another row of the list, the same row of the ledger.
     let again: Vec<Value> = names
         .iter()
-        .map(|name| json!({ "user_id": stack.account(name), "basis": "join_request" }))
+        .map(|name| json!({ "user_id": stack.account(name), "basis": "import", "proof": "a form", "supplied_by": "Maria" }))
         .collect();
     post(&stack, &format!("{path}/people"), &json!({ "items": again })).await;
     let _workers = [stack.worker().await, stack.worker().await];

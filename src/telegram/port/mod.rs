@@ -380,6 +380,10 @@ impl Telegram for JobTelegram {
         self.has_letter_of(person).await
     }
 
+    async fn asked_to_join(&self, chat: &Chat, person: &Person) -> Result<bool, TelegramError> {
+        Box::pin(self.has_asked_to_join(chat, person)).await
+    }
+
     async fn presence(&self, chat: &Chat, person: &Person) -> Result<Presence, TelegramError> {
         self.presence_of(chat, person).await
     }

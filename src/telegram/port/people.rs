@@ -18,6 +18,8 @@ use crate::telegram::errors::{KnownError, Meaning};
 
 /// How many letters of a dialogue are looked through for one of theirs.
 const LETTERS: i32 = 100;
+/// How many of those who wait to be let in one request gives.
+const WAITING: i32 = 100;
 /// Messages of the group that whoever is put into it sees.
 const SHOWN_HISTORY: i32 = 0;
 
@@ -68,6 +70,49 @@ impl JobTelegram {
         Ok(messages
             .iter()
             .any(|message| matches!(message, tl::enums::Message::Message(message) if !message.out)))
+    }
+
+    /// Looks through those who wait to be let in, newest first.
+    pub(super) async fn has_asked_to_join(&self, chat: &Chat, person: &Person) -> Result<bool, TelegramError> {
+        if kind_of(chat)? == PeerKind::User {
+            return Err(not_a_group());
+        }
+        let mut last = None;
+        loop {
+            let (offset_date, offset_user) = match last {
+                Some((date, user)) => {
+                    let user = self.known_reference(user).await?;
+                    (date, user.map_or(tl::enums::InputUser::Empty, Into::into))
+                }
+                None => (0, tl::enums::InputUser::Empty),
+            };
+            let request = |peer: PeerRef| tl::functions::messages::GetChatInviteImporters {
+                requested: true,
+                subscription_expired: false,
+                peer: peer.into(),
+                link: None,
+                q: None,
+                offset_date,
+                offset_user: offset_user.clone(),
+                limit: WAITING,
+            };
+            let tl::enums::messages::ChatInviteImporters::Importers(page) =
+                self.call_about(Action::Read, chat, request).await?;
+            self.connection.learn(&page.users, &[]).await;
+            let mut waiting = page
+                .importers
+                .iter()
+                .map(|tl::enums::ChatInviteImporter::Importer(importer)| (importer.date, importer.user_id));
+            if waiting.clone().any(|(_, user)| user == person.user_id) {
+                return Ok(true);
+            }
+            let end = waiting.next_back();
+            // The last page; or one that goes no further than the one before, which would never end.
+            if end.is_none() || end == last || page.importers.len() < WAITING.unsigned_abs() as usize {
+                return Ok(false);
+            }
+            last = end;
+        }
     }
 
     pub(super) async fn presence_of(&self, chat: &Chat, person: &Person) -> Result<Presence, TelegramError> {
