@@ -14,7 +14,7 @@ use super::{
     StoreError,
     attempt_data::AttemptKey,
     event_types::{EventType, Subject},
-    failed,
+    failed, intake,
     outbox::{self, NewEvent},
 };
 use crate::ids::{JobId, SessionId};
@@ -133,6 +133,8 @@ async fn go_on(
     .await
     .map_err(failed("continue_watch"))?;
     if known.session != session {
+        // What this session reads is newer than all that the other one was told of.
+        intake::left::forget(conn, job.0).await?;
         let data = json!({"watch": job, "from": known.session, "to": session, "chat": start.chat_id});
         tell(conn, EventType::WatchSwitched, job, data).await?;
     }
@@ -205,6 +207,8 @@ pub async fn expire(conn: &mut PgConnection, keep: i32, limit: i64) -> Result<i6
                 SELECT chat_id, owner, message_id FROM messages WHERE expires_at <= (SELECT wireroom_now())
                 ORDER BY expires_at LIMIT $2)
             RETURNING 1
+        ), old_changes AS (
+            DELETE FROM watch_changes WHERE watch_id IN (SELECT id FROM watches WHERE state <> 'active' OR NOT filling)
         ), old_watches AS (
             DELETE FROM watches WHERE id IN (
                 SELECT id FROM watches WHERE state <> 'active'
