@@ -36,6 +36,8 @@ pub(super) struct Watch {
     pub filling: bool,
     pub left_to_history: i32,
     pub last_message_id: i32,
+    /// What was stored of a message from before this may have expired.
+    pub expired_before: DateTime<Utc>,
     /// Messages up to this one are from before the watch.
     pub begun_after: i32,
     /// The numbers of the place are another account's: it says nothing.
@@ -59,6 +61,13 @@ impl Watch {
         } else {
             Subject::chat(chat)
         }
+    }
+
+    /// Whether a message that is not known was dealt with. In one chat numbers grow in the order in which messages come, so
+    /// what is up to the last one was told and has expired, or was gone when the history was read. Of many chats one may
+    /// be ahead of another, where the release before read them: there only the message's age says so.
+    fn accounts_for(&self, message: &Message) -> bool {
+        message.id <= self.last_message_id && (self.chat_id.is_some() || message.date < self.expired_before)
     }
 
     /// Whether the history is to bring the message of that number, if it is not known.
@@ -199,12 +208,7 @@ impl Ledger {
 
     /// Takes in a page of the history of the only watch there is, and what has become since of the messages in it; answers
     /// how many were new.
-    pub fn take_history(
-        &mut self,
-        messages: &[Message],
-        changes: &BTreeMap<i32, Change>,
-        read_to: Option<i32>,
-    ) -> u64 {
+    pub fn take_history(&mut self, messages: &[Message], changes: &BTreeMap<i32, Change>, read_to: Option<i32>) -> u64 {
         let mut stored = 0;
         for read in messages {
             let changed = changes.get(&read.id).map(|change| change.apply(read));
@@ -272,18 +276,17 @@ impl Ledger {
             return;
         }
         if !account.watch.filling {
-            self.store_new(at, message, false);
+            if !account.watch.accounts_for(message) {
+                self.store_new(at, message, false);
+            }
             return;
         }
         // The history will bring it, in its order.
         let key = (message.chat_id, account.watch.owner, message.id);
-        let is_of_one_chat = account.watch.chat_id.is_some();
-        if self.rows.contains_key(&key) || (is_of_one_chat && message.id <= account.watch.last_message_id) {
+        if self.rows.contains_key(&key) || account.watch.accounts_for(message) {
             return;
         }
         account.watch.left_to_history = account.watch.left_to_history.max(message.id);
-        // Of many chats, one may have been read before this message came and another after: all are to be read again.
-        account.gaps += i32::from(!is_of_one_chat);
         account.touched = true;
         self.troubled.insert(account.watch.session);
     }
@@ -325,7 +328,10 @@ impl Ledger {
             return;
         };
         // A session that is behind tells of edits that were told, and have been edited since.
-        let is_past = known.edited_at.zip(message.edited_at).is_some_and(|(known, told)| told < known);
+        let is_past = known
+            .edited_at
+            .zip(message.edited_at)
+            .is_some_and(|(known, told)| told < known);
         if known.deleted || is_past {
             return;
         }

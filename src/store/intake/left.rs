@@ -133,7 +133,9 @@ pub(super) async fn find(
         let change = Change {
             deleted: row.deleted,
             edited: row.edited.and_then(|edited| serde_json::from_value(edited).ok()),
-            reactions: row.reactions.and_then(|reactions| serde_json::from_value(reactions).ok()),
+            reactions: row
+                .reactions
+                .and_then(|reactions| serde_json::from_value(reactions).ok()),
         };
         (row.message_id, change)
     });

@@ -40,6 +40,7 @@ pub(super) struct Locked {
     left_to_history: i32,
     last_message_id: i32,
     begun_after: i32,
+    expired_before: DateTime<Utc>,
     renumbered: bool,
 }
 
@@ -79,6 +80,7 @@ impl Filters {
             filling: watch.filling,
             left_to_history: watch.left_to_history,
             last_message_id: watch.last_message_id,
+            expired_before: watch.expired_before,
             begun_after: watch.begun_after,
             renumbered: watch.renumbered,
         });
@@ -122,7 +124,8 @@ pub(super) async fn lock_watches(
         r#"-- lock_watches
         WITH asked AS (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS k (session_id, chat_id))
         SELECT id, chat_id, session_id AS "session: SessionId", owner, events, version, retention_days, filling,
-            left_to_history, last_message_id, begun_after, renumbered
+            left_to_history, last_message_id, begun_after, renumbered,
+            wireroom_now() - make_interval(days => retention_days) AS "expired_before!"
         FROM watches
         WHERE state = 'active' AND id IN (
             SELECT w.id FROM asked k JOIN watches w ON w.session_id = k.session_id AND w.chat_id = k.chat_id
@@ -150,7 +153,8 @@ pub(super) async fn lock_watch(
         Locked,
         r#"-- lock_watch
         SELECT id, chat_id, session_id AS "session: SessionId", owner, events, version, retention_days, filling,
-            left_to_history, last_message_id, begun_after, renumbered
+            left_to_history, last_message_id, begun_after, renumbered,
+            wireroom_now() - make_interval(days => retention_days) AS "expired_before!"
         FROM watches WHERE id = $1 AND session_id = $2 AND state = 'active'
         FOR UPDATE"#,
         watch,

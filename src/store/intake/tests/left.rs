@@ -140,8 +140,12 @@ async fn deletions_without_a_chat_reach_the_watches_of_the_accounts_own_chats_th
 async fn nothing_is_kept_of_messages_that_the_history_does_not_bring() {
     let mut bed = Bed::new().await;
     bed.watch(Some(CHAT), json!({})).await;
-    bed.take(vec![new(5), gone(Some(CHAT), &[77]), Incoming::Edited(edit(9, "early"))])
-        .await;
+    bed.take(vec![
+        new(5),
+        gone(Some(CHAT), &[77]),
+        Incoming::Edited(edit(9, "early")),
+    ])
+    .await;
     bed.fills().await;
     bed.take(vec![gone(Some(CHAT), &[3])]).await;
     assert_eq!(bed.figure(KEPT).await, 0);
