@@ -182,12 +182,37 @@ async fn a_loss_long_ago_does_not_count() {
     let bed = Bed::new(2).await;
     assert_eq!(bed.lose(0, ONCE).await, Failover::Next);
     bed.run(1).await;
-    bed.execute("UPDATE watch_losses SET lost_at = lost_at - interval '1 hour'")
+    bed.execute("UPDATE watch_losses SET counts_until = counts_until - interval '1 hour'")
         .await;
     bed.execute("UPDATE jobs SET args = jsonb_set(args, '{backups}', '[\"session0\"]')")
         .await;
     assert_eq!(bed.lose(1, ONCE).await, Failover::Next);
     assert_eq!(bed.session_of_job().await, bed.sessions[0]);
+}
+
+#[tokio::test]
+async fn a_watch_whose_session_is_lost_goes_to_none_that_lost_the_chat_within_its_own_time() {
+    let bed = Bed::new(3).await;
+    let patient = FailoverArgs {
+        delay_seconds: 3_600,
+        tries: 1,
+    };
+    assert_eq!(bed.lose(0, patient).await, Failover::Next);
+    bed.run(1).await;
+    // A quarter of an hour later: the first one's time is not over, since the list is gone through once an hour.
+    bed.execute(
+        "UPDATE watch_losses SET lost_at = lost_at - interval '15 minutes', counts_until = counts_until - interval '15 minutes'",
+    )
+    .await;
+    bed.execute(
+        "UPDATE jobs SET state = 'queued', args = jsonb_set(args, '{backups}', '[\"session0\", \"session2\"]')",
+    )
+    .await;
+    bed.execute("UPDATE sessions SET state = 'banned' WHERE label = 'session1'")
+        .await;
+    let mut conn = bed.database.pool().acquire().await.expect("a connection");
+    assert_eq!(leave_lost_sessions(&mut conn, 10).await.expect("looked").moved, 1);
+    assert_eq!(bed.session_of_job().await, bed.sessions[2]);
 }
 
 #[tokio::test]
