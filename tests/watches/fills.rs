@@ -1,11 +1,7 @@
 //! What happens in a chat while a worker is between reading its history and storing what it read.
 
 use sqlx::{PgConnection, Postgres, Transaction};
-use wireroom::sandbox::world::{
-    PeerKey,
-    hearing::Actor,
-    messages::Content,
-};
+use wireroom::sandbox::world::{PeerKey, hearing::Actor, messages::Content};
 
 use super::*;
 
@@ -29,7 +25,11 @@ async fn page_is_held(stack: &Stack, before: u64) {
         WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%hold_attempt%'";
     eventually(JOB_BOUND, async || {
         let (calls, held) = (stack.calls(HISTORY), stack.figure(waiting).await);
-        if calls > before && held > 0 { Ok(()) } else { Err((calls, held)) }
+        if calls > before && held > 0 {
+            Ok(())
+        } else {
+            Err((calls, held))
+        }
     })
     .await;
 }
