@@ -278,6 +278,22 @@ async fn a_watch_outlives_its_session_and_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn what_one_session_was_told_while_it_read_is_not_held_against_what_the_next_one_reads() {
+    let bed = Bed::new(2).await;
+    bed.execute("INSERT INTO watch_changes (watch_id, message_id, deleted) SELECT id, 9, true FROM watches")
+        .await;
+    bed.run(0).await;
+    assert_eq!(
+        bed.count("SELECT count(*) FROM watch_changes").await,
+        1,
+        "it goes on where it was"
+    );
+    assert_eq!(bed.lose(0, ONCE).await, Failover::Next);
+    bed.run(1).await;
+    assert_eq!(bed.count("SELECT count(*) FROM watch_changes").await, 0);
+}
+
+#[tokio::test]
 async fn what_exists_is_looked_for_once() {
     let bed = Bed::new(1).await;
     bed.execute(
