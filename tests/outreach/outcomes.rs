@@ -300,6 +300,22 @@ async fn people_are_added_to_a_basic_group_too() {
     let stack = stack_of(vec!["alice"]).await;
     let group = stack.chat("Quay friends");
     let _worker = stack.worker().await;
+    // The session hears of the group: a number alone leads to no chat.
+    let carol = stack.account("carol");
+    stack
+        .sandbox
+        .controls()
+        .with_world(|world| world.post_as(carol, group, "Who has a rope?"))
+        .expect("posted");
+    until("the group is met", async || {
+        let met: i64 = sqlx::query_scalar("SELECT count(*) FROM session_peers WHERE peer_id = $1")
+            .bind(group.marked())
+            .fetch_one(stack.database.pool())
+            .await
+            .expect("answered");
+        met == 1
+    })
+    .await;
     let path = campaign(&stack, json!({ "mode": "add", "chat": group.marked().to_string() })).await;
     // The first call is done, and nobody hears of it.
     stack.fault(Fault::once("messages.addChatUser", Effect::DropAfter));

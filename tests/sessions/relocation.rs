@@ -81,7 +81,9 @@ async fn a_session_in_use_follows_its_account_through_its_proxy() {
 
     world.move_account(AWAY);
     let told = telegram.resolve_username(&name).await.expect_err("it lives elsewhere");
-    assert_eq!((told.code.as_str(), told.decision), ("USER_MIGRATE", Decision::Session));
+    // Where the update stream was told first, this call loses its connection.
+    let first = told.code == "USER_MIGRATE" && told.decision == Decision::Session;
+    assert!(first || told.code == "connection_lost", "{told:?}");
     let session = world.settled_in(&holder, AWAY).await;
     let (telegram, _) = port_of(&session);
     telegram.resolve_username(&name).await.unwrap();
