@@ -188,6 +188,7 @@ pub struct FakeTelegram {
     leave_chat: Answers<Left>,
     channel_room: Answers<ChannelRoom>,
     topic_title: Answers<Option<String>>,
+    successor: Answers<Option<Chat>>,
     noted: Notify,
     searched_since: Mutex<Vec<DateTime<Utc>>>,
     cancel_after: Mutex<Option<(usize, CancellationToken)>>,
@@ -246,6 +247,7 @@ queue_answers! {
     leave_chat: Left,
     channel_room: ChannelRoom,
     topic_title: Option<String>,
+    successor: Option<Chat>,
 }
 
 impl FakeTelegram {

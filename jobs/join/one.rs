@@ -85,6 +85,7 @@ impl Work<'_> {
                 } => return Ok(Look::Outside(behind_link(title, chat_type, member_count, request_needed, subscription))),
             },
         };
+        let chat = self.present(chat).await?;
         if chat.chat_type == ChatType::Private {
             return Err(Refusal::new(
                 "chat_is_person",
@@ -106,6 +107,16 @@ impl Work<'_> {
             request_needed: false,
             subscription: false,
         }))
+    }
+
+    /// A basic group that was made into a supergroup is that supergroup.
+    async fn present(&self, chat: Chat) -> Result<Chat, Stop> {
+        if chat.member || chat.chat_type != ChatType::Group {
+            return Ok(chat);
+        }
+        // One that the session may not even ask about is what it is.
+        let successor = self.context.telegram.successor(&chat).await;
+        Ok(successor.or_else(none_if_refused)?.unwrap_or(chat))
     }
 
     async fn resolve(&self, name: &str) -> Result<Chat, Stop> {
@@ -390,6 +401,13 @@ fn answer_of(joined: Result<Joined, TelegramError>) -> Result<Joined, Stop> {
         Decision::Pending => Ok(Joined::ApprovalPending),
         _ => Err(error.into()),
     })
+}
+
+fn none_if_refused(error: TelegramError) -> Result<Option<Chat>, Stop> {
+    match Stop::from(error) {
+        Stop::Target(_) => Ok(None),
+        stop @ Stop::Job(_) => Err(stop),
+    }
 }
 
 fn nameless() -> Outcome {

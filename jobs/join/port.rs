@@ -73,4 +73,6 @@ pub trait Joining: Send + Sync {
     async fn channel_room(&self) -> Result<ChannelRoom, TelegramError>;
     /// The title of a forum's topic; `None`: there is none of that number.
     async fn topic_title(&self, chat: &Chat, topic: i32) -> Result<Option<String>, TelegramError>;
+    /// The supergroup that a basic group was made into; `None`: it is one still, or gone.
+    async fn successor(&self, group: &Chat) -> Result<Option<Chat>, TelegramError>;
 }

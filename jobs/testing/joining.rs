@@ -47,4 +47,9 @@ impl Joining for FakeTelegram {
         let queued = lock(&self.topic_title).pop_front();
         queued.unwrap_or(Ok(None))
     }
+
+    async fn successor(&self, _group: &Chat) -> Result<Option<Chat>, TelegramError> {
+        let queued = lock(&self.successor).pop_front();
+        queued.unwrap_or(Ok(None))
+    }
 }

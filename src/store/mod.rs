@@ -39,6 +39,7 @@ pub mod job_logs;
 pub mod job_outreach;
 pub mod job_reads;
 pub mod job_store;
+pub mod join_requests;
 pub mod jobs;
 pub mod leases;
 pub mod ledger;

@@ -1,5 +1,6 @@
 //! The Telegram side of the runtime, on grammers.
 
+mod channel_count;
 pub mod connection;
 mod dial;
 pub mod errors;
