@@ -29,7 +29,7 @@ struct Counted {
 
 impl ChannelCount {
     /// The room, unless it has to be counted again.
-    pub fn get(&self) -> Option<ChannelRoom> {
+    pub fn get(&self, now: Instant) -> Option<ChannelRoom> {
         let counted = (*self.lock())?;
         let keeps = match (counted.room.is_full(), counted.exact) {
             (false, _) => KEEPS,
@@ -37,11 +37,11 @@ impl ChannelCount {
             // More than there may be, and perhaps fewer than that.
             (true, false) => return None,
         };
-        (counted.at.elapsed() < keeps).then_some(counted.room)
+        (now.saturating_duration_since(counted.at) < keeps).then_some(counted.room)
     }
 
-    pub fn set(&self, room: ChannelRoom, exact: bool) {
-        let at = Instant::now();
+    /// `exact`: it is the number itself, and not a bound above it.
+    pub fn set(&self, room: ChannelRoom, exact: bool, at: Instant) {
         *self.lock() = Some(Counted { room, exact, at });
     }
 
@@ -70,23 +70,22 @@ mod tests {
         ChannelRoom { used, limit: 500 }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_count_keeps_for_a_while_and_follows_the_session() {
-        let count = ChannelCount::default();
-        assert_eq!(count.get(), None);
-        count.set(room(498), false);
+    #[test]
+    fn a_count_keeps_for_a_while_and_follows_the_session() {
+        let (count, start) = (ChannelCount::default(), Instant::now());
+        assert_eq!(count.get(start), None);
+        count.set(room(498), false, start);
         count.change(1);
-        assert_eq!(count.get(), Some(room(499)));
+        assert_eq!(count.get(start), Some(room(499)));
         count.change(1);
-        assert_eq!(count.get(), None, "a bound above it is no count");
-        count.set(room(500), true);
-        assert_eq!(count.get(), Some(room(500)));
-        tokio::time::advance(KEEPS_FULL).await;
-        assert_eq!(count.get(), None);
-        count.set(room(10), true);
-        tokio::time::advance(KEEPS_FULL).await;
-        assert_eq!(count.get(), Some(room(10)));
-        tokio::time::advance(KEEPS).await;
-        assert_eq!(count.get(), None);
+        assert_eq!(count.get(start), None, "a bound above it is no count");
+        count.set(room(500), true, start);
+        assert_eq!(count.get(start), Some(room(500)));
+        assert_eq!(count.get(start + KEEPS_FULL), None);
+        count.change(-1);
+        assert_eq!(count.get(start + KEEPS_FULL), Some(room(499)));
+        assert_eq!(count.get(start + KEEPS), None);
+        count.forget();
+        assert_eq!(count.get(start), None);
     }
 }

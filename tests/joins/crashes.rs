@@ -67,6 +67,7 @@ async fn killed_after_a_single_join_or_leave_the_job_says_what_it_did() {
     let (stack, result) = killed_at(args, "channels.joinChannel", 1, Effect::LoseAnswer).await;
     assert_eq!(result["status"], "joined", "{result}");
     assert_eq!(stack.calls("channels.joinChannel"), 1);
+    let _worker = stack.worker().await;
     stack.fault(Fault::once("channels.leaveChannel", Effect::DropAfter));
     let left = stack.succeed("join", leave("@harbour_market")).await;
     assert_eq!(left["status"], "left", "{left}");

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use grammers_session::types::{PeerId, PeerKind, PeerRef};
 use grammers_tl_types as tl;
+use tokio::time::Instant;
 use wireroom_jobs::{
     Action,
     ports::{ChannelRoom, Chat, Decision, Joining, Left, Rights, Standing, TelegramError},
@@ -70,13 +71,13 @@ impl Joining for JobTelegram {
 
     async fn channel_room(&self) -> Result<ChannelRoom, TelegramError> {
         let count = self.connection.channel_count();
-        if let Some(room) = count.get() {
+        if let Some(room) = count.get(Instant::now()) {
             return Ok(room);
         }
         let limit = Box::pin(self.channel_limit()).await?;
         let (used, exact) = Box::pin(self.count_channels(limit)).await?;
         let room = ChannelRoom { used, limit };
-        count.set(room, exact);
+        count.set(room, exact, Instant::now());
         Ok(room)
     }
 

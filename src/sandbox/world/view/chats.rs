@@ -27,7 +27,7 @@ impl World {
             return tl::types::ChannelForbidden {
                 broadcast: channel.is_broadcast(),
                 megagroup: !channel.is_broadcast(),
-                monoforum: !channel.settings.topics.is_empty(),
+                monoforum: false,
                 id: channel.id,
                 access_hash: hash,
                 title: channel.title.clone(),
@@ -56,7 +56,7 @@ impl World {
             noforwards: false,
             join_to_send: false,
             join_request: channel.settings.join_request,
-            forum: false,
+            forum: !channel.settings.topics.is_empty(),
             stories_hidden: false,
             stories_hidden_min: false,
             stories_unavailable: false,
