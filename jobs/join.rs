@@ -105,7 +105,10 @@ impl Job for JoinArgs {
     fn validate(&self) -> Result<(), ArgsError> {
         match self.approval_timeout {
             Some(_) if self.action != JoinAction::Join => {
-                return Err(wrong("args.approval_timeout", "is of the action join only; leave it out"));
+                return Err(wrong(
+                    "args.approval_timeout",
+                    "is of the action join only; leave it out",
+                ));
             }
             Some(seconds) if !(1..=LONGEST_WAIT).contains(&seconds) => {
                 let message = format!("is {seconds}; give 1 to {LONGEST_WAIT} seconds");
@@ -161,7 +164,10 @@ impl JoinArgs {
     fn targets(&self) -> Result<Targets, ArgsError> {
         match (&self.chat, self.chats.as_slice()) {
             (Some(_), [_, ..]) => Err(wrong("args.chats", "goes without args.chat; give one of the two")),
-            (None, []) => Err(wrong("args.chat", "is missing; give a chat, or a list of them in args.chats")),
+            (None, []) => Err(wrong(
+                "args.chat",
+                "is missing; give a chat, or a list of them in args.chats",
+            )),
             (Some(chat), []) => self.target(chat, "args.chat").map(Targets::One),
             (None, chats) if chats.len() > MAX_CHATS => {
                 let message = format!("names {} chats; a job takes {MAX_CHATS}", chats.len());

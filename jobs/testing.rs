@@ -25,8 +25,8 @@ use crate::{
     message::Message,
     outreach::{Added, Person, PersonRef, Presence},
     ports::{
-        ChannelRoom, Chat, ChatDetails, ChatType, Clock, Decision, Draft, HistoryPage, Invite, Joined, Left, Member, MemberPage, Role,
-        SentMessage, Standing, Telegram, TelegramError,
+        ChannelRoom, Chat, ChatDetails, ChatType, Clock, Decision, Draft, HistoryPage, Invite, Joined, Left, Member,
+        MemberPage, Role, SentMessage, Standing, Telegram, TelegramError,
     },
 };
 

@@ -38,9 +38,11 @@ impl Target {
     fn read(text: &str) -> Result<Self, String> {
         if text.len() <= MAX_BYTES {
             if leads_to_folder(text) {
-                return Err("is a link to a folder of chats, which cannot be joined as one; give the links of its chats \
+                return Err(
+                    "is a link to a folder of chats, which cannot be joined as one; give the links of its chats \
                             in args.chats"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
             if let Some(target) = into_chat(text) {
                 return target.map_err(|error| error.to_string());
@@ -109,14 +111,21 @@ fn web_link(text: &str) -> Option<Parts<'_>> {
 }
 
 fn leads_to_folder(text: &str) -> bool {
-    let first_is = |parts: &Parts<'_>| parts.path.first().is_some_and(|word| word.eq_ignore_ascii_case("addlist"));
+    let first_is = |parts: &Parts<'_>| {
+        parts
+            .path
+            .first()
+            .is_some_and(|word| word.eq_ignore_ascii_case("addlist"))
+    };
     app_link(text).as_ref().is_some_and(first_is) || web_link(text).as_ref().is_some_and(first_is)
 }
 
 /// A link to a message or a topic, as the chat that it is in; `None` for any other text.
 fn into_chat(text: &str) -> Option<Result<Target, ChatRefError>> {
     if let Some(parts) = app_link(text) {
-        let topic = ["topic", "thread", "post"].iter().find_map(|key| number(parts.value(key)?));
+        let topic = ["topic", "thread", "post"]
+            .iter()
+            .find_map(|key| number(parts.value(key)?));
         return match parts.path.first()?.to_ascii_lowercase().as_str() {
             "privatepost" => Some(private(parts.value("channel").unwrap_or_default(), topic)),
             "resolve" if parts.value("post").is_some() || topic.is_some() => {
@@ -194,7 +203,11 @@ mod tests {
             ("telegram.me/+AbCdEf1234", invite(), None),
             ("https://t.me/c/1234567890/345", private(), Some(345)),
             ("t.me/c/1234567890/12/345", private(), Some(12)),
-            ("tg://privatepost?channel=1234567890&post=345&thread=12", private(), Some(12)),
+            (
+                "tg://privatepost?channel=1234567890&post=345&thread=12",
+                private(),
+                Some(12),
+            ),
             ("-1001234567890", private(), None),
         ] {
             assert_eq!(read(text), Ok(Target { chat, topic }), "{text}");

@@ -134,7 +134,11 @@ impl List<'_> {
     }
 
     async fn one(&mut self, index: usize) -> Result<Turn, Stop> {
-        if let Some(first) = self.first.get(&self.targets[index].key()).filter(|first| **first < index) {
+        if let Some(first) = self
+            .first
+            .get(&self.targets[index].key())
+            .filter(|first| **first < index)
+        {
             return Ok(Turn::Over(duplicate(index, *first, None)));
         }
         let work = self.work(index);
@@ -167,7 +171,11 @@ impl List<'_> {
     async fn join(&mut self, index: usize, look: Look) -> Result<Turn, Stop> {
         let door = match look {
             Look::Inside(chat) => {
-                let status = if self.kept.trying { JoinStatus::Joined } else { JoinStatus::AlreadyMember };
+                let status = if self.kept.trying {
+                    JoinStatus::Joined
+                } else {
+                    JoinStatus::AlreadyMember
+                };
                 return Ok(over(index, &self.work(index).member(status, chat).await?));
             }
             Look::Outside(door) => door,
@@ -217,7 +225,9 @@ impl List<'_> {
     /// The target that this chat was dealt with as.
     fn dealt_with(&self, chat_id: i64) -> Option<usize> {
         let waiting = self.kept.waiting.iter();
-        let waits = waiting.filter(|each| each.chat_id == Some(chat_id)).map(|each| each.index);
+        let waits = waiting
+            .filter(|each| each.chat_id == Some(chat_id))
+            .map(|each| each.index);
         let over = self.kept.rows.iter().filter(|row| row.chat_id == Some(chat_id));
         let over = over.filter_map(|row| usize::try_from(row.index).ok());
         waits.chain(over).min()
@@ -234,7 +244,9 @@ impl List<'_> {
         }
         if refusal.code == PEER_FLOOD {
             let rest = index + 1..self.targets.len();
-            self.kept.rows.extend(rest.map(|index| self::row(index, "not_tried", None)));
+            self.kept
+                .rows
+                .extend(rest.map(|index| self::row(index, "not_tried", None)));
             self.kept.next = self.targets.len();
         }
         row
@@ -282,7 +294,11 @@ impl List<'_> {
         self.kept.waiting.sort_by_key(|each| each.at);
         let due = self.kept.waiting.iter().take_while(|each| each.at <= now).count();
         // Woken early: somebody let the account in, perhaps, and what tells so names no link.
-        let due = if only && due == 0 { self.kept.waiting.len().min(EARLY_LOOKS) } else { due };
+        let due = if only && due == 0 {
+            self.kept.waiting.len().min(EARLY_LOOKS)
+        } else {
+            due
+        };
         for waiting in self.kept.waiting.iter().take(due).cloned().collect::<Vec<_>>() {
             self.context.stop_if_cancelled()?;
             self.keep_time()?;

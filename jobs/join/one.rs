@@ -82,7 +82,15 @@ impl Work<'_> {
                     member_count,
                     request_needed,
                     subscription,
-                } => return Ok(Look::Outside(behind_link(title, chat_type, member_count, request_needed, subscription))),
+                } => {
+                    return Ok(Look::Outside(behind_link(
+                        title,
+                        chat_type,
+                        member_count,
+                        request_needed,
+                        subscription,
+                    )));
+                }
             },
         };
         let chat = self.present(chat).await?;
@@ -180,7 +188,11 @@ impl Work<'_> {
             chat.member_count = standing.chat.member_count.or(chat.member_count);
         }
         let mut told = self.facts(&chat, standing.as_ref()).await;
-        told.access = if told.username.is_some() { Access::Public } else { self.access() };
+        told.access = if told.username.is_some() {
+            Access::Public
+        } else {
+            self.access()
+        };
         self.context.store.save_chat(&chat).await?;
         let discussion = match standing {
             Some(standing) if self.discussion && chat.chat_type == ChatType::Channel => {
@@ -243,7 +255,11 @@ impl Work<'_> {
             Look::Inside(chat) => {
                 let standing = self.standing(&chat).await?;
                 let mut told = self.facts(&chat, standing.as_ref()).await;
-                told.access = if told.username.is_some() { Access::Public } else { self.access() };
+                told.access = if told.username.is_some() {
+                    Access::Public
+                } else {
+                    self.access()
+                };
                 return Ok(JoinedOne::new(JoinStatus::AlreadyMember, Some(told)));
             }
             Look::Outside(door) => door,
@@ -333,10 +349,7 @@ impl Work<'_> {
             Joined::AlreadyMember => ("already_member", group.clone()),
             Joined::ApprovalPending => return told("requested"),
         };
-        self.context
-            .store
-            .save_chat(&Chat { member: true, ..chat })
-            .await?;
+        self.context.store.save_chat(&Chat { member: true, ..chat }).await?;
         told(outcome)
     }
 

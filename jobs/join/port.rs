@@ -9,7 +9,10 @@ use crate::ports::{Chat, TelegramError};
 
 /// What the session may do in a chat it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[expect(clippy::struct_excessive_bools, reason = "each right is given or not, apart from the others")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each right is given or not, apart from the others"
+)]
 pub struct Rights {
     /// Write messages: in a channel, publish.
     pub post: bool,

@@ -194,7 +194,11 @@ impl JoinedChat {
             title: chat.title.clone(),
             username: chat.username.clone(),
             member_count: chat.member_count,
-            access: if chat.username.is_some() { Access::Public } else { access },
+            access: if chat.username.is_some() {
+                Access::Public
+            } else {
+                access
+            },
             rights: None,
             slow_mode_seconds: None,
             linked_chat_id: None,

@@ -88,7 +88,11 @@ impl Single<'_> {
             None => self.work.gone(None).await?,
         };
         // Left by an attempt that did not get to say so.
-        let status = if self.kept.trying { JoinStatus::Left } else { report.status };
+        let status = if self.kept.trying {
+            JoinStatus::Left
+        } else {
+            report.status
+        };
         Ok(JoinedOne { status, ..report })
     }
 

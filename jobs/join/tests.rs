@@ -46,7 +46,10 @@ async fn a_public_chat_is_joined() {
     let joined: JoinedOne = result(by_name().run(&fakes.context()).await);
     assert_eq!(joined.status, JoinStatus::Joined);
     assert_eq!(joined.chat.as_ref().expect("a chat").id, Some(-1_000_000_000_005));
-    assert_eq!(joined.chat.as_ref().expect("a chat").username.as_deref(), Some("reading_club"));
+    assert_eq!(
+        joined.chat.as_ref().expect("a chat").username.as_deref(),
+        Some("reading_club")
+    );
     assert_eq!(joined.chat.as_ref().expect("a chat").member_count, Some(11));
     assert_eq!(joined.requested_at, None);
     let stored = fakes.store.state();
@@ -259,7 +262,10 @@ async fn refusals_end_the_job() {
     for (error, code) in [
         (target_error("INVITE_HASH_EXPIRED"), "invite_link_dead"),
         (target_error("CHANNELS_TOO_MUCH"), "channel_limit"),
-        (telegram_error("USER_CHANNELS_TOO_MUCH", Decision::Person { suppress: false }), "channel_limit"),
+        (
+            telegram_error("USER_CHANNELS_TOO_MUCH", Decision::Person { suppress: false }),
+            "channel_limit",
+        ),
         (target_error("USER_BANNED_IN_CHANNEL"), "account_restricted"),
         (target_error("CHANNEL_PRIVATE"), "chat_inaccessible"),
         (target_error("CHAT_INVALID"), "chat_invalid"),
@@ -394,7 +400,10 @@ async fn a_paid_chat_and_a_ban_are_told_before_telegram_is_asked() {
         request_needed: false,
         subscription: true,
     }));
-    assert_eq!(discarded(by_link().run(&fakes.context()).await).code, "payment_required");
+    assert_eq!(
+        discarded(by_link().run(&fakes.context()).await).code,
+        "payment_required"
+    );
     for answer in [
         Ok(Chat {
             username: None,
@@ -404,7 +413,10 @@ async fn a_paid_chat_and_a_ban_are_told_before_telegram_is_asked() {
     ] {
         let fakes = Fakes::new();
         fakes.telegram.resolve_username(answer);
-        assert_eq!(discarded(by_name().run(&fakes.context()).await).code, "banned_from_chat");
+        assert_eq!(
+            discarded(by_name().run(&fakes.context()).await).code,
+            "banned_from_chat"
+        );
     }
 }
 
@@ -534,7 +546,11 @@ async fn a_check_says_what_would_happen_and_asks_for_nothing() {
 
 #[tokio::test]
 async fn a_link_to_a_topic_names_the_topic() {
-    for (forum, title, topic) in [(true, Some("Novels"), Some("Novels")), (true, None, None), (false, None, None)] {
+    for (forum, title, topic) in [
+        (true, Some("Novels"), Some("Novels")),
+        (true, None, None),
+        (false, None, None),
+    ] {
         let fakes = Fakes::new();
         fakes.telegram.resolve_username(Ok(outside()));
         fakes.telegram.join_chat(Ok(Joined::Joined(outside())));

@@ -162,7 +162,10 @@ async fn wake_join_requests(connection: &Connection) {
         join_requests::wake(&mut conn, storage.lease().session).await
     };
     if let Err(error) = woken.await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "jobs that wait for an approval were not woken");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "jobs that wait for an approval were not woken"
+        );
     }
 }
 

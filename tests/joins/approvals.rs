@@ -23,7 +23,11 @@ async fn an_approval_wakes_the_job_before_its_next_look() {
     ] {
         let id = waiting(&stack, args).await;
         let job = stack.job(&id).await;
-        assert_eq!((&job["state"], &job["attempt"]), (&json!("scheduled"), &json!(0)), "{job}");
+        assert_eq!(
+            (&job["state"], &job["attempt"]),
+            (&json!("scheduled"), &json!(0)),
+            "{job}"
+        );
         let before = stack.calls(looks);
         let (chat, alice) = (stack.chat(chat), stack.account("alice"));
         let posted = std::time::Instant::now();
@@ -68,7 +72,10 @@ async fn a_request_expires_when_the_args_say_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ban_while_the_request_waits_is_a_refusal() {
     let (stack, _worker) = started(vec!["alice"]).await;
-    for (args, name) in [(lantern(), "Lantern club"), (json!({ "chat": "@gatehouse" }), "gatehouse")] {
+    for (args, name) in [
+        (lantern(), "Lantern club"),
+        (json!({ "chat": "@gatehouse" }), "gatehouse"),
+    ] {
         let id = waiting(&stack, args).await;
         let (chat, alice) = (stack.chat(name), stack.account("alice"));
         world(&stack, |world| {

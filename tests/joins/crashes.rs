@@ -39,7 +39,13 @@ fn all_joined(stack: &Stack, result: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_the_call_each_target_is_joined_once() {
-    let (stack, result) = killed_at(json!({ "chats": CHATS }), "contacts.resolveUsername", 2, Effect::Blackhole).await;
+    let (stack, result) = killed_at(
+        json!({ "chats": CHATS }),
+        "contacts.resolveUsername",
+        2,
+        Effect::Blackhole,
+    )
+    .await;
     all_joined(&stack, &result);
     assert_eq!(stack.calls("channels.joinChannel"), 3);
     stack.finish().await;
@@ -81,9 +87,11 @@ async fn killed_after_a_request_was_sent_it_is_waited_for() {
     stack.fault(Fault::once("messages.importChatInvite", Effect::LoseAnswer));
     let worker = stack.worker().await;
     let id = stack.post("join", json!({ "chat": "t.me/+SandboxLantern02" })).await;
-    eventually(Duration::from_secs(30), async || match stack.calls("messages.importChatInvite") {
-        0 => Err("not asked"),
-        _ => Ok(()),
+    eventually(Duration::from_secs(30), async || {
+        match stack.calls("messages.importChatInvite") {
+            0 => Err("not asked"),
+            _ => Ok(()),
+        }
     })
     .await;
     worker.kill();
@@ -95,7 +103,11 @@ async fn killed_after_a_request_was_sent_it_is_waited_for() {
     let rows = world(&stack, |world| world.chats());
     let row = rows.iter().find(|row| row.chat == lantern).expect("it is there");
     assert_eq!(row.requests, 1, "asked twice, and it is one request");
-    stack.request(Method::POST, &format!("/v1/jobs/{id}/cancel")).send().await.expect("answered");
+    stack
+        .request(Method::POST, &format!("/v1/jobs/{id}/cancel"))
+        .send()
+        .await
+        .expect("answered");
     assert_eq!(stack.finished(&id).await["state"], "cancelled");
     stack.finish().await;
 }

@@ -4,7 +4,9 @@ use super::*;
 
 fn outcomes(result: &Value) -> Vec<&str> {
     let rows = result["targets"].as_array().expect("rows");
-    rows.iter().map(|row| row["outcome"].as_str().expect("a word")).collect()
+    rows.iter()
+        .map(|row| row["outcome"].as_str().expect("a word"))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,14 +92,25 @@ async fn a_flood_puts_the_list_off_and_a_full_account_ends_what_needs_room() {
         ["joined", "joined", "channel_limit", "channel_limit"],
         "{result}"
     );
-    assert_eq!(stack.calls("channels.joinChannel"), 3, "the flooded one again, and nothing that needs room");
+    assert_eq!(
+        stack.calls("channels.joinChannel"),
+        3,
+        "the flooded one again, and nothing that needs room"
+    );
     let left = stack
         .succeed("join", json!({ "chats": chats, "action": "leave" }))
         .await;
     assert_eq!(outcomes(&left), ["left", "left", "not_member", "not_member"], "{left}");
     let checked = stack
-        .succeed("join", json!({ "chats": ["@gatehouse", "@slow_pier", "t.me/+SandboxRevoked05"], "action": "check" }))
+        .succeed(
+            "join",
+            json!({ "chats": ["@gatehouse", "@slow_pier", "t.me/+SandboxRevoked05"], "action": "check" }),
+        )
         .await;
-    assert_eq!(outcomes(&checked), ["would_request", "would_join", "invite_link_dead"], "{checked}");
+    assert_eq!(
+        outcomes(&checked),
+        ["would_request", "would_join", "invite_link_dead"],
+        "{checked}"
+    );
     stack.finish().await;
 }

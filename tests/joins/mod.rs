@@ -74,7 +74,10 @@ async fn the_result_says_all_about_the_chat() {
         chat["rights"],
         json!({ "post": true, "send_media": true, "invite": true, "pin": false, "admin": false, "creator": false })
     );
-    assert_eq!((&chat["slow_mode_seconds"], &chat["forum"]), (&json!(30), &json!(false)));
+    assert_eq!(
+        (&chat["slow_mode_seconds"], &chat["forum"]),
+        (&json!(30), &json!(false))
+    );
     assert!(chat["joined_at"].is_string(), "{result}");
     let notices = stack.succeed("join", json!({ "chat": "@harbour_notices" })).await;
     assert_eq!(notices["chat"]["rights"]["post"], false, "{notices}");
@@ -100,14 +103,27 @@ async fn links_into_a_chat_join_it_and_name_the_topic() {
         .succeed("join", json!({ "chat": "https://t.me/harbour_market/12/345" }))
         .await;
     assert_eq!(joined["chat"]["forum"], true, "{joined}");
-    assert_eq!(joined["chat"]["topic"], json!({ "id": 12, "title": "Boats" }), "{joined}");
+    assert_eq!(
+        joined["chat"]["topic"],
+        json!({ "id": 12, "title": "Boats" }),
+        "{joined}"
+    );
     let id = joined["chat"]["id"].as_i64().expect("an id");
     let bare = -1_000_000_000_000 - id;
     for (link, topic) in [
-        (format!("https://t.me/c/{bare}/13/400"), json!({ "id": 13, "title": "Fish" })),
-        (format!("tg://privatepost?channel={bare}&post=400&thread=99"), Value::Null),
+        (
+            format!("https://t.me/c/{bare}/13/400"),
+            json!({ "id": 13, "title": "Fish" }),
+        ),
+        (
+            format!("tg://privatepost?channel={bare}&post=400&thread=99"),
+            Value::Null,
+        ),
         ("harbour_market.t.me".to_owned(), Value::Null),
-        ("telegram.dog/harbour_market?thread=13".to_owned(), json!({ "id": 13, "title": "Fish" })),
+        (
+            "telegram.dog/harbour_market?thread=13".to_owned(),
+            json!({ "id": 13, "title": "Fish" }),
+        ),
     ] {
         let again = stack.succeed("join", json!({ "chat": link })).await;
         assert_eq!(again["status"], "already_member", "{link}: {again}");
@@ -116,7 +132,12 @@ async fn links_into_a_chat_join_it_and_name_the_topic() {
     let unknown = json!({ "chat": "https://t.me/c/1234567890/5" });
     assert_eq!(stack.fail("join", unknown).await, "chat_not_found");
     let folder = json!({ "kind": "join", "args": { "chat": "https://t.me/addlist/AbCdEf" } });
-    let refused = stack.request(Method::POST, "/v1/jobs").json(&folder).send().await.expect("answered");
+    let refused = stack
+        .request(Method::POST, "/v1/jobs")
+        .json(&folder)
+        .send()
+        .await
+        .expect("answered");
     assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
     assert!(refused.text().await.expect("text").contains("folder"));
     stack.finish().await;
@@ -159,18 +180,23 @@ async fn leaving_twice_is_no_failure_and_uses_no_cap() {
     let (stack, _worker) = started(vec!["alice"]).await;
     stack.succeed("join", json!({ "chat": "@harbour_market" })).await;
     let left = stack.succeed("join", leave("@harbour_market")).await;
-    assert_eq!((&left["status"], &left["was"]), (&json!("left"), &json!("member")), "{left}");
+    assert_eq!(
+        (&left["status"], &left["was"]),
+        (&json!("left"), &json!("member")),
+        "{left}"
+    );
     assert!(!is_in(&stack, "harbour_market", "alice"));
     let again = stack.succeed("join", leave("@harbour_market")).await;
-    assert_eq!((&again["status"], &again["was"]), (&json!("not_member"), &Value::Null), "{again}");
+    assert_eq!(
+        (&again["status"], &again["was"]),
+        (&json!("not_member"), &Value::Null),
+        "{again}"
+    );
     assert_eq!(stack.calls("channels.leaveChannel"), 1);
     let counted = "SELECT count(*) FROM session_cap_usage WHERE action = 'join'";
     assert_eq!(stack.figure(counted).await, 1, "the join alone");
     // By its id, and after it was closed to those outside.
-    let board = stack
-        .succeed("join", json!({ "chat": "t.me/+SandboxHarbour01" }))
-        .await["chat"]["id"]
-        .to_string();
+    let board = stack.succeed("join", json!({ "chat": "t.me/+SandboxHarbour01" })).await["chat"]["id"].to_string();
     for status in ["left", "not_member"] {
         assert_eq!(stack.succeed("join", leave(&board)).await["status"], status);
     }
@@ -238,7 +264,11 @@ async fn basic_groups_are_joined_by_link_left_and_followed_to_their_supergroup()
     let supergroup = world(&stack, |world| world.migrate_group(group)).expect("a supergroup");
     let left = run("bob", leave(&friends.marked().to_string())).await;
     assert_eq!(left["result"]["status"], "left", "{left}");
-    assert_eq!(left["result"]["chat"]["id"], PeerKey::Channel(supergroup).marked(), "{left}");
+    assert_eq!(
+        left["result"]["chat"]["id"],
+        PeerKey::Channel(supergroup).marked(),
+        "{left}"
+    );
     let joined = run("erin", json!({ "chat": link })).await;
     assert_eq!(joined["result"]["chat"]["type"], "supergroup", "{joined}");
     stack.finish().await;
@@ -268,9 +298,15 @@ async fn a_check_tells_what_would_happen_and_changes_nothing() {
     assert_eq!(checked(&stack, "@gatehouse").await, ok("would_request"));
     assert_eq!(checked(&stack, "t.me/+SandboxHarbour01").await, ok("would_join"));
     assert_eq!(checked(&stack, "t.me/+SandboxLantern02").await, ok("would_request"));
-    assert_eq!(checked(&stack, "t.me/+SandboxExpired03").await, fails("invite_link_dead"));
+    assert_eq!(
+        checked(&stack, "t.me/+SandboxExpired03").await,
+        fails("invite_link_dead")
+    );
     assert_eq!(checked(&stack, "t.me/+NobodyMadeThis").await, fails("invite_link_dead"));
-    assert_eq!(checked(&stack, &format!("t.me/+{paid}")).await, fails("payment_required"));
+    assert_eq!(
+        checked(&stack, &format!("t.me/+{paid}")).await,
+        fails("payment_required")
+    );
     assert_eq!(checked(&stack, "@big_bazaar").await, fails("banned_from_chat"));
     assert_eq!(checked(&stack, "@nobody_is_here").await, fails("chat_not_found"));
     assert_eq!(checked(&stack, "@friendly_person").await, fails("chat_is_person"));
@@ -295,11 +331,20 @@ async fn a_full_account_is_known_before_telegram_says_so() {
         stack.succeed("join", json!({ "chat": chat })).await;
     }
     let asked = stack.calls("channels.joinChannel");
-    assert_eq!(stack.fail("join", json!({ "chat": "@quiet_quay" })).await, "channel_limit");
-    assert_eq!(stack.fail("join", json!({ "chat": "t.me/+SandboxHarbour01" })).await, "channel_limit");
+    assert_eq!(
+        stack.fail("join", json!({ "chat": "@quiet_quay" })).await,
+        "channel_limit"
+    );
+    assert_eq!(
+        stack.fail("join", json!({ "chat": "t.me/+SandboxHarbour01" })).await,
+        "channel_limit"
+    );
     let checked = stack.succeed("join", check("@quiet_quay")).await;
     assert_eq!(checked["code"], "channel_limit", "{checked}");
-    assert!(checked["message"].as_str().expect("a message").contains("may be in 2"), "{checked}");
+    assert!(
+        checked["message"].as_str().expect("a message").contains("may be in 2"),
+        "{checked}"
+    );
     assert_eq!(stack.calls("channels.joinChannel"), asked);
     assert_eq!(stack.calls("messages.importChatInvite"), 0);
     assert_eq!(stack.figure("SELECT count(*) FROM gates").await, 0);

@@ -40,15 +40,32 @@ async fn each_target_has_an_outcome_and_duplicates_are_told() {
     // The same chat by another way.
     fakes.telegram.check_invite(Ok(Invite::Member(public(1, true))));
     joins(&fakes.telegram, 3);
-    let args = list(&["@club_1", "@club_2", "t.me/+AbCdEf", "t.me/CLUB_1/5", "t.me/+GhIjKl", "@club_3"]);
+    let args = list(&[
+        "@club_1",
+        "@club_2",
+        "t.me/+AbCdEf",
+        "t.me/CLUB_1/5",
+        "t.me/+GhIjKl",
+        "@club_3",
+    ]);
     let report: JoinedList = result(args.run(&fakes.context()).await);
     assert_eq!(
         outcomes(&report),
-        ["joined", "already_member", "invite_link_dead", "duplicate", "duplicate", "joined"]
+        [
+            "joined",
+            "already_member",
+            "invite_link_dead",
+            "duplicate",
+            "duplicate",
+            "joined"
+        ]
     );
     assert_eq!(report.outcomes["duplicate"], 2);
     assert_eq!(report.targets[2].telegram_error.as_deref(), Some("INVITE_HASH_EXPIRED"));
-    assert_eq!((report.targets[3].duplicate_of, report.targets[4].duplicate_of), (Some(0), Some(0)));
+    assert_eq!(
+        (report.targets[3].duplicate_of, report.targets[4].duplicate_of),
+        (Some(0), Some(0))
+    );
     assert_eq!(report.targets[0].chat_id, Some(supergroup(1).id));
     assert_eq!(fakes.telegram.unused_answers(), 0);
 }
@@ -62,7 +79,10 @@ async fn each_error_has_its_own_outcome_and_the_list_goes_on() {
         (target_error("CHANNEL_PRIVATE"), "chat_inaccessible"),
         (target_error("USER_BANNED_IN_CHANNEL"), "account_restricted"),
         (target_error("CHAT_INVALID"), "chat_invalid"),
-        (telegram_error("USER_ALREADY_PARTICIPANT", Decision::Done), "already_member"),
+        (
+            telegram_error("USER_ALREADY_PARTICIPANT", Decision::Done),
+            "already_member",
+        ),
         (telegram_error("SOMETHING_NEW", Decision::Bug), "telegram_error"),
     ];
     let fakes = Fakes::new();
@@ -86,7 +106,10 @@ async fn a_spent_cap_puts_the_list_off_and_it_goes_on_where_it_was() {
     fakes.telegram.join_chat(Err(flood(90)));
     let args = list(&["@club_1", "@club_2"]);
     let (until, reason) = snoozed(args.run(&fakes.context()).await);
-    assert_eq!((until, reason.code.as_str()), (start_of_time() + TimeDelta::seconds(90), "flood"));
+    assert_eq!(
+        (until, reason.code.as_str()),
+        (start_of_time() + TimeDelta::seconds(90), "flood")
+    );
     fakes.clock.set(until);
     joins(&fakes.telegram, 2);
     let report: JoinedList = result(args.run(&fakes.context()).await);
@@ -105,7 +128,11 @@ async fn a_target_is_not_joined_twice_after_an_attempt_that_nobody_saw_end() {
     assert_eq!(reason.code, "trouble");
     fakes.telegram.resolve_username(Ok(public(2, true)));
     let report: JoinedList = result(args.run(&fakes.context()).await);
-    assert_eq!(outcomes(&report), ["joined", "joined"], "the second one was this job's doing");
+    assert_eq!(
+        outcomes(&report),
+        ["joined", "joined"],
+        "the second one was this job's doing"
+    );
     assert_eq!(count(&fakes.take_journal(), "join_chat"), 2);
 }
 
@@ -150,7 +177,11 @@ async fn requests_are_waited_for_when_all_else_is_over() {
         outcomes(&report),
         ["approved", "approval_refused", "approval_expired", "joined"]
     );
-    assert_eq!(count(&fakes.take_journal(), "join_by_invite"), 3, "each is asked for once");
+    assert_eq!(
+        count(&fakes.take_journal(), "join_by_invite"),
+        3,
+        "each is asked for once"
+    );
 }
 
 #[tokio::test]
@@ -165,7 +196,9 @@ async fn a_full_account_asks_telegram_once_and_a_flood_of_contacts_ends_the_list
 
     let fakes = Fakes::new();
     fakes.telegram.resolve_username(Ok(public(1, false)));
-    fakes.telegram.join_chat(Err(telegram_error("PEER_FLOOD", Decision::Campaign)));
+    fakes
+        .telegram
+        .join_chat(Err(telegram_error("PEER_FLOOD", Decision::Campaign)));
     let report: JoinedList = result(list(&["@club_1", "@club_2", "@club_3"]).run(&fakes.context()).await);
     assert_eq!(outcomes(&report), ["peer_flood", "not_tried", "not_tried"]);
 }

@@ -67,7 +67,9 @@ impl World {
             PeerKey::Group(id) => self.groups.get(&id).map(|group| &group.members),
             PeerKey::User(_) => None,
         };
-        members.map_or_else(Vec::new, |members| members.oldest_first().map(|member| member.user).collect())
+        members.map_or_else(Vec::new, |members| {
+            members.oldest_first().map(|member| member.user).collect()
+        })
     }
 
     /// Makes a basic group into a supergroup with the same people and links; the messages stay behind. Returns the
@@ -91,7 +93,11 @@ impl World {
         let group = self.group_mut(id)?;
         group.migrated_to = Some(channel_id);
         group.version += 1;
-        for invite in self.invites.values_mut().filter(|invite| invite.chat == PeerKey::Group(id)) {
+        for invite in self
+            .invites
+            .values_mut()
+            .filter(|invite| invite.chat == PeerKey::Group(id))
+        {
             invite.chat = PeerKey::Channel(channel_id);
         }
         Ok(channel_id)

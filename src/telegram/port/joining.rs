@@ -121,7 +121,9 @@ impl JobTelegram {
         self.connection.learn(&full.users, &full.chats).await;
         let mut standing = plain(chat, &full.chats);
         let seen = full.chats.iter().find_map(|seen| match seen {
-            tl::enums::Chat::Channel(channel) if numbered(PeerId::channel(channel.id)) == Some(chat.id) => Some(channel),
+            tl::enums::Chat::Channel(channel) if numbered(PeerId::channel(channel.id)) == Some(chat.id) => {
+                Some(channel)
+            }
             _ => None,
         });
         if let Some(channel) = seen {
@@ -137,7 +139,11 @@ impl JobTelegram {
             standing.linked_chat_id = told.linked_chat_id.and_then(|id| numbered(PeerId::channel(id)));
         }
         let linked = standing.linked_chat_id;
-        standing.linked_chat = full.chats.iter().filter_map(chat_of).find(|seen| Some(seen.id) == linked);
+        standing.linked_chat = full
+            .chats
+            .iter()
+            .filter_map(chat_of)
+            .find(|seen| Some(seen.id) == linked);
         Ok(standing)
     }
 
@@ -454,6 +460,9 @@ fn number_in(config: &tl::enums::Jsonvalue, key: &str) -> Option<i32> {
 
 fn whole(value: f64) -> Option<i32> {
     let in_range = value.is_finite() && value >= 0.0 && value <= f64::from(i32::MAX);
-    #[expect(clippy::cast_possible_truncation, reason = "it is in range, and a fraction of a chat is none")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it is in range, and a fraction of a chat is none"
+    )]
     in_range.then_some(value as i32)
 }

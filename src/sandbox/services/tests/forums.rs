@@ -57,9 +57,14 @@ fn only_its_creator_makes_a_group_a_supergroup_and_it_names_its_successor() {
         400,
         "CHAT_ADMIN_REQUIRED",
     );
-    let made = stage.call("alice", forums::migrate_chat, request()).expect("it is hers");
+    let made = stage
+        .call("alice", forums::migrate_chat, request())
+        .expect("it is hers");
     let updates = parts(&made);
-    assert!(matches!(updates.updates.as_slice(), [Update::Channel(_)]), "{updates:?}");
+    assert!(
+        matches!(updates.updates.as_slice(), [Update::Channel(_)]),
+        "{updates:?}"
+    );
     let known = tl::functions::messages::GetChats { id: vec![chat_id] };
     let tl::enums::messages::Chats::Chats(told) = stage.call("bob", chats::get_chats, known).expect("a member") else {
         panic!("all of them")
@@ -74,7 +79,11 @@ fn only_its_creator_makes_a_group_a_supergroup_and_it_names_its_successor() {
         .call("bob", channels::get_channels, request)
         .expect("the access hash is bob's");
     refused(
-        stage.call("alice", forums::migrate_chat, tl::functions::messages::MigrateChat { chat_id }),
+        stage.call(
+            "alice",
+            forums::migrate_chat,
+            tl::functions::messages::MigrateChat { chat_id },
+        ),
         400,
         "CHAT_NOT_MODIFIED",
     );
