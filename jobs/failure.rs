@@ -81,6 +81,11 @@ fn known_refusal(name: &str) -> Option<(&'static str, &'static str)> {
             "chat_not_found",
             "Nobody has this name. Check the spelling of args.chat.",
         ),
+        "CHAT_INVALID" => ("chat_invalid", "Telegram takes this for no chat that can be joined."),
+        "USER_CREATOR" => (
+            "creator_cannot_leave",
+            "The session created this chat, and Telegram lets no creator leave one. Hand it over or delete it in an app.",
+        ),
         "PEER_ID_INVALID" | "CHANNEL_INVALID" | "CHAT_ID_INVALID" | "USER_INVALID" => (
             "chat_not_found",
             "This session does not know the chat. Give its @name or a link in args.chat.",
@@ -103,7 +108,7 @@ fn known_refusal(name: &str) -> Option<(&'static str, &'static str)> {
         | "CHAT_GUEST_SEND_FORBIDDEN"
         | "CHAT_RESTRICTED"
         | "USER_BANNED_IN_CHANNEL" => ("write_forbidden", "The session may not post in this chat."),
-        "PRIVACY_PREMIUM_REQUIRED" | "ALLOW_PAYMENT_REQUIRED" => (
+        "PRIVACY_PREMIUM_REQUIRED" | "ALLOW_PAYMENT_REQUIRED" | "STARS_PAYMENT_REQUIRED" => (
             "payment_required",
             "The chat takes messages from paying accounts only; Wireroom does not pay.",
         ),
@@ -202,6 +207,8 @@ mod tests {
             ("PEER_ID_INVALID", Decision::Target, "chat_not_found"),
             ("INVITE_HASH_EXPIRED", Decision::Target, "invite_link_dead"),
             ("CHANNEL_PRIVATE", Decision::Target, "chat_inaccessible"),
+            ("CHAT_INVALID", Decision::Target, "chat_invalid"),
+            ("USER_CREATOR", Decision::Target, "creator_cannot_leave"),
             ("CHAT_ADMIN_REQUIRED", Decision::Target, "admin_required"),
             ("CHAT_WRITE_FORBIDDEN", Decision::Target, "write_forbidden"),
             ("ALLOW_PAYMENT_REQUIRED", Decision::Target, "payment_required"),

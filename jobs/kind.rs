@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn what_has_no_default_is_required() {
         for (kind, required) in [
-            (JobKind::Join, &["chat"][..]),
+            (JobKind::Join, &[][..]),
             (JobKind::Publish, &["chat", "text"]),
             (JobKind::Invite, &["campaign"]),
             (JobKind::Scan, &["chat", "purpose"]),

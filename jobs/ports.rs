@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use uuid::Uuid;
 
+pub use crate::join::port::{ChannelRoom, Joining, Left, Rights, Standing};
 use crate::{
     log::{LogLevel, LogLine},
     message::Message,
@@ -74,6 +75,8 @@ pub enum Invite {
         chat_type: ChatType,
         member_count: Option<i64>,
         request_needed: bool,
+        /// Members pay for a subscription.
+        subscription: bool,
     },
 }
 
@@ -229,7 +232,7 @@ pub struct SentMessage {
 /// Telegram, through the one session the job runs on. Implementations put a deadline on every call, wait out short
 /// floods, record every flood, and turn each RPC error into a [`TelegramError`] with a decision.
 #[async_trait]
-pub trait Telegram: Send + Sync {
+pub trait Telegram: Joining + Send + Sync {
     /// The public chat of that name (without `@`).
     async fn resolve_username(&self, username: &str) -> Result<Chat, TelegramError>;
     /// A chat this session has met before, by its Bot API id.

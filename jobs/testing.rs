@@ -1,6 +1,7 @@
 //! Fakes of the ports: a Telegram whose answers a test writes down, a store in memory, a clock that stands still. All
 //! three write into one journal, so that a test can assert what happened before what.
 
+mod joining;
 mod outreach;
 
 mod memory_store;
@@ -19,6 +20,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use self::joining::standing;
 pub use self::memory_store::{MemoryStore, Stored};
 pub use self::outreach::{Campaigned, MemoryOutreach, contact};
 use crate::{
@@ -26,8 +28,8 @@ use crate::{
     message::Message,
     outreach::{Added, Person, PersonRef, Presence},
     ports::{
-        Chat, ChatDetails, ChatType, Clock, Decision, Draft, HistoryPage, Invite, Joined, Member, MemberPage, Role,
-        SentMessage, Telegram, TelegramError,
+        ChannelRoom, Chat, ChatDetails, ChatType, Clock, Decision, Draft, HistoryPage, Invite, Joined, Left, Member,
+        MemberPage, Role, SentMessage, Standing, Telegram, TelegramError,
     },
 };
 
@@ -186,6 +188,11 @@ pub struct FakeTelegram {
     newest_message_until: Answers<i32>,
     history_after: Answers<HistoryPage>,
     recent_messages: Answers<Vec<i32>>,
+    standing: Answers<Standing>,
+    leave_chat: Answers<Left>,
+    channel_room: Answers<ChannelRoom>,
+    topic_title: Answers<Option<String>>,
+    successor: Answers<Option<Chat>>,
     noted: Notify,
     is_bot: AtomicBool,
     searched_since: Mutex<Vec<DateTime<Utc>>>,
@@ -243,6 +250,11 @@ queue_answers! {
     newest_message_until: i32,
     history_after: HistoryPage,
     recent_messages: Vec<i32>,
+    standing: Standing,
+    leave_chat: Left,
+    channel_room: ChannelRoom,
+    topic_title: Option<String>,
+    successor: Option<Chat>,
 }
 
 impl FakeTelegram {
@@ -425,6 +437,7 @@ pub fn preview() -> Invite {
         chat_type: ChatType::Supergroup,
         member_count: Some(10),
         request_needed: false,
+        subscription: false,
     }
 }
 

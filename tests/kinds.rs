@@ -67,7 +67,7 @@ async fn a_join_request_is_looked_at_again_until_it_is_approved() {
         .expect("changed");
     let job = stack.finished(&id).await;
     assert_eq!(job["state"], "succeeded", "{job}");
-    assert_eq!(job["result"]["status"], "joined", "{job}");
+    assert_eq!(job["result"]["status"], "approved", "{job}");
     assert_eq!(stack.calls("messages.importChatInvite"), 1, "asked once");
     stack.finish().await;
 }

@@ -12,6 +12,7 @@ mod commands;
 mod crashes;
 mod events;
 mod following;
+mod joins;
 mod kinds;
 mod logins;
 mod outreach;

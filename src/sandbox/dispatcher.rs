@@ -102,6 +102,8 @@ table! {
         f::messages::ExportChatInvite => services::invites::export_chat_invite,
         f::messages::HideChatJoinRequest => services::invites::hide_chat_join_request,
         f::messages::GetChatInviteImporters => services::invites::get_chat_invite_importers,
+        f::messages::GetForumTopicsById => services::forums::get_forum_topics_by_id,
+        f::messages::MigrateChat => services::forums::migrate_chat,
         f::messages::SendMessage => services::messages::send_message,
         f::messages::EditMessage => services::messages::edit_message,
         f::messages::DeleteMessages => services::messages::delete_messages,

@@ -40,6 +40,7 @@ pub mod job_outreach;
 pub mod job_reads;
 pub mod job_store;
 pub mod jobs;
+pub mod join_requests;
 pub mod leases;
 pub mod ledger;
 pub mod limited_claims;

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::health::Failing;
 use super::{
     ProxyFault,
+    channel_count::ChannelCount,
     errors::Meaning,
     relay::Relay,
     session_storage::PgSession,
@@ -147,6 +148,7 @@ pub struct Connection {
     incident: watch::Sender<Option<Loss>>,
     /// Counts what the update stream noted about watches of the session, for the jobs behind them.
     watch_troubles: watch::Sender<u64>,
+    channel_count: ChannelCount,
     stop: CancellationToken,
     /// Ends the present life of the runner, once it has answered; another one begins after a pause.
     restart: Notify,
@@ -196,6 +198,7 @@ impl Connection {
             failing: watch::Sender::new(Failing::default()),
             incident: watch::Sender::new(None),
             watch_troubles: watch::Sender::new(0),
+            channel_count: ChannelCount::default(),
             stop: CancellationToken::new(),
             restart: Notify::new(),
             called: AtomicBool::new(false),
@@ -237,6 +240,11 @@ impl Connection {
     /// Changes when the update stream has noted something about a watch of this session.
     pub fn watch_troubles(&self) -> watch::Receiver<u64> {
         self.watch_troubles.subscribe()
+    }
+
+    /// How many supergroups and channels the account is in.
+    pub fn channel_count(&self) -> &ChannelCount {
+        &self.channel_count
     }
 
     /// What happened, once the session is lost.

@@ -76,6 +76,10 @@ known_errors! {
     UserChannelsTooMuch = "USER_CHANNELS_TOO_MUCH",
     UserAlreadyParticipant = "USER_ALREADY_PARTICIPANT",
     ChannelsTooMuch = "CHANNELS_TOO_MUCH",
+    UserNotParticipant = "USER_NOT_PARTICIPANT",
+    UserCreator = "USER_CREATOR",
+    ChatInvalid = "CHAT_INVALID",
+    StarsPaymentRequired = "STARS_PAYMENT_REQUIRED",
     UsersTooMuch = "USERS_TOO_MUCH",
     InviteHashExpired = "INVITE_HASH_EXPIRED",
     InviteHashInvalid = "INVITE_HASH_INVALID",
@@ -188,18 +192,21 @@ impl KnownError {
             | Self::InputUserDeactivated
             | Self::UserIdInvalid
             | Self::UserChannelsTooMuch => Meaning::PersonNotEligible,
-            Self::UserAlreadyParticipant => Meaning::AlreadySo,
+            Self::UserAlreadyParticipant | Self::UserNotParticipant => Meaning::AlreadySo,
             Self::ChannelsTooMuch => Meaning::AccountFull,
             Self::UsersTooMuch => Meaning::ChatFull,
             Self::InviteHashExpired | Self::InviteHashInvalid | Self::InviteHashEmpty => Meaning::DeadLink,
             Self::InviteRequestSent => Meaning::Pending,
             Self::ChannelPrivate | Self::ChatForbidden | Self::ChannelPublicGroupNa => Meaning::NoAccess,
-            Self::ChatAdminRequired | Self::ChatAdminInviteRequired | Self::RightForbidden => Meaning::NoRight,
+            Self::ChatAdminRequired | Self::ChatAdminInviteRequired | Self::RightForbidden | Self::UserCreator => {
+                Meaning::NoRight
+            }
             Self::ChatWriteForbidden
             | Self::ChatSendMediaForbidden
             | Self::ChatGuestSendForbidden
             | Self::PrivacyPremiumRequired
             | Self::AllowPaymentRequired
+            | Self::StarsPaymentRequired
             | Self::UserBannedInChannel
             | Self::ChatRestricted => Meaning::MayNotPost,
             Self::RandomIdDuplicate => Meaning::SentBefore,
@@ -209,7 +216,7 @@ impl KnownError {
             }
             Self::PersistentTimestampEmpty | Self::PersistentTimestampInvalid => Meaning::LostPlace,
             Self::PeerIdInvalid | Self::ChannelInvalid | Self::ChatIdInvalid | Self::UserInvalid => Meaning::StalePeer,
-            Self::UsernameNotOccupied | Self::UsernameInvalid => Meaning::NobodyThere,
+            Self::UsernameNotOccupied | Self::UsernameInvalid | Self::ChatInvalid => Meaning::NobodyThere,
             Self::MessageTooLong | Self::MessageEmpty | Self::MediaInvalid | Self::EntityBoundsInvalid => {
                 Meaning::BadContent
             }

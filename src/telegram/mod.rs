@@ -1,6 +1,7 @@
 //! The Telegram side of the runtime, on grammers.
 
 mod auth_key;
+mod channel_count;
 pub mod connection;
 mod dial;
 pub mod errors;

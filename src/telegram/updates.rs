@@ -22,8 +22,9 @@ use super::{
     session_storage::StorageError,
 };
 use crate::store::{
-    StoreError, failed,
+    self, StoreError, failed,
     intake::{Arrival, Recorded},
+    join_requests,
     update_states::{self, ACCOUNT_BOX, BoxState},
 };
 
@@ -119,6 +120,9 @@ async fn start_over(connection: &Connection, reason: &str) {
 /// Stores a batch, however long that takes. `false`: the lease is over, and another holder reads on.
 async fn store(connection: &Connection, batch: Batch) -> bool {
     connection.learn(&batch.users, &batch.chats).await;
+    if batch.entered {
+        wake_join_requests(connection).await;
+    }
     if batch.boxes.is_empty() && batch.incoming.is_empty() {
         return true;
     }
@@ -146,6 +150,22 @@ async fn store(connection: &Connection, batch: Batch) -> bool {
             true
         }
         Recorded::Fenced => false,
+    }
+}
+
+/// Jobs that wait for an approval look at once. Not repeated when it fails: they look again by themselves.
+async fn wake_join_requests(connection: &Connection) {
+    const OPERATION: &str = "wake_join_requests";
+    let storage = connection.storage();
+    let woken = async {
+        let mut conn = store::connection(storage.database(), OPERATION).await?;
+        join_requests::wake(&mut conn, storage.lease().session).await
+    };
+    if let Err(error) = woken.await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "jobs that wait for an approval were not woken"
+        );
     }
 }
 

@@ -179,7 +179,7 @@ async fn a_gate_and_a_pending_request_put_the_job_off_and_cost_no_attempt() {
     // The account is full: no more joins, for a day.
     answer(&stack, "channels.joinChannel", 400, "CHANNELS_TOO_MUCH");
     let full = run(&stack, JobKind::Join, "alice", json!({ "chat": "@big_bazaar" })).await;
-    assert_eq!(full["error"]["code"], "account_full", "{full}");
+    assert_eq!(full["error"]["code"], "channel_limit", "{full}");
     assert!(
         session(&stack, "alice").await["gates"]
             .as_array()

@@ -102,9 +102,12 @@ fn case_of(meaning: &str) -> Option<Case> {
         "dead_link" => Refused(JobKind::Join, "messages.checkChatInvite", |_| "invite_link_dead"),
         "pending" => Pending,
         "no_access" => ChatLost,
-        "no_right" => Refused(JobKind::Publish, SEND, |_| "admin_required"),
+        "no_right" => Refused(JobKind::Publish, SEND, |name| match name {
+            "USER_CREATOR" => "creator_cannot_leave",
+            _ => "admin_required",
+        }),
         "may_not_post" => Refused(JobKind::Publish, SEND, |name| match name {
-            "PRIVACY_PREMIUM_REQUIRED" | "ALLOW_PAYMENT_REQUIRED" => "payment_required",
+            "PRIVACY_PREMIUM_REQUIRED" | "ALLOW_PAYMENT_REQUIRED" | "STARS_PAYMENT_REQUIRED" => "payment_required",
             _ => "write_forbidden",
         }),
         "sent_before" => Done(JobKind::Publish, SEND),
@@ -112,7 +115,10 @@ fn case_of(meaning: &str) -> Option<Case> {
         "their_trouble" => Degraded,
         "lost_place" => PlaceLost,
         "stale_peer" => ResolvedAgain,
-        "nobody_there" => Refused(JobKind::Join, "contacts.resolveUsername", |_| "chat_not_found"),
+        "nobody_there" => Refused(JobKind::Join, "contacts.resolveUsername", |name| match name {
+            "CHAT_INVALID" => "chat_invalid",
+            _ => "chat_not_found",
+        }),
         "bad_content" => Refused(JobKind::Publish, SEND, |name| match name {
             "MESSAGE_TOO_LONG" => "message_too_long",
             "MESSAGE_EMPTY" => "message_empty",

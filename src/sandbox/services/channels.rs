@@ -131,6 +131,9 @@ pub fn get_full_channel(call: &mut Call<'_>, request: GetFullChannel) -> Answer<
     let mut named = Named::default();
     named.peer(PeerKey::Channel(id));
     if let tl::enums::ChatFull::ChannelFull(full) = &full_chat {
+        full.linked_chat_id
+            .into_iter()
+            .for_each(|id| named.peer(PeerKey::Channel(id)));
         named.users.extend(full.recent_requesters.iter().flatten());
         named.users.extend(
             full.bot_info

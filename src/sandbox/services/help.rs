@@ -104,13 +104,26 @@ pub(in crate::sandbox) fn get_nearest_dc(
 
 pub(in crate::sandbox) fn get_app_config(
     _: &Server,
-    _: &mut Call<'_>,
+    call: &mut Call<'_>,
     request: tl::functions::help::GetAppConfig,
 ) -> Answer<tl::enums::help::AppConfig> {
-    const HASH: i32 = 1;
-    if request.hash == HASH {
+    let limit = u32::try_from(call.world.channels_limit).unwrap_or(u32::MAX);
+    // Another configuration has another hash; 0 is a client's that has none.
+    let hash = i32::try_from(limit).unwrap_or(i32::MAX).max(1);
+    if request.hash == hash {
         return Ok(tl::enums::help::AppConfig::NotModified);
     }
-    let config = tl::types::JsonObject { value: Vec::new() }.into();
-    Ok(tl::types::help::AppConfig { hash: HASH, config }.into())
+    let number = |key: &str, value: u32| {
+        tl::types::JsonObjectValue {
+            key: key.to_owned(),
+            value: tl::types::JsonNumber { value: value.into() }.into(),
+        }
+        .into()
+    };
+    let value = vec![
+        number("channels_limit_default", limit),
+        number("channels_limit_premium", limit.saturating_mul(2)),
+    ];
+    let config = tl::types::JsonObject { value }.into();
+    Ok(tl::types::help::AppConfig { hash, config }.into())
 }

@@ -71,6 +71,9 @@ pub fn import_chat_invite(
     if is_member(world, by.account, invite.chat) {
         return Err(bad("USER_ALREADY_PARTICIPANT"));
     }
+    if invite.subscription.is_some() {
+        return Err(bad("STARS_PAYMENT_REQUIRED"));
+    }
     if let (PeerKey::Channel(id), true) = (invite.chat, invite.request_needed) {
         world.may_join(by.account, id)?;
         return world.request_join(by.account, id, Some(invite.hash));
@@ -114,6 +117,7 @@ pub fn export_chat_invite(call: &mut Call<'_>, request: ExportChatInvite) -> Ans
         expires: request.expire_date,
         usage_limit: request.usage_limit,
         request_needed: request.request_needed,
+        subscription: None,
         title: request.title,
     };
     Ok(tl_invite(&call.world.create_invite(me, chat, terms)))

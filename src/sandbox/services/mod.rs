@@ -13,6 +13,7 @@ pub mod chats;
 pub mod contacts;
 mod dialogs;
 pub mod exports;
+pub mod forums;
 pub mod help;
 pub mod invites;
 pub mod messages;

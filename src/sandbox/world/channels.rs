@@ -32,6 +32,10 @@ pub struct Settings {
     pub read_only: bool,
     /// The pause between two messages of one member, in seconds.
     pub slow_mode: Option<i32>,
+    /// The topics of a forum, by number; empty: it is none.
+    pub topics: BTreeMap<i32, String>,
+    /// The other half of a channel and its discussion group.
+    pub linked: Option<i64>,
 }
 
 pub struct Channel {

@@ -17,6 +17,8 @@ pub struct Group {
     pub members: Members,
     /// Those who left or were put out: they still see that it existed.
     pub former: BTreeSet<UserId>,
+    /// The supergroup it was made into: nothing happens in it any more.
+    pub migrated_to: Option<i64>,
 }
 
 impl Group {
@@ -28,6 +30,7 @@ impl Group {
             version: 1,
             members: Members::default(),
             former: BTreeSet::new(),
+            migrated_to: None,
         }
     }
 

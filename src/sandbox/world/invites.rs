@@ -21,6 +21,8 @@ pub struct Invite {
     /// Following it asks an admin first.
     pub request_needed: bool,
     pub revoked: bool,
+    /// What a month of membership costs, in stars.
+    pub subscription: Option<i64>,
     pub title: Option<String>,
 }
 
@@ -30,6 +32,8 @@ pub struct InviteTerms {
     pub expires: Option<i32>,
     pub usage_limit: Option<i32>,
     pub request_needed: bool,
+    /// What a month of membership costs, in stars.
+    pub subscription: Option<i64>,
     pub title: Option<String>,
 }
 
@@ -70,6 +74,7 @@ impl World {
             usage: 0,
             request_needed: terms.request_needed,
             revoked: false,
+            subscription: terms.subscription,
             title: terms.title,
         };
         self.invites.insert(hash, invite.clone());

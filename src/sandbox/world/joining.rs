@@ -15,8 +15,8 @@ use super::peers::PeerKey;
 use super::refusal::bad;
 use crate::sandbox::call::{Answer, UserId};
 
-/// How many channels and supergroups one account may be in.
-const MOST_CHANNELS: usize = 500;
+/// How many channels and supergroups one account may be in, unless it is arranged otherwise.
+pub(super) const MOST_CHANNELS: usize = 500;
 
 /// How somebody came into a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl World {
             .values()
             .filter(|channel| channel.members.contains(user))
             .count()
-            >= MOST_CHANNELS
+            >= self.channels_limit
         {
             return Err(bad("CHANNELS_TOO_MUCH"));
         }

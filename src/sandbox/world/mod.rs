@@ -5,6 +5,7 @@
 //! happened; whoever must hear of it is told by a [`Push`].
 
 pub mod accounts;
+pub mod arranging;
 pub mod boxes;
 pub mod channels;
 pub mod clock;
@@ -67,6 +68,8 @@ pub struct World {
     /// Links the copies of one message in several accounts' boxes.
     pub(crate) last_origin: u64,
     pub(crate) pushes: Vec<Push>,
+    /// How many channels and supergroups one account may be in.
+    pub(crate) channels_limit: usize,
 }
 
 impl World {
@@ -87,6 +90,7 @@ impl World {
             random_ids: RandomIds::default(),
             last_origin: 0,
             pushes: Vec::new(),
+            channels_limit: joining::MOST_CHANNELS,
         };
         founding::found(&mut world);
         world

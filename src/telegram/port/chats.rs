@@ -115,6 +115,7 @@ impl JobTelegram {
                 title: answer.title,
                 member_count: Some(answer.participants_count.into()),
                 request_needed: answer.request_needed,
+                subscription: answer.subscription_pricing.is_some(),
             }),
         }
     }
@@ -149,7 +150,12 @@ impl JobTelegram {
     ) -> Result<Joined, TelegramError> {
         let joined = match answer {
             Ok(joined) => joined,
-            Err(error) => return already_or_pending(error),
+            Err(error) => {
+                if error.code == "CHANNELS_TOO_MUCH" {
+                    self.connection.channel_count().forget();
+                }
+                return already_or_pending(error);
+            }
         };
         let updates = match joined {
             tl::enums::messages::ChatInviteJoinResult::Ok(joined) => joined.updates,
@@ -168,6 +174,9 @@ impl JobTelegram {
             Some(wanted) => found.find(|chat| chat.id == wanted),
             None => found.next(),
         };
+        if chat.as_ref().is_some_and(|chat| chat.chat_type != ChatType::Group) {
+            self.connection.channel_count().change(1);
+        }
         match (chat, wanted) {
             (Some(chat), _) => Ok(Joined::Joined(Chat { member: true, ..chat })),
             // Joined, and the answer says no more: the chat itself does.

@@ -10,6 +10,7 @@ mod caps;
 mod chats;
 mod failures;
 mod history;
+mod joining;
 mod members;
 mod messages;
 mod people;

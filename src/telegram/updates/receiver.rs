@@ -50,6 +50,8 @@ pub(super) struct Batch {
     pub users: Vec<tl::enums::User>,
     pub chats: Vec<tl::enums::Chat>,
     moved: BTreeSet<Sequence>,
+    /// The account was let into a supergroup or channel, perhaps.
+    pub entered: bool,
 }
 
 /// The sequences of one session.
@@ -246,6 +248,7 @@ impl<'a> Receiver<'a> {
                 }
                 batch.moved.insert(sequence);
             }
+            batch.entered |= sorting::tells_of_entry(update, chats);
             sorting::sort(update, chats, account_id, &mut batch.incoming);
         }
     }
@@ -381,6 +384,7 @@ impl<'a> Receiver<'a> {
             of.is_none() || (of == channel && !matches!(update, tl::enums::Update::ChannelTooLong(_)))
         });
         for update in own {
+            batch.entered |= sorting::tells_of_entry(&update, chats);
             sorting::sort(&update, chats, account_id, &mut batch.incoming);
         }
         self.keep_places(&mut left, batch);

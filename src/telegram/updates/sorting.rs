@@ -128,6 +128,16 @@ fn end_of_chat(message: &Message, account_id: i64) -> Option<&'static str> {
     }
 }
 
+/// Whether the update says that the account is in a supergroup or channel, where it may not have been before.
+pub(super) fn tells_of_entry(update: &tl::enums::Update, chats: &[tl::enums::Chat]) -> bool {
+    let tl::enums::Update::Channel(changed) = update else {
+        return false;
+    };
+    chats.iter().any(
+        |chat| matches!(chat, tl::enums::Chat::Channel(channel) if channel.id == changed.channel_id && !channel.left),
+    )
+}
+
 /// Whether the account is in a chat that has changed is in the chat itself.
 fn lost(chat: Option<i64>, chats: &[tl::enums::Chat], incoming: &mut Vec<Incoming>) {
     let Some(chat) = chat else { return };

@@ -173,7 +173,7 @@ pub async fn full(bench: &mut Bench, error: &Named) {
     let account = bench.account().await;
     bench.answer("channels.joinChannel", error, account);
     let job = bench.run(JobKind::Join, account, json!({ "chat": OTHER_GROUP })).await;
-    assert_eq!(job["error"]["code"], "account_full", "{error:?}: {job}");
+    assert_eq!(job["error"]["code"], "channel_limit", "{error:?}: {job}");
     let session = bench.session(account).await;
     assert_eq!(
         (

@@ -2,6 +2,7 @@
 
 mod access;
 mod differences;
+mod forums;
 mod groups;
 mod joining;
 mod member_lists;

@@ -305,6 +305,7 @@ fn found_links(world: &mut World) {
         usage: 0,
         request_needed: false,
         revoked: false,
+        subscription: None,
         title: None,
     };
     let invites = [

@@ -68,7 +68,7 @@ impl World {
             stickerset: None,
             available_min_id: None,
             folder_id: None,
-            linked_chat_id: None,
+            linked_chat_id: channel.settings.linked,
             location: None,
             slowmode_seconds: channel.settings.slow_mode,
             slowmode_next_send_date: (left > 0).then(|| self.now() + left),
@@ -151,7 +151,7 @@ impl World {
             participants_count: channel.members.count(),
             participants: None,
             color: 0,
-            subscription_pricing: None,
+            subscription_pricing: invite.subscription.map(tl_pricing),
             subscription_form_id: None,
             bot_verification: None,
         }
@@ -176,7 +176,7 @@ impl World {
             participants_count: group.members.count(),
             participants: None,
             color: 0,
-            subscription_pricing: None,
+            subscription_pricing: invite.subscription.map(tl_pricing),
             subscription_form_id: None,
             bot_verification: None,
         }
@@ -216,7 +216,15 @@ pub fn tl_invite(invite: &Invite) -> tl::enums::ExportedChatInvite {
         requested: None,
         subscription_expired: None,
         title: invite.title.clone(),
-        subscription_pricing: None,
+        subscription_pricing: invite.subscription.map(tl_pricing),
+    }
+    .into()
+}
+
+fn tl_pricing(amount: i64) -> tl::enums::StarsSubscriptionPricing {
+    tl::types::StarsSubscriptionPricing {
+        period: 30 * 24 * 60 * 60,
+        amount,
     }
     .into()
 }

@@ -16,7 +16,7 @@ impl World {
     pub fn tl_chat(&self, viewer: UserId, chat: PeerKey) -> Option<tl::enums::Chat> {
         match chat {
             PeerKey::User(_) => None,
-            PeerKey::Group(id) => self.groups.get(&id).map(|group| tl_group(viewer, group)),
+            PeerKey::Group(id) => self.groups.get(&id).map(|group| self.tl_group(viewer, group)),
             PeerKey::Channel(id) => self.channels.get(&id).map(|channel| self.tl_channel(viewer, channel)),
         }
     }
@@ -46,7 +46,7 @@ impl World {
             signatures: false,
             min: false,
             scam: false,
-            has_link: false,
+            has_link: channel.settings.linked.is_some(),
             has_geo: false,
             slowmode_enabled: channel.settings.slow_mode.is_some(),
             call_active: false,
@@ -56,7 +56,7 @@ impl World {
             noforwards: false,
             join_to_send: false,
             join_request: channel.settings.join_request,
-            forum: false,
+            forum: !channel.settings.topics.is_empty(),
             stories_hidden: false,
             stories_hidden_min: false,
             stories_unavailable: false,
@@ -94,34 +94,43 @@ impl World {
         }
         .into()
     }
-}
 
-fn tl_group(viewer: UserId, group: &Group) -> tl::enums::Chat {
-    let Some(member) = group.members.get(viewer) else {
-        return tl::types::ChatForbidden {
+    fn tl_group(&self, viewer: UserId, group: &Group) -> tl::enums::Chat {
+        let Some(member) = group.members.get(viewer) else {
+            return tl::types::ChatForbidden {
+                id: group.id,
+                title: group.title.clone(),
+            }
+            .into();
+        };
+        tl::types::Chat {
+            creator: member.role == Role::Creator,
+            left: false,
+            deactivated: group.migrated_to.is_some(),
+            call_active: false,
+            call_not_empty: false,
+            noforwards: false,
             id: group.id,
             title: group.title.clone(),
+            photo: tl::enums::ChatPhoto::Empty,
+            participants_count: group.members.count(),
+            date: group.created,
+            version: group.version,
+            migrated_to: group.migrated_to.map(|channel_id| self.successor(viewer, channel_id)),
+            admin_rights: tl_admin_rights(member.role),
+            default_banned_rights: Some(tl_banned_rights(false, false)),
         }
-        .into();
-    };
-    tl::types::Chat {
-        creator: member.role == Role::Creator,
-        left: false,
-        deactivated: false,
-        call_active: false,
-        call_not_empty: false,
-        noforwards: false,
-        id: group.id,
-        title: group.title.clone(),
-        photo: tl::enums::ChatPhoto::Empty,
-        participants_count: group.members.count(),
-        date: group.created,
-        version: group.version,
-        migrated_to: None,
-        admin_rights: tl_admin_rights(member.role),
-        default_banned_rights: Some(tl_banned_rights(false, false)),
+        .into()
     }
-    .into()
+
+    fn successor(&self, viewer: UserId, channel_id: i64) -> tl::enums::InputChannel {
+        let access_hash = self.access_hash(viewer, PeerKey::Channel(channel_id));
+        tl::types::InputChannel {
+            channel_id,
+            access_hash,
+        }
+        .into()
+    }
 }
 
 /// All rights of an admin; `None` for an ordinary member.
