@@ -4,6 +4,7 @@
 mod outreach;
 
 mod memory_store;
+mod scans;
 
 use std::{
     collections::VecDeque,
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 pub use self::memory_store::{MemoryStore, Stored};
 pub use self::outreach::{Campaigned, MemoryOutreach, contact};
+pub use self::scans::{chat_profile, message_page, person_profile, scanned};
 use crate::{
     JobContext, JobError, Outcome, WaitReason,
     message::Message,
@@ -26,6 +28,7 @@ use crate::{
         Chat, ChatDetails, ChatType, Clock, Decision, Draft, HistoryPage, Invite, Joined, Member, MemberPage, Role,
         SentMessage, Telegram, TelegramError,
     },
+    scan::ports::{ChatProfile, MessagePage, PersonProfile, ScannedMessage},
 };
 
 /// The `random_id` of every effect in a [`MemoryStore`].
@@ -182,6 +185,13 @@ pub struct FakeTelegram {
     newest_message_until: Answers<i32>,
     history_after: Answers<HistoryPage>,
     recent_messages: Answers<Vec<i32>>,
+    messages: Answers<MessagePage>,
+    posts: Answers<Vec<ScannedMessage>>,
+    discussion: Answers<Option<Chat>>,
+    comments: Answers<MessagePage>,
+    search_chats: Answers<Vec<Chat>>,
+    person_in_full: Answers<PersonProfile>,
+    chat_in_full: Answers<ChatProfile>,
     noted: Notify,
     searched_since: Mutex<Vec<DateTime<Utc>>>,
     cancel_after: Mutex<Option<(usize, CancellationToken)>>,
@@ -236,6 +246,13 @@ queue_answers! {
     newest_message_until: i32,
     history_after: HistoryPage,
     recent_messages: Vec<i32>,
+    messages: MessagePage,
+    posts: Vec<ScannedMessage>,
+    discussion: Option<Chat>,
+    comments: MessagePage,
+    search_chats: Vec<Chat>,
+    person_in_full: PersonProfile,
+    chat_in_full: ChatProfile,
 }
 
 impl FakeTelegram {
@@ -294,10 +311,6 @@ impl Telegram for FakeTelegram {
 
     async fn join_by_invite(&self, hash: &str) -> Result<Joined, TelegramError> {
         self.answer(format!("join_by_invite {hash}"), &self.join_by_invite)
-    }
-
-    async fn members(&self, _chat: &Chat, offset: i32, limit: i32) -> Result<MemberPage, TelegramError> {
-        self.answer(format!("members {offset} {limit}"), &self.members)
     }
 
     /// Without a queued answer: the length of the text as it is.

@@ -58,7 +58,7 @@ async fn a_spent_cap_refuses_without_a_call_closes_the_action_and_survives_the_h
             .unwrap();
     assert_eq!(refused.decision, Decision::Gate { until: end });
     assert_eq!(world.sandbox.controls().calls(), calls, "a spent cap costs no call");
-    telegram.members(&chat, 0, 10).await.unwrap();
+    telegram.members(&chat, &MemberList::Recent, 0, 10).await.unwrap();
     // The next holder starts from the store.
     holder.shutdown(BOUND).await;
     let holder = world.holder();

@@ -24,10 +24,10 @@ async fn a_session_is_imported_held_used_and_released() {
     let details = telegram.chat_details(&chat).await.unwrap();
     assert!(details.chat.member_count.is_some_and(|count| count >= 1000));
 
-    let page = telegram.members(&chat, 0, 200).await.unwrap();
+    let page = telegram.members(&chat, &MemberList::Recent, 0, 200).await.unwrap();
     assert_eq!(page.returned, 200);
     assert!(page.count >= 1000);
-    let next = telegram.members(&chat, 200, 200).await.unwrap();
+    let next = telegram.members(&chat, &MemberList::Recent, 200, 200).await.unwrap();
     assert!(page.members.iter().all(|member| !next.members.contains(member)));
 
     let since = SystemClock.now() - TimeDelta::seconds(5);

@@ -159,7 +159,7 @@ async fn a_chat_that_shuts_us_out_is_remembered_and_reported_once() {
         .controls()
         .add_fault(Fault::once("channels.getParticipants", private).times(2));
     for _ in 0..2 {
-        let error = telegram.members(&chat, 0, 10).await.unwrap_err();
+        let error = telegram.members(&chat, &MemberList::Recent, 0, 10).await.unwrap_err();
         assert_eq!(error.decision, Decision::Target);
     }
     assert_eq!(

@@ -13,6 +13,7 @@ mod history;
 mod members;
 mod messages;
 mod people;
+mod scans;
 mod text;
 
 use std::{sync::Arc, time::Duration};
@@ -28,8 +29,7 @@ use wireroom_jobs::{
     Action,
     outreach::{Added, Person, PersonRef, Presence},
     ports::{
-        Chat, ChatDetails, Clock, Decision, Draft, HistoryPage, Invite, Joined, MemberPage, SentMessage, Telegram,
-        TelegramError,
+        Chat, ChatDetails, Clock, Decision, Draft, HistoryPage, Invite, Joined, SentMessage, Telegram, TelegramError,
     },
 };
 
@@ -322,10 +322,6 @@ impl Telegram for JobTelegram {
 
     async fn join_by_invite(&self, hash: &str) -> Result<Joined, TelegramError> {
         Box::pin(self.join_with(hash)).await
-    }
-
-    async fn members(&self, chat: &Chat, offset: i32, limit: i32) -> Result<MemberPage, TelegramError> {
-        self.page_of_members(chat, offset, limit).await
     }
 
     fn visible_length(&self, draft: &Draft) -> Result<usize, TelegramError> {
