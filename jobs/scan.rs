@@ -133,7 +133,7 @@ struct Bound {
 }
 
 impl Bound {
-    fn of(args: &ScanArgs) -> Self {
+    fn new(args: &ScanArgs) -> Self {
         let (rows, is_limit) = args.bound();
         Self { rows, is_limit }
     }

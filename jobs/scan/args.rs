@@ -119,7 +119,7 @@ pub struct MembersArgs {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub query: Option<String>,
-    /// When the list ends at Telegram's cap, search it by each letter and digit as well: at most 69 more lists. It finds more
+    /// When the list ends at Telegram's cap, search it by each letter and digit as well: at most 68 more lists. It finds more
     /// people, and never proves that these are all.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_letters: bool,
@@ -269,9 +269,7 @@ impl MemberFilter {
 impl CommentsArgs {
     /// How many of the newest posts; `None`: those that are named.
     pub(super) fn newest(&self) -> Option<i32> {
-        self.posts
-            .is_empty()
-            .then(|| self.last_posts.unwrap_or(DEFAULT_POSTS))
+        self.posts.is_empty().then(|| self.last_posts.unwrap_or(DEFAULT_POSTS))
     }
 }
 
@@ -360,11 +358,17 @@ impl ScanArgs {
         ] {
             if is_given && self.what != what {
                 let wanted = what.as_str();
-                wrong(section, format!("belongs to what: {wanted}; leave it out, or ask for that"))?;
+                wrong(
+                    section,
+                    format!("belongs to what: {wanted}; leave it out, or ask for that"),
+                )?;
             }
         }
         if self.what == ScanWhat::Chats && self.search.is_none() {
-            wrong("search", "is missing; say what to look for, such as {\"queries\": [\"chess\"]}")?;
+            wrong(
+                "search",
+                "is missing; say what to look for, such as {\"queries\": [\"chess\"]}",
+            )?;
         }
         Ok(())
     }
@@ -378,7 +382,10 @@ fn check_members(members: Option<&MembersArgs>) -> Result<(), ArgsError> {
             "members.query",
             "is missing; say what the names begin with that filter: search looks for",
         ),
-        Some(_) if !is_search => wrong("members.query", "is used by the filters search and contacts only; leave it out"),
+        Some(_) if !is_search => wrong(
+            "members.query",
+            "is used by the filters search and contacts only; leave it out",
+        ),
         Some(query) => check_query("members.query", query, 1),
         None => Ok(()),
     }?;
@@ -417,7 +424,10 @@ fn check_history(history: Option<&HistoryArgs>) -> Result<(), ArgsError> {
     if let (Some(min), Some(max)) = (history.min_id, history.max_id)
         && min > max
     {
-        wrong("history.min_id", "is above history.max_id; there is nothing between them")?;
+        wrong(
+            "history.min_id",
+            "is above history.max_id; there is nothing between them",
+        )?;
     }
     if let Some(last) = history.last.filter(|last| !(1..=MAX_ROWS).contains(last)) {
         wrong("history.last", format!("is {last}; give 1 to {MAX_ROWS}"))?;
@@ -433,11 +443,17 @@ fn check_comments(comments: Option<&CommentsArgs>) -> Result<(), ArgsError> {
     if comments.posts.len() > MAX_POSTS {
         return wrong(
             "comments.posts",
-            format!("names {} posts; at most {MAX_POSTS} go into one job", comments.posts.len()),
+            format!(
+                "names {} posts; at most {MAX_POSTS} go into one job",
+                comments.posts.len()
+            ),
         );
     }
     if let Some(at) = comments.posts.iter().position(|id| *id < 1) {
-        return wrong(&format!("comments.posts[{at}]"), "is below 1; posts are numbered from 1");
+        return wrong(
+            &format!("comments.posts[{at}]"),
+            "is below 1; posts are numbered from 1",
+        );
     }
     let most = i32::try_from(MAX_POSTS).unwrap_or(i32::MAX);
     match comments.last_posts {

@@ -40,7 +40,7 @@ pub(super) async fn search(args: &ScanArgs, context: &JobContext) -> Result<Scan
     let done = i64::try_from(position.query).unwrap_or(0);
     let searching = Searching {
         context,
-        bound: Bound::of(args),
+        bound: Bound::new(args),
         wanted,
         position,
         tally,
@@ -151,3 +151,6 @@ impl Searching<'_> {
 fn is_closed(error: &TelegramError) -> bool {
     error.decision == Decision::Target
 }
+
+#[cfg(test)]
+mod tests;

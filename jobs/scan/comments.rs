@@ -68,7 +68,7 @@ pub(super) async fn read(args: &ScanArgs, context: &JobContext) -> Result<ScanRe
     let reading = Reading {
         context,
         chat: &chat,
-        bound: Bound::of(args),
+        bound: Bound::new(args),
         posts: Posts::of(wanted),
         position,
         tally,
@@ -82,6 +82,8 @@ struct Posts {
     wanted: CommentsArgs,
     /// Known and not dealt with, newest first.
     queue: VecDeque<ScannedMessage>,
+    /// The lowest number of a named post that was asked for.
+    asked: Option<i32>,
     /// Nothing is behind the queue.
     ended: bool,
 }
@@ -93,6 +95,7 @@ impl Posts {
         Self {
             wanted,
             queue: VecDeque::new(),
+            asked: None,
             ended: false,
         }
     }
@@ -181,7 +184,9 @@ impl Reading<'_> {
             let page = self.context.telegram.messages(self.chat, cut).await?;
             self.posts.ended = page.oldest <= 1;
             let posts = page.messages.into_iter();
-            self.posts.queue.extend(posts.filter(|post| post.message.service.is_none()));
+            self.posts
+                .queue
+                .extend(posts.filter(|post| post.message.service.is_none()));
             if self.posts.queue.is_empty() {
                 self.position.before_post = page.oldest;
             }
@@ -189,7 +194,8 @@ impl Reading<'_> {
         }
         let left = self.posts.wanted.posts.iter().copied();
         let size = usize::try_from(PAGE).unwrap_or(1);
-        let ids: Vec<i32> = left.filter(|id| below == 0 || *id < below).take(size).collect();
+        let is_left = |id: &i32| (below == 0 || *id < below) && self.posts.asked.is_none_or(|asked| *id < asked);
+        let ids: Vec<i32> = left.filter(is_left).take(size).collect();
         let Some(lowest) = ids.last().copied() else {
             self.posts.ended = true;
             return Ok(());
@@ -199,9 +205,7 @@ impl Reading<'_> {
         let missing = i64::try_from(ids.len() - found.len().min(ids.len())).unwrap_or(0);
         self.position.closed += missing;
         self.position.posts += missing;
-        if found.is_empty() {
-            self.position.before_post = lowest;
-        }
+        self.posts.asked = Some(lowest);
         self.posts.queue.extend(found);
         Ok(())
     }
@@ -231,7 +235,9 @@ impl Reading<'_> {
             .with("posts", self.position.posts);
         self.context.log(LogLevel::Info, stored).await;
         // How many there will be is known when the last post was looked at.
-        self.rate.show(self.context, self.tally.seen, self.bound.total(None)).await
+        self.rate
+            .show(self.context, self.tally.seen, self.bound.total(None))
+            .await
     }
 
     fn ended_because(&self) -> Option<Incomplete> {
@@ -246,3 +252,6 @@ impl Reading<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,7 @@ pub(super) async fn read(args: &ScanArgs, context: &JobContext) -> Result<ScanRe
         owner: owner(context, &chat),
         chat: &chat,
         profile: &profile,
-        bound: Bound::of(args),
+        bound: Bound::new(args),
         wanted,
         position,
         tally,
@@ -148,7 +148,11 @@ impl Reading<'_> {
         let is_past = page.messages.iter().any(|message| self.is_before_begin(message));
         let exhausted = page.oldest <= 1;
         self.position = Position {
-            before: if page.oldest > 0 { page.oldest } else { self.position.before },
+            before: if page.oldest > 0 {
+                page.oldest
+            } else {
+                self.position.before
+            },
             counted: self.position.counted.or(page.count),
             ended: exhausted || is_past || page.oldest <= lowest,
             exhausted: exhausted && !is_past,
@@ -171,7 +175,9 @@ impl Reading<'_> {
             Some(last) => Some(self.counted().map_or(last, |counted| last.min(counted))),
             None => self.counted(),
         };
-        self.rate.show(self.context, self.tally.seen, self.bound.total(of)).await
+        self.rate
+            .show(self.context, self.tally.seen, self.bound.total(of))
+            .await
     }
 
     fn is_before_begin(&self, scanned: &ScannedMessage) -> bool {
@@ -209,7 +215,8 @@ impl Reading<'_> {
         if is_cut {
             return Some(self.bound.reason());
         }
-        let is_hidden = self.profile.history_hidden || self.profile.first_visible_message.is_some_and(|first| first > 1);
+        let is_hidden =
+            self.profile.history_hidden || self.profile.first_visible_message.is_some_and(|first| first > 1);
         let is_short = self.counted().is_some_and(|counted| self.tally.seen < counted);
         if self.position.exhausted && is_hidden && self.position.before > 1 {
             Some(Incomplete::HistoryHidden)
@@ -220,3 +227,6 @@ impl Reading<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,7 +62,7 @@ pub(super) async fn read(args: &ScanArgs, context: &JobContext) -> Result<ScanRe
     let reading = Reading {
         context,
         details: &details,
-        bound: Bound::of(args),
+        bound: Bound::new(args),
         wanted,
         position,
         tally,
@@ -210,7 +210,11 @@ impl Reading<'_> {
             .store
             .save_members(chat_id, &page.members, checkpoint)
             .await?;
-        self.barren = if tally.seen > self.tally.seen { 0 } else { self.barren + 1 };
+        self.barren = if tally.seen > self.tally.seen {
+            0
+        } else {
+            self.barren + 1
+        };
         self.tally = tally;
         let stored = LogLine::new("page_stored", "A page of the list is stored.")
             .with("people", i64::try_from(page.members.len()).unwrap_or(i64::MAX))

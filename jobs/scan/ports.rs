@@ -219,7 +219,9 @@ impl fmt::Debug for Profile {
 
 impl fmt::Debug for ChatProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChatProfile").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("ChatProfile")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 

@@ -14,8 +14,8 @@ use crate::{
     message::Message,
     monitor::FailoverArgs,
     ports::{
-        Chat, Clock, Effect, Failover, HistoryPage, Member, Progress, SentMessage, Store, StoreError,
-        WatchBegun, WatchStart, WatchState,
+        Chat, Clock, Effect, Failover, HistoryPage, Member, Progress, SentMessage, Store, StoreError, WatchBegun,
+        WatchStart, WatchState,
     },
     scan::ports::{Count, FoundChat, Profile, ScanStart, ScannedMessage},
 };
@@ -231,5 +231,4 @@ impl Store for MemoryStore {
         state.losses.push(reason.to_owned());
         Ok(state.failover.unwrap_or(Failover::Exhausted))
     }
-
 }

@@ -9,8 +9,8 @@ use crate::{
     message::Message,
     ports::{Chat, Member, MemberPage, StoreError, TelegramError},
     scan::ports::{
-        ChatProfile, Count, FoundChat, LastSeen, MemberList, MessageCut, MessagePage, PersonProfile, Profile, ScanStart,
-        ScanStore, ScanTelegram, ScannedMessage, Tally,
+        ChatProfile, Count, FoundChat, LastSeen, MemberList, MessageCut, MessagePage, PersonProfile, Profile,
+        ScanStart, ScanStore, ScanTelegram, ScannedMessage, Tally,
     },
 };
 

@@ -284,8 +284,7 @@ impl ChatScansApi {
         cursor: Query<Option<String>>,
     ) -> Result<Table<KnownMemberRecord>, Problem> {
         let chat = chat_id(&id)?;
-        let asked =
-            table::asked::<KnownMemberRecord>(headers, format.as_deref(), limit.as_deref(), cursor.as_deref())?;
+        let asked = table::asked::<KnownMemberRecord>(headers, format.as_deref(), limit.as_deref(), cursor.as_deref())?;
         let filter = jobs::member_filter(&role, &is_bot, &is_deleted, &is_premium)?;
         must_be_met(&state, chat).await?;
         let pool = state.pool.clone();

@@ -6,9 +6,9 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 use wireroom_jobs::{
     JobArgs, JobKind,
-    message::MediaKind,
     invite::{InviteArgs, InviteResult},
     join::{JoinArgs, JoinResult},
+    message::MediaKind,
     monitor::{MonitorArgs, MonitorResult},
     publish::{PublishArgs, PublishResult},
     scan::{ScanArgs, ScanResult},
@@ -33,8 +33,8 @@ use super::{
     jobs::{
         AttemptView, AttemptsApi, BatchApi, BatchCreated, BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody,
         BulkRetryView, CancelApi, ChangeBody, CreateApi, EventView, EventsApi, FindsApi, FoundChatView, GetApi,
-        JobSummary, JobView, ListApi, MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, ProfileView, RetryApi,
-        ScannedMessageView, ScannedMessagesApi, WhyApi, WhyView,
+        JobSummary, JobView, ListApi, MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, ProfileView,
+        RetryApi, ScannedMessageView, ScannedMessagesApi, WhyApi, WhyView,
     },
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     logins::{

@@ -126,7 +126,7 @@ pub async fn write<R, Read, Reading>(
 where
     R: Row,
     Read: Fn(Option<R::Key>, i64) -> Reading + Send + 'static,
-    Reading: Future<Output = Result<Vec<R>, StoreError>> + Send,
+    Reading: Future<Output = Result<Vec<R>, StoreError>> + Send + 'static,
 {
     let response = match asked.format {
         Format::Json => {
@@ -175,7 +175,7 @@ fn csv<R, Read, Reading>(read: Read) -> Body
 where
     R: Row,
     Read: Fn(Option<R::Key>, i64) -> Reading + Send + 'static,
-    Reading: Future<Output = Result<Vec<R>, StoreError>> + Send,
+    Reading: Future<Output = Result<Vec<R>, StoreError>> + Send + 'static,
 {
     let header = write_csv(|writer| writer.write_record(R::COLUMNS));
     let rows = chunks(read).and_then(|rows: Vec<R>| async move {
@@ -188,7 +188,7 @@ fn ndjson<R, Read, Reading>(read: Read) -> Body
 where
     R: Row,
     Read: Fn(Option<R::Key>, i64) -> Reading + Send + 'static,
-    Reading: Future<Output = Result<Vec<R>, StoreError>> + Send,
+    Reading: Future<Output = Result<Vec<R>, StoreError>> + Send + 'static,
 {
     let rows = chunks(read).and_then(|rows: Vec<R>| async move {
         let mut text = Vec::new();
@@ -204,10 +204,7 @@ where
 fn download(content_type: &str, name: &str, body: Body) -> Response {
     Response::builder()
         .content_type(content_type)
-        .header(
-            header::CONTENT_DISPOSITION,
-            format!("attachment; filename=\"{name}\""),
-        )
+        .header(header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\""))
         .body(body)
 }
 
@@ -216,7 +213,7 @@ fn chunks<R, Read, Reading>(read: Read) -> impl Stream<Item = io::Result<Vec<R>>
 where
     R: Row,
     Read: Fn(Option<R::Key>, i64) -> Reading + Send + 'static,
-    Reading: Future<Output = Result<Vec<R>, StoreError>> + Send,
+    Reading: Future<Output = Result<Vec<R>, StoreError>> + Send + 'static,
 {
     stream::try_unfold((read, None, false), move |(read, after, ended)| async move {
         if ended {

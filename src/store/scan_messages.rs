@@ -54,7 +54,9 @@ impl<'a> Columns<'a> {
             columns.outgoing.push(message.outgoing);
             columns.texts.push(&message.text);
             let media = message.media.map(serde_json::to_value).transpose()?;
-            columns.media.push(media.and_then(|word| word.as_str().map(str::to_owned)));
+            columns
+                .media
+                .push(media.and_then(|word| word.as_str().map(str::to_owned)));
             columns.replies_to.push(message.reply_to);
             columns.topics.push(message.topic);
             columns.albums.push(message.album);

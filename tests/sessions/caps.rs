@@ -1,6 +1,7 @@
 //! Caps and pacing over the sandbox: what is counted, what a spent cap does to jobs, and who opens it again.
 
 use wireroom::store::caps::{self, Cap, Capped};
+use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
 
 use super::*;
 

@@ -1,6 +1,7 @@
 //! Holders over one database and one sandbox: taking, sharing, losing and giving back leases.
 
 use super::*;
+use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
 
 #[tokio::test]
 async fn a_session_is_imported_held_used_and_released() {

@@ -1,6 +1,7 @@
 //! Sessions and chats that are lost, and what is written down about it.
 
 use super::*;
+use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
 
 #[tokio::test]
 async fn a_revoked_session_is_logged_out_and_left_alone() {

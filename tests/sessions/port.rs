@@ -1,6 +1,7 @@
 //! What a job's calls meet: names, links, floods, slow mode, dropped connections.
 
 use super::*;
+use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
 
 #[tokio::test]
 async fn what_nobody_has_met_is_a_target_that_fails() {
@@ -113,7 +114,14 @@ async fn a_reference_that_went_stale_is_resolved_again_with_this_session() {
     let holder = world.holder();
     let session = held(&holder, 1).await.remove(0);
     let (telegram, _) = port_of(&session);
-    assert_eq!(telegram.members(&chat, &MemberList::Recent, 0, 10).await.unwrap().returned, 10);
+    assert_eq!(
+        telegram
+            .members(&chat, &MemberList::Recent, 0, 10)
+            .await
+            .unwrap()
+            .returned,
+        10
+    );
     holder.shutdown(BOUND).await;
     // Without a name there is nothing to resolve by.
     sqlx::raw_sql("DELETE FROM session_peers")

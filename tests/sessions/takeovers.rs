@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::Instant;
+use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
 
 use super::*;
 use crate::support::{

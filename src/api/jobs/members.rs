@@ -136,8 +136,7 @@ impl MembersApi {
         cursor: Query<Option<String>>,
     ) -> Result<Table<MemberRecord>, Problem> {
         let job = job_id(&id)?;
-        let asked =
-            table::asked::<MemberRecord>(headers, format.as_deref(), limit.as_deref(), cursor.as_deref())?;
+        let asked = table::asked::<MemberRecord>(headers, format.as_deref(), limit.as_deref(), cursor.as_deref())?;
         let filter = filter(&role, &is_bot, &is_deleted, &is_premium)?;
         must_have(&state.pool, job, Code::MembersNotFound, &["members"]).await?;
         let pool = state.pool.clone();

@@ -220,8 +220,7 @@ impl ScannedMessagesApi {
     ) -> Result<Table<MessageRecord>, Problem> {
         const TIME: &str = "a time such as 2026-01-31T12:00:00Z";
         let job = job_id(&id)?;
-        let asked =
-            table::asked::<MessageRecord>(headers, format.as_deref(), limit.as_deref(), cursor.as_deref())?;
+        let asked = table::asked::<MessageRecord>(headers, format.as_deref(), limit.as_deref(), cursor.as_deref())?;
         let filter = MessageFilter {
             sender_id: parameter("sender_id", sender_id.as_deref(), "a person's or a chat's id")?,
             media: media_kind(media.as_deref())?,

@@ -16,6 +16,7 @@ mod list;
 mod members;
 mod messages;
 mod patch;
+mod progress;
 mod retry;
 #[cfg(test)]
 mod tests;

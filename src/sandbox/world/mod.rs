@@ -17,6 +17,7 @@ pub mod history;
 pub mod invites;
 pub mod joining;
 pub mod links;
+pub mod marks;
 pub mod members;
 pub mod messages;
 mod names;
@@ -47,6 +48,7 @@ use channels::Channel;
 use clock::Clock;
 use groups::Group;
 use invites::Invite;
+use marks::Marks;
 use people::Person;
 use random_ids::RandomIds;
 
@@ -64,6 +66,7 @@ pub struct World {
     pub(crate) usernames: HashMap<Box<str>, PeerKey>,
     pub(crate) invites: BTreeMap<String, Invite>,
     pub(crate) random_ids: RandomIds,
+    pub(crate) marks: Marks,
     /// Links the copies of one message in several accounts' boxes.
     pub(crate) last_origin: u64,
     pub(crate) pushes: Vec<Push>,
@@ -85,6 +88,7 @@ impl World {
             usernames: HashMap::new(),
             invites: BTreeMap::new(),
             random_ids: RandomIds::default(),
+            marks: Marks::default(),
             last_origin: 0,
             pushes: Vec::new(),
         };

@@ -73,13 +73,15 @@ impl ScanTelegram for JobTelegram {
             peer: peer.into(),
             msg_id: post,
         };
-        let tl::enums::messages::DiscussionMessage::Message(found) =
-            match self.call_about(Action::Read, channel, request).await {
-                Ok(found) => found,
-                // It was deleted, or its comments were closed, since it was read.
-                Err(error) if matches!(error.code.as_str(), "MSG_ID_INVALID" | "MESSAGE_ID_INVALID") => return Ok(None),
-                Err(error) => return Err(error),
-            };
+        let tl::enums::messages::DiscussionMessage::Message(found) = match self
+            .call_about(Action::Read, channel, request)
+            .await
+        {
+            Ok(found) => found,
+            // It was deleted, or its comments were closed, since it was read.
+            Err(error) if matches!(error.code.as_str(), "MSG_ID_INVALID" | "MESSAGE_ID_INVALID") => return Ok(None),
+            Err(error) => return Err(error),
+        };
         self.connection.learn(&found.users, &found.chats).await;
         let group = found.messages.iter().find_map(|message| match message {
             tl::enums::Message::Message(message) => peer_number(&message.peer_id),

@@ -74,7 +74,10 @@ async fn messages_are_read_page_by_page_and_filtered() {
         ("post_id=0", vec![2, 4, 6]),
         ("from=2026-01-01T06:00:00Z", vec![6, 7]),
         ("to=2026-01-01T02:00:00Z", vec![1, 2]),
-        ("from=2026-01-01T02:00:00Z&to=2026-01-01T04:00:00Z&sender_id=10", vec![2, 4]),
+        (
+            "from=2026-01-01T02:00:00Z&to=2026-01-01T04:00:00Z&sender_id=10",
+            vec![2, 4],
+        ),
     ] {
         let page = api.get(&format!("/v1/jobs/{job}/messages?{filter}")).await.json();
         assert_eq!(ids(&page), expected, "{filter}");
@@ -88,10 +91,7 @@ async fn csv_guards_its_cells_and_ndjson_holds_the_same() {
     let csv = api.get(&format!("/v1/jobs/{job}/messages?format=csv")).await;
     assert_eq!(csv.status, StatusCode::OK);
     let lines: Vec<&str> = csv.text.lines().collect();
-    assert_eq!(
-        lines[1],
-        "-1001,1,1,2026-01-01T01:00:00Z,,11,false,'=1,,,,,,,,👍 2,"
-    );
+    assert_eq!(lines[1], "-1001,1,1,2026-01-01T01:00:00Z,,11,false,'=1,,,,,,,,👍 2,");
     assert_eq!(lines.len(), 3);
     let ndjson = api.get(&format!("/v1/jobs/{job}/messages?format=ndjson")).await;
     let messages: Vec<Value> = ndjson
@@ -120,7 +120,9 @@ async fn what_cannot_be_shown_is_said() {
     api.get(&format!("/v1/jobs/{job}/members"))
         .await
         .problem("members_not_found");
-    api.get(&format!("/v1/jobs/{job}/chats")).await.problem("rows_not_found");
+    api.get(&format!("/v1/jobs/{job}/chats"))
+        .await
+        .problem("rows_not_found");
     api.execute("UPDATE scans SET expires_at = wireroom_now()").await;
     api.get(&format!("/v1/jobs/{job}/messages"))
         .await
