@@ -1,7 +1,7 @@
 //! What scans saw of people, read page by page: no connection is held between two pages, however slow the reader is.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
 use super::{StoreError, failed};
 use crate::ids::JobId;
@@ -47,6 +47,20 @@ pub struct MemberFilter {
     pub is_premium: Option<bool>,
 }
 
+/// A transaction whose statements are planned for the values they have. One plan for all filters and all places of a list
+/// reads the whole of what is left of it for each page.
+pub(super) async fn planned(pool: &PgPool) -> Result<Transaction<'static, Postgres>, StoreError> {
+    let mut transaction = pool.begin().await.map_err(failed("begin_scan_read"))?;
+    sqlx::query!(
+        r#"-- plan_each_scan_read
+        SELECT set_config('plan_cache_mode', 'force_custom_plan', true) AS "set!""#
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(failed("plan_each_scan_read"))?;
+    Ok(transaction)
+}
+
 /// What the job's scan reads; `None`: it is none, has not begun, or its rows are not kept any more.
 pub async fn scan_what(pool: &PgPool, job: JobId) -> Result<Option<String>, StoreError> {
     sqlx::query_scalar!(
@@ -67,6 +81,7 @@ pub async fn page(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<MemberRecord>, StoreError> {
+    let mut transaction = planned(pool).await?;
     sqlx::query_as!(
         MemberRecord,
         "-- member_page
@@ -84,7 +99,7 @@ pub async fn page(
         filter.is_deleted,
         filter.is_premium,
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await
     .map_err(failed("member_page"))
 }
@@ -97,6 +112,7 @@ pub async fn known_page(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<KnownMemberRecord>, StoreError> {
+    let mut transaction = planned(pool).await?;
     sqlx::query_as!(
         KnownMemberRecord,
         r#"-- known_member_page
@@ -116,7 +132,7 @@ pub async fn known_page(
         filter.is_deleted,
         filter.is_premium,
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await
     .map_err(failed("known_member_page"))
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use wireroom_jobs::scan::ports::{ScannedMessage, Tally};
 
-use super::{StoreError, attempt_data::AttemptKey, failed, scans::no_scan};
+use super::{StoreError, attempt_data::AttemptKey, failed, member_reads::planned, scans::no_scan};
 use crate::ids::JobId;
 
 /// What messages of a page have in common.
@@ -197,6 +197,7 @@ pub async fn page(
         owner: i64::MIN,
         message_id: i32::MIN,
     });
+    let mut transaction = planned(pool).await?;
     sqlx::query_as!(
         MessageRecord,
         "-- scan_message_page
@@ -222,7 +223,7 @@ pub async fn page(
         filter.from,
         filter.to,
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await
     .map_err(failed("scan_message_page"))
 }

@@ -7,7 +7,9 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use wireroom_jobs::scan::ports::{Count, FoundChat, Profile, Tally};
 
-use super::{StoreError, attempt_data::AttemptKey, chats::type_name, failed, scans::no_scan};
+use super::{
+    StoreError, attempt_data::AttemptKey, chats::type_name, failed, member_reads::planned, scans::no_scan,
+};
 use crate::ids::JobId;
 
 /// Days after which a standing search has forgotten a chat that it did not find any more.
@@ -225,6 +227,7 @@ pub async fn find_page(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<FindRecord>, StoreError> {
+    let mut transaction = planned(pool).await?;
     sqlx::query_as!(
         FindRecord,
         "-- find_page
@@ -242,7 +245,7 @@ pub async fn find_page(
         filter.language,
         filter.min_members,
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await
     .map_err(failed("find_page"))
 }
@@ -290,6 +293,7 @@ pub async fn count_page(
     before: Option<CountKey>,
     limit: i64,
 ) -> Result<Vec<CountRecord>, StoreError> {
+    let mut transaction = planned(pool).await?;
     sqlx::query_as!(
         CountRecord,
         r#"-- count_page
@@ -303,7 +307,7 @@ pub async fn count_page(
         before.map(|key| key.at),
         before.map(|key| key.job.0),
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await
     .map_err(failed("count_page"))
 }
