@@ -96,7 +96,7 @@ pub async fn save(
                 reply_to, topic, album, views, forwards, replies, reactions, service, job_id, purpose, expires_at)
             SELECT $2, $3, p.*, $1, s.purpose, s.expires_at FROM page p CROSS JOIN scans s WHERE s.job_id = $1
             ON CONFLICT (chat_id, owner, message_id) DO UPDATE SET edited_at = excluded.edited_at,
-                sender_id = excluded.sender_id, text = excluded.text, media = excluded.media, views = excluded.views,
+                sender_id = excluded.sender_id, outgoing = excluded.outgoing, text = excluded.text, media = excluded.media, views = excluded.views,
                 forwards = excluded.forwards, replies = excluded.replies, reactions = excluded.reactions,
                 service = excluded.service, last_seen_at = wireroom_now(), job_id = excluded.job_id,
                 purpose = excluded.purpose, expires_at = greatest(seen_messages.expires_at, excluded.expires_at)

@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use grammers_session::types::{PeerId, PeerRef};
+use grammers_session::types::{PeerAuth, PeerId, PeerKind, PeerRef};
 use grammers_tl_types::{self as tl, Identifiable, RemoteCall};
 use sqlx::PgPool;
 use tokio::sync::{Mutex, OnceCell, watch};
@@ -288,6 +288,11 @@ impl JobTelegram {
         let Some(id) = PeerId::from_bot_api_dialog_id(chat_id) else {
             return Err(failures::not_met());
         };
+        if id.kind() == PeerKind::Chat {
+            // A basic group goes by its id alone; whether the account is in it, Telegram knows.
+            let auth = PeerAuth::default();
+            return Ok(Some(PeerRef { id, auth }));
+        }
         let storage = self.connection.storage();
         let known = storage.find_peer(id).await.map_err(|error| failures::storage(&error))?;
         Ok(known.and_then(|info| info.auth()).map(|auth| PeerRef { id, auth }))
