@@ -7,9 +7,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use wireroom_jobs::scan::ports::{Count, FoundChat, Profile, Tally};
 
-use super::{
-    StoreError, attempt_data::AttemptKey, chats::type_name, failed, member_reads::planned, scans::no_scan,
-};
+use super::{StoreError, attempt_data::AttemptKey, chats::type_name, failed, member_reads::planned, scans::no_scan};
 use crate::ids::JobId;
 
 /// Days after which a standing search has forgotten a chat that it did not find any more.

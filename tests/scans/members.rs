@@ -76,7 +76,8 @@ async fn scans_of_one_chat_know_each_person_once() {
     assert_eq!((&result["seen"], &result["new"]), (&json!(151), &json!(1)), "{result}");
     let known = rows(&stack, &format!("/v1/chats/{chat}/members")).await;
     assert_eq!(known.len(), 151);
-    let time = |value: &Value| -> chrono::DateTime<chrono::Utc> { value.as_str().expect("a time").parse().expect("a time") };
+    let time =
+        |value: &Value| -> chrono::DateTime<chrono::Utc> { value.as_str().expect("a time").parse().expect("a time") };
     let second_began = time(&stack.job(&second).await["created_at"]);
     for member in &known {
         let is_new = member["user_id"] == bob;

@@ -12,6 +12,8 @@ mod idle;
 mod latency;
 mod leases;
 #[cfg(feature = "sandbox")]
+mod monitor;
+#[cfg(feature = "sandbox")]
 mod scan;
 #[cfg(feature = "sandbox")]
 mod sessions;
@@ -47,6 +49,7 @@ Examples:
   wireroom bench soak --secs 1200 --kill-every 60
   wireroom bench sessions --accounts 1000 --secs 60
   wireroom bench scan --rounds 5
+  wireroom bench monitor --chats 1000 --rate 2000 --secs 30
 
 Everything happens in a schema that is made for the run and dropped after it; the role must be allowed to make one. Use
 a database that nobody else works in: not because of the data, but because of the figures.";
@@ -74,6 +77,9 @@ pub enum Command {
     /// How fast are members read, beside the bare loop of grammers? Against a made-up Telegram.
     #[cfg(feature = "sandbox")]
     Scan(scan::Args),
+    /// How soon is a message of a watched chat an event, and a webhook? Against a made-up Telegram.
+    #[cfg(feature = "sandbox")]
+    Monitor(monitor::Args),
     /// One worker process of a bench.
     #[command(hide = true)]
     Worker(worker::Args),
@@ -103,6 +109,8 @@ enum Measured {
     Sessions(Box<sessions::Report>),
     #[cfg(feature = "sandbox")]
     Scan(scan::Report),
+    #[cfg(feature = "sandbox")]
+    Monitor(monitor::Report),
 }
 
 impl Measured {
@@ -117,6 +125,8 @@ impl Measured {
             Self::Sessions(report) => report.print(json),
             #[cfg(feature = "sandbox")]
             Self::Scan(report) => report.print(json),
+            #[cfg(feature = "sandbox")]
+            Self::Monitor(report) => report.print(json),
         }
     }
 }
@@ -169,6 +179,8 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sessions(args) => &args.target,
         #[cfg(feature = "sandbox")]
         Command::Scan(args) => &args.target,
+        #[cfg(feature = "sandbox")]
+        Command::Monitor(args) => &args.target,
     };
     let json = target.json;
     let mut source = Source::load()?;
@@ -211,6 +223,8 @@ async fn measure(command: &Command, site: &Site) -> anyhow::Result<Measured> {
         }
         #[cfg(feature = "sandbox")]
         Command::Scan(args) => return scan::measure(args, site).await.map(Measured::Scan),
+        #[cfg(feature = "sandbox")]
+        Command::Monitor(args) => return monitor::measure(args, site).await.map(Measured::Monitor),
         #[cfg(feature = "sandbox")]
         Command::SessionsWorker | Command::Sandbox(_) => return Err(no_part()),
         Command::Worker(_) | Command::SoakWorker | Command::Api => {

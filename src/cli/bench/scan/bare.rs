@@ -66,7 +66,11 @@ impl Bare {
     pub async fn read(&self, username: &str) -> anyhow::Result<i64> {
         let chat = self.client.resolve_username(username).await?;
         let chat = chat.context("the sandbox has no such chat")?;
-        let chat = chat.to_ref().await.map_err(anyhow::Error::from_boxed)?.context("the chat cannot be referred to")?;
+        let chat = chat
+            .to_ref()
+            .await
+            .map_err(anyhow::Error::from_boxed)?
+            .context("the chat cannot be referred to")?;
         let mut members = self.client.iter_participants(chat);
         let mut read = 0;
         while members.next().await?.is_some() {
