@@ -65,6 +65,7 @@ impl Searching<'_> {
             if self.bound.is_reached(self.tally.seen) {
                 break;
             }
+            self.rate.stop_if_due(self.context)?;
             self.search(query.trim()).await?;
             if !self.bound.is_reached(self.tally.seen) {
                 self.position.query += 1;

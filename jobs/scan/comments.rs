@@ -115,7 +115,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     async fn run(mut self) -> Result<ScanResult, Outcome> {
         while !self.bound.is_reached(self.tally.seen) {
-            self.context.stop_if_cancelled()?;
+            self.rate.stop_if_due(self.context)?;
             if let Some(open) = self.position.open {
                 self.page(open).await?;
             } else if !self.open_next().await? {

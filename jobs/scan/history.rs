@@ -12,7 +12,7 @@ use super::{
 use crate::{
     JobContext, LogLevel, LogLine, Outcome,
     context::checkpoint_value,
-    ports::{Chat, ChatType},
+    ports::{Chat, ChatType, TelegramError},
 };
 
 /// The most that Telegram returns at once.
@@ -57,6 +57,7 @@ pub(super) async fn read(args: &ScanArgs, context: &JobContext) -> Result<ScanRe
         wanted,
         position,
         tally,
+        ahead: None,
         rate: Rate::new(context, tally.seen),
     };
     reading.run().await
@@ -99,18 +100,19 @@ struct Reading<'a> {
     wanted: HistoryArgs,
     position: Position,
     tally: Tally,
+    /// The next page, when it was asked for already.
+    ahead: Option<Result<MessagePage, TelegramError>>,
     rate: Rate,
 }
 
 impl Reading<'_> {
     async fn run(mut self) -> Result<ScanResult, Outcome> {
         while !self.position.ended && !self.has_enough() {
-            self.context.stop_if_cancelled()?;
-            let cut = MessageCut {
-                before: self.position.before,
-                limit: self.asked(),
+            self.rate.stop_if_due(self.context)?;
+            let page = match self.ahead.take() {
+                Some(answer) => answer?,
+                None => self.ask().await?,
             };
-            let page = self.context.telegram.messages(self.chat, cut).await?;
             self.keep(page).await?;
         }
         let count = Count {
@@ -122,6 +124,22 @@ impl Reading<'_> {
             reason: self.ended_because(),
         };
         finish(self.context, self.chat, count, None).await
+    }
+
+    /// The next page, from the place that is known: it may be on its way while the page before is stored.
+    fn ask(&self) -> impl Future<Output = Result<MessagePage, TelegramError>> + Send + use<'_> {
+        let (context, chat) = (self.context, self.chat);
+        let cut = MessageCut {
+            before: self.position.before,
+            limit: self.asked(),
+        };
+        async move { context.telegram.messages(chat, cut).await }
+    }
+
+    /// Whether the next page will be wanted whatever becomes of the one that is about to be stored.
+    fn is_next_certain(&self, messages: usize) -> bool {
+        let seen = self.tally.seen + i64::try_from(messages).unwrap_or(i64::MAX / 2) + i64::from(PAGE);
+        !self.position.ended && seen <= self.most() && !self.context.cancellation.is_cancelled()
     }
 
     /// The rows that are left to be read: of the newest that were asked for, or of the bound.
@@ -143,6 +161,7 @@ impl Reading<'_> {
         i32::try_from(self.most() - self.tally.seen).map_or(PAGE, |rest| rest.clamp(1, PAGE))
     }
 
+    /// Stores what is wanted of a page, while the next one is on its way.
     async fn keep(&mut self, page: MessagePage) -> Result<(), Outcome> {
         let lowest = self.wanted.min_id.unwrap_or(0);
         let is_past = page.messages.iter().any(|message| self.is_before_begin(message));
@@ -162,11 +181,15 @@ impl Reading<'_> {
         let wanted = page.messages.into_iter().filter(|message| self.is_wanted(message));
         let kept: Vec<ScannedMessage> = wanted.take(room).collect();
         let checkpoint = checkpoint_value(&self.position)?;
-        self.tally = self
-            .context
-            .store
-            .save_messages(self.chat.id, self.owner, None, &kept, checkpoint)
-            .await?;
+        let store = &self.context.store;
+        let saving = store.save_messages(self.chat.id, self.owner, None, &kept, checkpoint);
+        self.tally = if self.is_next_certain(kept.len()) {
+            let (saved, ahead) = tokio::join!(saving, self.ask());
+            self.ahead = Some(ahead);
+            saved?
+        } else {
+            saving.await?
+        };
         let stored = LogLine::new("page_stored", "A page of the history is stored.")
             .with("messages", i64::try_from(kept.len()).unwrap_or(i64::MAX))
             .with("seen", self.tally.seen);

@@ -67,6 +67,7 @@ pub(super) async fn read(args: &ScanArgs, context: &JobContext) -> Result<ScanRe
         position,
         tally,
         barren: 0,
+        ahead: None,
         rate: Rate::new(context, tally.seen),
     };
     reading.run().await
@@ -83,6 +84,8 @@ struct Reading<'a> {
     tally: Tally,
     /// Pages in a row without a new person.
     barren: u32,
+    /// The next page, when it was asked for already.
+    ahead: Option<Result<MemberPage, TelegramError>>,
     rate: Rate,
 }
 
@@ -95,7 +98,7 @@ impl Reading<'_> {
         }
         loop {
             while !self.is_at_end() {
-                self.context.stop_if_cancelled()?;
+                self.rate.stop_if_due(self.context)?;
                 if let Some(refused) = self.page().await? {
                     return self.end(Some(refused)).await;
                 }
@@ -118,10 +121,11 @@ impl Reading<'_> {
 
     /// Reads and stores a page. `Some`: Telegram does not show the rest.
     async fn page(&mut self) -> Result<Option<Incomplete>, Outcome> {
-        let (list, offset) = (self.list(), self.position.offset);
-        let asked = self.bound.room(self.tally.seen, PAGE);
-        let chat = &self.details.chat;
-        match self.context.telegram.members(chat, &list, offset, asked).await {
+        let answer = match self.ahead.take() {
+            Some(answer) => answer,
+            None => self.ask().await,
+        };
+        match answer {
             Ok(page) => self.keep(page).await.map(|()| None),
             Err(error) if is_refusal_to_list(&error) => {
                 let refused = LogLine::new("list_refused", "Telegram does not show the rest of the list.");
@@ -131,6 +135,20 @@ impl Reading<'_> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The next page, from the place that is known: it may be on its way while the page before is stored.
+    fn ask(&self) -> impl Future<Output = Result<MemberPage, TelegramError>> + Send + use<'_> {
+        let (context, chat) = (self.context, &self.details.chat);
+        let (list, offset) = (self.list(), self.position.offset);
+        let asked = self.bound.room(self.tally.seen, PAGE);
+        async move { context.telegram.members(chat, &list, offset, asked).await }
+    }
+
+    /// Whether the next page will be wanted whatever becomes of the one that is about to be stored.
+    fn is_next_certain(&self, people: usize) -> bool {
+        let seen = self.tally.seen + i64::try_from(people).unwrap_or(i64::MAX / 2) + i64::from(PAGE);
+        !self.is_at_end() && self.barren == 0 && seen <= self.bound.rows && !self.context.cancellation.is_cancelled()
     }
 
     fn list(&self) -> MemberList {
@@ -190,6 +208,7 @@ impl Reading<'_> {
         is_wanted && is_cut && is_more && self.position.letter < LETTERS.chars().count()
     }
 
+    /// Stores a page, while the next one is on its way.
     async fn keep(&mut self, page: MemberPage) -> Result<(), Outcome> {
         let counted = if self.is_whole_list() {
             Some(self.counted_with(page.count))
@@ -204,12 +223,17 @@ impl Reading<'_> {
             ..self.position
         };
         let checkpoint = checkpoint_value(&self.position)?;
-        let chat_id = self.position.chat_id;
-        let tally = self
+        let saving = self
             .context
             .store
-            .save_members(chat_id, &page.members, checkpoint)
-            .await?;
+            .save_members(self.position.chat_id, &page.members, checkpoint);
+        let tally = if self.is_next_certain(page.members.len()) {
+            let (saved, ahead) = tokio::join!(saving, self.ask());
+            self.ahead = Some(ahead);
+            saved?
+        } else {
+            saving.await?
+        };
         self.barren = if tally.seen > self.tally.seen {
             0
         } else {

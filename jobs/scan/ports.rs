@@ -82,6 +82,10 @@ pub enum Profile {
 
 /// A person as Telegram's page of them shows it. Phone numbers are left out on purpose, also those in the text about them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, as Telegram tells it"
+)]
 pub struct PersonProfile {
     /// Telegram's user id.
     pub user_id: i64,
@@ -130,6 +134,10 @@ pub enum LastSeen {
 
 /// A group or channel as its page shows it. Phone numbers in the text about it are left out.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, as Telegram tells it"
+)]
 pub struct ChatProfile {
     /// In the Bot API's form.
     pub id: i64,

@@ -328,6 +328,22 @@ async fn progress_is_shown_after_each_page() {
 }
 
 #[tokio::test]
+async fn a_long_scan_goes_on_in_a_fresh_attempt() {
+    let fakes = with(details(&group(450)));
+    fakes.clock.step_by(TimeDelta::minutes(21));
+    fakes.telegram.members(Ok(page(0..200, 450)));
+    fakes.telegram.members(Ok(page(200..400, 450)));
+    // Asked for while the page before was stored.
+    fakes.telegram.members(Ok(page(400..450, 450)));
+    let (until, reason) = snoozed(run(&fakes, args()).await);
+    assert_eq!(
+        (until, reason.code.as_str()),
+        (start_of_time() + TimeDelta::minutes(42), "batch_done")
+    );
+    assert_eq!(fakes.store.state().members.len(), 400, "what was read is kept");
+}
+
+#[tokio::test]
 async fn a_cancelled_scan_stops_after_the_page_it_was_reading() {
     let fakes = with(details(&group(450)));
     fakes.telegram.members(Ok(page(0..200, 450)));

@@ -6,6 +6,7 @@ mod crashes;
 mod finds;
 mod history;
 mod members;
+mod plans;
 
 use reqwest::Method;
 use serde_json::{Value, json};
