@@ -489,3 +489,6 @@ fn check_search(search: Option<&SearchArgs>) -> Result<(), ArgsError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

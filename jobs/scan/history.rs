@@ -105,7 +105,7 @@ struct Reading<'a> {
     rate: Rate,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
     async fn run(mut self) -> Result<ScanResult, Outcome> {
         while !self.position.ended && !self.has_enough() {
             self.rate.stop_if_due(self.context)?;
@@ -127,7 +127,7 @@ impl Reading<'_> {
     }
 
     /// The next page, from the place that is known: it may be on its way while the page before is stored.
-    fn ask(&self) -> impl Future<Output = Result<MessagePage, TelegramError>> + Send + use<'_> {
+    fn ask(&self) -> impl Future<Output = Result<MessagePage, TelegramError>> + Send + use<'a> {
         let (context, chat) = (self.context, self.chat);
         let cut = MessageCut {
             before: self.position.before,
@@ -181,15 +181,19 @@ impl Reading<'_> {
         let wanted = page.messages.into_iter().filter(|message| self.is_wanted(message));
         let kept: Vec<ScannedMessage> = wanted.take(room).collect();
         let checkpoint = checkpoint_value(&self.position)?;
+        if !self.is_next_certain(kept.len()) {
+            return self.store(&kept, checkpoint).await;
+        }
+        let ask = self.ask();
+        let (stored, ahead) = tokio::join!(self.store(&kept, checkpoint), ask);
+        self.ahead = Some(ahead);
+        stored
+    }
+
+    async fn store(&mut self, kept: &[ScannedMessage], checkpoint: serde_json::Value) -> Result<(), Outcome> {
+        let (chat_id, owner) = (self.chat.id, self.owner);
         let store = &self.context.store;
-        let saving = store.save_messages(self.chat.id, self.owner, None, &kept, checkpoint);
-        self.tally = if self.is_next_certain(kept.len()) {
-            let (saved, ahead) = tokio::join!(saving, self.ask());
-            self.ahead = Some(ahead);
-            saved?
-        } else {
-            saving.await?
-        };
+        self.tally = store.save_messages(chat_id, owner, None, kept, checkpoint).await?;
         let stored = LogLine::new("page_stored", "A page of the history is stored.")
             .with("messages", i64::try_from(kept.len()).unwrap_or(i64::MAX))
             .with("seen", self.tally.seen);

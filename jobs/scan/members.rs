@@ -12,7 +12,7 @@ use super::{
 use crate::{
     JobContext, LogLevel, LogLine, Outcome,
     context::checkpoint_value,
-    ports::{ChatDetails, ChatType, Decision, MemberPage, TelegramError},
+    ports::{ChatDetails, ChatType, Decision, Member, MemberPage, TelegramError},
 };
 
 /// The most that Telegram returns at once.
@@ -89,7 +89,7 @@ struct Reading<'a> {
     rate: Rate,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
     async fn run(mut self) -> Result<ScanResult, Outcome> {
         // Asking for a list that is known to be closed would be a refused call for nothing. Admins are shown even so.
         let is_shown = self.details.can_view_participants || self.shows_in_hidden_lists();
@@ -138,7 +138,7 @@ impl Reading<'_> {
     }
 
     /// The next page, from the place that is known: it may be on its way while the page before is stored.
-    fn ask(&self) -> impl Future<Output = Result<MemberPage, TelegramError>> + Send + use<'_> {
+    fn ask(&self) -> impl Future<Output = Result<MemberPage, TelegramError>> + Send + use<'a> {
         let (context, chat) = (self.context, &self.details.chat);
         let (list, offset) = (self.list(), self.position.offset);
         let asked = self.bound.room(self.tally.seen, PAGE);
@@ -223,17 +223,18 @@ impl Reading<'_> {
             ..self.position
         };
         let checkpoint = checkpoint_value(&self.position)?;
-        let saving = self
-            .context
-            .store
-            .save_members(self.position.chat_id, &page.members, checkpoint);
-        let tally = if self.is_next_certain(page.members.len()) {
-            let (saved, ahead) = tokio::join!(saving, self.ask());
-            self.ahead = Some(ahead);
-            saved?
-        } else {
-            saving.await?
-        };
+        if !self.is_next_certain(page.members.len()) {
+            return self.store(&page.members, checkpoint).await;
+        }
+        let ask = self.ask();
+        let (stored, ahead) = tokio::join!(self.store(&page.members, checkpoint), ask);
+        self.ahead = Some(ahead);
+        stored
+    }
+
+    async fn store(&mut self, members: &[Member], checkpoint: serde_json::Value) -> Result<(), Outcome> {
+        let chat_id = self.position.chat_id;
+        let tally = self.context.store.save_members(chat_id, members, checkpoint).await?;
         self.barren = if tally.seen > self.tally.seen {
             0
         } else {
@@ -241,7 +242,7 @@ impl Reading<'_> {
         };
         self.tally = tally;
         let stored = LogLine::new("page_stored", "A page of the list is stored.")
-            .with("people", i64::try_from(page.members.len()).unwrap_or(i64::MAX))
+            .with("people", i64::try_from(members.len()).unwrap_or(i64::MAX))
             .with("seen", tally.seen)
             .with("counted", self.position.counted.unwrap_or(0));
         self.context.log(LogLevel::Info, stored).await;

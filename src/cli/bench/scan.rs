@@ -97,7 +97,7 @@ impl Report {
 }
 
 pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Report> {
-    let telegram = Telegram::start(2).await?;
+    let telegram = Telegram::start(2, 0).await?;
     let [scanning, looping] = telegram.accounts.as_slice() else {
         bail!("the sandbox has other accounts than were asked for");
     };
