@@ -8,7 +8,10 @@ mod scans;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -193,6 +196,7 @@ pub struct FakeTelegram {
     person_in_full: Answers<PersonProfile>,
     chat_in_full: Answers<ChatProfile>,
     noted: Notify,
+    is_bot: AtomicBool,
     searched_since: Mutex<Vec<DateTime<Utc>>>,
     cancel_after: Mutex<Option<(usize, CancellationToken)>>,
 }
@@ -206,6 +210,7 @@ macro_rules! queue_answers {
                     journal,
                     $($method: Mutex::default(),)+
                     noted: Notify::new(),
+                    is_bot: AtomicBool::new(false),
                     searched_since: Mutex::default(),
                     cancel_after: Mutex::default(),
                 }
@@ -264,6 +269,11 @@ impl FakeTelegram {
     /// The update stream has noted something about a watch.
     pub fn note_watch(&self) {
         self.noted.notify_one();
+    }
+
+    /// From here on the account is a bot's.
+    pub fn be_bot(&self) {
+        self.is_bot.store(true, Ordering::Relaxed);
     }
 
     /// The `since` of every search for own messages.
@@ -326,6 +336,10 @@ impl Telegram for FakeTelegram {
 
     fn account_id(&self) -> i64 {
         ACCOUNT_ID
+    }
+
+    fn is_bot(&self) -> bool {
+        self.is_bot.load(Ordering::Relaxed)
     }
 
     async fn newest_message(&self, _chat: Option<&Chat>) -> Result<i32, TelegramError> {
