@@ -272,7 +272,7 @@ mod tests {
             (JobKind::Join, &[][..]),
             (JobKind::Publish, &["chat", "text"]),
             (JobKind::Invite, &["campaign"]),
-            (JobKind::Scan, &["chat", "purpose"]),
+            (JobKind::Scan, &["purpose"]),
             (JobKind::Monitor, &["chat"]),
         ] {
             let schema = JobArgs::schema(kind);

@@ -18,6 +18,7 @@ use crate::{
     monitor::{FailoverArgs, MessageFilter, WatchEvent},
     outcome::JobError,
     outreach::{Added, Person, PersonRef, Presence},
+    scan::ports::{ScanStore, ScanTelegram},
 };
 
 /// The time, injected so that tests decide it.
@@ -232,7 +233,7 @@ pub struct SentMessage {
 /// Telegram, through the one session the job runs on. Implementations put a deadline on every call, wait out short
 /// floods, record every flood, and turn each RPC error into a [`TelegramError`] with a decision.
 #[async_trait]
-pub trait Telegram: Joining + Send + Sync {
+pub trait Telegram: Joining + ScanTelegram {
     /// The public chat of that name (without `@`).
     async fn resolve_username(&self, username: &str) -> Result<Chat, TelegramError>;
     /// A chat this session has met before, by its Bot API id.
@@ -241,8 +242,6 @@ pub trait Telegram: Joining + Send + Sync {
     async fn check_invite(&self, hash: &str) -> Result<Invite, TelegramError>;
     async fn join_chat(&self, chat: &Chat) -> Result<Joined, TelegramError>;
     async fn join_by_invite(&self, hash: &str) -> Result<Joined, TelegramError>;
-    /// A page of a group's or channel's members from `offset`, at most 200.
-    async fn members(&self, chat: &Chat, offset: i32, limit: i32) -> Result<MemberPage, TelegramError>;
     /// Checks and counts the text as Telegram would (entities parsed, UTF-16 units): the visible length.
     fn visible_length(&self, draft: &Draft) -> Result<usize, TelegramError>;
     /// Sends a message under a `random_id` of the caller's.
@@ -342,18 +341,9 @@ pub struct Progress {
     pub per_second: f64,
 }
 
-/// What a finished scan knows of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScanStart {
-    pub chat_id: i64,
-    pub purpose: String,
-    /// Days the rows are kept.
-    pub retention_days: i32,
-}
-
 /// The database, as one attempt of one job sees it.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: ScanStore {
     /// What [`Store::save_checkpoint`] kept last, over all attempts.
     async fn checkpoint(&self) -> Result<Option<serde_json::Value>, StoreError>;
     async fn save_checkpoint(&self, checkpoint: serde_json::Value) -> Result<(), StoreError>;
@@ -386,16 +376,6 @@ pub trait Store: Send + Sync {
     async fn lose_watch(&self, reason: &str, failover: FailoverArgs) -> Result<Failover, StoreError>;
     /// Which of these messages of `chat_id` belong to another job of this session.
     async fn claimed_messages(&self, chat_id: i64, message_ids: &[i32]) -> Result<HashSet<i32>, StoreError>;
-    /// Opens the scan's record; idempotent.
-    async fn begin_scan(&self, scan: &ScanStart) -> Result<(), StoreError>;
-    /// Stores a page and the checkpoint that follows it in one transaction; a row seen before by this job is updated.
-    /// Returns how many people this job has seen by now.
-    async fn save_members(
-        &self,
-        chat_id: i64,
-        members: &[Member],
-        checkpoint: serde_json::Value,
-    ) -> Result<i64, StoreError>;
 }
 
 /// Why the store refused or failed.

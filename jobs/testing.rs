@@ -5,6 +5,7 @@ mod joining;
 mod outreach;
 
 mod memory_store;
+mod scans;
 
 use std::{
     collections::VecDeque,
@@ -23,6 +24,7 @@ use uuid::Uuid;
 pub use self::joining::standing;
 pub use self::memory_store::{MemoryStore, Stored};
 pub use self::outreach::{Campaigned, MemoryOutreach, contact};
+pub use self::scans::{chat_profile, message_page, person_profile, scanned};
 use crate::{
     JobContext, JobError, Outcome, WaitReason,
     message::Message,
@@ -31,6 +33,7 @@ use crate::{
         ChannelRoom, Chat, ChatDetails, ChatType, Clock, Decision, Draft, HistoryPage, Invite, Joined, Left, Member,
         MemberPage, Role, SentMessage, Standing, Telegram, TelegramError,
     },
+    scan::ports::{ChatProfile, MessagePage, PersonProfile, ScannedMessage},
 };
 
 /// The `random_id` of every effect in a [`MemoryStore`].
@@ -193,6 +196,13 @@ pub struct FakeTelegram {
     channel_room: Answers<ChannelRoom>,
     topic_title: Answers<Option<String>>,
     successor: Answers<Option<Chat>>,
+    messages: Answers<MessagePage>,
+    posts: Answers<Vec<ScannedMessage>>,
+    discussion: Answers<Option<Chat>>,
+    comments: Answers<MessagePage>,
+    search_chats: Answers<Vec<Chat>>,
+    person_in_full: Answers<PersonProfile>,
+    chat_in_full: Answers<ChatProfile>,
     noted: Notify,
     is_bot: AtomicBool,
     searched_since: Mutex<Vec<DateTime<Utc>>>,
@@ -255,6 +265,13 @@ queue_answers! {
     channel_room: ChannelRoom,
     topic_title: Option<String>,
     successor: Option<Chat>,
+    messages: MessagePage,
+    posts: Vec<ScannedMessage>,
+    discussion: Option<Chat>,
+    comments: MessagePage,
+    search_chats: Vec<Chat>,
+    person_in_full: PersonProfile,
+    chat_in_full: ChatProfile,
 }
 
 impl FakeTelegram {
@@ -318,10 +335,6 @@ impl Telegram for FakeTelegram {
 
     async fn join_by_invite(&self, hash: &str) -> Result<Joined, TelegramError> {
         self.answer(format!("join_by_invite {hash}"), &self.join_by_invite)
-    }
-
-    async fn members(&self, _chat: &Chat, offset: i32, limit: i32) -> Result<MemberPage, TelegramError> {
-        self.answer(format!("members {offset} {limit}"), &self.members)
     }
 
     /// Without a queued answer: the length of the text as it is.

@@ -360,6 +360,31 @@ async fn held_sessions_are_measured_over_real_connections() {
     assert!(figures["telethon"].is_null());
 }
 
+#[tokio::test]
+async fn a_scan_is_measured_beside_the_bare_loop() {
+    let figures = object("scan --rounds 1", &[]).await;
+    assert_eq!(
+        (
+            &figures["test"],
+            &figures["rounds"],
+            &figures["members"],
+            &figures["complaints"]
+        ),
+        (&"scan".into(), &1.into(), &10_000.into(), &0.into()),
+        "{figures}"
+    );
+    positive(
+        &figures,
+        &[
+            "bare_rate_per_s",
+            "scan_rate_per_s",
+            "ratio",
+            "small_rss_mb",
+            "large_rss_mb",
+        ],
+    );
+}
+
 /// A soak that is to fail; what it wrote.
 async fn failed_soak(statements: &str) -> String {
     let database = TestDatabase::new().await;

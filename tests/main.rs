@@ -19,6 +19,7 @@ mod outreach;
 mod promises;
 mod queue;
 mod roles;
+mod scans;
 mod secrets;
 mod sessions;
 mod simulation;

@@ -1,10 +1,10 @@
-//! Every way a scan can end, and where it goes on.
+//! Every way a scan of members can end, and where it goes on.
 
 use chrono::TimeDelta;
 
-use super::*;
+use super::{members::BARREN_PAGES, ports::MemberList, *};
 use crate::{
-    ports::Chat,
+    ports::{Chat, ChatDetails, ChatType, Decision, MemberPage, Progress},
     testing::{
         Fakes, details, discarded, flood, page, result, retried, snoozed, start_of_time, supergroup, target_error,
         telegram_error, unknown_outcome,
@@ -13,11 +13,20 @@ use crate::{
 
 fn args() -> ScanArgs {
     ScanArgs {
-        what: ScanWhat::Members,
         chat: "@reading_club".into(),
         purpose: " Yearly count ".into(),
-        retention_days: 30,
-        limit: None,
+        ..ScanArgs::default()
+    }
+}
+
+fn filtered(filter: MemberFilter, query: Option<&str>) -> ScanArgs {
+    ScanArgs {
+        members: Some(MembersArgs {
+            filter,
+            query: query.map(str::to_owned),
+            by_letters: false,
+        }),
+        ..args()
     }
 }
 
@@ -64,9 +73,11 @@ async fn a_list_is_read_to_its_end() {
     assert_eq!(
         stored.scan,
         Some(ScanStart {
-            chat_id: group(0).id,
+            what: ScanWhat::Members,
+            chat_id: Some(group(0).id),
             purpose: "Yearly count".into(),
-            retention_days: 30
+            retention_days: 30,
+            search_key: None,
         })
     );
     assert_eq!(stored.chats.len(), 1);
@@ -317,6 +328,22 @@ async fn progress_is_shown_after_each_page() {
 }
 
 #[tokio::test]
+async fn a_long_scan_goes_on_in_a_fresh_attempt() {
+    let fakes = with(details(&group(450)));
+    fakes.clock.step_by(TimeDelta::minutes(21));
+    fakes.telegram.members(Ok(page(0..200, 450)));
+    fakes.telegram.members(Ok(page(200..400, 450)));
+    // Asked for while the page before was stored.
+    fakes.telegram.members(Ok(page(400..450, 450)));
+    let (until, reason) = snoozed(run(&fakes, args()).await);
+    assert_eq!(
+        (until, reason.code.as_str()),
+        (start_of_time() + TimeDelta::minutes(42), "batch_done")
+    );
+    assert_eq!(fakes.store.state().members.len(), 400, "what was read is kept");
+}
+
+#[tokio::test]
 async fn a_cancelled_scan_stops_after_the_page_it_was_reading() {
     let fakes = with(details(&group(450)));
     fakes.telegram.members(Ok(page(0..200, 450)));
@@ -352,68 +379,118 @@ async fn a_person_has_no_members() {
     assert_eq!(discarded(run(&fakes, args()).await).code, "chat_is_person");
 }
 
-#[test]
-fn the_door_names_the_field_that_is_wrong() {
-    assert_eq!(args().validate(), Ok(()));
-    for (wrong, field) in [
-        (
-            ScanArgs {
-                chat: "reading_club".into(),
-                ..args()
-            },
-            "args.chat",
-        ),
-        (
-            ScanArgs {
-                purpose: "  ".into(),
-                ..args()
-            },
-            "args.purpose",
-        ),
-        (
-            ScanArgs {
-                purpose: "a\0b".into(),
-                ..args()
-            },
-            "args.purpose",
-        ),
-        (
-            ScanArgs {
-                purpose: "я".repeat(201),
-                ..args()
-            },
-            "args.purpose",
-        ),
-        (
-            ScanArgs {
-                retention_days: 0,
-                ..args()
-            },
-            "args.retention_days",
-        ),
-        (
-            ScanArgs {
-                retention_days: 366,
-                ..args()
-            },
-            "args.retention_days",
-        ),
-        (
-            ScanArgs {
-                limit: Some(0),
-                ..args()
-            },
-            "args.limit",
-        ),
-    ] {
-        assert_eq!(wrong.validate().unwrap_err().field, field);
-    }
+#[tokio::test]
+async fn a_filter_says_that_it_shows_a_part() {
+    let fakes = with(details(&group(450)));
+    fakes.telegram.members(Ok(page(0..3, 3)));
+    let scanned: ScanResult = result(run(&fakes, filtered(MemberFilter::Admins, None)).await);
+    assert_eq!((scanned.counted, scanned.listed, scanned.seen), (Some(450), Some(3), 3));
     assert_eq!(
-        ScanArgs {
-            purpose: "я".repeat(200),
-            ..args()
-        }
-        .validate(),
-        Ok(())
+        (scanned.complete, scanned.reason),
+        (false, Some(Incomplete::FilteredList))
     );
+    assert_eq!(pages(&fakes.take_journal()), ["Admins 0 200"]);
+    assert_eq!(fakes.store.state().progress[0].of, Some(3));
+    let counts = fakes.store.state().counts.clone();
+    assert_eq!(counts.len(), 1);
+    assert_eq!((counts[0].list, counts[0].counted), (Some("admins"), Some(450)));
+}
+
+#[tokio::test]
+async fn a_search_asks_for_its_query() {
+    let fakes = with(details(&group(450)));
+    fakes.telegram.members(Ok(page(0..200, 201)));
+    fakes.telegram.members(Ok(page(200..201, 201)));
+    let scanned: ScanResult = result(run(&fakes, filtered(MemberFilter::Search, Some(" ad "))).await);
+    assert_eq!(scanned.reason, Some(Incomplete::FilteredList));
+    let searched = MemberList::Search("ad".into());
+    assert_eq!(
+        pages(&fakes.take_journal()),
+        [format!("{searched:?} 0 200"), format!("{searched:?} 200 200")]
+    );
+}
+
+#[tokio::test]
+async fn admins_are_shown_where_members_are_hidden() {
+    let hidden = || ChatDetails {
+        participants_hidden: true,
+        can_view_participants: false,
+        ..details(&group(300))
+    };
+    let fakes = with(hidden());
+    fakes.telegram.members(Ok(page(0..3, 3)));
+    let scanned: ScanResult = result(run(&fakes, filtered(MemberFilter::Admins, None)).await);
+    assert_eq!((scanned.seen, scanned.reason), (3, Some(Incomplete::FilteredList)));
+
+    let fakes = with(hidden());
+    let contacts = run(&fakes, filtered(MemberFilter::Contacts, None)).await;
+    let scanned: ScanResult = result(contacts);
+    assert_eq!(scanned.reason, Some(Incomplete::ParticipantsHidden));
+}
+
+fn by_letters() -> ScanArgs {
+    ScanArgs {
+        members: Some(MembersArgs {
+            by_letters: true,
+            ..MembersArgs::default()
+        }),
+        ..args()
+    }
+}
+
+fn capped(fakes: &Fakes, counted: i64) {
+    for start in 0..50 {
+        fakes
+            .telegram
+            .members(Ok(page(start * 200..(start + 1) * 200, counted)));
+    }
+    fakes.telegram.members(Ok(page(0..0, counted)));
+}
+
+#[tokio::test]
+async fn a_capped_list_is_searched_by_letters_until_everybody_was_seen() {
+    let fakes = with(details(&group(10_100)));
+    capped(&fakes, 10_100);
+    // The first letter shows half of who is missing, among many that are known; the second one the rest.
+    fakes.telegram.members(Ok(page(9_860..10_060, 240)));
+    fakes.telegram.members(Ok(page(0..40, 240)));
+    fakes.telegram.members(Ok(page(10_060..10_100, 40)));
+    let scanned: ScanResult = result(run(&fakes, by_letters()).await);
+    assert_eq!((scanned.seen, scanned.complete), (10_100, true), "{scanned:?}");
+    let journal = fakes.take_journal();
+    assert_eq!(
+        pages(&journal)[51..],
+        ["Search(\"a\") 0 200", "Search(\"a\") 200 200", "Search(\"b\") 0 200"]
+    );
+}
+
+#[tokio::test]
+async fn letters_end_and_the_cap_is_still_told() {
+    let fakes = with(details(&group(12_000)));
+    capped(&fakes, 12_000);
+    for _ in members::LETTERS.chars() {
+        fakes.telegram.members(Ok(page(0..0, 0)));
+    }
+    let scanned: ScanResult = result(run(&fakes, by_letters()).await);
+    assert_eq!(
+        (scanned.seen, scanned.complete, scanned.reason),
+        (10_000, false, Some(Incomplete::Cap10000))
+    );
+    assert_eq!(members::LETTERS.chars().count(), 68, "as the args' docs say");
+}
+
+#[tokio::test]
+async fn the_letter_is_part_of_the_checkpoint() {
+    let fakes = with(details(&group(10_100)));
+    capped(&fakes, 10_100);
+    fakes.telegram.members(Ok(page(10_000..10_050, 50)));
+    fakes.telegram.members(Err(flood(60)));
+    snoozed(run(&fakes, by_letters()).await);
+    fakes.take_journal();
+    fakes.telegram.chat_by_id(Ok(group(10_100)));
+    fakes.telegram.chat_details(Ok(details(&group(10_100))));
+    fakes.telegram.members(Ok(page(10_050..10_100, 50)));
+    let scanned: ScanResult = result(run(&fakes, by_letters()).await);
+    assert!(scanned.complete, "{scanned:?}");
+    assert_eq!(pages(&fakes.take_journal()), ["Search(\"b\") 0 200"]);
 }

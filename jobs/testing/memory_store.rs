@@ -14,9 +14,10 @@ use crate::{
     message::Message,
     monitor::FailoverArgs,
     ports::{
-        Chat, Clock, Effect, Failover, HistoryPage, Member, Progress, ScanStart, SentMessage, Store, StoreError,
-        WatchBegun, WatchStart, WatchState,
+        Chat, Clock, Effect, Failover, HistoryPage, Member, Progress, SentMessage, Store, StoreError, WatchBegun,
+        WatchStart, WatchState,
     },
+    scan::ports::{Count, FoundChat, Profile, ScanStart, ScannedMessage},
 };
 
 /// A store in memory, for one job over all its attempts.
@@ -39,6 +40,15 @@ pub struct Stored {
     pub claimed_meanwhile: HashSet<(i64, i32)>,
     pub scan: Option<ScanStart>,
     pub members: BTreeMap<i64, Member>,
+    /// Messages of scans, by chat and number, with the post that they comment.
+    pub messages: BTreeMap<(i64, i32), (Option<i32>, ScannedMessage)>,
+    pub finds: BTreeMap<i64, FoundChat>,
+    /// Chats that earlier runs of the search have found.
+    pub known_finds: HashSet<i64>,
+    pub profile: Option<Profile>,
+    pub counts: Vec<Count>,
+    /// People that were erased: their profiles are not stored.
+    pub erased: HashSet<i64>,
     /// What the job watches, how far it is, and what was recorded of the history.
     pub watch_start: Option<WatchStart>,
     pub watch: Option<WatchState>,
@@ -72,7 +82,7 @@ impl MemoryStore {
         lock(&self.state)
     }
 
-    fn open(&self, call: &'static str) -> Result<MutexGuard<'_, Stored>, StoreError> {
+    pub(super) fn open(&self, call: &'static str) -> Result<MutexGuard<'_, Stored>, StoreError> {
         let state = self.state();
         if state.fenced {
             return Err(StoreError::Fenced);
@@ -220,24 +230,5 @@ impl Store for MemoryStore {
         let mut state = self.open("lose_watch")?;
         state.losses.push(reason.to_owned());
         Ok(state.failover.unwrap_or(Failover::Exhausted))
-    }
-
-    async fn begin_scan(&self, scan: &ScanStart) -> Result<(), StoreError> {
-        self.open("begin_scan")?.scan = Some(scan.clone());
-        Ok(())
-    }
-
-    async fn save_members(
-        &self,
-        _chat_id: i64,
-        members: &[Member],
-        checkpoint: serde_json::Value,
-    ) -> Result<i64, StoreError> {
-        let mut state = self.open("save_members")?;
-        for member in members {
-            state.members.insert(member.user_id, member.clone());
-        }
-        state.checkpoint = Some(checkpoint);
-        Ok(i64::try_from(state.members.len()).unwrap_or(i64::MAX))
     }
 }

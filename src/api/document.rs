@@ -8,6 +8,7 @@ use wireroom_jobs::{
     JobArgs, JobKind,
     invite::{InviteArgs, InviteResult},
     join::{JoinArgs, JoinResult},
+    message::MediaKind,
     monitor::{MonitorArgs, MonitorResult},
     publish::{PublishArgs, PublishResult},
     scan::{ScanArgs, ScanResult},
@@ -21,6 +22,7 @@ use super::{
         ListedPersonView, NewCampaignBody, NewPersonBody, PauseCampaignBody, PeopleAddedView, PreflightView,
         ReportView,
     },
+    chat_scans::{ChatScansApi, CountView, KnownMemberView},
     chats::{ChatView, ChatsApi},
     events::{
         self, AckBody, AckView, ConsumerBody, ConsumerView, ConsumersApi, ConsumersView, EventListApi, EventPage,
@@ -30,8 +32,9 @@ use super::{
     health::{Health, HealthApi},
     jobs::{
         AttemptView, AttemptsApi, BatchApi, BatchCreated, BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody,
-        BulkRetryView, CancelApi, ChangeBody, CreateApi, EventView, EventsApi, GetApi, JobSummary, JobView, ListApi,
-        MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, RetryApi, WhyApi, WhyView,
+        BulkRetryView, CancelApi, ChangeBody, CreateApi, EventView, EventsApi, FindsApi, FoundChatView, GetApi,
+        JobSummary, JobView, ListApi, MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, ProfileView,
+        RetryApi, ScannedMessageView, ScannedMessagesApi, WhyApi, WhyView,
     },
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     logins::{
@@ -118,11 +121,13 @@ resources!(
         AttemptsApi,
         EventsApi,
         MembersApi,
+        ScannedMessagesApi,
+        FindsApi,
         WhyApi,
     ),
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
-    (WorkersApi, ChatsApi, WatchesApi, HealthApi),
+    (WorkersApi, ChatsApi, ChatScansApi, WatchesApi, HealthApi),
     (
         EventListApi,
         EventStreamApi,
@@ -300,6 +305,15 @@ fn schemas() -> Map<String, Value> {
     add::<ExportView>(&mut responses);
     add::<DeleteView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
+    add::<ScannedMessageView>(&mut responses);
+    add::<Page<ScannedMessageView>>(&mut responses);
+    add::<FoundChatView>(&mut responses);
+    add::<Page<FoundChatView>>(&mut responses);
+    add::<ProfileView>(&mut responses);
+    add::<CountView>(&mut responses);
+    add::<Page<CountView>>(&mut responses);
+    add::<KnownMemberView>(&mut responses);
+    add::<Page<KnownMemberView>>(&mut responses);
     add::<ScheduleView>(&mut responses);
     add::<Page<ScheduleView>>(&mut responses);
     add::<TickView>(&mut responses);
@@ -469,9 +483,25 @@ fn describe_parameters(document: &mut Value) {
 fn parameter_schema(path: &str, name: &str) -> Option<Value> {
     let one_of = |values: &[&str]| json!({ "type": "string", "enum": values });
     Some(match (path, name) {
-        ("/v1/chats/{id}" | "/v1/people/{id}" | "/v1/people/{id}/export", "id") => {
-            json!({ "type": "integer", "format": "int64" })
+        (
+            "/v1/chats/{id}"
+            | "/v1/chats/{id}/counts"
+            | "/v1/chats/{id}/members"
+            | "/v1/people/{id}"
+            | "/v1/people/{id}/export",
+            "id",
+        ) => json!({ "type": "integer", "format": "int64" }),
+        ("/v1/jobs/{id}/messages", "from" | "to") => json!({ "type": "string", "format": "date-time" }),
+        ("/v1/jobs/{id}/messages", "media") => {
+            json!({ "type": "string", "enum": MediaKind::ALL })
         }
+        ("/v1/jobs/{id}/messages", "post_id" | "sender_id") | ("/v1/jobs/{id}/chats", "min_members") => {
+            json!({ "type": "integer" })
+        }
+        ("/v1/jobs/{id}/chats", "type") => one_of(&["group", "supergroup", "channel"]),
+        ("/v1/chats/{id}/counts", "what") => one_of(&["members", "history", "comments", "profile"]),
+        (_, "role") => one_of(&["creator", "admin", "member", "restricted", "banned", "left"]),
+        (_, "is_bot" | "is_deleted" | "is_premium") => json!({ "type": "boolean" }),
         ("/v1/pauses/{scope}/{target}", "scope") => one_of(&["pool", "session", "kind"]),
         (_, "id" | "session") => json!({ "type": "string", "format": "uuid" }),
         (_, "kind") => one_of(&JobKind::ALL.map(JobKind::as_str)),

@@ -5,6 +5,7 @@ mod applications;
 mod auth;
 mod batches;
 mod campaigns;
+mod chat_scans;
 mod chats;
 mod docs;
 mod document;
@@ -33,6 +34,7 @@ mod session_health;
 mod sessions;
 mod shell;
 mod subscriptions;
+mod table;
 #[cfg(test)]
 mod tests;
 mod typed;

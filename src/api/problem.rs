@@ -72,6 +72,8 @@ codes! {
     JobNotFound = NOT_FOUND, "There is no such job";
     /// The job has no members to show: it is not a scan, has not begun, or its retention is over.
     MembersNotFound = NOT_FOUND, "The job has no members to show";
+    /// The job has no such rows to show: it is another kind of scan or none, has not begun, or its retention is over.
+    RowsNotFound = NOT_FOUND, "The job has no such rows to show";
     /// There is no such schedule.
     ScheduleNotFound = NOT_FOUND, "There is no such schedule";
     /// There is no such batch, or its retention is over.

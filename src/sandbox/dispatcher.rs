@@ -111,6 +111,8 @@ table! {
         f::messages::GetHistory => services::messages::get_history,
         f::messages::GetMessages => services::messages::get_messages,
         f::messages::Search => services::messages::search,
+        f::messages::GetDiscussionMessage => services::comments::get_discussion_message,
+        f::messages::GetReplies => services::comments::get_replies,
         f::messages::GetDialogs => services::messages::get_dialogs,
         f::updates::GetState => services::updates::get_state,
         f::updates::GetDifference => services::updates::get_difference,

@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
-use wireroom_jobs::ports::Member;
 
 use super::{StoreError, audit, failed, leases::interval};
 use crate::person_key::PersonKey;
@@ -42,20 +41,21 @@ pub async fn erased_among(conn: &mut PgConnection, key: &PersonKey, ids: &[i64])
         .collect())
 }
 
-/// The members of a page that were not erased; `None`: all of them.
-pub async fn without_erased(
+/// The rows of a page that are about nobody who was erased, by the ids of `people_of` each; `None`: all of them.
+pub async fn without_erased<R: Clone>(
     conn: &mut PgConnection,
     key: Option<&PersonKey>,
-    members: &[Member],
-) -> Result<Option<Vec<Member>>, StoreError> {
+    rows: &[R],
+    people_of: impl Fn(&R) -> Vec<i64>,
+) -> Result<Option<Vec<R>>, StoreError> {
     let Some(key) = key else { return Ok(None) };
-    let ids: Vec<i64> = members.iter().map(|member| member.user_id).collect();
+    let ids: Vec<i64> = rows.iter().flat_map(&people_of).collect();
     let erased = erased_among(conn, key, &ids).await?;
     if erased.is_empty() {
         return Ok(None);
     }
-    let kept = members.iter().filter(|member| !erased.contains(&member.user_id));
-    Ok(Some(kept.cloned().collect()))
+    let is_kept = |row: &&R| people_of(row).iter().all(|id| !erased.contains(id));
+    Ok(Some(rows.iter().filter(is_kept).cloned().collect()))
 }
 
 /// How far the erasure of a person has come. Whom it is about is known as long as it works, and shown to nobody.

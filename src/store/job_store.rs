@@ -15,8 +15,7 @@ use wireroom_jobs::{
     LogLevel, LogLine,
     monitor::FailoverArgs,
     ports::{
-        self, Chat, Effect, Failover, HistoryPage, Member, Progress, ScanStart, SentMessage, Store, WatchBegun,
-        WatchStart, WatchState,
+        self, Chat, Effect, Failover, HistoryPage, Progress, SentMessage, Store, WatchBegun, WatchStart, WatchState,
     },
     stop::StopWords,
 };
@@ -24,11 +23,11 @@ use wireroom_jobs::{
 use super::{
     StoreError,
     attempt_data::{self, AttemptKey},
-    chats, effects, erasure, failed,
+    chats, effects, failed,
     intake::{self, Filters},
     job_logs,
     leases::LeaseKey,
-    outreach_switch, said_stop, scans, watch_moves, watches,
+    outreach_switch, said_stop, watch_moves, watches,
 };
 use crate::person_key::PersonKey;
 
@@ -39,14 +38,14 @@ const TRIM_EVERY: u64 = 50;
 #[derive(Clone)]
 pub struct JobStore {
     pool: PgPool,
-    attempt: AttemptKey,
+    pub(super) attempt: AttemptKey,
     lease: LeaseKey,
     /// A watch's filter, once it was needed.
     filters: Arc<tokio::sync::Mutex<Filters>>,
     /// Lines this attempt has written.
     lines: Arc<AtomicU64>,
     /// Tells people who were erased.
-    key: Option<PersonKey>,
+    pub(super) key: Option<PersonKey>,
     /// With these words people ask to be left alone.
     stop_words: Arc<StopWords>,
 }
@@ -86,7 +85,7 @@ impl JobStore {
     }
 
     /// A transaction in which the attempt keeps its job.
-    async fn fenced(&self, operation: &'static str) -> Result<Transaction<'static, Postgres>, StoreError> {
+    pub(super) async fn fenced(&self, operation: &'static str) -> Result<Transaction<'static, Postgres>, StoreError> {
         let mut transaction = self.pool.begin().await.map_err(failed(operation))?;
         attempt_data::hold(&mut transaction, self.attempt, operation).await?;
         Ok(transaction)
@@ -101,17 +100,6 @@ impl JobStore {
 
     async fn connection(&self) -> Result<sqlx::pool::PoolConnection<Postgres>, StoreError> {
         self.pool.acquire().await.map_err(failed("acquire"))
-    }
-
-    async fn save_page(&self, chat_id: i64, members: &[Member], checkpoint: &Value) -> Result<i64, StoreError> {
-        let mut transaction = self.fenced("save_members").await?;
-        let key = outreach_switch::require_key(&mut transaction, self.key.as_ref()).await?;
-        let kept = erasure::without_erased(&mut transaction, key, members).await?;
-        let members = kept.as_deref().unwrap_or(members);
-        let seen = scans::save_members(&mut transaction, self.attempt, chat_id, members).await?;
-        attempt_data::save_checkpoint(&mut transaction, self.attempt, checkpoint).await?;
-        commit(transaction, "save_members").await?;
-        Ok(seen)
     }
 
     async fn prepare(&self, chat_id: i64) -> Result<Effect, StoreError> {
@@ -139,7 +127,10 @@ impl JobStore {
     }
 }
 
-async fn commit(transaction: Transaction<'static, Postgres>, operation: &'static str) -> Result<(), StoreError> {
+pub(super) async fn commit(
+    transaction: Transaction<'static, Postgres>,
+    operation: &'static str,
+) -> Result<(), StoreError> {
     transaction.commit().await.map_err(failed(operation))
 }
 
@@ -257,20 +248,5 @@ impl Store for JobStore {
         let next = watch_moves::lose(&mut transaction, self.attempt, self.lease.session, reason, failover).await?;
         commit(transaction, "lose_watch").await?;
         Ok(next)
-    }
-
-    async fn begin_scan(&self, scan: &ScanStart) -> Result<(), ports::StoreError> {
-        let mut transaction = self.fenced("begin_scan").await?;
-        scans::begin(&mut transaction, self.attempt, scan).await?;
-        Ok(commit(transaction, "begin_scan").await?)
-    }
-
-    async fn save_members(
-        &self,
-        chat_id: i64,
-        members: &[Member],
-        checkpoint: Value,
-    ) -> Result<i64, ports::StoreError> {
-        Ok(self.save_page(chat_id, members, &checkpoint).await?)
     }
 }

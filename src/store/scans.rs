@@ -3,7 +3,10 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use wireroom_jobs::ports::{Member, Role, ScanStart};
+use wireroom_jobs::{
+    ports::{Member, Role},
+    scan::ports::{ScanStart, Tally},
+};
 
 use super::{StoreError, attempt_data::AttemptKey, failed};
 
@@ -23,18 +26,37 @@ pub const fn role_name(role: Role) -> &'static str {
 pub async fn begin(conn: &mut PgConnection, attempt: AttemptKey, scan: &ScanStart) -> Result<(), StoreError> {
     sqlx::query!(
         "-- begin_scan
-        INSERT INTO scans (job_id, chat_id, purpose, expires_at)
-        VALUES ($1, $2, $3, wireroom_now() + make_interval(days => $4))
+        INSERT INTO scans (job_id, chat_id, purpose, expires_at, what, search_key)
+        VALUES ($1, $2, $3, wireroom_now() + make_interval(days => $4), $5, $6)
         ON CONFLICT (job_id) DO NOTHING",
         attempt.job.0,
         scan.chat_id,
         scan.purpose,
         scan.retention_days,
+        scan.what.as_str(),
+        scan.search_key,
     )
     .execute(conn)
     .await
     .map_err(failed("begin_scan"))?;
     Ok(())
+}
+
+/// How many rows the scan has.
+pub async fn tally(conn: &mut PgConnection, attempt: AttemptKey) -> Result<Tally, StoreError> {
+    let counted = sqlx::query!(
+        "-- scan_tally
+        SELECT seen, fresh FROM scans WHERE job_id = $1",
+        attempt.job.0,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("scan_tally"))?
+    .ok_or(no_scan("scan_tally"))?;
+    Ok(Tally {
+        seen: counted.seen,
+        new: counted.fresh,
+    })
 }
 
 /// One column a vector: how a page travels to Postgres in one statement.
@@ -70,28 +92,50 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Stores a page. Returns how many people this scan has seen by now.
+/// Stores a page, in one statement. Returns how many people this scan has seen by now.
 pub async fn save_members(
     conn: &mut PgConnection,
     attempt: AttemptKey,
     chat_id: i64,
     members: &[Member],
-) -> Result<i64, StoreError> {
+) -> Result<Tally, StoreError> {
     let page = Columns::new(members);
-    save_people(conn, attempt, &page).await?;
-    save_chat_members(conn, attempt, chat_id, &page).await?;
-    sqlx::query_scalar!(
-        r#"-- save_scan_members
-        WITH new AS (
+    let counted = sqlx::query!(
+        "-- save_members
+        WITH page AS MATERIALIZED (
+            SELECT * FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::boolean[], $8::boolean[],
+                $9::boolean[], $10::text[], $11::timestamptz[])
+                p(user_id, username, first_name, last_name, is_bot, is_deleted, is_premium, role, joined_at)
+        ), scan AS (
+            SELECT expires_at, purpose FROM scans WHERE job_id = $1
+        ), person AS (
+            INSERT INTO people (id, username, first_name, last_name, is_bot, is_deleted, is_premium, expires_at)
+            SELECT p.user_id, p.username, p.first_name, p.last_name, p.is_bot, p.is_deleted, p.is_premium, s.expires_at
+            FROM page p CROSS JOIN scan s
+            ON CONFLICT (id) DO UPDATE SET username = excluded.username, first_name = excluded.first_name,
+                last_name = excluded.last_name, is_bot = excluded.is_bot, is_deleted = excluded.is_deleted,
+                is_premium = excluded.is_premium, updated_at = wireroom_now(),
+                expires_at = greatest(people.expires_at, excluded.expires_at)
+        ), known AS (
+            INSERT INTO chat_members (chat_id, user_id, role, joined_at, job_id, purpose, expires_at)
+            SELECT $2, p.user_id, p.role, p.joined_at, $1, s.purpose, s.expires_at FROM page p CROSS JOIN scan s
+            ON CONFLICT (chat_id, user_id) DO UPDATE SET role = excluded.role, joined_at = excluded.joined_at,
+                seen_at = wireroom_now(), job_id = excluded.job_id, purpose = excluded.purpose,
+                expires_at = greatest(chat_members.expires_at, excluded.expires_at)
+            -- A row that was updated has been locked by this transaction.
+            RETURNING xmax = 0 AS is_new
+        ), seen AS (
             INSERT INTO scan_members (job_id, user_id, username, first_name, last_name, is_bot, is_deleted, is_premium,
                 role, joined_at)
-            SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::boolean[], $7::boolean[],
-                $8::boolean[], $9::text[], $10::timestamptz[])
+            SELECT $1, * FROM page
             ON CONFLICT (job_id, user_id) DO NOTHING
             RETURNING 1
         )
-        UPDATE scans SET seen = seen + (SELECT count(*) FROM new) WHERE job_id = $1 RETURNING seen"#,
+        UPDATE scans SET seen = seen + (SELECT count(*) FROM seen),
+            fresh = fresh + (SELECT count(*) FROM known WHERE is_new)
+        WHERE job_id = $1 RETURNING seen, fresh",
         attempt.job.0,
+        chat_id,
         &page.user_ids,
         &page.usernames as &[Option<&str>],
         &page.first_names as &[Option<&str>],
@@ -104,64 +148,21 @@ pub async fn save_members(
     )
     .fetch_optional(conn)
     .await
-    .map_err(failed("save_scan_members"))?
-    .ok_or(StoreError::Rows {
-        operation: "save_scan_members",
-        changed: 0,
-        expected: 1,
+    .map_err(failed("save_members"))?
+    .ok_or(no_scan("save_members"))?;
+    Ok(Tally {
+        seen: counted.seen,
+        new: counted.fresh,
     })
 }
 
-async fn save_people(conn: &mut PgConnection, attempt: AttemptKey, page: &Columns<'_>) -> Result<(), StoreError> {
-    sqlx::query!(
-        "-- save_people
-        INSERT INTO people (id, username, first_name, last_name, is_bot, is_deleted, is_premium, expires_at)
-        SELECT p.*, s.expires_at FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::boolean[],
-            $7::boolean[], $8::boolean[]) p CROSS JOIN scans s WHERE s.job_id = $1
-        ON CONFLICT (id) DO UPDATE SET username = excluded.username, first_name = excluded.first_name,
-            last_name = excluded.last_name, is_bot = excluded.is_bot, is_deleted = excluded.is_deleted,
-            is_premium = excluded.is_premium, updated_at = wireroom_now(),
-            expires_at = greatest(people.expires_at, excluded.expires_at)",
-        attempt.job.0,
-        &page.user_ids,
-        &page.usernames as &[Option<&str>],
-        &page.first_names as &[Option<&str>],
-        &page.last_names as &[Option<&str>],
-        &page.bots,
-        &page.deleted,
-        &page.premium,
-    )
-    .execute(conn)
-    .await
-    .map_err(failed("save_people"))?;
-    Ok(())
-}
-
-async fn save_chat_members(
-    conn: &mut PgConnection,
-    attempt: AttemptKey,
-    chat_id: i64,
-    page: &Columns<'_>,
-) -> Result<(), StoreError> {
-    sqlx::query!(
-        "-- save_chat_members
-        INSERT INTO chat_members (chat_id, user_id, role, joined_at, job_id, expires_at)
-        SELECT $2, m.user_id, m.role, m.joined_at, $1, s.expires_at
-        FROM unnest($3::bigint[], $4::text[], $5::timestamptz[]) m(user_id, role, joined_at)
-        CROSS JOIN scans s WHERE s.job_id = $1
-        ON CONFLICT (chat_id, user_id) DO UPDATE SET role = excluded.role, joined_at = excluded.joined_at,
-            seen_at = wireroom_now(), job_id = excluded.job_id,
-            expires_at = greatest(chat_members.expires_at, excluded.expires_at)",
-        attempt.job.0,
-        chat_id,
-        &page.user_ids,
-        &page.roles as &[&str],
-        &page.joined as &[Option<DateTime<Utc>>],
-    )
-    .execute(conn)
-    .await
-    .map_err(failed("save_chat_members"))?;
-    Ok(())
+/// The scan's own row is missing: its time is over, or its attempt never began.
+pub(super) const fn no_scan(operation: &'static str) -> StoreError {
+    StoreError::Rows {
+        operation,
+        changed: 0,
+        expected: 1,
+    }
 }
 
 /// Deletes what has expired, at most `limit` rows a table. Returns how many; call again while it is not 0.
@@ -176,11 +177,23 @@ pub async fn sweep(conn: &mut PgConnection, limit: i64) -> Result<u64, StoreErro
     .execute(&mut *conn)
     .await
     .map_err(failed("sweep_scan_members"))?;
+    let messages = sqlx::query!(
+        "-- sweep_scan_messages
+        DELETE FROM scan_messages WHERE (job_id, chat_id, owner, message_id) IN (
+            SELECT m.job_id, m.chat_id, m.owner, m.message_id FROM scans s JOIN scan_messages m USING (job_id)
+            WHERE s.expires_at <= wireroom_now() LIMIT $1)",
+        limit,
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(failed("sweep_scan_messages"))?;
+    // Found chats are few, and go with their scan.
     let scans = sqlx::query!(
         "-- sweep_scans
         DELETE FROM scans WHERE job_id IN (
             SELECT job_id FROM scans s WHERE expires_at <= wireroom_now()
-                AND NOT EXISTS (SELECT FROM scan_members m WHERE m.job_id = s.job_id) LIMIT $1 FOR UPDATE SKIP LOCKED)",
+                AND NOT EXISTS (SELECT FROM scan_members m WHERE m.job_id = s.job_id)
+                AND NOT EXISTS (SELECT FROM scan_messages m WHERE m.job_id = s.job_id) LIMIT $1 FOR UPDATE SKIP LOCKED)",
         limit,
     )
     .execute(&mut *conn)
@@ -201,8 +214,14 @@ pub async fn sweep(conn: &mut PgConnection, limit: i64) -> Result<u64, StoreErro
             SELECT id FROM people WHERE expires_at <= wireroom_now() LIMIT $1 FOR UPDATE SKIP LOCKED)",
         limit,
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await
     .map_err(failed("sweep_people"))?;
-    Ok(members.rows_affected() + scans.rows_affected() + chat_members.rows_affected() + people.rows_affected())
+    let rest = super::scan_rows::sweep(conn, limit).await?;
+    Ok(members.rows_affected()
+        + messages.rows_affected()
+        + scans.rows_affected()
+        + chat_members.rows_affected()
+        + people.rows_affected()
+        + rest)
 }

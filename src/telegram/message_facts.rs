@@ -112,7 +112,7 @@ fn sender(from: Option<&tl::enums::Peer>, chat: &tl::enums::Peer, outgoing: bool
 }
 
 /// Without zero characters, which Postgres does not store.
-fn storable(text: &str) -> String {
+pub fn storable(text: &str) -> String {
     text.replace('\0', "")
 }
 

@@ -1,6 +1,7 @@
 //! Caps and pacing over the sandbox: what is counted, what a spent cap does to jobs, and who opens it again.
 
 use wireroom::store::caps::{self, Cap, Capped};
+use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
 
 use super::*;
 
@@ -58,7 +59,7 @@ async fn a_spent_cap_refuses_without_a_call_closes_the_action_and_survives_the_h
             .unwrap();
     assert_eq!(refused.decision, Decision::Gate { until: end });
     assert_eq!(world.sandbox.controls().calls(), calls, "a spent cap costs no call");
-    telegram.members(&chat, 0, 10).await.unwrap();
+    telegram.members(&chat, &MemberList::Recent, 0, 10).await.unwrap();
     // The next holder starts from the store.
     holder.shutdown(BOUND).await;
     let holder = world.holder();

@@ -1,6 +1,7 @@
 //! Holders over one database and one sandbox: taking, sharing, losing and giving back leases.
 
 use super::*;
+use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
 
 #[tokio::test]
 async fn a_session_is_imported_held_used_and_released() {
@@ -24,10 +25,10 @@ async fn a_session_is_imported_held_used_and_released() {
     let details = telegram.chat_details(&chat).await.unwrap();
     assert!(details.chat.member_count.is_some_and(|count| count >= 1000));
 
-    let page = telegram.members(&chat, 0, 200).await.unwrap();
+    let page = telegram.members(&chat, &MemberList::Recent, 0, 200).await.unwrap();
     assert_eq!(page.returned, 200);
     assert!(page.count >= 1000);
-    let next = telegram.members(&chat, 200, 200).await.unwrap();
+    let next = telegram.members(&chat, &MemberList::Recent, 200, 200).await.unwrap();
     assert!(page.members.iter().all(|member| !next.members.contains(member)));
 
     let since = SystemClock.now() - TimeDelta::seconds(5);

@@ -1,6 +1,7 @@
 //! Sessions and chats that are lost, and what is written down about it.
 
 use super::*;
+use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
 
 #[tokio::test]
 async fn a_revoked_session_is_logged_out_and_left_alone() {
@@ -159,7 +160,7 @@ async fn a_chat_that_shuts_us_out_is_remembered_and_reported_once() {
         .controls()
         .add_fault(Fault::once("channels.getParticipants", private).times(2));
     for _ in 0..2 {
-        let error = telegram.members(&chat, 0, 10).await.unwrap_err();
+        let error = telegram.members(&chat, &MemberList::Recent, 0, 10).await.unwrap_err();
         assert_eq!(error.decision, Decision::Target);
     }
     assert_eq!(

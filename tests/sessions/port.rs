@@ -3,6 +3,7 @@
 use wireroom::sandbox::world::PeerKey;
 
 use super::*;
+use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
 
 #[tokio::test]
 async fn what_nobody_has_met_is_a_target_that_fails() {
@@ -50,13 +51,13 @@ async fn a_short_flood_is_waited_out_and_a_long_one_closes_the_gate() {
     let mut changed = holder.changed();
     changed.mark_unchanged();
     faults.add_fault(Fault::once("channels.getParticipants", Effect::flood_wait(60)));
-    let flooded = telegram.members(&chat, 0, 10).await.unwrap_err();
+    let flooded = telegram.members(&chat, &MemberList::Recent, 0, 10).await.unwrap_err();
     assert!(matches!(flooded.decision, Decision::Gate { until } if until > SystemClock.now() + TimeDelta::seconds(50)));
     assert_eq!(flooded.code, "FLOOD_WAIT");
     assert!(changed.has_changed().unwrap());
     assert_eq!(session.closed_actions(), [Action::Read]);
     let calls = faults.calls();
-    let gated = telegram.members(&chat, 0, 10).await.unwrap_err();
+    let gated = telegram.members(&chat, &MemberList::Recent, 0, 10).await.unwrap_err();
     assert!(matches!(gated.decision, Decision::Gate { .. }));
     assert_eq!(faults.calls(), calls, "a closed gate costs no call");
     assert_eq!(world.count("SELECT count(*) FROM floods").await, 2);
@@ -115,7 +116,14 @@ async fn a_reference_that_went_stale_is_resolved_again_with_this_session() {
     let holder = world.holder();
     let session = held(&holder, 1).await.remove(0);
     let (telegram, _) = port_of(&session);
-    assert_eq!(telegram.members(&chat, 0, 10).await.unwrap().returned, 10);
+    assert_eq!(
+        telegram
+            .members(&chat, &MemberList::Recent, 0, 10)
+            .await
+            .unwrap()
+            .returned,
+        10
+    );
     holder.shutdown(BOUND).await;
     // Without a name there is nothing to resolve by.
     sqlx::raw_sql("DELETE FROM session_peers")

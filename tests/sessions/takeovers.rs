@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::Instant;
+use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
 
 use super::*;
 use crate::support::{
@@ -192,7 +193,7 @@ async fn a_clock_ten_minutes_off_opens_no_gate_early_and_takes_no_lease() {
         let chat = telegram.resolve_username(&public_group(&world, 1000)).await.unwrap();
         let flood = Fault::once("channels.getParticipants", Effect::flood_wait(60));
         world.sandbox.controls().add_fault(flood);
-        let flooded = telegram.members(&chat, 0, 10).await.unwrap_err();
+        let flooded = telegram.members(&chat, &MemberList::Recent, 0, 10).await.unwrap_err();
         let (from, to) = (
             SystemClock.now() + TimeDelta::seconds(50),
             SystemClock.now() + TimeDelta::seconds(80),
@@ -202,7 +203,7 @@ async fn a_clock_ten_minutes_off_opens_no_gate_early_and_takes_no_lease() {
             "{minutes} minutes off: {flooded:?}"
         );
         let calls = world.sandbox.controls().calls();
-        assert!(telegram.members(&chat, 0, 10).await.is_err());
+        assert!(telegram.members(&chat, &MemberList::Recent, 0, 10).await.is_err());
         assert_eq!(world.sandbox.controls().calls(), calls, "the gate is closed here too");
         assert_eq!(session.closed_actions(), [Action::Read]);
         wrong.shutdown(BOUND).await;

@@ -20,7 +20,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
-use wireroom_jobs::{JobError, ports::Progress};
+use wireroom_jobs::JobError;
 
 pub use self::stream::Pace;
 use self::stream::Place;
@@ -99,7 +99,7 @@ pub struct FinalEvent {
 }
 
 fn progress_schema(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<Progress>()
+    generator.subschema_for::<super::progress::ProgressView>()
 }
 
 fn wait_schema(generator: &mut SchemaGenerator) -> Schema {

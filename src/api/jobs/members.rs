@@ -1,20 +1,12 @@
-//! `GET /v1/jobs/{id}/members`: what a scan saw, as JSON pages, or whole as CSV or NDJSON. The whole list is read in
-//! chunks by keyset while it is sent: nothing is buffered and no connection is held, whatever the size.
+//! `GET /v1/jobs/{id}/members`: whom a scan saw.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use futures::{Stream, StreamExt, TryStreamExt, stream};
-use poem::{
-    Body, IntoResponse, Response,
-    http::{HeaderMap, header},
-    web::Data,
-};
+use chrono::{DateTime, Utc};
+use poem::{http::HeaderMap, web::Data};
 use poem_openapi::{
-    ApiResponse, OpenApi,
+    OpenApi,
     param::{Path, Query},
-    payload::Payload,
-    registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry},
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -25,34 +17,16 @@ use crate::{
         State,
         auth::{Allowed, Viewer},
         document::Tag,
-        page::{self, List, Page},
+        page::List,
         problem::{Code, Problem},
-        typed::Typed,
+        table::{self, Row, Table, parameter, safe_cell, text_cell, time_cell},
     },
     ids::JobId,
     store::{
-        PgPool, StoreError, job_reads,
-        member_reads::{self, MemberRecord},
+        PgPool, job_reads,
+        member_reads::{self, MemberFilter, MemberRecord},
     },
 };
-
-/// Rows that are in memory at a time while a list is sent.
-const CHUNK: i64 = 1000;
-
-const CSV: &str = "text/csv; charset=utf-8";
-const NDJSON: &str = "application/x-ndjson";
-
-const CSV_HEADER: [&str; 9] = [
-    "user_id",
-    "username",
-    "first_name",
-    "last_name",
-    "is_bot",
-    "is_deleted",
-    "is_premium",
-    "role",
-    "joined_at",
-];
 
 /// A person as a scan saw them. Phone numbers are never stored.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -72,67 +46,54 @@ pub struct MemberView {
     pub joined_at: Option<DateTime<Utc>>,
 }
 
-impl From<MemberRecord> for MemberView {
-    fn from(member: MemberRecord) -> Self {
-        Self {
-            user_id: member.user_id,
-            username: member.username,
-            first_name: member.first_name,
-            last_name: member.last_name,
-            is_bot: member.is_bot,
-            is_deleted: member.is_deleted,
-            is_premium: member.is_premium,
-            role: member.role,
-            joined_at: member.joined_at,
+impl Row for MemberRecord {
+    type View = MemberView;
+    type Key = i64;
+
+    const LIST: List = List::Members;
+    const NAME: &'static str = "members";
+    const COLUMNS: &'static [&'static str] = &[
+        "user_id",
+        "username",
+        "first_name",
+        "last_name",
+        "is_bot",
+        "is_deleted",
+        "is_premium",
+        "role",
+        "joined_at",
+    ];
+
+    fn key(&self) -> i64 {
+        self.user_id
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.user_id.to_string(),
+            text_cell(self.username.as_deref()),
+            text_cell(self.first_name.as_deref()),
+            text_cell(self.last_name.as_deref()),
+            self.is_bot.to_string(),
+            self.is_deleted.to_string(),
+            self.is_premium.to_string(),
+            safe_cell(&self.role),
+            time_cell(self.joined_at),
+        ]
+    }
+
+    fn view(self) -> MemberView {
+        MemberView {
+            user_id: self.user_id,
+            username: self.username,
+            first_name: self.first_name,
+            last_name: self.last_name,
+            is_bot: self.is_bot,
+            is_deleted: self.is_deleted,
+            is_premium: self.is_premium,
+            role: self.role,
+            joined_at: self.joined_at,
         }
-    }
-}
-
-/// How the members are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Json,
-    Csv,
-    Ndjson,
-}
-
-/// The members, already written.
-struct Members(Response);
-
-impl IntoResponse for Members {
-    fn into_response(self) -> Response {
-        self.0
-    }
-}
-
-impl ApiResponse for Members {
-    fn meta() -> MetaResponses {
-        let text = || MetaSchemaRef::Inline(Box::new(MetaSchema::new("string")));
-        let content = |content_type, schema| MetaMediaType { content_type, schema };
-        MetaResponses {
-            responses: vec![MetaResponse {
-                description: "The members by user id: a page as JSON, or all of them as CSV or NDJSON.",
-                status: Some(200),
-                status_range: None,
-                content: vec![
-                    content(
-                        "application/json",
-                        <poem_openapi::payload::Json<Typed<Page<MemberView>>> as Payload>::schema_ref(),
-                    ),
-                    content("text/csv", text()),
-                    content(
-                        NDJSON,
-                        <poem_openapi::payload::Json<Typed<MemberView>> as Payload>::schema_ref(),
-                    ),
-                ],
-                headers: vec![],
-            }],
-        }
-    }
-
-    fn register(registry: &mut Registry) {
-        <poem_openapi::payload::Json<Typed<Page<MemberView>>> as Payload>::register(registry);
-        <poem_openapi::payload::Json<Typed<MemberView>> as Payload>::register(registry);
     }
 }
 
@@ -159,168 +120,71 @@ impl MembersApi {
         headers: &HeaderMap,
         /// The job's id.
         id: Path<String>,
+        /// Only members of this role.
+        role: Query<Option<String>>,
+        /// Only bots, or only others.
+        is_bot: Query<Option<String>>,
+        /// Only accounts that were deleted, or only others.
+        is_deleted: Query<Option<String>>,
+        /// Only premium accounts, or only others.
+        is_premium: Query<Option<String>>,
         /// How to write them; wins over `Accept`.
         format: Query<Option<String>>,
         /// Most members of a JSON page.
         limit: Query<Option<String>>,
         /// `next_cursor` of the page before; JSON only.
         cursor: Query<Option<String>>,
-    ) -> Result<Members, Problem> {
+    ) -> Result<Table<MemberRecord>, Problem> {
         let job = job_id(&id)?;
-        let format = wanted(format.as_deref(), headers)?;
-        if format != Format::Json && (limit.is_some() || cursor.is_some()) {
-            let detail = "CSV and NDJSON hold all members: leave limit and cursor out.";
-            return Err(Problem::new(Code::InvalidParameter, detail).field("limit"));
-        }
-        let limit = page::limit(limit.as_deref())?;
-        let after = page::decode(List::Members, cursor.as_deref())?;
-        if !member_reads::scan_exists(&state.pool, job).await? {
-            return Err(nothing_to_show(&state.pool, job).await);
-        }
-        match format {
-            Format::Json => json_page(&state.pool, job, after, limit).await.map(Members),
-            Format::Csv => Ok(Members(csv(state.pool.clone(), job))),
-            Format::Ndjson => Ok(Members(ndjson(state.pool.clone(), job))),
-        }
+        let asked = table::asked::<MemberRecord>(headers, format.as_deref(), limit.as_deref(), cursor.as_deref())?;
+        let filter = filter(&role, &is_bot, &is_deleted, &is_premium)?;
+        must_have(&state.pool, job, Code::MembersNotFound, &["members"]).await?;
+        let pool = state.pool.clone();
+        table::write(asked, job, move |after, limit| {
+            let (pool, filter) = (pool.clone(), filter.clone());
+            async move { member_reads::page(&pool, job, &filter, after, limit).await }
+        })
+        .await
     }
 }
 
-async fn nothing_to_show(pool: &PgPool, job: JobId) -> Problem {
-    match job_reads::get(pool, job).await {
-        Ok(None) => not_found(),
-        Ok(Some(_)) => Problem::new(
-            Code::MembersNotFound,
-            "The job is not a scan, has not begun, or its retention is over.",
-        ),
-        Err(error) => error.into(),
+pub fn filter(
+    role: &Option<String>,
+    is_bot: &Option<String>,
+    is_deleted: &Option<String>,
+    is_premium: &Option<String>,
+) -> Result<MemberFilter, Problem> {
+    const ROLES: [&str; 6] = ["creator", "admin", "member", "restricted", "banned", "left"];
+    if let Some(role) = role.as_deref()
+        && !ROLES.contains(&role)
+    {
+        let detail = format!("role takes one of {}.", ROLES.join(", "));
+        return Err(Problem::new(Code::InvalidParameter, detail).field("role"));
     }
-}
-
-/// The first media type in `Accept` that can be made; quality values are not weighed.
-fn wanted(format: Option<&str>, headers: &HeaderMap) -> Result<Format, Problem> {
-    match format {
-        Some("json") => return Ok(Format::Json),
-        Some("csv") => return Ok(Format::Csv),
-        Some("ndjson") => return Ok(Format::Ndjson),
-        Some(_) => {
-            let detail = "format takes one of json, csv, ndjson.";
-            return Err(Problem::new(Code::InvalidParameter, detail).field("format"));
-        }
-        None => {}
-    }
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let Some(accept) = accept else {
-        return Ok(Format::Json);
-    };
-    accept
-        .split(',')
-        .find_map(|range| match range.split(';').next().unwrap_or_default().trim() {
-            "application/json" | "application/*" | "*/*" | "" => Some(Format::Json),
-            "text/csv" | "text/*" => Some(Format::Csv),
-            NDJSON => Some(Format::Ndjson),
-            _ => None,
-        })
-        .ok_or_else(|| {
-            let detail = "Accept application/json, text/csv or application/x-ndjson.";
-            Problem::new(Code::NotAcceptable, detail).field("Accept")
-        })
-}
-
-async fn json_page(pool: &PgPool, job: JobId, after: Option<i64>, limit: u16) -> Result<Response, Problem> {
-    let members = member_reads::page(pool, job, after, i64::from(limit) + 1).await?;
-    let (members, next_cursor) = page::cut(members, limit, List::Members, |member| member.user_id.to_string());
-    let items = members.into_iter().map(MemberView::from).collect();
-    Ok(poem::web::Json(Page { items, next_cursor }).into_response())
-}
-
-fn csv(pool: PgPool, job: JobId) -> Response {
-    let header = write_csv(|writer| writer.write_record(CSV_HEADER));
-    let rows = chunks(pool, job).and_then(|members| async move {
-        write_csv(|writer| {
-            members
-                .iter()
-                .try_for_each(|member| writer.write_record(csv_cells(member)))
-        })
-    });
-    let whole = stream::once(async { header }).chain(rows);
-    download(CSV, "csv", job, Body::from_bytes_stream(whole))
-}
-
-fn ndjson(pool: PgPool, job: JobId) -> Response {
-    let rows = chunks(pool, job).and_then(|members| async move {
-        let mut text = Vec::new();
-        for member in members {
-            serde_json::to_writer(&mut text, &MemberView::from(member))?;
-            text.push(b'\n');
-        }
-        Ok(text)
-    });
-    download(NDJSON, "ndjson", job, Body::from_bytes_stream(rows))
-}
-
-fn download(content_type: &str, extension: &str, job: JobId, body: Body) -> Response {
-    Response::builder()
-        .content_type(content_type)
-        .header(
-            header::CONTENT_DISPOSITION,
-            format!("attachment; filename=\"members-{job}.{extension}\""),
-        )
-        .body(body)
-}
-
-/// The members in chunks, each read when the one before has been sent.
-fn chunks(pool: PgPool, job: JobId) -> impl Stream<Item = io::Result<Vec<MemberRecord>>> + Send {
-    stream::try_unfold((pool, None, false), move |(pool, after, ended)| async move {
-        if ended {
-            return Ok(None);
-        }
-        let members = member_reads::page(&pool, job, after, CHUNK).await.map_err(cut_off)?;
-        let Some(last) = members.last().map(|member| member.user_id) else {
-            return Ok(None);
-        };
-        let ended = i64::try_from(members.len()).is_ok_and(|count| count < CHUNK);
-        Ok(Some((members, (pool, Some(last), ended))))
+    let flag = |name, given: &Option<String>| parameter::<bool>(name, given.as_deref(), "true or false");
+    Ok(MemberFilter {
+        role: role.clone(),
+        is_bot: flag("is_bot", is_bot)?,
+        is_deleted: flag("is_deleted", is_deleted)?,
+        is_premium: flag("is_premium", is_premium)?,
     })
 }
 
-/// The status is sent long since: the connection is cut, so that a part is not taken for the whole.
-fn cut_off(error: StoreError) -> io::Error {
-    let cause: &(dyn std::error::Error + 'static) = &error;
-    tracing::error!(error = cause, "a list of members broke off");
-    io::Error::other(error)
-}
-
-fn write_csv(write: impl FnOnce(&mut csv::Writer<Vec<u8>>) -> csv::Result<()>) -> io::Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    write(&mut writer)?;
-    writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
-}
-
-fn csv_cells(member: &MemberRecord) -> [String; 9] {
-    let text = |value: &Option<String>| safe_cell(value.as_deref().unwrap_or_default());
-    [
-        member.user_id.to_string(),
-        text(&member.username),
-        text(&member.first_name),
-        text(&member.last_name),
-        member.is_bot.to_string(),
-        member.is_deleted.to_string(),
-        member.is_premium.to_string(),
-        safe_cell(&member.role),
-        member
-            .joined_at
-            .map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
-            .unwrap_or_default(),
-    ]
-}
-
-/// People choose their names: one that a spreadsheet would run as a formula is told to be text.
-fn safe_cell(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
-        format!("'{text}")
-    } else {
-        text.to_owned()
+/// Refuses a job that is no scan of one of these kinds, or whose rows are not kept any more.
+pub(super) async fn must_have(pool: &PgPool, job: JobId, code: Code, whats: &[&str]) -> Result<(), Problem> {
+    let what = member_reads::scan_what(pool, job).await?;
+    if what.is_some_and(|what| whats.contains(&what.as_str())) {
+        return Ok(());
     }
+    Err(match job_reads::get(pool, job).await {
+        Ok(None) => not_found(),
+        Ok(Some(_)) => {
+            let whats = whats.join(" or ");
+            let detail = format!("The job is not a scan of {whats}, has not begun, or its retention is over.");
+            Problem::new(code, detail)
+        }
+        Err(error) => error.into(),
+    })
 }
 
 #[cfg(test)]

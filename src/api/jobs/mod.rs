@@ -1,4 +1,4 @@
-//! Jobs: made, looked at, listed, cancelled, retried, changed, explained, many at once; and the members a scan saw.
+//! Jobs: made, looked at, listed, cancelled, retried, changed, explained, many at once; and what a scan read.
 
 mod admission;
 mod attempts;
@@ -9,11 +9,14 @@ mod cancel;
 mod create;
 mod events;
 mod field_error;
+mod finds;
 mod gather;
 mod get;
 mod list;
 mod members;
+mod messages;
 mod patch;
+mod progress;
 mod retry;
 #[cfg(test)]
 mod tests;
@@ -35,10 +38,12 @@ pub use self::{
     cancel::{CancelApi, stop_job},
     create::CreateApi,
     events::{EventView, EventsApi, PACE, Pace},
+    finds::{FindsApi, FoundChatView, ProfileView},
     gather::Gather,
     get::GetApi,
     list::ListApi,
-    members::{MemberView, MembersApi},
+    members::{MemberView, MembersApi, filter as member_filter},
+    messages::{ScannedMessageView, ScannedMessagesApi},
     patch::{ChangeBody, PatchApi},
     retry::RetryApi,
     view::{JobSummary, JobView},

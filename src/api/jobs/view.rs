@@ -7,9 +7,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
-use wireroom_jobs::{JobError, JobKind, ports::Progress};
+use wireroom_jobs::{JobError, JobKind};
 
-use super::why;
+use super::{
+    progress::{ProgressView, timed},
+    why,
+};
 use crate::{
     api::{State, problem::Problem},
     store::{
@@ -174,7 +177,7 @@ impl JobFacts {
             cancel_requested_at: job.cancel_requested_at,
             worker: job.worker.map(|id| id.0),
             wait_reason,
-            progress: job.progress,
+            progress: job.progress.map(timed),
             result: job.result,
             error: job.error,
             created_by: job.created_by,
@@ -272,7 +275,7 @@ pub(super) fn result_schema(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn progress_schema(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<Option<Progress>>()
+    generator.subschema_for::<Option<ProgressView>>()
 }
 
 fn error_schema(generator: &mut SchemaGenerator) -> Schema {

@@ -14,6 +14,8 @@ mod leases;
 #[cfg(feature = "sandbox")]
 mod monitor;
 #[cfg(feature = "sandbox")]
+mod scan;
+#[cfg(feature = "sandbox")]
 mod sessions;
 mod site;
 mod soak;
@@ -46,6 +48,7 @@ Examples:
   wireroom bench events --events 100000
   wireroom bench soak --secs 1200 --kill-every 60
   wireroom bench sessions --accounts 1000 --secs 60
+  wireroom bench scan --rounds 5
   wireroom bench monitor --chats 1000 --rate 2000 --secs 30
 
 Everything happens in a schema that is made for the run and dropped after it; the role must be allowed to make one. Use
@@ -71,6 +74,9 @@ pub enum Command {
     /// What do held sessions cost, and how fast do they hear? Against a made-up Telegram.
     #[cfg(feature = "sandbox")]
     Sessions(sessions::Args),
+    /// How fast are members read, beside the bare loop of grammers? Against a made-up Telegram.
+    #[cfg(feature = "sandbox")]
+    Scan(scan::Args),
     /// How soon is a message of a watched chat an event, and a webhook? Against a made-up Telegram.
     #[cfg(feature = "sandbox")]
     Monitor(monitor::Args),
@@ -102,6 +108,8 @@ enum Measured {
     #[cfg(feature = "sandbox")]
     Sessions(Box<sessions::Report>),
     #[cfg(feature = "sandbox")]
+    Scan(scan::Report),
+    #[cfg(feature = "sandbox")]
     Monitor(monitor::Report),
 }
 
@@ -115,6 +123,8 @@ impl Measured {
             Self::Soak(report) => report.print(json),
             #[cfg(feature = "sandbox")]
             Self::Sessions(report) => report.print(json),
+            #[cfg(feature = "sandbox")]
+            Self::Scan(report) => report.print(json),
             #[cfg(feature = "sandbox")]
             Self::Monitor(report) => report.print(json),
         }
@@ -168,6 +178,8 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "sandbox")]
         Command::Sessions(args) => &args.target,
         #[cfg(feature = "sandbox")]
+        Command::Scan(args) => &args.target,
+        #[cfg(feature = "sandbox")]
         Command::Monitor(args) => &args.target,
     };
     let json = target.json;
@@ -209,6 +221,8 @@ async fn measure(command: &Command, site: &Site) -> anyhow::Result<Measured> {
                 .await
                 .map(|report| Measured::Sessions(Box::new(report)));
         }
+        #[cfg(feature = "sandbox")]
+        Command::Scan(args) => return scan::measure(args, site).await.map(Measured::Scan),
         #[cfg(feature = "sandbox")]
         Command::Monitor(args) => return monitor::measure(args, site).await.map(Measured::Monitor),
         #[cfg(feature = "sandbox")]

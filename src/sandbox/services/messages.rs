@@ -255,12 +255,13 @@ pub(super) fn message_list(
     world: &World,
     me: UserId,
     chat: PeerKey,
-    messages: Vec<tl::enums::Message>,
+    mut messages: Vec<tl::enums::Message>,
     count: i32,
     named: &Named,
 ) -> tl::enums::messages::Messages {
     let (chats, users) = (world.named_chats(me, named), world.named_users(me, named));
     if let PeerKey::Channel(id) = chat {
+        world.marks.show_on(id, &mut messages);
         let pts = world.channels.get(&id).map_or(1, |channel| channel.posts.pts());
         return tl::types::messages::ChannelMessages {
             inexact: false,

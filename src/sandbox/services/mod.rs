@@ -10,6 +10,7 @@
 pub mod auth;
 pub mod channels;
 pub mod chats;
+pub mod comments;
 pub mod contacts;
 mod dialogs;
 pub mod exports;

@@ -176,6 +176,16 @@ impl World {
         Ok(self.post(Actor::offstage(user), chat, draft)?.id)
     }
 
+    /// Replaces the text of a message of a user's own, by the rules that hold for them.
+    ///
+    /// # Errors
+    /// Those of editing.
+    pub fn edit_as(&mut self, user: UserId, chat: PeerKey, id: i32, text: &str) -> Answer<()> {
+        let (text, entities) = text::accept(text, Vec::new())?;
+        self.edit_text(Actor::offstage(user), chat, id, Content::Text { text, entities })
+            .map(drop)
+    }
+
     /// Lets a waiting person in, as the chat's first admin.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ pub mod history;
 pub mod invites;
 pub mod joining;
 pub mod links;
+pub mod marks;
 pub mod members;
 pub mod messages;
 mod names;
@@ -48,6 +49,7 @@ use channels::Channel;
 use clock::Clock;
 use groups::Group;
 use invites::Invite;
+use marks::Marks;
 use people::Person;
 use random_ids::RandomIds;
 
@@ -65,6 +67,7 @@ pub struct World {
     pub(crate) usernames: HashMap<Box<str>, PeerKey>,
     pub(crate) invites: BTreeMap<String, Invite>,
     pub(crate) random_ids: RandomIds,
+    pub(crate) marks: Marks,
     /// Links the copies of one message in several accounts' boxes.
     pub(crate) last_origin: u64,
     pub(crate) pushes: Vec<Push>,
@@ -88,6 +91,7 @@ impl World {
             usernames: HashMap::new(),
             invites: BTreeMap::new(),
             random_ids: RandomIds::default(),
+            marks: Marks::default(),
             last_origin: 0,
             pushes: Vec::new(),
             channels_limit: joining::MOST_CHANNELS,

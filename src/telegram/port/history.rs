@@ -254,7 +254,7 @@ impl JobTelegram {
 
     /// A channel that has told nothing yet has no place in the updates: without one, nobody would notice that the first
     /// ones were lost.
-    fn begin_updates(&self, chat: &Chat, answer: &tl::enums::messages::Messages) {
+    pub(super) fn begin_updates(&self, chat: &Chat, answer: &tl::enums::messages::Messages) {
         let peer = PeerId::from_bot_api_dialog_id(chat.id).filter(|peer| peer.kind() == PeerKind::Channel);
         let channel = peer.and_then(PeerId::bare_id);
         if let (Some(channel), tl::enums::messages::Messages::ChannelMessages(page)) = (channel, answer) {

@@ -14,13 +14,14 @@ mod joining;
 mod members;
 mod messages;
 mod people;
+mod scans;
 mod text;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use grammers_session::types::{PeerId, PeerRef};
+use grammers_session::types::{PeerAuth, PeerId, PeerKind, PeerRef};
 use grammers_tl_types::{self as tl, Identifiable, RemoteCall};
 use sqlx::PgPool;
 use tokio::sync::{Mutex, OnceCell, watch};
@@ -29,8 +30,7 @@ use wireroom_jobs::{
     Action,
     outreach::{Added, Person, PersonRef, Presence},
     ports::{
-        Chat, ChatDetails, Clock, Decision, Draft, HistoryPage, Invite, Joined, MemberPage, SentMessage, Telegram,
-        TelegramError,
+        Chat, ChatDetails, Clock, Decision, Draft, HistoryPage, Invite, Joined, SentMessage, Telegram, TelegramError,
     },
 };
 
@@ -289,6 +289,11 @@ impl JobTelegram {
         let Some(id) = PeerId::from_bot_api_dialog_id(chat_id) else {
             return Err(failures::not_met());
         };
+        if id.kind() == PeerKind::Chat {
+            // A basic group goes by its id alone; whether the account is in it, Telegram knows.
+            let auth = PeerAuth::default();
+            return Ok(Some(PeerRef { id, auth }));
+        }
         let storage = self.connection.storage();
         let known = storage.find_peer(id).await.map_err(|error| failures::storage(&error))?;
         Ok(known.and_then(|info| info.auth()).map(|auth| PeerRef { id, auth }))
@@ -323,10 +328,6 @@ impl Telegram for JobTelegram {
 
     async fn join_by_invite(&self, hash: &str) -> Result<Joined, TelegramError> {
         Box::pin(self.join_with(hash)).await
-    }
-
-    async fn members(&self, chat: &Chat, offset: i32, limit: i32) -> Result<MemberPage, TelegramError> {
-        self.page_of_members(chat, offset, limit).await
     }
 
     fn visible_length(&self, draft: &Draft) -> Result<usize, TelegramError> {

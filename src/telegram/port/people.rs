@@ -7,6 +7,7 @@ use wireroom_jobs::{
     Action,
     outreach::{Added, Person, PersonRef, Phone, Presence},
     ports::{Chat, ChatType, Decision, TelegramError},
+    scan::ports::MemberList,
 };
 
 use super::{
@@ -151,7 +152,7 @@ impl JobTelegram {
     async fn presence_in_group(&self, chat: &Chat, person: &Person) -> Result<Presence, TelegramError> {
         let mut offset = 0;
         loop {
-            let page = self.page_of_members(chat, offset, 200).await?;
+            let page = self.page_of_members(chat, &MemberList::Recent, offset, 200).await?;
             if page.members.iter().any(|member| member.user_id == person.user_id) {
                 return Ok(Presence::Member);
             }

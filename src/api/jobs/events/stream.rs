@@ -10,7 +10,10 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
 use super::{EventView, FinalEvent, LogEvent, StateEvent, StateView};
 use crate::{
-    api::follow::{Following, Look},
+    api::{
+        follow::{Following, Look},
+        jobs::progress::timed,
+    },
     store::{
         PgPool, StoreError,
         attempt_reads::LiveRecord,
@@ -203,7 +206,7 @@ impl Telling {
                 &mut chunk,
                 "progress",
                 None,
-                &EventView::Progress(job.progress.clone().unwrap_or_default()),
+                &EventView::Progress(job.progress.clone().map(timed).unwrap_or_default()),
             );
         }
         self.send(chunk).await

@@ -36,24 +36,6 @@ async fn scan(api: &TestApi, count: i32) -> JobId {
     id
 }
 
-#[test]
-fn a_cell_that_would_be_a_formula_is_told_to_be_text() {
-    for (name, cell) in [
-        ("=1+1", "'=1+1"),
-        ("+49", "'+49"),
-        ("-1", "'-1"),
-        ("@name", "'@name"),
-        ("\t=1", "'\t=1"),
-        ("\r=1", "'\r=1"),
-        ("Anna", "Anna"),
-        ("A=B", "A=B"),
-        ("'", "'"),
-        ("", ""),
-    ] {
-        assert_eq!(safe_cell(name), cell);
-    }
-}
-
 #[tokio::test]
 async fn members_are_read_page_by_page() {
     let api = TestApi::new().await;

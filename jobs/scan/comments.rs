@@ -1,0 +1,257 @@
+//! What was written under the posts of a channel: post by post from the newest, each from its newest comment to its oldest.
+
+use std::{cmp::Reverse, collections::VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Bound, CommentsArgs, Incomplete, ScanArgs, ScanResult, ScanWhat, begin, find, finish,
+    history::PAGE,
+    ports::{Count, MessageCut, ScannedMessage, Tally},
+    rate::Rate,
+    say_begin,
+};
+use crate::{
+    JobContext, JobError, LogLevel, LogLine, Outcome,
+    context::checkpoint_value,
+    ports::{Chat, ChatType},
+};
+
+/// The checkpoint: which post, and how far down its comments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Position {
+    chat_id: i64,
+    /// Only older posts are left; 0: none was looked at.
+    before_post: i32,
+    /// How many posts were dealt with.
+    posts: i64,
+    /// How many of them cannot be commented, or are not there.
+    closed: i64,
+    /// How many comments the posts have in all.
+    counted: i64,
+    /// The post whose comments are being read.
+    open: Option<Open>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Open {
+    post: i32,
+    /// The discussion group.
+    chat_id: i64,
+    /// Only older comments are left; 0: none was read.
+    before: i32,
+    /// How many were read.
+    read: i64,
+}
+
+pub(super) async fn read(args: &ScanArgs, context: &JobContext) -> Result<ScanResult, Outcome> {
+    let kept: Option<Position> = context.read_checkpoint().await?;
+    let chat = find(context, args, kept.map(|position| position.chat_id)).await?;
+    if chat.chat_type != ChatType::Channel {
+        return Err(Outcome::Discard(JobError::permanent(
+            "not_a_channel",
+            "args.chat is a group: comments are written under the posts of a channel. Use what: history.",
+        )));
+    }
+    context.store.save_chat(&chat).await?;
+    begin(context, args, Some(chat.id)).await?;
+    let position = kept.unwrap_or(Position {
+        chat_id: chat.id,
+        before_post: 0,
+        posts: 0,
+        closed: 0,
+        counted: 0,
+        open: None,
+    });
+    let tally = say_begin(context, kept.is_some(), Some(position.counted)).await?;
+    let wanted = args.comments.clone().unwrap_or_default();
+    let reading = Reading {
+        context,
+        chat: &chat,
+        bound: Bound::new(args),
+        posts: Posts::of(wanted),
+        position,
+        tally,
+        rate: Rate::new(context, tally.seen),
+    };
+    reading.run().await
+}
+
+/// Where the posts come from.
+struct Posts {
+    wanted: CommentsArgs,
+    /// Known and not dealt with, newest first.
+    queue: VecDeque<ScannedMessage>,
+    /// The lowest number of a named post that was asked for.
+    asked: Option<i32>,
+    /// Nothing is behind the queue.
+    ended: bool,
+}
+
+impl Posts {
+    fn of(mut wanted: CommentsArgs) -> Self {
+        wanted.posts.sort_unstable_by_key(|post| Reverse(*post));
+        wanted.posts.dedup();
+        Self {
+            wanted,
+            queue: VecDeque::new(),
+            asked: None,
+            ended: false,
+        }
+    }
+}
+
+/// One attempt to read the comments of all posts.
+struct Reading<'a> {
+    context: &'a JobContext,
+    chat: &'a Chat,
+    bound: Bound,
+    posts: Posts,
+    position: Position,
+    tally: Tally,
+    rate: Rate,
+}
+
+impl Reading<'_> {
+    async fn run(mut self) -> Result<ScanResult, Outcome> {
+        while !self.bound.is_reached(self.tally.seen) {
+            self.rate.stop_if_due(self.context)?;
+            if let Some(open) = self.position.open {
+                self.page(open).await?;
+            } else if !self.open_next().await? {
+                break;
+            }
+        }
+        let count = Count {
+            chat_id: self.chat.id,
+            what: ScanWhat::Comments,
+            list: None,
+            counted: Some(self.position.counted),
+            tally: self.tally,
+            reason: self.ended_because(),
+        };
+        finish(self.context, self.chat, count, None).await
+    }
+
+    /// Goes on to the next post that has comments; `false`: there is none.
+    async fn open_next(&mut self) -> Result<bool, Outcome> {
+        let Some(post) = self.next_post().await? else {
+            return Ok(false);
+        };
+        let replies = i64::from(post.replies.unwrap_or(0));
+        let id = post.message.id;
+        self.position.before_post = id;
+        self.position.posts += 1;
+        if !post.has_comments {
+            self.position.closed += 1;
+            return Ok(true);
+        }
+        if replies == 0 {
+            return Ok(true);
+        }
+        let Some(group) = self.context.telegram.discussion(self.chat, id).await? else {
+            self.position.closed += 1;
+            return Ok(true);
+        };
+        self.context.store.save_chat(&group).await?;
+        self.position.counted += replies;
+        self.position.open = Some(Open {
+            post: id,
+            chat_id: group.id,
+            before: 0,
+            read: 0,
+        });
+        Ok(true)
+    }
+
+    async fn next_post(&mut self) -> Result<Option<ScannedMessage>, Outcome> {
+        while self.posts.queue.is_empty() && !self.posts.ended {
+            self.fill().await?;
+        }
+        Ok(self.posts.queue.pop_front())
+    }
+
+    async fn fill(&mut self) -> Result<(), Outcome> {
+        let below = self.position.before_post;
+        if let Some(newest) = self.posts.wanted.newest() {
+            let left = i64::from(newest) - self.position.posts;
+            let limit = i32::try_from(left).unwrap_or(0).min(PAGE);
+            if limit < 1 {
+                self.posts.ended = true;
+                return Ok(());
+            }
+            let cut = MessageCut { before: below, limit };
+            let page = self.context.telegram.messages(self.chat, cut).await?;
+            self.posts.ended = page.oldest <= 1;
+            let posts = page.messages.into_iter();
+            self.posts
+                .queue
+                .extend(posts.filter(|post| post.message.service.is_none()));
+            if self.posts.queue.is_empty() {
+                self.position.before_post = page.oldest;
+            }
+            return Ok(());
+        }
+        let left = self.posts.wanted.posts.iter().copied();
+        let size = usize::try_from(PAGE).unwrap_or(1);
+        let is_left = |id: &i32| (below == 0 || *id < below) && self.posts.asked.is_none_or(|asked| *id < asked);
+        let ids: Vec<i32> = left.filter(is_left).take(size).collect();
+        let Some(lowest) = ids.last().copied() else {
+            self.posts.ended = true;
+            return Ok(());
+        };
+        let mut found = self.context.telegram.posts(self.chat, &ids).await?;
+        found.sort_unstable_by_key(|post| Reverse(post.message.id));
+        let missing = i64::try_from(ids.len() - found.len().min(ids.len())).unwrap_or(0);
+        self.position.closed += missing;
+        self.position.posts += missing;
+        self.posts.asked = Some(lowest);
+        self.posts.queue.extend(found);
+        Ok(())
+    }
+
+    async fn page(&mut self, open: Open) -> Result<(), Outcome> {
+        let cut = MessageCut {
+            before: open.before,
+            limit: self.bound.room(self.tally.seen, PAGE),
+        };
+        let page = self.context.telegram.comments(self.chat, open.post, cut).await?;
+        let read = open.read + i64::try_from(page.messages.len()).unwrap_or(0);
+        let is_last = page.oldest == 0 || page.count.is_some_and(|count| read >= count);
+        self.position.open = (!is_last).then_some(Open {
+            before: page.oldest,
+            read,
+            ..open
+        });
+        let checkpoint = checkpoint_value(&self.position)?;
+        self.tally = self
+            .context
+            .store
+            .save_messages(open.chat_id, 0, Some(open.post), &page.messages, checkpoint)
+            .await?;
+        let stored = LogLine::new("page_stored", "A page of comments is stored.")
+            .with("messages", i64::try_from(page.messages.len()).unwrap_or(i64::MAX))
+            .with("seen", self.tally.seen)
+            .with("posts", self.position.posts);
+        self.context.log(LogLevel::Info, stored).await;
+        // How many there will be is known when the last post was looked at.
+        self.rate
+            .show(self.context, self.tally.seen, self.bound.total(None))
+            .await
+    }
+
+    fn ended_because(&self) -> Option<Incomplete> {
+        if self.bound.is_reached(self.tally.seen) && self.tally.seen < self.position.counted {
+            Some(self.bound.reason())
+        } else if self.position.closed > 0 {
+            Some(Incomplete::CommentsClosed)
+        } else if self.tally.seen < self.position.counted {
+            Some(Incomplete::ListChanged)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! Workers that are killed at the boundary of a page, on either side of its commit: the scan goes on there, and its rows are
+//! those of a scan that nobody disturbed.
+
+use std::time::Duration;
+
+use wireroom::sandbox::{Effect, Fault};
+
+use super::*;
+use crate::support::{process::Process, stack::JOB_BOUND, wait::eventually};
+
+/// What is killed, and what it must have in the end.
+struct Case {
+    args: Value,
+    method: &'static str,
+    /// The table of the scan's rows.
+    table: &'static str,
+    page: i64,
+    rows: i64,
+}
+
+fn members() -> Case {
+    Case {
+        args: scan("members", "@harbour_market", json!({})),
+        method: "channels.getParticipants",
+        table: "scan_members",
+        page: 200,
+        rows: 1250,
+    }
+}
+
+fn history() -> Case {
+    Case {
+        args: scan("history", "@harbour_market", json!({})),
+        method: "messages.getHistory",
+        table: "scan_messages",
+        page: 100,
+        rows: 420,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_killed_before_a_page_is_committed() {
+    before_the_commit(members()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_killed_after_a_page_is_committed() {
+    after_the_commit(members()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_killed_before_a_page_is_committed() {
+    before_the_commit(history()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_killed_after_a_page_is_committed() {
+    after_the_commit(history()).await;
+}
+
+async fn rows_of(stack: &Stack, table: &str) -> i64 {
+    let query = format!("SELECT count(*) FROM {table}");
+    sqlx::query_scalar(sqlx::AssertSqlSafe(query))
+        .fetch_one(stack.database.pool())
+        .await
+        .expect("answered")
+}
+
+/// Some pages in, and slow enough to be caught.
+async fn some_way_in(stack: &Stack, case: &Case) {
+    eventually(JOB_BOUND, async || match rows_of(stack, case.table).await {
+        rows if rows >= case.page => Ok(()),
+        rows => Err(rows),
+    })
+    .await;
+}
+
+/// The page is written and waits for its commit when the worker dies: nothing of it stays.
+async fn before_the_commit(case: Case) {
+    let stack = stack().await;
+    let worker = stack.worker().await;
+    stack.fault(Fault::once(case.method, Effect::Delay { ms: 150 }).forever());
+    let id = stack.post("scan", case.args.clone()).await;
+    some_way_in(&stack, &case).await;
+    // A lock that the page's statement has to wait for.
+    let mut lock = stack.database.pool().begin().await.expect("a transaction");
+    let statement = format!("LOCK TABLE {} IN SHARE MODE", case.table);
+    sqlx::query(sqlx::AssertSqlSafe(statement))
+        .execute(&mut *lock)
+        .await
+        .expect("locked");
+    let stored = rows_of(&stack, case.table).await;
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+        AND query LIKE '-- save_me%'";
+    eventually(JOB_BOUND, async || match stack.figure(waiting).await {
+        0 => Err("no page waits"),
+        _ => Ok(()),
+    })
+    .await;
+    worker.kill();
+    lock.rollback().await.expect("unlocked");
+    go_on(&stack, &case, &id, stored).await;
+}
+
+/// The page is committed, and the next one asked for, when the worker dies: it is not read again.
+async fn after_the_commit(case: Case) {
+    let stack = stack().await;
+    let worker = stack.worker().await;
+    stack.fault(Fault::once(case.method, Effect::Delay { ms: 300 }).forever());
+    let id = stack.post("scan", case.args.clone()).await;
+    some_way_in(&stack, &case).await;
+    let asked = stack.calls(case.method);
+    eventually(Duration::from_secs(10), async || {
+        if stack.calls(case.method) > asked {
+            Ok(())
+        } else {
+            Err("the next page is not asked for")
+        }
+    })
+    .await;
+    let stored = rows_of(&stack, case.table).await;
+    worker.kill();
+    go_on(&stack, &case, &id, stored).await;
+}
+
+/// Another worker ends the scan from `stored` rows on.
+async fn go_on(stack: &Stack, case: &Case, id: &str, stored: i64) {
+    assert!((case.page..case.rows).contains(&stored), "{stored} rows");
+    stack.sandbox.controls().clear_faults();
+    let before = stack.calls(case.method);
+    let _second: Process = stack.worker().await;
+    let job = stack.finished(id).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert_eq!(
+        (&job["result"]["seen"], &job["result"]["new"]),
+        (&json!(case.rows), &json!(case.rows)),
+        "{job}"
+    );
+    assert_eq!(job["result"]["complete"], true, "{job}");
+    assert_eq!(rows_of(stack, case.table).await, case.rows);
+    let pages = i64::try_from(stack.calls(case.method) - before).expect("a few");
+    let left = (case.rows - stored + case.page - 1) / case.page;
+    assert!(pages <= left + 1, "{pages} pages for {left}: it began again");
+    let count = rows(stack, &format!("/v1/chats/{}/counts", job["result"]["chat"]["id"])).await;
+    assert_eq!(count.len(), 1, "one scan, one count");
+}
