@@ -4,6 +4,7 @@
 mod outreach;
 
 mod memory_store;
+mod publishing;
 
 use std::{
     collections::VecDeque,
@@ -25,6 +26,10 @@ use crate::{
     ports::{
         Chat, ChatDetails, ChatType, Clock, Decision, Draft, HistoryPage, Invite, Joined, Member, MemberPage, Role,
         SentMessage, Telegram, TelegramError,
+    },
+    publish::{
+        ports::{Access, Changed},
+        post::Uploaded,
     },
 };
 
@@ -182,6 +187,14 @@ pub struct FakeTelegram {
     newest_message_until: Answers<i32>,
     history_after: Answers<HistoryPage>,
     recent_messages: Answers<Vec<i32>>,
+    access: Answers<Access>,
+    is_bot: Answers<bool>,
+    upload: Answers<Uploaded>,
+    edit_message: Answers<Changed>,
+    delete_messages: Answers<usize>,
+    pin_message: Answers<Changed>,
+    forward: Answers<SentMessage>,
+    own_forwards_like: Answers<Vec<SentMessage>>,
     noted: Notify,
     searched_since: Mutex<Vec<DateTime<Utc>>>,
     cancel_after: Mutex<Option<(usize, CancellationToken)>>,
@@ -236,6 +249,14 @@ queue_answers! {
     newest_message_until: i32,
     history_after: HistoryPage,
     recent_messages: Vec<i32>,
+    access: Access,
+    is_bot: bool,
+    upload: Uploaded,
+    edit_message: Changed,
+    delete_messages: usize,
+    pin_message: Changed,
+    forward: SentMessage,
+    own_forwards_like: Vec<SentMessage>,
 }
 
 impl FakeTelegram {
@@ -448,6 +469,7 @@ pub fn message(message_id: i32, seconds: i64) -> SentMessage {
     SentMessage {
         message_id,
         date: start_of_time() + TimeDelta::seconds(seconds),
+        others: Vec::new(),
     }
 }
 

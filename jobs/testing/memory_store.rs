@@ -17,12 +17,13 @@ use crate::{
         Chat, Clock, Effect, Failover, HistoryPage, Member, Progress, ScanStart, SentMessage, Store, StoreError,
         WatchBegun, WatchStart, WatchState,
     },
+    publish::ports::Target,
 };
 
 /// A store in memory, for one job over all its attempts.
 pub struct MemoryStore {
     journal: Journal,
-    clock: Arc<FixedClock>,
+    pub(super) clock: Arc<FixedClock>,
     state: Mutex<Stored>,
 }
 
@@ -37,6 +38,8 @@ pub struct Stored {
     pub claimed: HashSet<(i64, i32)>,
     /// Messages that another job claims between the look and the write: only `effect_sent` refuses them.
     pub claimed_meanwhile: HashSet<(i64, i32)>,
+    /// Of a publish to several chats, by position.
+    pub targets: BTreeMap<i32, Target>,
     pub scan: Option<ScanStart>,
     pub members: BTreeMap<i64, Member>,
     /// What the job watches, how far it is, and what was recorded of the history.
@@ -72,7 +75,7 @@ impl MemoryStore {
         lock(&self.state)
     }
 
-    fn open(&self, call: &'static str) -> Result<MutexGuard<'_, Stored>, StoreError> {
+    pub(super) fn open(&self, call: &'static str) -> Result<MutexGuard<'_, Stored>, StoreError> {
         let state = self.state();
         if state.fenced {
             return Err(StoreError::Fenced);
