@@ -38,8 +38,8 @@ const TRIM_EVERY: u64 = 50;
 #[derive(Clone)]
 pub struct JobStore {
     pool: PgPool,
-    attempt: AttemptKey,
-    lease: LeaseKey,
+    pub(super) attempt: AttemptKey,
+    pub(super) lease: LeaseKey,
     /// A watch's filter, once it was needed.
     filters: Arc<tokio::sync::Mutex<Filters>>,
     /// Lines this attempt has written.
@@ -76,7 +76,7 @@ impl JobStore {
     }
 
     /// A transaction in which the attempt keeps its job.
-    async fn fenced(&self, operation: &'static str) -> Result<Transaction<'static, Postgres>, StoreError> {
+    pub(super) async fn fenced(&self, operation: &'static str) -> Result<Transaction<'static, Postgres>, StoreError> {
         let mut transaction = self.pool.begin().await.map_err(failed(operation))?;
         attempt_data::hold(&mut transaction, self.attempt, operation).await?;
         Ok(transaction)
@@ -89,7 +89,7 @@ impl JobStore {
         Ok(transaction)
     }
 
-    async fn connection(&self) -> Result<sqlx::pool::PoolConnection<Postgres>, StoreError> {
+    pub(super) async fn connection(&self) -> Result<sqlx::pool::PoolConnection<Postgres>, StoreError> {
         self.pool.acquire().await.map_err(failed("acquire"))
     }
 
@@ -129,7 +129,7 @@ impl JobStore {
     }
 }
 
-async fn commit(transaction: Transaction<'static, Postgres>, operation: &'static str) -> Result<(), StoreError> {
+pub(super) async fn commit(transaction: Transaction<'static, Postgres>, operation: &'static str) -> Result<(), StoreError> {
     transaction.commit().await.map_err(failed(operation))
 }
 

@@ -227,8 +227,7 @@ fn draft(text: &str) -> Draft {
     Draft {
         text: text.to_owned(),
         format: TextFormat::Markdown,
-        silent: false,
-        link_preview: false,
+        ..Draft::default()
     }
 }
 

@@ -18,6 +18,7 @@ impl JobTelegram {
         };
         let tl::enums::contacts::ResolvedPeer::Peer(resolved) = self.call(Action::Resolve, None, &request).await?;
         self.connection.learn(&resolved.users, &resolved.chats).await;
+        self.rights.note(&resolved.chats);
         let wanted = peer_number(&resolved.peer);
         let chats = resolved.chats.iter().filter_map(chat_of);
         let people = resolved.users.iter().filter_map(person_of);
@@ -56,6 +57,7 @@ impl JobTelegram {
             tl::enums::messages::Chats::Slice(answer) => answer.chats,
         };
         self.connection.learn(&[], &chats).await;
+        self.rights.note(&chats);
         chats
             .iter()
             .filter_map(chat_of)

@@ -10,9 +10,12 @@ mod caps;
 mod chats;
 mod failures;
 mod history;
+mod access;
 mod members;
+mod media;
 mod messages;
 mod people;
+mod posting;
 mod text;
 
 use std::{sync::Arc, time::Duration};
@@ -92,6 +95,8 @@ pub struct JobTelegram {
     settings: PortSettings,
     hooks: AttemptHooks,
     bound: OnceCell<()>,
+    /// What Telegram said of the session's rights in the chats it described.
+    rights: access::Rights,
     /// What the update stream noted since the attempt began.
     watch_troubles: Mutex<watch::Receiver<u64>>,
 }
@@ -114,6 +119,7 @@ impl JobTelegram {
             settings,
             hooks,
             bound: OnceCell::new(),
+            rights: access::Rights::default(),
             watch_troubles,
         }
     }
@@ -329,7 +335,7 @@ impl Telegram for JobTelegram {
     }
 
     fn visible_length(&self, draft: &Draft) -> Result<usize, TelegramError> {
-        Ok(text::Parsed::of(draft).visible_length())
+        Ok(text::Parsed::of(draft)?.visible_length())
     }
 
     async fn send_message(&self, chat: &Chat, random_id: i64, draft: &Draft) -> Result<SentMessage, TelegramError> {
