@@ -16,6 +16,7 @@ mod kinds;
 mod logins;
 mod outreach;
 mod promises;
+mod publishing;
 mod queue;
 mod roles;
 mod secrets;

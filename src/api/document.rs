@@ -26,12 +26,14 @@ use super::{
         self, AckBody, AckView, ConsumerBody, ConsumerView, ConsumersApi, ConsumersView, EventListApi, EventPage,
         EventStreamApi, StoredEvent,
     },
+    files::{FileView, FilesApi},
     floods::{FloodView, FloodsApi},
     health::{Health, HealthApi},
     jobs::{
         AttemptView, AttemptsApi, BatchApi, BatchCreated, BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody,
         BulkRetryView, CancelApi, ChangeBody, CreateApi, EventView, EventsApi, GetApi, JobSummary, JobView, ListApi,
-        MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, RetryApi, WhyApi, WhyView,
+        MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, RetryApi, TargetView,
+        TargetsApi, WhyApi, WhyView,
     },
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     logins::{
@@ -82,6 +84,8 @@ pub enum Tag {
     Workers,
     /// Chats that monitor jobs watch.
     Watches,
+    /// Pictures, videos and documents to be published.
+    Files,
     /// Chats that sessions have met.
     Chats,
     /// Whether the process is well.
@@ -118,11 +122,12 @@ resources!(
         AttemptsApi,
         EventsApi,
         MembersApi,
+        TargetsApi,
         WhyApi,
     ),
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
-    (WorkersApi, ChatsApi, WatchesApi, HealthApi),
+    (WorkersApi, ChatsApi, WatchesApi, FilesApi, HealthApi),
     (
         EventListApi,
         EventStreamApi,
@@ -300,6 +305,9 @@ fn schemas() -> Map<String, Value> {
     add::<ExportView>(&mut responses);
     add::<DeleteView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
+    add::<Page<TargetView>>(&mut responses);
+    add::<FileView>(&mut responses);
+    add::<Page<FileView>>(&mut responses);
     add::<ScheduleView>(&mut responses);
     add::<Page<ScheduleView>>(&mut responses);
     add::<TickView>(&mut responses);

@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use wireroom_jobs::{JobContext, Outcome, ports::Clock};
 
-use super::{descriptors, events, process};
+use super::{descriptors, events, media::Media, process};
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
+    files::Files,
     ids::WorkerId,
     lifecycle::{Shutdown, Signals, supervise},
     person_key::PersonKey,
@@ -150,6 +151,7 @@ async fn start(
         pool: pool.clone(),
         clock,
         person_key: process::person_key(config)?,
+        media: Arc::new(Media(Arc::new(Files::new(config.files.clone(), pool.clone())))),
     });
     let queue = Queue::start(QueueDeps {
         pool: pool.clone(),
@@ -235,6 +237,7 @@ struct Functions {
     pool: PgPool,
     clock: Arc<dyn Clock>,
     person_key: Option<PersonKey>,
+    media: Arc<Media>,
 }
 
 #[async_trait]
@@ -283,7 +286,7 @@ impl Functions {
             created_at: job.created_at,
             deadline: job.deadline,
             cancellation: attempt.cancellation,
-            telegram: Arc::new(telegram),
+            telegram: Arc::new(telegram.with_media(self.media.clone())),
             store: Arc::new(JobStore::new(self.pool.clone(), key, lease).knowing(self.person_key.clone())),
             outreach: Arc::new(JobOutreach::new(
                 self.pool.clone(),

@@ -29,6 +29,7 @@ pub mod errands;
 pub mod event_consumers;
 pub mod event_log;
 pub mod event_types;
+pub mod files;
 pub mod floods;
 pub mod gates;
 pub mod health;

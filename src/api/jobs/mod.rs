@@ -15,6 +15,7 @@ mod list;
 mod members;
 mod patch;
 mod retry;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod unique;
@@ -41,6 +42,7 @@ pub use self::{
     members::{MemberView, MembersApi},
     patch::{ChangeBody, PatchApi},
     retry::RetryApi,
+    targets::{TargetView, TargetsApi},
     view::{JobSummary, JobView},
     why::{WhyApi, WhyView},
 };

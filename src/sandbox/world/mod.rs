@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod boxes;
 pub mod channels;
 pub mod clock;
+pub mod clubs;
 pub mod control;
 pub mod directory;
 mod founding;
@@ -27,7 +28,9 @@ pub mod random_ids;
 pub mod reacting;
 pub mod refusal;
 pub mod rights;
+pub mod scheduling;
 pub mod text;
+pub mod uploads;
 pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -49,6 +52,8 @@ use groups::Group;
 use invites::Invite;
 use people::Person;
 use random_ids::RandomIds;
+use scheduling::Scheduled;
+use uploads::Uploads;
 
 /// Everything the sandbox knows. One lock around it makes each call atomic.
 pub struct World {
@@ -64,6 +69,8 @@ pub struct World {
     pub(crate) usernames: HashMap<Box<str>, PeerKey>,
     pub(crate) invites: BTreeMap<String, Invite>,
     pub(crate) random_ids: RandomIds,
+    pub(crate) uploads: Uploads,
+    pub(crate) scheduled: Scheduled,
     /// Links the copies of one message in several accounts' boxes.
     pub(crate) last_origin: u64,
     pub(crate) pushes: Vec<Push>,
@@ -85,6 +92,8 @@ impl World {
             usernames: HashMap::new(),
             invites: BTreeMap::new(),
             random_ids: RandomIds::default(),
+            uploads: Uploads::default(),
+            scheduled: Scheduled::default(),
             last_origin: 0,
             pushes: Vec::new(),
         };

@@ -36,6 +36,7 @@ use wireroom_jobs::{
     },
 };
 
+pub use self::media::{MediaError, MediaSource, OpenMedia};
 use super::{
     connection::{CallError, Connection},
     errors::{KnownError, Meaning},
@@ -95,6 +96,8 @@ pub struct JobTelegram {
     settings: PortSettings,
     hooks: AttemptHooks,
     bound: OnceCell<()>,
+    /// Where the media of messages come from, if there is such a place.
+    media: Option<Arc<dyn MediaSource>>,
     /// What Telegram said of the session's rights in the chats it described.
     rights: access::Rights,
     /// What the update stream noted since the attempt began.
@@ -119,8 +122,18 @@ impl JobTelegram {
             settings,
             hooks,
             bound: OnceCell::new(),
+            media: None,
             rights: access::Rights::default(),
             watch_troubles,
+        }
+    }
+
+    /// The same, with media for its messages.
+    #[must_use]
+    pub fn with_media(self, media: Arc<dyn MediaSource>) -> Self {
+        Self {
+            media: Some(media),
+            ..self
         }
     }
 

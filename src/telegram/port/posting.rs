@@ -2,10 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use grammers_session::{
-    Session,
-    types::{PeerId, PeerInfo, PeerKind, PeerRef},
-};
+use grammers_session::types::{PeerId, PeerInfo, PeerKind, PeerRef};
 use grammers_tl_types as tl;
 use wireroom_jobs::{
     Action,
