@@ -237,7 +237,7 @@ impl Files {
     pub async fn keep_sweeping(&self) {
         loop {
             match self.sweep().await {
-                Ok(swept) if swept as i64 == SWEPT_AT_ONCE => {}
+                Ok(swept) if i64::try_from(swept).is_ok_and(|swept| swept == SWEPT_AT_ONCE) => {}
                 Ok(_) => tokio::time::sleep(SWEEP_EACH).await,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "files were not swept");

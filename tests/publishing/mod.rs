@@ -3,6 +3,7 @@
 mod crashes;
 mod many;
 mod media;
+mod plan;
 
 use std::time::Duration;
 

@@ -12,6 +12,7 @@ use crate::sandbox::world::hearing::{Actor, Named};
 use crate::sandbox::world::history::{Page, Window};
 use crate::sandbox::world::messages::{Content, Draft, Extras, Message};
 use crate::sandbox::world::peers::PeerKey;
+use crate::sandbox::world::people::Person;
 use crate::sandbox::world::refusal::bad;
 use crate::sandbox::world::text;
 use crate::sandbox::world::view::messages::{tl_message, tl_no_message};
@@ -32,7 +33,7 @@ pub fn send_message(call: &mut Call<'_>, request: SendMessage) -> Answer<tl::enu
     let place = Place::of(request.reply_to.as_ref())?;
     let extras = Extras {
         protected: request.noforwards,
-        markup: accept_markup(world, by, request.reply_markup)?,
+        markup: accept_markup(world, by, request.reply_markup),
         topic: place.topic,
         ..Extras::default()
     };
@@ -80,8 +81,8 @@ fn accept_markup(
     world: &World,
     by: Actor,
     markup: Option<tl::enums::ReplyMarkup>,
-) -> Answer<Option<tl::enums::ReplyMarkup>> {
-    Ok(markup.filter(|_| world.person(by.account).is_ok_and(crate::sandbox::world::people::Person::is_bot)))
+) -> Option<tl::enums::ReplyMarkup> {
+    markup.filter(|_| world.person(by.account).is_ok_and(Person::is_bot))
 }
 
 /// Puts messages into a chat, or among those that wait, and answers with them.

@@ -101,7 +101,9 @@ impl JobTelegram {
         let request = tl::functions::messages::CheckChatInvite { hash: hash.to_owned() };
         match self.call(Action::Resolve, None, &request).await? {
             tl::enums::ChatInvite::Already(answer) => {
-                self.connection.learn(&[], std::slice::from_ref(&answer.chat)).await;
+                let chats = std::slice::from_ref(&answer.chat);
+                self.connection.learn(&[], chats).await;
+                self.rights.note(chats);
                 chat_of(&answer.chat).map(Invite::Member).ok_or_else(not_described)
             }
             tl::enums::ChatInvite::Peek(answer) => {
