@@ -112,10 +112,9 @@ fn known_refusal(name: &str) -> Option<(&'static str, &'static str)> {
             "The session's account is in as many chats as Telegram allows. Leave some, or use another session.",
         ),
         "USERS_TOO_MUCH" => ("chat_full", "The chat has as many members as Telegram allows."),
-        "MESSAGE_ID_INVALID" | "REPLY_MESSAGE_ID_INVALID" | "MSG_ID_INVALID" => (
-            "message_not_found",
-            "There is no such message in the chat (any more).",
-        ),
+        "MESSAGE_ID_INVALID" | "REPLY_MESSAGE_ID_INVALID" | "MSG_ID_INVALID" => {
+            ("message_not_found", "There is no such message in the chat (any more).")
+        }
         "MESSAGE_AUTHOR_REQUIRED" => (
             "not_the_author",
             "Only the account that wrote a message may edit it, and this session did not.",
@@ -141,11 +140,12 @@ fn known_refusal(name: &str) -> Option<(&'static str, &'static str)> {
             "Telegram does not keep the message for args.schedule_at: the time is not ahead, or too far ahead, or too many \
              messages wait in the chat.",
         ),
-        "BUTTON_URL_INVALID" | "BUTTON_DATA_INVALID" | "BUTTON_INVALID" => (
-            "buttons_invalid",
-            "Telegram does not take one of args.buttons.",
-        ),
-        "CHAT_SEND_PHOTOS_FORBIDDEN" | "CHAT_SEND_VIDEOS_FORBIDDEN" | "CHAT_SEND_DOCS_FORBIDDEN"
+        "BUTTON_URL_INVALID" | "BUTTON_DATA_INVALID" | "BUTTON_INVALID" => {
+            ("buttons_invalid", "Telegram does not take one of args.buttons.")
+        }
+        "CHAT_SEND_PHOTOS_FORBIDDEN"
+        | "CHAT_SEND_VIDEOS_FORBIDDEN"
+        | "CHAT_SEND_DOCS_FORBIDDEN"
         | "CHAT_SEND_VOICES_FORBIDDEN" => (
             "media_forbidden",
             "The chat does not take this sort of media from the session.",
@@ -154,7 +154,10 @@ fn known_refusal(name: &str) -> Option<(&'static str, &'static str)> {
             "message_too_long",
             "args.text is longer than Telegram takes beneath media. Shorten it.",
         ),
-        "PHOTO_INVALID_DIMENSIONS" | "PHOTO_EXT_INVALID" | "IMAGE_PROCESS_FAILED" | "PHOTO_SAVE_FILE_INVALID"
+        "PHOTO_INVALID_DIMENSIONS"
+        | "PHOTO_EXT_INVALID"
+        | "IMAGE_PROCESS_FAILED"
+        | "PHOTO_SAVE_FILE_INVALID"
         | "MEDIA_EMPTY" => (
             "media_invalid",
             "Telegram cannot read the media as what args.media says it is. Check the file, or send it as a document.",

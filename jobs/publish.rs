@@ -11,6 +11,7 @@ mod operate;
 pub mod ports;
 pub mod post;
 mod sending;
+pub mod template;
 
 use std::collections::BTreeMap;
 
@@ -19,9 +20,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::args::{
-    MAX_CAPTION, MAX_CHATS, MAX_LENGTH, MAX_MESSAGES, MAX_RAW_BYTES, PublishAction, PublishArgs,
-};
+pub use self::args::{MAX_CAPTION, MAX_CHATS, MAX_LENGTH, MAX_MESSAGES, MAX_RAW_BYTES, PublishAction, PublishArgs};
 use self::{post::Uploaded, sending::Message};
 use crate::{
     ArgsError, Job, JobContext, JobError, LogLevel, LogLine, Outcome,

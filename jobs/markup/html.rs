@@ -64,7 +64,21 @@ struct Reader<'a> {
 /// A tag's name as it is known here.
 fn known(name: &str) -> Option<&'static str> {
     [
-        "b", "strong", "i", "em", "u", "ins", "s", "strike", "del", "tg-spoiler", "span", "code", "pre", "a", "blockquote",
+        "b",
+        "strong",
+        "i",
+        "em",
+        "u",
+        "ins",
+        "s",
+        "strike",
+        "del",
+        "tg-spoiler",
+        "span",
+        "code",
+        "pre",
+        "a",
+        "blockquote",
         "br",
     ]
     .into_iter()
@@ -77,7 +91,12 @@ impl Reader<'_> {
         let is_end = self.source.get(opened + 1) == Some('/');
         let name_at = opened + 1 + usize::from(is_end);
         let name_end = (name_at..)
-            .find(|&at| !self.source.get(at).is_some_and(|c| c.is_ascii_alphanumeric() || c == '-'))
+            .find(|&at| {
+                !self
+                    .source
+                    .get(at)
+                    .is_some_and(|c| c.is_ascii_alphanumeric() || c == '-')
+            })
             .unwrap_or(name_at);
         if name_end == name_at {
             let problem = "a tag was expected after <; for the character itself write &lt;";
@@ -104,7 +123,11 @@ impl Reader<'_> {
                 at += 1;
             }
             match self.source.get(at) {
-                None => return Err(self.source.error(opened, "a tag begins here and does not end; end it with >")),
+                None => {
+                    return Err(self
+                        .source
+                        .error(opened, "a tag begins here and does not end; end it with >"));
+                }
                 Some('>') => {
                     self.at = at + 1;
                     return Ok(found);
@@ -187,8 +210,13 @@ impl Reader<'_> {
             "code" => {
                 let language = get("class").and_then(|(_, class, _)| class.strip_prefix("language-"));
                 // In a <pre> it says the language of that.
-                if let (Some(language), Some(Open { kind: EntityKind::Pre { language: outer }, .. })) =
-                    (language, self.open.last_mut())
+                if let (
+                    Some(language),
+                    Some(Open {
+                        kind: EntityKind::Pre { language: outer },
+                        ..
+                    }),
+                ) = (language, self.open.last_mut())
                 {
                     language.clone_into(outer);
                 }
@@ -196,7 +224,9 @@ impl Reader<'_> {
             }
             _ => {
                 let Some((_, url, at)) = get("href") else {
-                    return Err(self.source.error(opened, "<a> needs href=\"…\", the address it leads to"));
+                    return Err(self
+                        .source
+                        .error(opened, "<a> needs href=\"…\", the address it leads to"));
                 };
                 link(url.trim()).ok_or_else(|| self.source.error(*at, LINK_EXPECTED))?
             }
@@ -232,11 +262,7 @@ impl Reader<'_> {
 
 /// The character that `&…;` at `at` stands for, and what follows it. A lone `&` is itself.
 fn reference(source: &Source, at: usize) -> Result<(char, usize), MarkupError> {
-    let end = (at + 1..at + 12).find(|&end| {
-        !source
-            .get(end)
-            .is_some_and(|c| c.is_ascii_alphanumeric() || c == '#')
-    });
+    let end = (at + 1..at + 12).find(|&end| !source.get(end).is_some_and(|c| c.is_ascii_alphanumeric() || c == '#'));
     let Some(end) = end.filter(|&end| source.get(end) == Some(';') && end > at + 1) else {
         return Ok(('&', at + 1));
     };

@@ -35,6 +35,24 @@ pub(super) fn read(text: &str) -> Result<Rich, MarkupError> {
     reader.end()
 }
 
+/// Without the backslashes that take a character as it is.
+fn unescaped(text: &str) -> String {
+    let mut chars = text.chars().peekable();
+    let mut plain = String::with_capacity(text.len());
+    while let Some(c) = chars.next() {
+        match chars.peek() {
+            Some(next) if c == '\\' && next.is_ascii_punctuation() => {}
+            _ => plain.push(c),
+        }
+        if c == '\\'
+            && let Some(next) = chars.next_if(char::is_ascii_punctuation)
+        {
+            plain.push(next);
+        }
+    }
+    plain
+}
+
 /// A part that has begun.
 struct Open {
     what: What,
@@ -268,7 +286,7 @@ impl Reader<'_> {
             let problem = "the address of a link is opened here and never closed; end it with )";
             return Err(self.source.error(self.at + 1, problem));
         };
-        let url = self.source.slice(begin, end);
+        let url = unescaped(&self.source.slice(begin, end));
         let kind = link(url.trim()).ok_or_else(|| self.source.error(begin, LINK_EXPECTED))?;
         self.out.close(kind, open.offset);
         self.at = end + 1;
@@ -278,8 +296,14 @@ impl Reader<'_> {
     /// The parenthesis that closes an address, over pairs within it.
     fn address_end(&self, begin: usize) -> Option<usize> {
         let mut depth = 0_usize;
+        let mut is_escaped = false;
         for at in begin..self.source.chars.len() {
-            match self.source.get(at)? {
+            let c = self.source.get(at)?;
+            if std::mem::take(&mut is_escaped) && c.is_ascii_punctuation() {
+                continue;
+            }
+            match c {
+                '\\' => is_escaped = true,
                 '\n' => return None,
                 '(' => depth += 1,
                 ')' if depth == 0 => return Some(at),

@@ -53,7 +53,14 @@ fn parts_nest_and_are_counted_in_utf_16() {
 
 #[test]
 fn what_marks_nothing_is_text() {
-    for text in ["2 * 3 * 4", "snake_case_name", "a || b", "[brackets] and [more", "c:\\dir", "1 ~~ 2"] {
+    for text in [
+        "2 * 3 * 4",
+        "snake_case_name",
+        "a || b",
+        "[brackets] and [more",
+        "c:\\dir",
+        "1 ~~ 2",
+    ] {
         let rich = markdown(text);
         assert_eq!((rich.text.as_str(), rich.entities.len()), (text, 0));
     }
@@ -97,7 +104,12 @@ fn html_tags_become_entities() {
         (&["s", "strike", "del"], EntityKind::Strike),
         (&["tg-spoiler"], EntityKind::Spoiler),
         (&["code"], EntityKind::Code),
-        (&["pre"], EntityKind::Pre { language: String::new() }),
+        (
+            &["pre"],
+            EntityKind::Pre {
+                language: String::new(),
+            },
+        ),
         (&["blockquote"], EntityKind::Quote { collapsed: false }),
     ] {
         for tag in tags {
@@ -118,13 +130,25 @@ fn html_tags_become_entities() {
 #[test]
 fn an_error_names_the_place_and_what_was_expected() {
     for (format, text, line, column, expected) in [
-        (TextFormat::Markdown, "a\nb **c", 2, 3, "** is opened here and never closed"),
+        (
+            TextFormat::Markdown,
+            "a\nb **c",
+            2,
+            3,
+            "** is opened here and never closed",
+        ),
         (TextFormat::Markdown, "a *b", 1, 3, "* is opened here"),
         (TextFormat::Markdown, "`a", 1, 1, "never closed"),
         (TextFormat::Markdown, "x\n```\ncode", 2, 1, "```"),
         (TextFormat::Markdown, "[a](nowhere)", 1, 5, "https://example.com"),
         (TextFormat::Markdown, "[a](https://example.com", 1, 4, "end it with )"),
-        (TextFormat::Markdown, "**a *b** c*", 1, 7, "line 1, column 5 is not closed"),
+        (
+            TextFormat::Markdown,
+            "**a *b** c*",
+            1,
+            7,
+            "line 1, column 5 is not closed",
+        ),
         (TextFormat::Html, "a\n<b>b", 2, 1, "</b>"),
         (TextFormat::Html, "<b><i>x</b></i>", 1, 8, "</i> was expected"),
         (TextFormat::Html, "x</b>", 1, 2, "never opened"),
@@ -173,13 +197,53 @@ fn an_escaped_value_is_text_in_each_format() {
 }
 
 #[test]
+fn an_escaped_value_is_an_address_too() {
+    let url = "https://example.com/a_(b)?c=d&e=f#g";
+    for (text, format) in [
+        (
+            format!("[x]({})", escape(url, TextFormat::Markdown)),
+            TextFormat::Markdown,
+        ),
+        (
+            format!("<a href=\"{}\">x</a>", escape(url, TextFormat::Html)),
+            TextFormat::Html,
+        ),
+    ] {
+        let rich = read(&text, format).expect("good markup");
+        assert_eq!(parts(&rich), [(EntityKind::Link { url: url.to_owned() }, 0, 1)]);
+    }
+}
+
+#[test]
 fn no_text_makes_it_panic() {
-    let pieces = ["**", "_", "[", "](", ")", "`", "```", "\n", "> ", "\\", "<", "b>", "&", ";", "é", "\u{1f600}", " ", "||", "a"];
+    let pieces = [
+        "**",
+        "_",
+        "[",
+        "](",
+        ")",
+        "`",
+        "```",
+        "\n",
+        "> ",
+        "\\",
+        "<",
+        "b>",
+        "&",
+        ";",
+        "é",
+        "\u{1f600}",
+        " ",
+        "||",
+        "a",
+    ];
     let mut state: u64 = 7;
     for _ in 0..20_000 {
         let mut text = String::new();
         for _ in 0..12 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             text.push_str(pieces[usize::try_from(state >> 33).unwrap_or(0) % pieces.len()]);
         }
         for format in [TextFormat::Markdown, TextFormat::Html] {

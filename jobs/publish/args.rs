@@ -1,6 +1,9 @@
 //! What a `publish` is told: what to do, where, with which message; and what of that can be refused at the door.
 
-use std::{collections::HashSet, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -89,6 +92,14 @@ pub struct PublishArgs {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32768))]
     pub text: String,
+    /// Instead of `text`: a template's name, see `/v1/templates`. It is filled in when the job is taken, and stored as
+    /// `text` and `format`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub template: Option<String>,
+    /// What the template's variables stand for: each of them, and no other. Values are text, and never markup.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
     /// How `text` is written. What opens and does not close is refused, with its place.
     #[serde(default)]
     pub format: TextFormat,
@@ -147,6 +158,8 @@ impl PublishArgs {
             chat: chat.into(),
             chats: Vec::new(),
             text: text.into(),
+            template: None,
+            variables: BTreeMap::new(),
             format: TextFormat::Plain,
             silent: false,
             link_preview: shown(),
@@ -165,6 +178,10 @@ impl PublishArgs {
 
     /// Everything that needs no database and no Telegram.
     pub(super) fn check(&self) -> Result<(), ArgsError> {
+        if self.template.is_some() || !self.variables.is_empty() {
+            let message = "is filled in by POST /v1/jobs and /v1/jobs/batch alone; give args.text here";
+            return Err(wrong("args.template", message));
+        }
         self.check_chats()?;
         self.check_unused()?;
         match self.action {
@@ -208,8 +225,15 @@ impl PublishArgs {
             return Err(wrong("args.chats", message));
         }
         if self.reply_to.is_some() || self.topic.is_some() {
-            let field = if self.topic.is_some() { "args.topic" } else { "args.reply_to" };
-            return Err(wrong(field, "names a message of one chat; it goes with args.chat alone"));
+            let field = if self.topic.is_some() {
+                "args.topic"
+            } else {
+                "args.reply_to"
+            };
+            return Err(wrong(
+                field,
+                "names a message of one chat; it goes with args.chat alone",
+            ));
         }
         let mut seen = HashSet::new();
         for (index, chat) in self.chats.iter().enumerate() {
@@ -220,7 +244,10 @@ impl PublishArgs {
                 ChatRef::Id(id) => id.to_string(),
             };
             if !seen.insert(key) {
-                return Err(wrong(format!("args.chats[{index}]"), "names a chat that stands before it already"));
+                return Err(wrong(
+                    format!("args.chats[{index}]"),
+                    "names a chat that stands before it already",
+                ));
             }
         }
         Ok(())
@@ -315,7 +342,10 @@ impl PublishArgs {
 
     fn check_media(&self) -> Result<(), ArgsError> {
         if self.media.len() > MOST_ATTACHMENTS {
-            let message = format!("has {} items; an album has at most {MOST_ATTACHMENTS}", self.media.len());
+            let message = format!(
+                "has {} items; an album has at most {MOST_ATTACHMENTS}",
+                self.media.len()
+            );
             return Err(wrong("args.media", message));
         }
         for (index, item) in self.media.iter().enumerate() {
@@ -337,7 +367,10 @@ impl PublishArgs {
     fn check_buttons(&self) -> Result<(), ArgsError> {
         let count: usize = self.buttons.iter().map(Vec::len).sum();
         if count > MAX_BUTTONS {
-            return Err(wrong("args.buttons", format!("has {count} buttons; Telegram takes {MAX_BUTTONS}")));
+            return Err(wrong(
+                "args.buttons",
+                format!("has {count} buttons; Telegram takes {MAX_BUTTONS}"),
+            ));
         }
         for (row, buttons) in self.buttons.iter().enumerate() {
             if buttons.is_empty() || buttons.len() > MAX_BUTTONS_IN_ROW {

@@ -244,13 +244,7 @@ impl Broadcast<'_> {
     }
 
     /// A call about a target failed. `begun`: it was its send.
-    async fn failed(
-        &mut self,
-        place: usize,
-        chat: &Chat,
-        error: TelegramError,
-        begun: bool,
-    ) -> Result<Turn, Outcome> {
+    async fn failed(&mut self, place: usize, chat: &Chat, error: TelegramError, begun: bool) -> Result<Turn, Outcome> {
         let decision = error.decision;
         match decision {
             Decision::Retry | Decision::Session if begun => self.doubted(place, error.into()).await,

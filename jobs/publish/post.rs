@@ -53,9 +53,10 @@ impl Button {
                     Err("has a url that Telegram does not open; it begins with https://, http:// or tg://".into())
                 }
             }
-            (None, Some(data)) if data.is_empty() || data.len() > MOST_DATA => {
-                Err(format!("has {} bytes of data; Telegram carries 1 to {MOST_DATA}", data.len()))
-            }
+            (None, Some(data)) if data.is_empty() || data.len() > MOST_DATA => Err(format!(
+                "has {} bytes of data; Telegram carries 1 to {MOST_DATA}",
+                data.len()
+            )),
             (None, Some(_)) => Ok(()),
             _ => Err("needs either url or data".into()),
         }

@@ -167,11 +167,7 @@ pub(super) fn draft(args: &PublishArgs) -> Draft {
 }
 
 /// Puts the media into Telegram, one after the other.
-pub(super) async fn upload(
-    context: &JobContext,
-    chat: &Chat,
-    media: &[Attachment],
-) -> Result<Vec<Uploaded>, Outcome> {
+pub(super) async fn upload(context: &JobContext, chat: &Chat, media: &[Attachment]) -> Result<Vec<Uploaded>, Outcome> {
     let mut uploaded = Vec::with_capacity(media.len());
     for item in media {
         context.stop_if_cancelled()?;

@@ -77,7 +77,9 @@ impl PublishStore for MemoryStore {
     }
 
     async fn begin_target(&self, target: &Target, chat_id: i64) -> Result<Effect, StoreError> {
-        self.open("begin_target")?.targets.insert(target.position, target.clone());
+        self.open("begin_target")?
+            .targets
+            .insert(target.position, target.clone());
         let before = self.prepare_effect(chat_id).await?;
         let now = self.clock.now();
         if let Some(effect) = self.state().effects.get_mut(&chat_id) {

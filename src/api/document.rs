@@ -32,8 +32,7 @@ use super::{
     jobs::{
         AttemptView, AttemptsApi, BatchApi, BatchCreated, BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody,
         BulkRetryView, CancelApi, ChangeBody, CreateApi, EventView, EventsApi, GetApi, JobSummary, JobView, ListApi,
-        MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, RetryApi, TargetView,
-        TargetsApi, WhyApi, WhyView,
+        MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, RetryApi, TargetView, TargetsApi, WhyApi, WhyView,
     },
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     logins::{
@@ -58,6 +57,7 @@ use super::{
         DeliveriesApi, DeliveryView, NewSubscriptionBody, RedeliverBody, RedeliverView, RotateBody, SecretApi,
         SubscriptionCreated, SubscriptionPatch, SubscriptionView, SubscriptionsApi, SubscriptionsView, TestView,
     },
+    templates::{NewTemplateBody, TemplateTextBody, TemplateView, TemplatesApi},
     watches::{SwitchBody, WatchView, WatchesApi},
     workers::{WorkerView, WorkersApi},
 };
@@ -86,6 +86,8 @@ pub enum Tag {
     Watches,
     /// Pictures, videos and documents to be published.
     Files,
+    /// Texts with variables.
+    Templates,
     /// Chats that sessions have met.
     Chats,
     /// Whether the process is well.
@@ -127,7 +129,7 @@ resources!(
     ),
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
-    (WorkersApi, ChatsApi, WatchesApi, FilesApi, HealthApi),
+    (WorkersApi, ChatsApi, WatchesApi, FilesApi, TemplatesApi, HealthApi),
     (
         EventListApi,
         EventStreamApi,
@@ -308,6 +310,10 @@ fn schemas() -> Map<String, Value> {
     add::<Page<TargetView>>(&mut responses);
     add::<FileView>(&mut responses);
     add::<Page<FileView>>(&mut responses);
+    add::<NewTemplateBody>(&mut requests);
+    add::<TemplateTextBody>(&mut requests);
+    add::<TemplateView>(&mut responses);
+    add::<Page<TemplateView>>(&mut responses);
     add::<ScheduleView>(&mut responses);
     add::<Page<ScheduleView>>(&mut responses);
     add::<TickView>(&mut responses);

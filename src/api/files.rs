@@ -97,7 +97,12 @@ impl FilesApi {
     ///
     /// Takes the bytes of a picture, video or document as they are, with its type in `Content-Type`, and answers with an id
     /// for `args.media` of `publish` jobs. Equal bytes are kept once. Scope: operator.
-    #[oai(path = "/v1/files", method = "post", operation_id = "upload_file", tag = "Tag::Files")]
+    #[oai(
+        path = "/v1/files",
+        method = "post",
+        operation_id = "upload_file",
+        tag = "Tag::Files"
+    )]
     async fn upload(
         &self,
         caller: Allowed<Operator>,
@@ -160,7 +165,12 @@ impl FilesApi {
     /// Get a file
     ///
     /// Says what is known of a file. Scope: viewer.
-    #[oai(path = "/v1/files/:id", method = "get", operation_id = "get_file", tag = "Tag::Files")]
+    #[oai(
+        path = "/v1/files/:id",
+        method = "get",
+        operation_id = "get_file",
+        tag = "Tag::Files"
+    )]
     async fn get(
         &self,
         _caller: Allowed<Viewer>,
@@ -197,7 +207,12 @@ impl FilesApi {
     /// Delete a file
     ///
     /// Takes a file out. Jobs that name it and have not run yet fail with `file_not_found`. Scope: operator.
-    #[oai(path = "/v1/files/:id", method = "delete", operation_id = "delete_file", tag = "Tag::Files")]
+    #[oai(
+        path = "/v1/files/:id",
+        method = "delete",
+        operation_id = "delete_file",
+        tag = "Tag::Files"
+    )]
     async fn delete(
         &self,
         caller: Allowed<Operator>,
@@ -222,7 +237,10 @@ impl FilesApi {
         transaction.commit().await.map_err(failed("delete_file"))?;
         // It is gone whatever becomes of its bytes now: what is left is swept later.
         if let Err(error) = state.files.sweep().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the bytes of a file were left for later");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the bytes of a file were left for later"
+            );
         }
         Ok(Deleted::Gone)
     }

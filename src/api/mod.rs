@@ -36,6 +36,7 @@ mod shell;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod templates;
 mod typed;
 mod wait;
 mod watches;

@@ -57,9 +57,7 @@ impl FilesConfig {
                 endpoint,
                 region: region.unwrap_or_else(|| "us-east-1".to_owned()),
                 key_id: key_id.ok_or_else(|| invalid("WIREROOM_FILES_S3_KEY_ID", "goes with the bucket"))?,
-                secret: Secret::new(
-                    secret.ok_or_else(|| invalid("WIREROOM_FILES_S3_SECRET", "goes with the bucket"))?,
-                ),
+                secret: Secret::new(secret.ok_or_else(|| invalid("WIREROOM_FILES_S3_SECRET", "goes with the bucket"))?),
             },
             None => FilesPlace::Directory(directory.unwrap_or_else(|| "files".to_owned()).into()),
         };

@@ -1,11 +1,7 @@
 //! Fetching an address that a client names: never one of the own machine or network, at no step of a chain of redirects, by
 //! no name; within a time, a size and the types that are wanted.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use futures::{StreamExt, stream::BoxStream};
 use reqwest::{
@@ -109,7 +105,12 @@ impl Fetcher {
         let mut url = Url::parse(url).map_err(|_| refused("the url cannot be read"))?;
         for _ in 0..=MOST_REDIRECTS {
             self.check(&url)?;
-            let answer = self.client.get(url.clone()).send().await.map_err(|error| unreachable(&error))?;
+            let answer = self
+                .client
+                .get(url.clone())
+                .send()
+                .await
+                .map_err(|error| unreachable(&error))?;
             if !answer.status().is_redirection() {
                 return accept(answer, &url, wanted, most);
             }
@@ -142,16 +143,29 @@ fn accept(answer: Response, url: &Url, wanted: Wanted, most: u64) -> Result<Fetc
     }
     let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or("application/octet-stream");
-    let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let content_type = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     if !wanted.takes(&content_type) {
         return Err(refused(&format!("the address does not give {}", wanted.described())));
     }
-    let length = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if length.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > most) {
+    let length = answer
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    if length
+        .and_then(|length| length.parse::<u64>().ok())
+        .is_some_and(|length| length > most)
+    {
         return Err(FilesError::TooLarge { most });
     }
     let last = url.path_segments().and_then(|mut segments| segments.next_back());
-    let name = last.filter(|name| !name.is_empty() && name.len() <= 200).map(str::to_owned);
+    let name = last
+        .filter(|name| !name.is_empty() && name.len() <= 200)
+        .map(str::to_owned);
     Ok(Fetched {
         name,
         content_type,
@@ -174,6 +188,10 @@ fn unreachable(error: &reqwest::Error) -> FilesError {
         }
         source = cause.source();
     }
-    let what = if error.is_timeout() { "it took too long" } else { "it cannot be reached" };
+    let what = if error.is_timeout() {
+        "it took too long"
+    } else {
+        "it cannot be reached"
+    };
     FilesError::Unreachable(what.to_owned())
 }

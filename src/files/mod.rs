@@ -10,7 +10,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
-use object_store::{ObjectStore, ObjectStoreExt as _, WriteMultipart, aws::AmazonS3Builder, local::LocalFileSystem, path::Path};
+use object_store::{
+    ObjectStore, ObjectStoreExt as _, WriteMultipart, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -89,7 +91,9 @@ impl Files {
     }
 
     async fn objects(&self) -> Result<&Arc<dyn ObjectStore>, FilesError> {
-        self.objects.get_or_try_init(|| async { open(&self.config.place) }).await
+        self.objects
+            .get_or_try_init(|| async { open(&self.config.place) })
+            .await
     }
 
     /// Stores a file. `true`: one with the same bytes was there, and is the answer.
@@ -147,7 +151,10 @@ impl Files {
             }
             Err(error) => {
                 if let Err(left) = writer.abort().await {
-                    tracing::warn!(error = &left as &dyn std::error::Error, "an upload that broke off left bytes behind");
+                    tracing::warn!(
+                        error = &left as &dyn std::error::Error,
+                        "an upload that broke off left bytes behind"
+                    );
                 }
                 Err(error)
             }
@@ -179,7 +186,11 @@ impl Files {
     async fn discard(&self, object: &str) {
         let gone = async { Ok::<_, FilesError>(self.objects().await?.delete(&Path::from(object)).await?) };
         if let Err(error) = gone.await {
-            tracing::warn!(error = &error as &dyn std::error::Error, object, "bytes without a file were left behind");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                object,
+                "bytes without a file were left behind"
+            );
         }
     }
 

@@ -24,12 +24,7 @@ impl JobStore {
     }
 
     /// Keeps the message with its effect too, where no other job has claimed it, so that no other job will.
-    async fn claim_and_decide(
-        &self,
-        target: &Target,
-        chat_id: i64,
-        sent: &SentMessage,
-    ) -> Result<bool, StoreError> {
+    async fn claim_and_decide(&self, target: &Target, chat_id: i64, sent: &SentMessage) -> Result<bool, StoreError> {
         let mut transaction = self.fenced("decide_target").await?;
         if !effects::sent(&mut transaction, self.attempt, chat_id, sent).await? {
             return Ok(false);
@@ -49,7 +44,10 @@ impl JobStore {
         }
         let mut transaction = self.fenced("decide_target").await?;
         // One that is decided as another target's chat has no say in that one's effect.
-        let is_duplicate = target.decided.as_ref().is_some_and(|decided| decided.outcome == "duplicate");
+        let is_duplicate = target
+            .decided
+            .as_ref()
+            .is_some_and(|decided| decided.outcome == "duplicate");
         if let Some(chat_id) = target.chat_id.filter(|_| !is_duplicate) {
             effects::settle(&mut transaction, self.attempt, chat_id).await?;
         }

@@ -129,7 +129,10 @@ impl JobStore {
     }
 }
 
-pub(super) async fn commit(transaction: Transaction<'static, Postgres>, operation: &'static str) -> Result<(), StoreError> {
+pub(super) async fn commit(
+    transaction: Transaction<'static, Postgres>,
+    operation: &'static str,
+) -> Result<(), StoreError> {
     transaction.commit().await.map_err(failed(operation))
 }
 

@@ -81,6 +81,7 @@ pub mod soak;
 pub mod subscription_tests;
 pub mod subscriptions;
 pub mod suppressions;
+pub mod templates;
 pub mod unique_keys;
 pub mod update_states;
 pub mod vacuum;

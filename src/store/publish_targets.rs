@@ -24,11 +24,14 @@ struct Row {
 
 impl From<Row> for Target {
     fn from(row: Row) -> Self {
-        let sent = row.message_id.zip(row.message_date).map(|(message_id, date)| SentMessage {
-            message_id,
-            date,
-            others: row.other_message_ids.unwrap_or_default(),
-        });
+        let sent = row
+            .message_id
+            .zip(row.message_date)
+            .map(|(message_id, date)| SentMessage {
+                message_id,
+                date,
+                others: row.other_message_ids.unwrap_or_default(),
+            });
         let error = row.error;
         Self {
             position: row.position,
@@ -103,7 +106,8 @@ pub async fn save(conn: &mut PgConnection, attempt: AttemptKey, target: &Target)
         decided.map(|decided| decided.outcome.as_str()),
         decided.and_then(|decided| decided.error.as_deref()),
         sent.map(|sent| sent.message_id),
-        sent.map(|sent| sent.others.as_slice()).filter(|others| !others.is_empty()),
+        sent.map(|sent| sent.others.as_slice())
+            .filter(|others| !others.is_empty()),
         sent.map(|sent| sent.date),
     )
     .execute(conn)

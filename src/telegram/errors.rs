@@ -218,7 +218,10 @@ impl KnownError {
             Self::InviteHashExpired | Self::InviteHashInvalid | Self::InviteHashEmpty => Meaning::DeadLink,
             Self::InviteRequestSent => Meaning::Pending,
             Self::ChannelPrivate | Self::ChatForbidden | Self::ChannelPublicGroupNa => Meaning::NoAccess,
-            Self::ChatAdminRequired | Self::ChatAdminInviteRequired | Self::RightForbidden | Self::MessageDeleteForbidden => Meaning::NoRight,
+            Self::ChatAdminRequired
+            | Self::ChatAdminInviteRequired
+            | Self::RightForbidden
+            | Self::MessageDeleteForbidden => Meaning::NoRight,
             Self::ChatWriteForbidden
             | Self::ChatSendMediaForbidden
             | Self::ChatSendPhotosForbidden
@@ -258,7 +261,7 @@ impl KnownError {
             | Self::MediaEmpty
             | Self::PhotoInvalidDimensions
             | Self::PhotoExtInvalid
-            | Self::ImageProcessFailed => Meaning::BadContent
+            | Self::ImageProcessFailed => Meaning::BadContent,
             Self::ApiIdInvalid | Self::ApiIdPublishedFlood => Meaning::WrongApplication,
         }
     }

@@ -8,7 +8,10 @@ const CLUBS: usize = 30;
 async fn killed_at(method: &'static str, effect: Effect, text: &'static str) {
     let stack = with_accounts(vec!["alice"]).await;
     let members = [stack.account("judy"), stack.account("alice")];
-    stack.sandbox.controls().with_world(|world| world.add_clubs(CLUBS, &members));
+    stack
+        .sandbox
+        .controls()
+        .with_world(|world| world.add_clubs(CLUBS, &members));
     let chats: Vec<String> = (0..CLUBS).map(|number| format!("@club_{number}")).collect();
     let workers = [stack.worker().await, stack.worker().await];
     // Slow enough to be caught in the middle.
@@ -20,7 +23,11 @@ async fn killed_at(method: &'static str, effect: Effect, text: &'static str) {
     let hits = stack.calls(method);
     stack.fault(Fault::once(method, effect));
     eventually(JOB_BOUND, async || {
-        if stack.calls(method) > hits { Ok(()) } else { Err("not hit yet") }
+        if stack.calls(method) > hits {
+            Ok(())
+        } else {
+            Err("not hit yet")
+        }
     })
     .await;
     let _survivor = kill_the_worker_of(&stack, &id, workers).await;

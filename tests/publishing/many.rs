@@ -5,7 +5,10 @@ use super::*;
 /// `count` clubs that judy runs, and alice is in.
 fn clubs(stack: &Stack, count: usize) -> Vec<String> {
     let members = [stack.account("judy"), stack.account("alice")];
-    stack.sandbox.controls().with_world(|world| world.add_clubs(count, &members));
+    stack
+        .sandbox
+        .controls()
+        .with_world(|world| world.add_clubs(count, &members));
     (0..count).map(|number| format!("@club_{number}")).collect()
 }
 
@@ -15,14 +18,27 @@ async fn each_chat_has_its_own_outcome() {
     let _worker = stack.worker().await;
     let mut chats = clubs(&stack, 3);
     stack.succeed("join", json!({ "chat": "@harbour_notices" })).await;
-    chats.extend(["@harbour_notices".into(), "@nobody_is_here".into(), "@morning_news".into(), "t.me/club_9".into()]);
+    chats.extend([
+        "@harbour_notices".into(),
+        "@nobody_is_here".into(),
+        "@morning_news".into(),
+        "t.me/club_9".into(),
+    ]);
     let id = stack.post("publish", json!({ "chats": chats, "text": "To all" })).await;
     let job = stack.finished(&id).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     let counts = &job["result"]["counts"];
-    assert_eq!(*counts, json!({ "sent": 3, "write_forbidden": 2, "chat_not_found": 2 }), "{job}");
+    assert_eq!(
+        *counts,
+        json!({ "sent": 3, "write_forbidden": 2, "chat_not_found": 2 }),
+        "{job}"
+    );
     assert_eq!(job["progress"]["done"], 7, "{job}");
-    assert_eq!(stack.calls("messages.sendMessage"), 3, "what is not allowed is not tried");
+    assert_eq!(
+        stack.calls("messages.sendMessage"),
+        3,
+        "what is not allowed is not tried"
+    );
     for number in 0..3 {
         assert_eq!(stack.count_messages(&format!("club_{number}"), "To all"), 1);
     }
@@ -32,7 +48,9 @@ async fn each_chat_has_its_own_outcome() {
     let cursor = page["next_cursor"].as_str().expect("more").to_owned();
     let rest = stack.get(&format!("/v1/jobs/{id}/targets?cursor={cursor}")).await;
     assert_eq!(rest["items"].as_array().map(Vec::len), Some(5), "{rest}");
-    let refused = stack.get(&format!("/v1/jobs/{id}/targets?outcome=write_forbidden")).await;
+    let refused = stack
+        .get(&format!("/v1/jobs/{id}/targets?outcome=write_forbidden"))
+        .await;
     assert_eq!(refused["items"].as_array().map(Vec::len), Some(2), "{refused}");
     stack.finish().await;
 }
@@ -43,7 +61,9 @@ async fn slow_mode_is_looked_up_and_puts_off_one_chat() {
     let _worker = stack.worker().await;
     let mut chats = clubs(&stack, 2);
     stack.succeed("join", json!({ "chat": "@slow_pier" })).await;
-    stack.succeed("publish", json!({ "chat": "@slow_pier", "text": "first" })).await;
+    stack
+        .succeed("publish", json!({ "chat": "@slow_pier", "text": "first" }))
+        .await;
     chats.insert(0, "@slow_pier".into());
     let sent = stack.calls("messages.sendMessage");
     let id = stack.post("publish", json!({ "chats": chats, "text": "second" })).await;
@@ -52,7 +72,10 @@ async fn slow_mode_is_looked_up_and_puts_off_one_chat() {
     assert_eq!(waiting["progress"]["done"], 2, "{waiting}");
     assert_eq!(stack.calls("messages.sendMessage") - sent, 2, "it was looked up");
     assert_eq!(stack.count_messages("slow_pier", "second"), 0);
-    let response = stack.request(Method::POST, &format!("/v1/jobs/{id}/cancel")).send().await;
+    let response = stack
+        .request(Method::POST, &format!("/v1/jobs/{id}/cancel"))
+        .send()
+        .await;
     response.expect("answered");
     let job = stack.finished(&id).await;
     assert_eq!(job["state"], "cancelled", "everything it did is known: {job}");
@@ -86,10 +109,16 @@ async fn a_thousand_chats_get_their_message_once_and_the_result_names_each() {
     let chats = clubs(&stack, 1000);
     let _worker = stack.worker().await;
     let begun = std::time::Instant::now();
-    let id = stack.post("publish", json!({ "chats": chats, "text": "To a thousand" })).await;
+    let id = stack
+        .post("publish", json!({ "chats": chats, "text": "To a thousand" }))
+        .await;
     eventually(Duration::from_secs(150), async || {
         let job = stack.job(&id).await;
-        if job["finished_at"].is_string() { Ok(()) } else { Err(job["progress"].to_string()) }
+        if job["finished_at"].is_string() {
+            Ok(())
+        } else {
+            Err(job["progress"].to_string())
+        }
     })
     .await;
     println!("1000 chats took {:?}", begun.elapsed());
@@ -106,14 +135,32 @@ async fn a_thousand_chats_get_their_message_once_and_the_result_names_each() {
 async fn what_is_wrong_with_the_list_is_refused_at_the_door() {
     let stack = with_accounts(vec!["alice"]).await;
     for (args, field) in [
-        (json!({ "chats": ["@club_one", "t.me/Club_One"], "text": "x" }), "args.chats[1]"),
+        (
+            json!({ "chats": ["@club_one", "t.me/Club_One"], "text": "x" }),
+            "args.chats[1]",
+        ),
         (json!({ "chats": ["@club_one", "club"], "text": "x" }), "args.chats[1]"),
-        (json!({ "chats": ["@club_one"], "chat": "@club_two", "text": "x" }), "args.chats"),
-        (json!({ "chats": ["@club_one"], "text": "x", "reply_to": 5 }), "args.reply_to"),
-        (json!({ "chats": ["@club_one"], "action": "pin", "message_id": 5 }), "args.chats"),
+        (
+            json!({ "chats": ["@club_one"], "chat": "@club_two", "text": "x" }),
+            "args.chats",
+        ),
+        (
+            json!({ "chats": ["@club_one"], "text": "x", "reply_to": 5 }),
+            "args.reply_to",
+        ),
+        (
+            json!({ "chats": ["@club_one"], "action": "pin", "message_id": 5 }),
+            "args.chats",
+        ),
         (json!({ "chat": "@club_one", "action": "pin" }), "args.message_id"),
-        (json!({ "chat": "@club_one", "action": "pin", "message_id": 5, "text": "x" }), "args.text"),
-        (json!({ "chat": "@club_one", "action": "forward", "message_ids": [1] }), "args.from_chat"),
+        (
+            json!({ "chat": "@club_one", "action": "pin", "message_id": 5, "text": "x" }),
+            "args.text",
+        ),
+        (
+            json!({ "chat": "@club_one", "action": "forward", "message_ids": [1] }),
+            "args.from_chat",
+        ),
         (json!({ "text": "x" }), "args.chat"),
     ] {
         let problem = refused(&stack, args.clone()).await;

@@ -47,7 +47,10 @@ async fn files_are_kept_once_and_given_back() {
     assert_eq!((status, &again["id"]), (StatusCode::OK, &first["id"]));
     assert_eq!(stored(&directory), 1, "equal bytes are kept once");
     let id = first["id"].as_str().expect("an id");
-    let content = stack.request(Method::GET, &format!("/v1/files/{id}/content")).send().await;
+    let content = stack
+        .request(Method::GET, &format!("/v1/files/{id}/content"))
+        .send()
+        .await;
     assert!(content.expect("answered").bytes().await.expect("bytes") == bytes);
     assert_eq!(stack.get("/v1/files").await["items"][0]["id"], first["id"]);
     let gone = stack.request(Method::DELETE, &format!("/v1/files/{id}")).send().await;
@@ -111,7 +114,11 @@ async fn an_upload_that_broke_off_is_repeated_and_the_send_is_not() {
     let sent = stack.succeed("publish", in_market(args)).await;
     assert_eq!(media(&stack, &sent["message_id"]), Some((PNG.to_vec(), false)));
     assert!(stack.calls("upload.saveFilePart") >= 2);
-    assert_eq!(stack.calls("messages.sendMedia"), 1, "found by its photo, not sent again");
+    assert_eq!(
+        stack.calls("messages.sendMedia"),
+        1,
+        "found by its photo, not sent again"
+    );
     stack.finish().await;
 }
 
@@ -135,7 +142,12 @@ async fn one_upload_serves_many_chats() {
 async fn addresses_of_the_own_network_are_never_fetched() {
     let (stack, directory) = files().await;
     let _worker = stack.worker().await;
-    for url in ["http://127.0.0.1/a.png", "http://localhost/a.png", "http://[::1]/a.png", "http://0x7f.1/a.png"] {
+    for url in [
+        "http://127.0.0.1/a.png",
+        "http://localhost/a.png",
+        "http://[::1]/a.png",
+        "http://0x7f.1/a.png",
+    ] {
         let args = json!({ "media": [{ "type": "photo", "url": url }] });
         assert_eq!(stack.fail("publish", in_market(args)).await, "media_refused", "{url}");
     }

@@ -61,7 +61,8 @@ async fn wrong_markup_is_refused_at_the_door_with_its_place() {
     }
     let long = refused(&stack, in_market(json!({ "text": "a".repeat(4097) }))).await;
     assert!(long["detail"].as_str().expect("words").contains("4096"), "{long}");
-    let caption = json!({ "text": "a".repeat(1025), "media": [{ "type": "photo", "url": "https://example.com/a.jpg" }] });
+    let caption =
+        json!({ "text": "a".repeat(1025), "media": [{ "type": "photo", "url": "https://example.com/a.jpg" }] });
     let caption = refused(&stack, in_market(caption)).await;
     assert!(caption["detail"].as_str().expect("words").contains("1024"), "{caption}");
     stack.finish().await;
@@ -71,13 +72,18 @@ async fn wrong_markup_is_refused_at_the_door_with_its_place() {
 async fn a_message_answers_is_protected_and_hangs_in_its_topic() {
     let stack = judy().await;
     let _worker = stack.worker().await;
-    let first = stack.succeed("publish", in_market(json!({ "text": "Topic of the day" }))).await;
+    let first = stack
+        .succeed("publish", in_market(json!({ "text": "Topic of the day" })))
+        .await;
     let topic = first["message_id"].as_i64().expect("an id");
     let args = json!({ "text": "In it", "topic": topic, "protect": true, "silent": true });
     let second = stack.succeed("publish", in_market(args)).await;
     let answered = second["message_id"].as_i64().expect("an id");
     stack
-        .succeed("publish", in_market(json!({ "text": "Yes", "topic": topic, "reply_to": answered })))
+        .succeed(
+            "publish",
+            in_market(json!({ "text": "Yes", "topic": topic, "reply_to": answered })),
+        )
         .await;
     let found = message(&stack, answered);
     assert!(found.extras.as_ref().is_some_and(|extras| extras.protected));
@@ -110,13 +116,20 @@ async fn telegram_keeps_a_message_for_later_once() {
     let result = stack.succeed("publish", in_market(args)).await;
     assert_eq!(result["status"], "scheduled", "{result}");
     assert_eq!(result["link"], Value::Null, "{result}");
-    assert_eq!(stack.calls("messages.sendMessage"), 1, "looked for among those that wait");
+    assert_eq!(
+        stack.calls("messages.sendMessage"),
+        1,
+        "looked for among those that wait"
+    );
     assert_eq!(stack.count_messages("harbour_market", "In an hour"), 0);
     stack
         .sandbox
         .controls()
         .with_world(|world| world.set_clock_offset(3_700));
-    stack.sandbox.controls().with_world(wireroom::sandbox::world::World::show_due);
+    stack
+        .sandbox
+        .controls()
+        .with_world(wireroom::sandbox::world::World::show_due);
     assert_eq!(stack.count_messages("harbour_market", "In an hour"), 1);
     let past = json!({ "text": "Yesterday", "schedule_at": "2026-01-01T00:00:00Z" });
     assert_eq!(stack.fail("publish", in_market(past)).await, "schedule_invalid");
@@ -145,8 +158,14 @@ async fn messages_are_edited_pinned_forwarded_and_deleted() {
     let sent = stack.succeed("publish", in_market(json!({ "text": "Draft" }))).await;
     let id = sent["message_id"].clone();
     for (args, status) in [
-        (json!({ "action": "edit", "message_id": id, "text": "**Final**", "format": "markdown" }), "edited"),
-        (json!({ "action": "edit", "message_id": id, "text": "**Final**", "format": "markdown" }), "unchanged"),
+        (
+            json!({ "action": "edit", "message_id": id, "text": "**Final**", "format": "markdown" }),
+            "edited",
+        ),
+        (
+            json!({ "action": "edit", "message_id": id, "text": "**Final**", "format": "markdown" }),
+            "unchanged",
+        ),
         (json!({ "action": "pin", "message_id": id, "silent": true }), "pinned"),
         (json!({ "action": "pin", "message_id": id }), "unchanged"),
         (json!({ "action": "unpin", "message_id": id }), "unpinned"),
@@ -187,7 +206,10 @@ async fn a_member_may_not_change_what_others_wrote() {
         .with_world(|world| world.post_as(judy, chat, "Judy's"));
     let id = posted.expect("posted");
     for (args, code) in [
-        (json!({ "action": "edit", "message_id": id, "text": "Mine" }), "not_the_author"),
+        (
+            json!({ "action": "edit", "message_id": id, "text": "Mine" }),
+            "not_the_author",
+        ),
         (json!({ "action": "delete", "message_ids": [id] }), "delete_forbidden"),
         (json!({ "action": "pin", "message_id": id }), "admin_required"),
     ] {

@@ -10,7 +10,8 @@ async fn a_list_of_posts_and_times_is_one_batch() {
         let at = chrono::DateTime::from_timestamp_millis(now_ms() + hours * 3_600_000).expect("in range");
         json!({ "kind": "publish", "run_at": at, "args": { "chat": "@harbour_market", "text": text } })
     };
-    let body = json!({ "mode": "all_or_nothing", "jobs": [post("Monday", 0), post("Tuesday", 24), post("Friday", 96)] });
+    let body =
+        json!({ "mode": "all_or_nothing", "jobs": [post("Monday", 0), post("Tuesday", 24), post("Friday", 96)] });
     let request = stack.request(Method::POST, "/v1/jobs/batch").json(&body).send().await;
     let made: Value = request.expect("answered").json().await.expect("JSON");
     let batch = made["id"].as_str().expect("a batch").to_owned();
@@ -38,7 +39,11 @@ async fn a_list_of_posts_and_times_is_one_batch() {
     assert_eq!(moved.status(), StatusCode::OK);
     posted("Tuesday").await;
     let cancel = json!({ "filter": { "batch": batch } });
-    let request = stack.request(Method::POST, "/v1/jobs/bulk/cancel").json(&cancel).send().await;
+    let request = stack
+        .request(Method::POST, "/v1/jobs/bulk/cancel")
+        .json(&cancel)
+        .send()
+        .await;
     let cancelled: Value = request.expect("answered").json().await.expect("JSON");
     assert_eq!(cancelled["cancelled"], 1, "{cancelled}");
     assert_eq!(stack.count_messages("harbour_market", "Friday"), 0);

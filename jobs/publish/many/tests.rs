@@ -34,7 +34,9 @@ async fn run(fakes: &Fakes, count: i64) -> Outcome {
 
 fn by_position(result: &PublishResult) -> HashMap<i32, &str> {
     let targets = result.targets.iter();
-    targets.map(|target| (target.position, target.outcome.as_str())).collect()
+    targets
+        .map(|target| (target.position, target.outcome.as_str()))
+        .collect()
 }
 
 fn sends(fakes: &Fakes) -> usize {

@@ -52,9 +52,9 @@ pub struct TargetView {
 
 impl From<Target> for TargetView {
     fn from(target: Target) -> Self {
-        let (outcome, error, sent) = target
-            .decided
-            .map_or((None, None, None), |decided| (Some(decided.outcome), decided.error, decided.sent));
+        let (outcome, error, sent) = target.decided.map_or((None, None, None), |decided| {
+            (Some(decided.outcome), decided.error, decided.sent)
+        });
         let message_ids = sent.iter().flat_map(|sent| {
             let first = (!sent.others.is_empty()).then_some(sent.message_id.abs());
             first.into_iter().chain(sent.others.iter().copied())
@@ -104,8 +104,7 @@ impl TargetsApi {
         let limit = page::limit(limit.as_deref())?;
         let after: Option<i32> = page::decode(List::Targets, cursor.as_deref())?;
         let after = after.unwrap_or(-1);
-        let targets =
-            publish_targets::page(&state.pool, job, outcome.as_deref(), after, i64::from(limit) + 1).await?;
+        let targets = publish_targets::page(&state.pool, job, outcome.as_deref(), after, i64::from(limit) + 1).await?;
         if targets.is_empty() && job_reads::get(&state.pool, job).await?.is_none() {
             return Err(not_found());
         }

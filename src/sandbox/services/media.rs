@@ -89,7 +89,15 @@ pub fn send_multi_media(call: &mut Call<'_>, request: SendMultiMedia) -> Answer<
             ..Extras::default()
         };
         let caption = (item.message.as_str(), item.entities.unwrap_or_default());
-        drafts.push(draft(world, by, caption, extras, place, request.silent, item.random_id)?);
+        drafts.push(draft(
+            world,
+            by,
+            caption,
+            extras,
+            place,
+            request.silent,
+            item.random_id,
+        )?);
     }
     put_in(world, by, chat, drafts, request.schedule_date)
 }

@@ -77,11 +77,7 @@ pub(super) fn check_random_ids(world: &mut World, by: Actor, ids: &[i64]) -> Ans
 }
 
 /// Buttons are for bots; others lose them without a word, as at Telegram.
-fn accept_markup(
-    world: &World,
-    by: Actor,
-    markup: Option<tl::enums::ReplyMarkup>,
-) -> Option<tl::enums::ReplyMarkup> {
+fn accept_markup(world: &World, by: Actor, markup: Option<tl::enums::ReplyMarkup>) -> Option<tl::enums::ReplyMarkup> {
     markup.filter(|_| world.person(by.account).is_ok_and(Person::is_bot))
 }
 
@@ -99,7 +95,11 @@ pub(super) fn put_in(
     if let Some(date) = schedule_date.filter(|date| *date > now + SHOWN_AT_ONCE) {
         world.may_write(by.account, chat).or_else(|error| {
             // Slow mode is about when it is shown.
-            if error.name.starts_with("SLOWMODE") { Ok(()) } else { Err(error) }
+            if error.name.starts_with("SLOWMODE") {
+                Ok(())
+            } else {
+                Err(error)
+            }
         })?;
         for draft in drafts {
             let random_id = draft.random_id.unwrap_or_default();
@@ -117,7 +117,13 @@ pub(super) fn put_in(
         let random_id = draft.random_id.unwrap_or_default();
         let posted = world.post(by, chat, draft)?;
         world.random_ids.remember(by.account, random_id, now);
-        updates.push(tl::types::UpdateMessageId { id: posted.id, random_id }.into());
+        updates.push(
+            tl::types::UpdateMessageId {
+                id: posted.id,
+                random_id,
+            }
+            .into(),
+        );
         updates.extend(world.own_updates(by, chat, &posted.event, &mut named));
     }
     Ok(world.container(by.account, updates, &named))

@@ -91,11 +91,7 @@ impl World {
         self.scheduled.waiting = waiting;
         let due: Vec<Waiting> = due;
         for waiting in due {
-            let _shown = self.post(
-                Actor::offstage(waiting.account),
-                waiting.message.chat,
-                waiting.draft,
-            );
+            let _shown = self.post(Actor::offstage(waiting.account), waiting.message.chat, waiting.draft);
         }
     }
 }

@@ -72,15 +72,17 @@ fn right_of(chat: &tl::enums::Chat) -> Option<Right> {
                 .as_ref()
                 .map(|tl::enums::ChatAdminRights::Rights(rights)| rights);
             if channel.broadcast {
-                return right(channel.creator || admin.is_some_and(|rights| rights.post_messages), false);
+                return right(
+                    channel.creator || admin.is_some_and(|rights| rights.post_messages),
+                    false,
+                );
             }
             if channel.creator || admin.is_some() {
                 return right(true, false);
             }
             // Whoever is not in a channel's discussion group may write there all the same, unless it says otherwise.
             let outside = channel.left && !(channel.has_link && !channel.join_to_send);
-            let silenced =
-                forbids(channel.banned_rights.as_ref()) || forbids(channel.default_banned_rights.as_ref());
+            let silenced = forbids(channel.banned_rights.as_ref()) || forbids(channel.default_banned_rights.as_ref());
             right(!outside && !silenced, channel.slowmode_enabled)
         }
         tl::enums::Chat::Forbidden(_) | tl::enums::Chat::ChannelForbidden(_) => right(false, false),

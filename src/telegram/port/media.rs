@@ -140,7 +140,11 @@ impl JobTelegram {
     /// Puts an attachment into Telegram in parts. What was kept of an upload that broke off is forgotten there.
     pub(super) async fn put_in(&self, chat: &Chat, item: &Attachment) -> Result<Uploaded, TelegramError> {
         let Some(source) = &self.media else {
-            return Err(own_error("file_not_found", "This process has no files.", Decision::Content));
+            return Err(own_error(
+                "file_not_found",
+                "This process has no files.",
+                Decision::Content,
+            ));
         };
         let media = source.open(item).await.map_err(|error| refused(&error))?;
         let label = Label {

@@ -6,13 +6,13 @@
 //! recorded; a short one is waited out in place, a longer one closes a gate. Calls of one session keep a distance. What the
 //! table in [`super::errors`] says of an error is done here.
 
+mod access;
 mod caps;
 mod chats;
 mod failures;
 mod history;
-mod access;
-mod members;
 mod media;
+mod members;
 mod messages;
 mod people;
 mod posting;

@@ -163,7 +163,9 @@ impl JobTelegram {
     /// What messages say that are to be forwarded; those that are not there are left out.
     async fn texts_of(&self, chat: &Chat, message_ids: &[i32]) -> Result<Vec<String>, TelegramError> {
         let ids = || {
-            let ids = message_ids.iter().map(|id| tl::types::InputMessageId { id: *id }.into());
+            let ids = message_ids
+                .iter()
+                .map(|id| tl::types::InputMessageId { id: *id }.into());
             ids.collect::<Vec<tl::enums::InputMessage>>()
         };
         let answer = if kind_of(chat)? == PeerKind::Channel {

@@ -99,7 +99,13 @@ pub(super) fn markup_of(rows: &[Vec<Button>]) -> Option<tl::enums::ReplyMarkup> 
         tl::types::KeyboardInlineButtonRow { buttons }.into()
     });
     let rows = rows.collect();
-    Some(tl::types::ReplyInlineMarkup { force_reply: false, rows }.into())
+    Some(
+        tl::types::ReplyInlineMarkup {
+            force_reply: false,
+            rows,
+        }
+        .into(),
+    )
 }
 
 /// What a message answers, and the topic it is in.
