@@ -34,9 +34,9 @@ mod session_health;
 mod sessions;
 mod shell;
 mod subscriptions;
+mod templates;
 #[cfg(test)]
 mod tests;
-mod templates;
 mod typed;
 mod wait;
 mod watches;

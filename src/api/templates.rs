@@ -132,7 +132,10 @@ impl TemplatesApi {
     ) -> Result<Created, Problem> {
         let body = body.read()?;
         if !template::is_name(&body.name) {
-            return Err(invalid("name", "must be a letter from a to z, then at most 63 of a-z 0-9 _"));
+            return Err(invalid(
+                "name",
+                "must be a letter from a to z, then at most 63 of a-z 0-9 _",
+            ));
         }
         check(&body.text, body.format)?;
         let actor = caller.0.actor();
@@ -284,9 +287,10 @@ pub async fn filled<'b>(pool: &PgPool, body: &'b Value) -> Result<Cow<'b, Value>
             return Err(invalid(field, "comes from the template; leave it out"));
         }
     }
-    let found = match template::is_name(name) {
-        true => templates::get(pool, name).await?,
-        false => None,
+    let found = if template::is_name(name) {
+        templates::get(pool, name).await?
+    } else {
+        None
     };
     let found = found.ok_or_else(|| invalid("args.template", "there is no such template; see GET /v1/templates"))?;
     let values = values(args.get("variables"))?;

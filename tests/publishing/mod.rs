@@ -4,6 +4,7 @@ mod crashes;
 mod many;
 mod media;
 mod plan;
+mod templates;
 
 use std::time::Duration;
 
