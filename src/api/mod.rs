@@ -94,11 +94,13 @@ pub trait JobSignals: Send + Sync {
     fn sessions_changed(&self);
     /// Something was asked of the workers for a session, and that is committed.
     fn errand_asked(&self);
+    /// A subscription was made, and that is committed: workers begin to look after subscriptions with the first.
+    fn events_asked(&self);
     /// Jobs were finished by the API: cancelled while they waited.
     fn finished(&self, jobs: &[JobId]);
     /// Begins to hear of finished jobs; held only while somebody waits for one.
     fn watch_finished(&self) -> Box<dyn FinishedJobs>;
-    /// How far the log of events goes, as far as this process has heard: within a second, and mostly at once.
+    /// How far the log of events goes, as far as this process has heard: mostly at once, within seconds if a notification was lost.
     fn logged_events(&self) -> watch::Receiver<i64>;
 }
 

@@ -50,6 +50,10 @@ impl JobSignals for Bell {
         self.0.errand_asked();
     }
 
+    fn events_asked(&self) {
+        self.0.events_asked();
+    }
+
     fn finished(&self, jobs: &[JobId]) {
         self.0.finished(jobs);
     }

@@ -26,7 +26,7 @@ impl Announce for Bell {
 
 /// Starts moving events; one per process, until it is dropped.
 pub fn sequencer(pool: &PgPool, waker: &Waker) -> Sequencer {
-    Sequencer::start(pool.clone(), Arc::new(Bell(waker.clone())))
+    Sequencer::start(pool.clone(), Arc::new(Bell(waker.clone())), waker.events())
 }
 
 /// Starts delivering events, until the soft step.

@@ -37,22 +37,32 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     vault(&config)?;
     let mut signals = Signals::listen().context("cannot take over SIGTERM and SIGINT")?;
     let shutdown = Shutdown::new();
-    let work = async {
+    let working = async {
         match process::until_told(&shutdown, process::connect(&config.database)).await? {
             None => Ok(()),
-            Some(pool) => {
-                let waker = Waker::start(pool.clone());
-                let sequencer = events::sequencer(&pool, &waker);
-                let deliverer =
-                    events::deliverer(&config, &pool, &waker, &sequencer, Arc::new(SystemClock), &shutdown)?;
-                let served = serve(&config, pool, waker, Identity::generate(), &shutdown).await;
-                deliverer.shutdown().await;
-                served
-            }
+            Some(pool) => work(&config, pool, &shutdown).await,
         }
     };
-    process::ended(supervise(&shutdown, process::bounds(&config.queue), &mut signals, Box::pin(work)).await)?;
+    process::ended(
+        supervise(
+            &shutdown,
+            process::bounds(&config.queue),
+            &mut signals,
+            Box::pin(working),
+        )
+        .await,
+    )?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All that a worker process does, until `shutdown`.
+pub async fn work(config: &Config, pool: PgPool, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let waker = Waker::start(pool.clone());
+    let sequencer = events::sequencer(&pool, &waker);
+    let deliverer = events::deliverer(config, &pool, &waker, &sequencer, Arc::new(SystemClock), shutdown)?;
+    let served = serve(config, pool, waker, Identity::generate(), shutdown).await;
+    deliverer.shutdown().await;
+    served
 }
 
 /// The vault a worker needs; refuses its absence by the variable's name.

@@ -1,12 +1,15 @@
 //! Moves committed events from the outbox to the log. Whoever writes events is the first to look for them, so that no other
-//! process need be woken for it; what the writer leaves behind is found by anybody's look each second.
+//! process need be woken for it; what a writer that died leaves behind is found by anybody's look every few seconds.
 //!
 //! A writer rings before it commits. So the looks after a ring come at growing distances, and the first one after the commit
 //! finds the event.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::{
@@ -21,13 +24,17 @@ const BATCH: i64 = 1_000;
 const FIRST: Duration = Duration::from_millis(2);
 /// How long after a look that brought something the next is, when nobody rings.
 const AGAIN: Duration = Duration::from_millis(5);
-/// The longest time between two looks.
-const POLL: Duration = Duration::from_secs(1);
+/// How long after a look the next is at most, when this process has ended jobs.
+const MAYBE: Duration = Duration::from_secs(1);
+/// The longest time between two looks: a thousand processes that have nothing to do shall cost the database little.
+const POLL: Duration = Duration::from_secs(5);
+/// How long after a failure the next look is.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Who hears how far the log goes.
 pub trait Announce: Send + Sync {
     /// Every event up to `position` can be read; `is_news`: this process has just moved some there. May not block; it is told
-    /// again each second.
+    /// again every few seconds.
     fn logged(&self, position: i64, is_news: bool);
 }
 
@@ -38,12 +45,12 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// Starts looking.
-    pub fn start(pool: PgPool, announce: Arc<dyn Announce>) -> Self {
+    /// Starts looking; at once when `asked` is rung.
+    pub fn start(pool: PgPool, announce: Arc<dyn Announce>, asked: Arc<Notify>) -> Self {
         let (sender, has_subscriptions) = watch::channel(false);
         Self {
             has_subscriptions,
-            _task: AbortOnDropHandle::new(tokio::spawn(run(pool, announce, sender))),
+            _task: AbortOnDropHandle::new(tokio::spawn(run(pool, announce, asked, sender))),
         }
     }
 
@@ -53,7 +60,7 @@ impl Sequencer {
     }
 }
 
-async fn run(pool: PgPool, announce: Arc<dyn Announce>, has_subscriptions: watch::Sender<bool>) {
+async fn run(pool: PgPool, announce: Arc<dyn Announce>, asked: Arc<Notify>, has_subscriptions: watch::Sender<bool>) {
     let mut line = Line::new(event_pool(&pool));
     let mut delay = Duration::ZERO;
     let mut is_failing = false;
@@ -80,17 +87,27 @@ async fn run(pool: PgPool, announce: Arc<dyn Announce>, has_subscriptions: watch
                         "events could not be moved to the log; trying again"
                     );
                 }
-                delay = POLL;
+                delay = AFTER_FAILURE;
             }
         }
         tokio::select! {
             () = pool.close_event() => return,
-            () = tokio::time::sleep(delay) => {}
+            () = due(delay) => {}
+            () = asked.notified() => delay = FIRST,
             () = outbox::told() => {
                 delay = FIRST;
                 tokio::time::sleep(FIRST).await;
             }
         }
+    }
+}
+
+/// Resolves when `delay` is over; earlier when this process ends jobs meanwhile.
+async fn due(delay: Duration) {
+    let now = Instant::now();
+    tokio::select! {
+        () = sleep_until(now + delay) => {}
+        () = outbox::maybe_told() => sleep_until(now + delay.min(MAYBE)).await,
     }
 }
 
@@ -135,5 +152,21 @@ mod tests {
         }
         assert!((5..20).contains(&looks), "{looks} looks");
         assert_eq!(next(delay, &looked(0, false)), POLL);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_job_brings_the_next_look_nearer() {
+        let begun = Instant::now();
+        outbox::a_job_may_have_told();
+        due(Duration::from_mins(1)).await;
+        assert!(begun.elapsed() < Duration::from_secs(30), "and not a minute later");
+        assert!(
+            begun.elapsed() >= MAYBE,
+            "a queue that drains is not looked at for each job"
+        );
+        outbox::a_job_may_have_told();
+        let begun = Instant::now();
+        due(FIRST).await;
+        assert!(begun.elapsed() < MAYBE, "and never further away");
     }
 }

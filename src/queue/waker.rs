@@ -55,6 +55,7 @@ struct Bell {
     control: AtomicBool,
     sessions: Notify,
     errands: Arc<Notify>,
+    events: Arc<Notify>,
     cancelled: broadcast::Sender<JobId>,
     finished: broadcast::Sender<Arc<[JobId]>>,
     /// How far the log of events goes.
@@ -80,6 +81,7 @@ struct Outbox {
     control: bool,
     sessions: bool,
     errands: bool,
+    events: bool,
     waiting: bool,
     cancelled: Vec<JobId>,
     finished: Vec<JobId>,
@@ -96,6 +98,7 @@ impl Waker {
             control: AtomicBool::new(false),
             sessions: Notify::new(),
             errands: Arc::default(),
+            events: Arc::default(),
             cancelled: broadcast::channel(1024).0,
             finished: broadcast::channel(4096).0,
             logged: watch::Sender::new(0),
@@ -181,6 +184,17 @@ impl Waker {
     /// Rung when something was asked, here or elsewhere. For one listener.
     pub fn errands(&self) -> Arc<Notify> {
         Arc::clone(&self.bell.errands)
+    }
+
+    /// Call it after the commit of a change that the processes' looks at events have to notice: a subscription above all.
+    pub fn events_asked(&self) {
+        self.bell.events.notify_one();
+        self.bell.post(|outbox| outbox.events = true);
+    }
+
+    /// Rung when events have to be looked at, since something was asked here or elsewhere. For one listener.
+    pub fn events(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell.events)
     }
 
     /// Call it after the commit of a cancel that answered `Requested`.
@@ -343,6 +357,7 @@ impl Bell {
             }
             "sessions" => self.sessions.notify_one(),
             "errands" => self.errands.notify_one(),
+            "events" => self.events.notify_one(),
             "waiting" => self.others_wait.store(WAITING_FOR, Ordering::Relaxed),
             "cancelled" => ids.for_each(|id| {
                 let _ = self.cancelled.send(id);
@@ -361,6 +376,7 @@ impl Bell {
         self.scheduled.store(true, Ordering::Release);
         self.ready.notify_one();
         self.errands.notify_one();
+        self.events.notify_one();
     }
 }
 
@@ -377,6 +393,7 @@ impl Outbox {
             ("control", self.control),
             ("sessions", self.sessions),
             ("errands", self.errands),
+            ("events", self.events),
             ("waiting", self.waiting),
         ];
         let mut payloads: Vec<String> = flags

@@ -153,6 +153,17 @@ pub async fn watch_private(conn: &mut PgConnection, sessions: &[SessionId]) -> R
     }
 }
 
+/// How many watches record what comes.
+pub async fn recording(conn: &mut PgConnection) -> Result<i64, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- bench_recording
+        SELECT count(*) AS "recording!" FROM watches WHERE state = 'active' AND NOT filling"#,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("bench_recording"))
+}
+
 /// How many of these sessions run a job.
 pub async fn busy(conn: &mut PgConnection, sessions: &[SessionId]) -> Result<i64, StoreError> {
     let ids: Vec<Uuid> = sessions.iter().map(|id| id.0).collect();

@@ -11,6 +11,7 @@ use super::{
     StoreError, failed,
     job_reads::{JobFilter, JobState},
     jobs::micros,
+    outbox,
 };
 use crate::ids::{JobId, SessionId};
 
@@ -106,6 +107,9 @@ pub async fn cancel_batch(
     .fetch_all(conn)
     .await
     .map_err(failed("cancel_batch"))?;
+    if rows.iter().any(|row| !row.running) {
+        outbox::jobs_ended();
+    }
     let cancelled = rows.into_iter().map(|row| BulkCancelled {
         id: JobId(row.id),
         running: row.running,

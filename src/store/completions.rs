@@ -225,6 +225,9 @@ pub async fn go_back(
     .fetch_all(conn)
     .await
     .map_err(failed("go_back"))?;
+    if rows.iter().any(|row| row.cancelled) {
+        outbox::jobs_ended();
+    }
     Ok(rows
         .into_iter()
         .map(|row| WentBack {
@@ -261,6 +264,9 @@ pub async fn fail_past_deadline(conn: &mut PgConnection, limit: i64) -> Result<V
     .fetch_all(conn)
     .await
     .map_err(failed("fail_past_deadline"))?;
+    if !moved.is_empty() {
+        outbox::jobs_ended();
+    }
     Ok(moved.into_iter().map(JobId).collect())
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use wireroom_jobs::JobKind;
 
-use super::{StoreError, batches, begin, failed, lone_jobs, notifications::Ring};
+use super::{StoreError, batches, begin, failed, lone_jobs, notifications::Ring, outbox};
 use crate::ids::{BatchId, JobId, SessionId};
 
 /// A job about to be stored.
@@ -408,6 +408,7 @@ pub(super) async fn cancel_waiting(conn: &mut PgConnection, id: JobId) -> Result
     .execute(conn)
     .await
     .map_err(failed("cancel_waiting"))?;
+    outbox::jobs_ended();
     Ok(())
 }
 

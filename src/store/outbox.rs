@@ -19,6 +19,9 @@ use super::{
 /// Rung when this process has written events: whoever writes them is the first to look for them.
 static WRITTEN: Notify = Notify::const_new();
 
+/// Rung when this process has ended jobs, which may have been the last of a batch, or a watch.
+static ENDED: Notify = Notify::const_new();
+
 /// Whether the last look said that ends of jobs are written down.
 static JOBS_ARE_TOLD: AtomicBool = AtomicBool::new(false);
 
@@ -65,16 +68,29 @@ pub(super) fn written() {
     WRITTEN.notify_one();
 }
 
-/// Says that this process has ended jobs, which is an event if that concerns anybody.
+/// Says that this process has ended jobs, which is an event if that concerns anybody, and may be one if not.
 pub(super) fn jobs_ended() {
     if JOBS_ARE_TOLD.load(Ordering::Relaxed) {
         written();
+    } else {
+        a_job_may_have_told();
     }
 }
 
 /// Resolves when this process has written events since the last time. Their transaction may not have committed yet.
 pub async fn told() {
     WRITTEN.notified().await;
+}
+
+/// Says that this process has ended jobs, of which one may have been an event.
+pub fn a_job_may_have_told() {
+    ENDED.notify_one();
+}
+
+/// Resolves when this process has ended jobs since the last time, and nobody asks for the ends of each: an event of theirs
+/// is rare, and not worth a look for every end.
+pub async fn maybe_told() {
+    ENDED.notified().await;
 }
 
 /// What a look at the outbox brought.

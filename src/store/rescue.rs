@@ -11,6 +11,7 @@ use super::{
     completions::error_value,
     failed,
     jobs::{cancel_waiting, micros},
+    outbox,
 };
 use crate::ids::{JobId, SessionId, WorkerId};
 
@@ -101,6 +102,9 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
     .fetch_all(conn)
     .await
     .map_err(failed("rescue_orphans"))?;
+    if rows.iter().any(|row| row.becomes != "queued") {
+        outbox::jobs_ended();
+    }
     Ok(rows
         .into_iter()
         .map(|row| Orphan {
@@ -215,6 +219,9 @@ pub async fn abandon_cancelled(conn: &mut PgConnection, wait: Duration, limit: i
     .fetch_all(conn)
     .await
     .map_err(failed("abandon_cancelled"))?;
+    if !moved.is_empty() {
+        outbox::jobs_ended();
+    }
     Ok(moved.into_iter().map(JobId).collect())
 }
 
@@ -259,5 +266,8 @@ pub async fn fail_jobs_of_lost_sessions(conn: &mut PgConnection, limit: i64) -> 
     .fetch_all(conn)
     .await
     .map_err(failed("fail_jobs_of_lost_sessions"))?;
+    if !moved.is_empty() {
+        outbox::jobs_ended();
+    }
     Ok(moved.into_iter().map(JobId).collect())
 }

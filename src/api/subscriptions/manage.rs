@@ -95,6 +95,7 @@ impl SubscriptionsApi {
         };
         audit::record(&mut transaction, entry).await?;
         transaction.commit().await.map_err(failed("commit_subscription"))?;
+        state.signals.events_asked();
         let subscription = SubscriptionView::of(one(&state, id).await?, extent.head);
         Ok(Created::Created(Json(Typed(SubscriptionCreated {
             subscription,

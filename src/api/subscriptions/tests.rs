@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use poem::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -52,6 +54,11 @@ async fn a_subscription_is_made_with_a_secret_that_is_shown_once_and_sealed() {
     let body = json!({ "url": "https://example.com/hook", "types": ["session.*", "job.failed"], "description": "crm" });
     let made = bed.create(body).await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    assert_eq!(
+        bed.api.signals.events_asked.load(Ordering::SeqCst),
+        1,
+        "the workers are told of it"
+    );
     let secret = made.json()["secret"].as_str().expect("a secret").to_owned();
     assert!(secret.starts_with("whsec_"));
     let subscription = &made.json()["subscription"];

@@ -58,6 +58,7 @@ pub struct Signals {
     pub control_changed: AtomicUsize,
     pub sessions_changed: AtomicUsize,
     pub errands_asked: AtomicUsize,
+    pub events_asked: AtomicUsize,
     pub finished: broadcast::Sender<Vec<JobId>>,
     pub logged: watch::Sender<i64>,
 }
@@ -71,6 +72,7 @@ impl Default for Signals {
             control_changed: AtomicUsize::new(0),
             sessions_changed: AtomicUsize::new(0),
             errands_asked: AtomicUsize::new(0),
+            events_asked: AtomicUsize::new(0),
             finished: broadcast::channel(16).0,
             logged: watch::Sender::new(0),
         }
@@ -107,6 +109,10 @@ impl JobSignals for Signals {
 
     fn errand_asked(&self) {
         self.errands_asked.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn events_asked(&self) {
+        self.events_asked.fetch_add(1, Ordering::SeqCst);
     }
 
     fn finished(&self, jobs: &[JobId]) {

@@ -266,7 +266,8 @@ async fn deliver(
     let app = Route::new().at("/", post(take)).data(taken.clone());
     let _serving = AbortOnDropHandle::new(tokio::spawn(Server::new_with_acceptor(acceptor).run(app)));
     let vault = Vault::parse(&Vault::generate("bench")?)?;
-    subscribe(pool, &vault, &format!("http://{address}/"), after).await?;
+    subscribe(pool, &vault, &format!("http://{address}/"), "session.*", after).await?;
+    waker.events_asked();
     let deps = DelivererDeps {
         pool: pool.clone(),
         vault,
@@ -296,7 +297,8 @@ async fn deliver(
     Ok(took)
 }
 
-async fn subscribe(pool: &PgPool, vault: &Vault, url: &str, after: i64) -> anyhow::Result<()> {
+/// Has events of a type after a place posted to a URL.
+pub(super) async fn subscribe(pool: &PgPool, vault: &Vault, url: &str, types: &str, after: i64) -> anyhow::Result<()> {
     let id = SubscriptionId::generate();
     let (key_id, slot) = vault.slot()?;
     let secret = Sealed {
@@ -306,7 +308,7 @@ async fn subscribe(pool: &PgPool, vault: &Vault, url: &str, after: i64) -> anyho
     let settings = Settings {
         url: url.to_owned(),
         description: String::new(),
-        types: vec!["session.*".to_owned()],
+        types: vec![types.to_owned()],
         subjects: Vec::new(),
         enabled: true,
     };

@@ -12,6 +12,8 @@ mod idle;
 mod latency;
 mod leases;
 #[cfg(feature = "sandbox")]
+mod monitor;
+#[cfg(feature = "sandbox")]
 mod sessions;
 mod site;
 mod soak;
@@ -44,6 +46,7 @@ Examples:
   wireroom bench events --events 100000
   wireroom bench soak --secs 1200 --kill-every 60
   wireroom bench sessions --accounts 1000 --secs 60
+  wireroom bench monitor --chats 1000 --rate 2000 --secs 30
 
 Everything happens in a schema that is made for the run and dropped after it; the role must be allowed to make one. Use
 a database that nobody else works in: not because of the data, but because of the figures.";
@@ -68,6 +71,9 @@ pub enum Command {
     /// What do held sessions cost, and how fast do they hear? Against a made-up Telegram.
     #[cfg(feature = "sandbox")]
     Sessions(sessions::Args),
+    /// How soon is a message of a watched chat an event, and a webhook? Against a made-up Telegram.
+    #[cfg(feature = "sandbox")]
+    Monitor(monitor::Args),
     /// One worker process of a bench.
     #[command(hide = true)]
     Worker(worker::Args),
@@ -95,6 +101,8 @@ enum Measured {
     Soak(soak::Report),
     #[cfg(feature = "sandbox")]
     Sessions(Box<sessions::Report>),
+    #[cfg(feature = "sandbox")]
+    Monitor(monitor::Report),
 }
 
 impl Measured {
@@ -107,6 +115,8 @@ impl Measured {
             Self::Soak(report) => report.print(json),
             #[cfg(feature = "sandbox")]
             Self::Sessions(report) => report.print(json),
+            #[cfg(feature = "sandbox")]
+            Self::Monitor(report) => report.print(json),
         }
     }
 }
@@ -157,6 +167,8 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Soak(args) => &args.target,
         #[cfg(feature = "sandbox")]
         Command::Sessions(args) => &args.target,
+        #[cfg(feature = "sandbox")]
+        Command::Monitor(args) => &args.target,
     };
     let json = target.json;
     let mut source = Source::load()?;
@@ -197,6 +209,8 @@ async fn measure(command: &Command, site: &Site) -> anyhow::Result<Measured> {
                 .await
                 .map(|report| Measured::Sessions(Box::new(report)));
         }
+        #[cfg(feature = "sandbox")]
+        Command::Monitor(args) => return monitor::measure(args, site).await.map(Measured::Monitor),
         #[cfg(feature = "sandbox")]
         Command::SessionsWorker | Command::Sandbox(_) => return Err(no_part()),
         Command::Worker(_) | Command::SoakWorker | Command::Api => {

@@ -54,6 +54,20 @@ async fn another_process_is_woken_by_a_ring_that_goes_with_the_commit() {
 }
 
 #[tokio::test]
+async fn another_process_looks_at_events_when_it_is_asked_to() {
+    let database = TestDatabase::new().await;
+    let (api, worker) = (
+        Waker::start(database.pool().clone()),
+        Waker::start(database.pool().clone()),
+    );
+    let asked = worker.events();
+    let rung = async |what: &str| tokio::time::timeout(BOUND, asked.notified()).await.expect(what);
+    rung("it listens now, and looks for what it has missed").await;
+    api.events_asked();
+    rung("it is told").await;
+}
+
+#[tokio::test]
 async fn few_rings_are_given_out() {
     let database = TestDatabase::new().await;
     let waker = Waker::start(database.pool().clone());

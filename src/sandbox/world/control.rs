@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::World;
-use super::founding::cast;
+use super::founding::{cast, stalls};
 use super::hearing::Actor;
 use super::joining::Arrival;
 use super::messages::{Content, Draft, Message};
@@ -75,6 +75,16 @@ impl World {
         self.accounts()
             .into_iter()
             .filter(|row| new.contains(&row.id))
+            .collect()
+    }
+
+    /// Makes small public supergroups, `@stall1` and so on, for tests and benches that need many chats: in each are `@judy`, who
+    /// made it, `@alice`, and the next of `accounts`.
+    pub fn add_stalls(&mut self, count: usize, accounts: &[UserId]) -> Vec<PeerKey> {
+        let staff = [cast::account("judy"), cast::account("alice")];
+        (0..count)
+            .zip(accounts.iter().cycle())
+            .map(|(_, account)| stalls::found_stall(self, &[staff[0], staff[1], *account]))
             .collect()
     }
 

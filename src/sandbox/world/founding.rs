@@ -23,6 +23,7 @@
 pub(super) mod cast;
 mod crowd;
 mod places;
+pub(super) mod stalls;
 
 use super::World;
 

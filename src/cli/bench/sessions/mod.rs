@@ -4,7 +4,7 @@
 mod arrivals;
 mod hook;
 mod renewals;
-mod report;
+pub(super) mod report;
 pub mod telegram;
 mod telethon;
 pub mod worker;
@@ -68,11 +68,11 @@ pub struct Args {
 }
 
 /// A session and its account.
-type Held = (SessionId, Account);
+pub(super) type Held = (SessionId, Account);
 
 pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Report> {
     descriptors::raise_limit();
-    let telegram = Telegram::start(args.accounts).await?;
+    let telegram = Telegram::start(args.accounts, 0).await?;
     let (vault, master_keys) = telegram::vault()?;
     let mut variables = telegram.variables();
     variables.push(master_keys);
@@ -117,7 +117,7 @@ async fn base(site: &Site, variables: &[(&'static str, String)]) -> anyhow::Resu
 }
 
 /// Logs every account in over the network, as `session import-sandbox` does.
-async fn log_in(site: &Site, telegram: &Telegram, vault: &Vault) -> anyhow::Result<Vec<Held>> {
+pub(super) async fn log_in(site: &Site, telegram: &Telegram, vault: &Vault) -> anyhow::Result<Vec<Held>> {
     let pool = site.pool(u32::try_from(LOGINS)?)?;
     let config = telegram.config()?;
     sessions::verify_master_keys(&pool, vault).await?;

@@ -68,7 +68,7 @@ impl Quantiles {
         }
     }
 
-    fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         let shown = |ms: Option<f64>| ms.map_or_else(|| "–".to_owned(), |ms| ms.to_string());
         format!(
             "p50 {} ms, p99 {} ms, longest {} ms of {}",

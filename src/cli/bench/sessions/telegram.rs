@@ -11,31 +11,39 @@ use std::{
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, stdin},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, stdin},
     process::{Child, ChildStdin, Command},
-    time::timeout,
+    time::{MissedTickBehavior, interval, timeout},
 };
 use uuid::Uuid;
 
 use crate::{
     cli::{
-        bench::http::client::{Client, request},
+        bench::{
+            http::client::{Client, request},
+            now_us,
+        },
         descriptors,
     },
     config::{Secret, Source, TelegramConfig, TelemetryConfig},
-    sandbox::{LOGIN_CODE, Sandbox, SandboxConfig},
+    sandbox::{Controls, LOGIN_CODE, Sandbox, SandboxConfig, call::UserId, world::PeerKey},
     telemetry,
     vault::Vault,
 };
 
 /// How long it has to start, and to end.
 const BOUND: Duration = Duration::from_mins(1);
+/// How often messages are written that are due.
+const TALK_TICK: Duration = Duration::from_millis(5);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Accounts beside those that every sandbox has.
     #[arg(long)]
     accounts: usize,
+    /// Chats, dealt to these accounts in turn.
+    #[arg(long, default_value_t = 0)]
+    chats: usize,
 }
 
 /// What it tells: where it is, and who can sign in.
@@ -61,7 +69,10 @@ pub async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     telemetry::init(&TelemetryConfig::read(&mut source)?)?;
     descriptors::raise_limit();
     let sandbox = Sandbox::start(SandboxConfig::default()).await?;
-    let rows = sandbox.controls().with_world(|world| world.add_accounts(args.accounts));
+    let controls = sandbox.controls();
+    let rows = controls.with_world(|world| world.add_accounts(args.accounts));
+    let ids: Vec<UserId> = rows.iter().map(|row| row.id).collect();
+    let chats = controls.with_world(|world| world.add_stalls(args.chats, &ids));
     let account = |row: crate::sandbox::world::control::AccountRow| Account {
         username: row.username.unwrap_or_default(),
         phone: row.phone,
@@ -73,10 +84,62 @@ pub async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         accounts: rows.into_iter().map(account).collect(),
     };
     println!("{}", serde_json::to_string(&ready)?);
-    // Its end, of whatever kind, is the parent's.
-    let _ = stdin().read(&mut [0]).await;
+    let mut lines = BufReader::new(stdin()).lines();
+    // The end of its input, of whatever kind, is the parent's.
+    while let Ok(Some(line)) = lines.next_line().await {
+        let talk: Talk = serde_json::from_str(&line).context("not a task")?;
+        talk.run(&controls, &chats).await?;
+    }
     sandbox.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What it is told to do: to have `@alice` write to all chats in turn.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Talk {
+    /// Messages a second.
+    pub rate: u32,
+    pub secs: u32,
+}
+
+impl Talk {
+    /// How many messages it comes to.
+    pub fn messages(self) -> u64 {
+        u64::from(self.rate) * u64::from(self.secs)
+    }
+
+    /// The text of each message is the time at which it was written, in microseconds since 1970.
+    async fn run(self, controls: &Controls, chats: &[PeerKey]) -> anyhow::Result<()> {
+        let alice = controls
+            .with_world(|world| world.find_peer("alice"))
+            .and_then(|peer| match peer {
+                PeerKey::User(id) => Some(id),
+                PeerKey::Group(_) | PeerKey::Channel(_) => None,
+            })
+            .context("nobody writes")?;
+        let mut tick = interval(TALK_TICK);
+        // A machine that cannot keep up is not given the rest at once.
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (messages, mut written) = (self.messages(), 0);
+        let mut chats = chats.iter().cycle();
+        let mut due = 0.0;
+        while written < messages {
+            tick.tick().await;
+            due += f64::from(self.rate) * TALK_TICK.as_secs_f64();
+            for chat in chats.by_ref() {
+                if due < 1.0 || written == messages {
+                    break;
+                }
+                let text = now_us().to_string();
+                controls
+                    .with_world(|world| world.post_as(alice, *chat, &text))
+                    .map_err(|refusal| anyhow::anyhow!("the sandbox refused a message: {refusal:?}"))?;
+                due -= 1.0;
+                written += 1;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The process, as its parent sees it. It is killed when this is dropped.
@@ -90,9 +153,10 @@ pub struct Telegram {
 }
 
 impl Telegram {
-    pub async fn start(accounts: u32) -> anyhow::Result<Self> {
+    pub async fn start(accounts: u32, chats: u32) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe().context("the program's own file is not known")?)
             .args(["bench", "sandbox", "--accounts", &accounts.to_string()])
+            .args(["--chats", &chats.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -145,6 +209,15 @@ impl Telegram {
     /// With which everybody signs in.
     pub fn login_code() -> Secret {
         Secret::new(LOGIN_CODE)
+    }
+
+    /// Has messages written to all its chats; it answers nothing, and ends when it cannot.
+    pub async fn talk(&mut self, talk: Talk) -> anyhow::Result<()> {
+        let line = format!("{}\n", serde_json::to_string(&talk)?);
+        self.input
+            .write_all(line.as_bytes())
+            .await
+            .context("the sandbox has ended")
     }
 
     /// Somebody to write to the accounts.

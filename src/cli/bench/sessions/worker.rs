@@ -19,11 +19,9 @@ use tokio::{
 use crate::{
     cli::{
         bench::{site::Site, usage},
-        descriptors, process,
-        worker::{self, Identity},
+        descriptors, process, worker,
     },
     lifecycle::Shutdown,
-    queue::Waker,
 };
 
 /// How long it has to say that it is ready, and to end.
@@ -43,8 +41,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
         let _ = stdin().read(&mut [0]).await;
         told.begin();
     });
-    let waker = Waker::start(pool.clone());
-    worker::serve(&config, pool, waker, Identity::generate(), &shutdown).await?;
+    worker::work(&config, pool, &shutdown).await?;
     Ok(ExitCode::SUCCESS)
 }
 

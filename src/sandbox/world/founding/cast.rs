@@ -148,7 +148,7 @@ pub(super) fn found_contacts(world: &mut World, crowd: &[UserId]) {
 }
 
 /// The id of an account by its username.
-pub(super) fn account(username: &str) -> UserId {
+pub(in crate::sandbox::world) fn account(username: &str) -> UserId {
     let at = ACCOUNTS.iter().position(|(name, ..)| *name == username);
     (FIRST_ACCOUNT..).nth(at.unwrap_or(0)).unwrap_or(FIRST_ACCOUNT)
 }
