@@ -3,16 +3,12 @@
 use super::*;
 use crate::support::{process::Process, stack::JOB_BOUND};
 
-const CLUBS: usize = 30;
+const STALLS: usize = 30;
 
 async fn killed_at(method: &'static str, effect: Effect, text: &'static str) {
     let stack = with_accounts(vec!["alice"]).await;
-    let members = [stack.account("judy"), stack.account("alice")];
-    stack
-        .sandbox
-        .controls()
-        .with_world(|world| world.add_clubs(CLUBS, &members));
-    let chats: Vec<String> = (0..CLUBS).map(|number| format!("@club_{number}")).collect();
+    add_stalls(&stack, STALLS, "alice");
+    let chats: Vec<String> = (0..STALLS).map(|number| format!("@{}", stall(number))).collect();
     let workers = [stack.worker().await, stack.worker().await];
     // Slow enough to be caught in the middle.
     stack.fault(Fault::once("messages.sendMessage", Effect::Delay { ms: 60 }).times(12));
@@ -33,10 +29,10 @@ async fn killed_at(method: &'static str, effect: Effect, text: &'static str) {
     let _survivor = kill_the_worker_of(&stack, &id, workers).await;
     let job = stack.finished(&id).await;
     assert_eq!(job["state"], "succeeded", "{job}");
-    assert_eq!(job["result"]["counts"], json!({ "sent": CLUBS }), "{job}");
-    for number in 0..CLUBS {
-        let count = stack.count_messages(&format!("club_{number}"), text);
-        assert_eq!(count, 1, "club {number}");
+    assert_eq!(job["result"]["counts"], json!({ "sent": STALLS }), "{job}");
+    for number in 0..STALLS {
+        let count = stack.count_messages(&stall(number), text);
+        assert_eq!(count, 1, "stall {number}");
     }
     stack.finish().await;
 }

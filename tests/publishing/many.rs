@@ -2,27 +2,23 @@
 
 use super::*;
 
-/// `count` clubs that judy runs, and alice is in.
-fn clubs(stack: &Stack, count: usize) -> Vec<String> {
-    let members = [stack.account("judy"), stack.account("alice")];
-    stack
-        .sandbox
-        .controls()
-        .with_world(|world| world.add_clubs(count, &members));
-    (0..count).map(|number| format!("@club_{number}")).collect()
+/// `count` groups that alice is in and judy runs.
+fn stalls(stack: &Stack, count: usize) -> Vec<String> {
+    add_stalls(stack, count, "alice");
+    (0..count).map(|number| format!("@{}", stall(number))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_chat_has_its_own_outcome() {
     let stack = with_accounts(vec!["alice"]).await;
     let _worker = stack.worker().await;
-    let mut chats = clubs(&stack, 3);
+    let mut chats = stalls(&stack, 3);
     stack.succeed("join", json!({ "chat": "@harbour_notices" })).await;
     chats.extend([
         "@harbour_notices".into(),
         "@nobody_is_here".into(),
         "@morning_news".into(),
-        "t.me/club_9".into(),
+        "t.me/stall9".into(),
     ]);
     let id = stack.post("publish", json!({ "chats": chats, "text": "To all" })).await;
     let job = stack.finished(&id).await;
@@ -40,7 +36,7 @@ async fn each_chat_has_its_own_outcome() {
         "what is not allowed is not tried"
     );
     for number in 0..3 {
-        assert_eq!(stack.count_messages(&format!("club_{number}"), "To all"), 1);
+        assert_eq!(stack.count_messages(&stall(number), "To all"), 1);
     }
     let page = stack.get(&format!("/v1/jobs/{id}/targets?limit=2")).await;
     assert_eq!(page["items"][1]["position"], 1, "{page}");
@@ -59,7 +55,7 @@ async fn each_chat_has_its_own_outcome() {
 async fn slow_mode_is_looked_up_and_puts_off_one_chat() {
     let stack = with_accounts(vec!["alice"]).await;
     let _worker = stack.worker().await;
-    let mut chats = clubs(&stack, 2);
+    let mut chats = stalls(&stack, 2);
     stack.succeed("join", json!({ "chat": "@slow_pier" })).await;
     stack
         .succeed("publish", json!({ "chat": "@slow_pier", "text": "first" }))
@@ -87,7 +83,7 @@ async fn slow_mode_is_looked_up_and_puts_off_one_chat() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_in_the_middle_keeps_what_was_done() {
     let stack = with_accounts(vec!["alice"]).await;
-    let chats = clubs(&stack, 20);
+    let chats = stalls(&stack, 20);
     let _worker = stack.worker().await;
     stack.fault(Fault::once("messages.sendMessage", Effect::Delay { ms: 20 }).times(10));
     let id = stack.post("publish", json!({ "chats": chats, "text": "Floods" })).await;
@@ -98,7 +94,7 @@ async fn a_flood_in_the_middle_keeps_what_was_done() {
     let job = stack.finished(&id).await;
     assert_eq!(job["result"]["counts"], json!({ "sent": 20 }), "{job}");
     for number in 0..20 {
-        assert_eq!(stack.count_messages(&format!("club_{number}"), "Floods"), 1, "{number}");
+        assert_eq!(stack.count_messages(&stall(number), "Floods"), 1, "{number}");
     }
     stack.finish().await;
 }
@@ -106,7 +102,7 @@ async fn a_flood_in_the_middle_keeps_what_was_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_chats_get_their_message_once_and_the_result_names_each() {
     let stack = with_accounts(vec!["alice"]).await;
-    let chats = clubs(&stack, 1000);
+    let chats = stalls(&stack, 1000);
     let _worker = stack.worker().await;
     let begun = std::time::Instant::now();
     let id = stack
@@ -126,7 +122,7 @@ async fn a_thousand_chats_get_their_message_once_and_the_result_names_each() {
     assert_eq!(job["result"]["counts"], json!({ "sent": 1000 }), "{}", job["error"]);
     assert_eq!(job["result"]["targets"].as_array().map(Vec::len), Some(1000));
     assert_eq!(stack.calls("messages.sendMessage"), 1000);
-    let once = (0..1000).all(|number| stack.count_messages(&format!("club_{number}"), "To a thousand") == 1);
+    let once = (0..1000).all(|number| stack.count_messages(&stall(number), "To a thousand") == 1);
     assert!(once);
     stack.finish().await;
 }
@@ -166,7 +162,7 @@ async fn what_is_wrong_with_the_list_is_refused_at_the_door() {
         let problem = refused(&stack, args.clone()).await;
         assert_eq!(problem["field"], field, "{args}: {problem}");
     }
-    let many: Vec<String> = (0..1001).map(|number| format!("@club_{number}")).collect();
+    let many: Vec<String> = (0..1001).map(|number| format!("@{}", stall(number))).collect();
     let problem = refused(&stack, json!({ "chats": many, "text": "x" })).await;
     assert_eq!(problem["field"], "args.chats", "{problem}");
     stack.finish().await;

@@ -126,10 +126,9 @@ async fn an_upload_that_broke_off_is_repeated_and_the_send_is_not() {
 async fn one_upload_serves_many_chats() {
     let (stack, _directory) = files().await;
     let _worker = stack.worker().await;
-    let judy = stack.account("judy");
-    stack.sandbox.controls().with_world(|world| world.add_clubs(5, &[judy]));
+    add_stalls(&stack, 5, "judy");
     let (_, picture) = upload(&stack, PNG.to_vec(), "image/png", "tide.png").await;
-    let chats: Vec<String> = (0..5).map(|number| format!("@club_{number}")).collect();
+    let chats: Vec<String> = (0..5).map(|number| format!("@{}", stall(number))).collect();
     let args = json!({ "chats": chats, "text": "Tide", "media": [{ "type": "photo", "file": picture["id"] }] });
     let result = stack.succeed("publish", args).await;
     assert_eq!(result["counts"], json!({ "sent": 5 }), "{result}");

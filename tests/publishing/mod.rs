@@ -31,6 +31,19 @@ async fn with_accounts(accounts: Vec<&'static str>) -> Stack {
     .await
 }
 
+/// The public groups `@stall1` and so on, with this account in each.
+fn add_stalls(stack: &Stack, count: usize, account: &str) {
+    let account = stack.account(account);
+    stack
+        .sandbox
+        .controls()
+        .with_world(|world| world.add_stalls(count, &[account]));
+}
+
+fn stall(number: usize) -> String {
+    format!("stall{}", number + 1)
+}
+
 fn in_market(mut args: Value) -> Value {
     args["chat"] = "@harbour_market".into();
     args
