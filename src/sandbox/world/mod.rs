@@ -8,7 +8,6 @@ pub mod accounts;
 pub mod boxes;
 pub mod channels;
 pub mod clock;
-pub mod clubs;
 pub mod control;
 pub mod directory;
 mod founding;

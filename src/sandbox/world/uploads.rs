@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use grammers_tl_types as tl;
 
 use super::World;
+use super::peers::PeerKey;
 use super::refusal::bad;
 use crate::sandbox::call::{Answer, RpcError, UserId};
 
@@ -133,6 +134,25 @@ impl World {
             }
             _ => Err(bad("MEDIA_INVALID")),
         }
+    }
+
+    /// The media of a message of a channel: how many bytes it has, and whether it is hidden. `None` when it has none.
+    pub fn media_of(&self, chat: PeerKey, id: i32) -> Option<(Vec<u8>, bool)> {
+        use grammers_tl_types::enums::{Document, MessageMedia, Photo};
+        let PeerKey::Channel(channel) = chat else { return None };
+        let message = self.channels.get(&channel)?.posts.get(id)?;
+        let (file, spoiler) = match message.extras.as_ref()?.media.as_ref()? {
+            MessageMedia::Photo(media) => match media.photo.as_ref()? {
+                Photo::Photo(photo) => (photo.id, media.spoiler),
+                Photo::Empty(_) => return None,
+            },
+            MessageMedia::Document(media) => match media.document.as_ref()? {
+                Document::Document(document) => (document.id, media.spoiler),
+                Document::Empty(_) => return None,
+            },
+            _ => return None,
+        };
+        Some((self.uploads.find(file)?.bytes.clone(), spoiler))
     }
 
     fn by_reference(&self, owner: UserId, id: i64, reference: &[u8]) -> Answer<tl::enums::MessageMedia> {
