@@ -71,7 +71,6 @@ async fn a_name_of_the_wrong_shape_is_refused_before_a_job_is_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_too_long_or_empty_is_refused_by_length() {
     let stack = Stack::start().await;
-    let _worker = stack.worker().await;
     for text in ["", "   \n", &"x".repeat(4097)] {
         let body = json!({ "kind": "publish", "args": { "chat": "@harbour_market", "text": text } });
         let (status, problem) = refused(&stack, body).await;
@@ -85,7 +84,6 @@ async fn a_message_too_long_or_empty_is_refused_by_length() {
         let response = stack.request(Method::POST, "/v1/jobs").json(&body).send().await;
         assert_eq!(response.expect("answered").status(), status, "{length}");
     }
-    assert_eq!(stack.calls("messages.sendMessage"), 0, "nothing was sent to find out");
     stack.finish().await;
 }
 

@@ -14,7 +14,7 @@ async fn a_list_of_posts_and_times_is_one_batch() {
         json!({ "mode": "all_or_nothing", "jobs": [post("Monday", 0), post("Tuesday", 24), post("Friday", 96)] });
     let request = stack.request(Method::POST, "/v1/jobs/batch").json(&body).send().await;
     let made: Value = request.expect("answered").json().await.expect("JSON");
-    let batch = made["id"].as_str().expect("a batch").to_owned();
+    let batch = made["batch"]["id"].as_str().expect("a batch").to_owned();
     let path = format!("/v1/jobs?batch={batch}");
     let jobs = stack.get(&path).await;
     let jobs = jobs["items"].as_array().expect("a list").clone();
