@@ -110,6 +110,9 @@ impl Filters {
 
 /// Locks the active watches of these (session, chat), in one order for all who do so. Without a chat: all whose message
 /// ids are the account's own.
+///
+/// Which they are is an array, not a join: Postgres joins a row anew that somebody had locked and changed, and where it has
+/// made the other side unique first, it finds nothing there and leaves the row out.
 pub(super) async fn lock_watches(
     connection: &mut PgConnection,
     chats: &HashSet<(Uuid, Option<i64>)>,
@@ -122,12 +125,12 @@ pub(super) async fn lock_watches(
         SELECT id, chat_id, session_id AS "session: SessionId", owner, events, version, retention_days, filling,
             left_to_history, last_message_id, begun_after
         FROM watches
-        WHERE state = 'active' AND id IN (
+        WHERE state = 'active' AND id = ANY (ARRAY(
             SELECT w.id FROM asked k JOIN watches w ON w.session_id = k.session_id AND w.chat_id = k.chat_id
             WHERE w.state = 'active'
             UNION ALL
             SELECT w.id FROM asked k JOIN watches w ON w.session_id = k.session_id
-            WHERE w.state = 'active' AND k.chat_id IS NULL AND w.owner <> 0)
+            WHERE w.state = 'active' AND k.chat_id IS NULL AND w.owner <> 0))
         ORDER BY id
         FOR UPDATE"#,
         &sessions,
