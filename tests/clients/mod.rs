@@ -2,6 +2,7 @@
 //! and with the sessions that Wireroom hands out for them, and takes from them.
 
 mod imports;
+mod publishing;
 
 use std::{
     path::{Path, PathBuf},
