@@ -195,3 +195,6 @@ fn unreachable(error: &reqwest::Error) -> FilesError {
     };
     FilesError::Unreachable(what.to_owned())
 }
+
+#[cfg(test)]
+mod tests;
