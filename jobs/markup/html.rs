@@ -90,14 +90,14 @@ impl Reader<'_> {
         let opened = self.at;
         let is_end = self.source.get(opened + 1) == Some('/');
         let name_at = opened + 1 + usize::from(is_end);
-        let name_end = (name_at..)
-            .find(|&at| {
-                !self
-                    .source
-                    .get(at)
-                    .is_some_and(|c| c.is_ascii_alphanumeric() || c == '-')
-            })
-            .unwrap_or(name_at);
+        let mut name_end = name_at;
+        while self
+            .source
+            .get(name_end)
+            .is_some_and(|c| c.is_ascii_alphanumeric() || c == '-')
+        {
+            name_end += 1;
+        }
         if name_end == name_at {
             let problem = "a tag was expected after <; for the character itself write &lt;";
             return Err(self.source.error(opened, problem));
@@ -157,9 +157,8 @@ impl Reader<'_> {
     }
 
     fn value(&self, from: usize) -> Result<(String, usize), MarkupError> {
-        let quote = match self.source.get(from) {
-            Some(quote @ ('"' | '\'')) => quote,
-            _ => return Err(self.source.error(from, "the value of an attribute stands in quotes")),
+        let Some(quote @ ('"' | '\'')) = self.source.get(from) else {
+            return Err(self.source.error(from, "the value of an attribute stands in quotes"));
         };
         let mut value = String::new();
         let mut at = from + 1;

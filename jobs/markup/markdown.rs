@@ -87,20 +87,18 @@ impl Reader<'_> {
         };
         match c {
             '\\' => self.escaped(),
-            '`' => self.code(),
-            '[' => {
-                self.begin(What::Link, 1);
-                Ok(())
-            }
-            ']' if self.is_open(What::Link) => self.close_link(),
-            _ => match MARKS.iter().find(|mark| self.source.starts_with(self.at, mark)) {
-                Some(mark) => self.mark(mark),
-                None => {
+            '`' => self.code()?,
+            '[' => self.begin(What::Link, 1),
+            ']' if self.is_open(What::Link) => self.close_link()?,
+            c => {
+                if let Some(mark) = MARKS.iter().find(|mark| self.source.starts_with(self.at, mark)) {
+                    self.mark(mark)?;
+                } else {
                     self.take(c);
-                    Ok(())
                 }
-            },
+            }
         }
+        Ok(())
     }
 
     fn take(&mut self, c: char) {
@@ -172,7 +170,7 @@ impl Reader<'_> {
         }
     }
 
-    fn escaped(&mut self) -> Result<(), MarkupError> {
+    fn escaped(&mut self) {
         match self.source.get(self.at + 1) {
             Some(next) if next.is_ascii_punctuation() => {
                 self.at += 1;
@@ -181,11 +179,11 @@ impl Reader<'_> {
             // Before anything else it is itself.
             _ => self.take('\\'),
         }
-        Ok(())
     }
 
     fn code(&mut self) -> Result<(), MarkupError> {
-        let width = (self.at..).take_while(|&at| self.source.get(at) == Some('`')).count();
+        let ticks_from = &self.source.chars[self.at..];
+        let width = ticks_from.iter().take_while(|&&c| c == '`').count();
         let ticks = "`".repeat(width);
         let begin = self.at + width;
         let Some(end) = self.source.find(begin, &ticks) else {
@@ -213,9 +211,8 @@ impl Reader<'_> {
         if language.contains('`') {
             return self.code();
         }
-        let end = match self.source.find(line_end, "\n```") {
-            Some(end) => end,
-            None => return Err(self.source.error(opened, unclosed)),
+        let Some(end) = self.source.find(line_end, "\n```") else {
+            return Err(self.source.error(opened, unclosed));
         };
         let code = if end > line_end {
             self.source.slice(line_end + 1, end)

@@ -73,6 +73,7 @@ pub enum PublishAction {
     message_ids: vec![41, 42],
     ..PublishArgs::plain("", "")
 })]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the API")]
 pub struct PublishArgs {
     /// What is done.
     #[serde(default, skip_serializing_if = "is_default")]

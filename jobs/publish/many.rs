@@ -212,8 +212,7 @@ impl Broadcast<'_> {
             match self.look(chat, effect.prepared_at).await {
                 Ok(Some(sent)) => return self.sent(place, Some(sent)).await,
                 Ok(None) if self.targets[place].tries < MOST_TRIES => {}
-                Ok(None) => return self.refuse(place, unknown()).await,
-                Err(Outcome::Discard(_)) => return self.refuse(place, unknown()).await,
+                Ok(None) | Err(Outcome::Discard(_)) => return self.refuse(place, unknown()).await,
                 Err(outcome) => {
                     return self.doubted(place, outcome).await;
                 }
