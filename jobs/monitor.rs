@@ -30,6 +30,8 @@ use crate::{
 const HEALTHY: TimeDelta = TimeDelta::minutes(10);
 /// How often what was seen is compared with what exists.
 const CHECK_EVERY: Duration = Duration::from_hours(1);
+/// Why a bot's session does not watch.
+const SESSION_IS_BOT: &str = "session_is_bot";
 /// How long a watch that was healthy waits after a failure.
 const AFTER_HEALTHY: TimeDelta = TimeDelta::seconds(5);
 
@@ -72,6 +74,9 @@ enum Stretch {
 impl MonitorArgs {
     async fn attempt(&self, context: &JobContext) -> Result<Outcome, Outcome> {
         context.stop_if_cancelled()?;
+        if context.telegram.is_bot() {
+            return self.refuse_bot(context).await;
+        }
         let chat = match self.chat(context).await? {
             Seen::Chat(chat) => Some(chat),
             Seen::Private => None,
@@ -97,6 +102,19 @@ impl MonitorArgs {
             Stretch::Lost(reason) => self.fail_over(context, &reason).await,
             Stretch::Over => Ok(Outcome::Cancelled),
         }
+    }
+
+    /// Bots are given no histories, so what a bot's stream misses would be missed for good. A watch that has begun goes on with
+    /// the next session of its list.
+    async fn refuse_bot(&self, context: &JobContext) -> Result<Outcome, Outcome> {
+        if context.read_checkpoint::<Kept>().await?.is_some() {
+            return self.fail_over(context, SESSION_IS_BOT).await;
+        }
+        Ok(Outcome::Discard(JobError::permanent(
+            SESSION_IS_BOT,
+            "The session is a bot's, and bots cannot read the histories of chats, which a watch needs. Name the session of a \
+             person's account.",
+        )))
     }
 
     /// What there is to watch, as this session sees it.

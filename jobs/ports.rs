@@ -255,6 +255,8 @@ pub trait Telegram: Posting + Send + Sync {
     async fn send_message(&self, chat: &Chat, random_id: i64, draft: &Draft) -> Result<SentMessage, TelegramError>;
     /// The account's id.
     fn account_id(&self) -> i64;
+    /// The account is a bot's: Telegram refuses it what reads chats.
+    fn is_bot(&self) -> bool;
     /// The number of the newest message: of `chat`, or of the account's private chats and basic groups. 0: there is none.
     async fn newest_message(&self, chat: Option<&Chat>) -> Result<i32, TelegramError>;
     /// The number of the newest message of `chat` that was sent at `time` or before; 0: there is none.

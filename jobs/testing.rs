@@ -8,7 +8,10 @@ mod publishing;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -196,6 +199,7 @@ pub struct FakeTelegram {
     forward: Answers<SentMessage>,
     own_forwards_like: Answers<Vec<SentMessage>>,
     noted: Notify,
+    is_bot: AtomicBool,
     searched_since: Mutex<Vec<DateTime<Utc>>>,
     cancel_after: Mutex<Option<(usize, CancellationToken)>>,
 }
@@ -209,6 +213,7 @@ macro_rules! queue_answers {
                     journal,
                     $($method: Mutex::default(),)+
                     noted: Notify::new(),
+                    is_bot: AtomicBool::new(false),
                     searched_since: Mutex::default(),
                     cancel_after: Mutex::default(),
                 }
@@ -268,6 +273,11 @@ impl FakeTelegram {
     /// The update stream has noted something about a watch.
     pub fn note_watch(&self) {
         self.noted.notify_one();
+    }
+
+    /// From here on the account is a bot's.
+    pub fn be_bot(&self) {
+        self.is_bot.store(true, Ordering::Relaxed);
     }
 
     /// The `since` of every search for own messages.
@@ -334,6 +344,10 @@ impl Telegram for FakeTelegram {
 
     fn account_id(&self) -> i64 {
         ACCOUNT_ID
+    }
+
+    fn is_bot(&self) -> bool {
+        self.is_bot.load(Ordering::Relaxed)
     }
 
     async fn newest_message(&self, _chat: Option<&Chat>) -> Result<i32, TelegramError> {

@@ -1,5 +1,8 @@
 //! Chats that are watched, over the sandbox: what is posted there is told once and in order, whoever watches.
 
+mod accounts;
+mod fills;
+
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::filter::MessageFilter;
 use crate::{
     ArgsError,
-    target::{self, ChatRef},
+    target::{self, ChatRef, ChatRefError},
 };
 
 /// `args.chat` of a watch over all private chats of a session.
@@ -24,7 +24,7 @@ const MAX_TRIES: i32 = 10;
 /// The job runs for as long as the chat is watched. What happens is told as events of the types in `events`, each message
 /// once, in the chat's order, however many sessions are in it and whatever breaks meanwhile; after a break the hole is read
 /// from the chat's history. A chat has one watch: a second job for it succeeds at once and names the first. The session has
-/// to be a member. When it cannot see the chat any more, the next one of `backups` goes on.
+/// to be a member, and no bot. When it cannot see the chat any more, the next one of `backups` goes on.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(example = MonitorArgs::of("@reading_club"))]
@@ -37,7 +37,7 @@ const MAX_TRIES: i32 = 10;
 #[schemars(example = MonitorArgs::of(PRIVATE))]
 pub struct MonitorArgs {
     /// The chat: `@name`, `t.me/name`, an invite link that the session has joined by, or an id such as `-1001234567890`
-    /// of a chat that the session knows; `private` for all chats with people.
+    /// of a chat that the session knows; `private` for all chats with people that the session's account has.
     #[schemars(length(min = 1, max = 256))]
     pub chat: String,
     /// The sessions that go on, in this order, when the job's own cannot see the chat any more: ids or labels, at most 20.
@@ -167,7 +167,7 @@ impl MonitorArgs {
 
     pub(super) fn check(&self) -> Result<(), ArgsError> {
         if !self.is_private() {
-            ChatRef::of_args(&self.chat)?;
+            ChatRef::parse(&self.chat).map_err(|error| wrong("chat", said_of(error)))?;
         }
         self.check_backups()?;
         if self.events.is_empty() {
@@ -215,6 +215,16 @@ impl MonitorArgs {
             }
         }
         Ok(())
+    }
+}
+
+/// What is wrong with `args.chat`, for somebody who may have meant people.
+fn said_of(error: ChatRefError) -> String {
+    match error {
+        ChatRefError::Empty | ChatRefError::BareWord | ChatRefError::PersonId => {
+            format!("{error}; `{PRIVATE}` is for the chats with people")
+        }
+        error => error.to_string(),
     }
 }
 

@@ -263,6 +263,37 @@ async fn after_a_change_of_account_the_place_is_found_by_time() {
     assert!(fakes.take_journal().contains(&"history_after 40".to_owned()));
 }
 
+#[tokio::test]
+async fn a_bot_watches_nothing_and_leaves_what_was_begun_to_others() {
+    for chat in ["@reading_club", PRIVATE] {
+        let fakes = Fakes::new();
+        fakes.telegram.be_bot();
+        let Outcome::Discard(error) = MonitorArgs::of(chat).run(&fakes.context()).await else {
+            panic!("a bot is refused");
+        };
+        assert_eq!(error.code, "session_is_bot");
+        assert!(fakes.store.state().losses.is_empty(), "nothing was lost");
+    }
+    let fakes = Fakes::new();
+    fakes.telegram.be_bot();
+    fakes.store.state().checkpoint = Some(serde_json::json!({ "chat_id": -1_001_234_567_890_i64 }));
+    fakes.store.state().failover = Some(Failover::Next);
+    assert!(matches!(args().run(&fakes.context()).await, Outcome::Snooze { .. }));
+    assert_eq!(fakes.store.state().losses, ["session_is_bot"]);
+}
+
+#[test]
+fn somebody_who_may_mean_people_is_told_of_them() {
+    for chat in ["privat", "reading_club", "", "777000"] {
+        let error = MonitorArgs::of(chat).validate().expect_err("it names no chat");
+        assert!(error.message.contains("`private`"), "{}", error.message);
+    }
+    let error = MonitorArgs::of("https://example.com/a")
+        .validate()
+        .expect_err("another site");
+    assert!(!error.message.contains("`private`"), "{}", error.message);
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     let field = |args: MonitorArgs| args.validate().err().map(|error| error.field);

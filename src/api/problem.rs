@@ -152,6 +152,8 @@ codes! {
     CheckTimeout = GATEWAY_TIMEOUT, "The check was not answered in time";
     /// The named session cannot run jobs until a person has seen to it.
     SessionNotReady = CONFLICT, "The session cannot run jobs";
+    /// The named session is a bot's, and bots cannot read what the job has to read.
+    SessionIsBot = CONFLICT, "The session is a bot's";
     /// A session of that label exists and is in use.
     SessionExists = CONFLICT, "A session of that label exists";
     /// Something else is being done for the session: a login, an export, a log-out. `session` names it.

@@ -18,7 +18,7 @@ use super::{
     State,
     auth::{Allowed, Operator, Viewer},
     document::Tag,
-    jobs::{stop_job, usable_session},
+    jobs::{stop_job, watching_session},
     page::{self, List, Page},
     problem::{Code, Problem},
     sent::Sent,
@@ -42,7 +42,7 @@ const STATES: [&str; 3] = ["active", "stopped", "exhausted"];
 pub struct WatchView {
     /// The monitor job's id.
     pub id: Uuid,
-    /// In the Bot API's form; null for the private messages of the session.
+    /// In the Bot API's form; null for the private messages of the session's account.
     pub chat_id: Option<i64>,
     /// As it was called when a session last looked.
     pub chat_title: Option<String>,
@@ -234,7 +234,7 @@ impl WatchesApi {
     /// Switch a watch to another session
     ///
     /// The session goes on where the other one was: what lies between is read from the history, so nothing is missed and
-    /// nothing is told twice. Scope: operator.
+    /// nothing is told twice. A watch of private messages goes to another session of the same account. Scope: operator.
     #[oai(
         path = "/v1/watches/:id/switch",
         method = "post",
@@ -253,12 +253,15 @@ impl WatchesApi {
         let (state, id) = (state.0, watch_id(&id)?);
         let to = body.read()?.session;
         let mut transaction = state.pool.begin().await.map_err(failed("begin_switch_watch"))?;
-        let to = usable_session(&mut transaction, &to).await?;
+        let target = watching_session(&mut transaction, &to).await?;
         let watch = watch_reads::get(&mut *transaction, id).await?;
-        if watch.as_ref().is_some_and(|watch| watch.chat_id.is_none()) {
-            let detail = "Private messages are seen by their own session alone. Start a watch of the other session's.";
+        let is_of_another = |watch: &WatchRecord| watch.chat_id.is_none() && target.account_id != Some(watch.owner);
+        if watch.as_ref().is_some_and(is_of_another) {
+            let detail = "Private messages are seen by the sessions of their own account alone. Start a watch of the other \
+                          account's.";
             return Err(Problem::new(Code::WatchNotSwitchable, detail));
         }
+        let to = target.id;
         match watch_moves::switch(&mut transaction, id, to).await? {
             Switched::Unknown if watch.is_none() => return Err(not_found()),
             Switched::Unknown => {

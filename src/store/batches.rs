@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{StoreError, failed, outbox};
+use super::{StoreError, failed, one_row, outbox};
 use crate::ids::BatchId;
 
 /// What happens when some jobs of a batch cannot be stored.
@@ -124,14 +124,7 @@ pub async fn close(conn: &mut PgConnection, id: BatchId, mode: BatchMode, total:
     if total == 0 {
         outbox::written();
     }
-    if changed == 1 {
-        return Ok(());
-    }
-    Err(StoreError::Rows {
-        operation: "close_batch",
-        changed: changed.unsigned_abs(),
-        expected: 1,
-    })
+    one_row(changed.unsigned_abs(), "close_batch")
 }
 
 /// The batch of that id. Finished jobs come from its counters, live ones from an index of its own.

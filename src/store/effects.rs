@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sqlx::PgConnection;
 use wireroom_jobs::ports::{Effect, SentMessage};
 
-use super::{StoreError, attempt_data::AttemptKey, failed};
+use super::{StoreError, attempt_data::AttemptKey, failed, one_row};
 use crate::ids::SessionId;
 
 /// The job's effect on `chat_id`, made with `random_id` when there is none yet.
@@ -64,14 +64,7 @@ pub async fn attempted(conn: &mut PgConnection, attempt: AttemptKey, chat_id: i6
     .execute(conn)
     .await
     .map_err(failed("effect_attempted"))?;
-    match done.rows_affected() {
-        1 => Ok(()),
-        changed => Err(StoreError::Rows {
-            operation: "effect_attempted",
-            changed,
-            expected: 1,
-        }),
-    }
+    one_row(done.rows_affected(), "effect_attempted")
 }
 
 /// Stores which message the effect became. `false` when another job has claimed that message; then nothing is changed.
@@ -94,12 +87,7 @@ pub async fn sent(
     .execute(conn)
     .await;
     match result {
-        Ok(done) if done.rows_affected() == 1 => Ok(true),
-        Ok(done) => Err(StoreError::Rows {
-            operation: "effect_sent",
-            changed: done.rows_affected(),
-            expected: 1,
-        }),
+        Ok(done) => one_row(done.rows_affected(), "effect_sent").map(|()| true),
         Err(error)
             if error
                 .as_database_error()

@@ -4,7 +4,7 @@
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::{StoreError, failed};
+use super::{StoreError, failed, one_row};
 use crate::ids::JobId;
 
 /// Whose key it is.
@@ -111,14 +111,7 @@ pub async fn answer(conn: &mut PgConnection, key: RequestKey<'_>, answer: &Answe
     .await
     .map_err(failed("store_answer"))?
     .rows_affected();
-    if changed == 1 {
-        return Ok(());
-    }
-    Err(StoreError::Rows {
-        operation: "store_answer",
-        changed,
-        expected: 1,
-    })
+    one_row(changed, "store_answer")
 }
 
 /// Deletes up to `limit` keys whose time is over; returns how many went.

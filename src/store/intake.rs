@@ -6,6 +6,7 @@
 //! is stored and raised once. Only the session that a watch names is listened to.
 
 mod decide;
+pub(super) mod left;
 mod rows;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -133,7 +134,8 @@ pub async fn record(
 
 /// Stores messages that were read from the history of a watched chat, oldest first, as the stream would have; `read_to` is
 /// how far they account for the chat, when that is further than the newest of them: older messages that are not among them
-/// do not exist. Answers how many were new. Nothing when the session is not the watch's any more.
+/// do not exist. What the stream has said meanwhile of messages that were left to the history holds: they are stored as they
+/// are by now, and not at all when they were deleted. Answers how many were new. Nothing when the session is not the watch's any more.
 pub async fn record_history(
     connection: &mut PgConnection,
     filters: &mut Filters,
@@ -154,8 +156,9 @@ pub async fn record_history(
         asked.row(message.chat_id, owner, message.id);
     }
     let known = rows::find(connection, asked).await?;
+    let changes = left::find(connection, watch.id, messages).await?;
     let mut ledger = Ledger::new(watches, known);
-    let stored = ledger.take_history(messages, read_to);
+    let stored = ledger.take_history(messages, &changes, read_to);
     write(connection, ledger.decided()).await?;
     Ok(stored)
 }
@@ -185,7 +188,12 @@ pub async fn finish_filling(
     gaps: i32,
 ) -> Result<bool, StoreError> {
     leases::hold(connection, lease, "finish_filling").await?;
-    rows::finish_filling(connection, lease.session, watch, gaps).await
+    let finished = rows::finish_filling(connection, lease.session, watch, gaps).await?;
+    if finished {
+        // A statement of its own: it sees what the stream noted while the watch's lock was waited for.
+        left::forget(connection, watch).await?;
+    }
+    Ok(finished)
 }
 
 /// Stores what happened in watched chats; answers with the sessions that have a watch in trouble.
@@ -236,6 +244,7 @@ async fn write(connection: &mut PgConnection, decided: Decided) -> Result<HashSe
     rows::insert(connection, &decided.inserts).await?;
     rows::change(connection, &decided.changes).await?;
     rows::move_watches(connection, &decided.moves).await?;
+    left::note(connection, &decided.left).await?;
     outbox::append(connection, &decided.events).await?;
     Ok(decided.troubled)
 }

@@ -11,7 +11,7 @@ use wireroom_jobs::{
     outreach::{Verdict, VerdictClass},
 };
 
-use super::{StoreError, attempt_data::AttemptKey, failed};
+use super::{StoreError, attempt_data::AttemptKey, failed, one_row};
 use crate::ids::{JobId, SessionId};
 
 /// What keeps a campaign from contacting anybody now.
@@ -183,7 +183,7 @@ pub async fn take_over(
     .execute(conn)
     .await
     .map_err(failed("take_over_in_ledger"))?;
-    one(taken.rows_affected(), "take_over_in_ledger")
+    one_row(taken.rows_affected(), "take_over_in_ledger")
 }
 
 /// Notes that the call may be made. The first time counts: nothing of it is older.
@@ -193,19 +193,7 @@ pub async fn attempted(
     campaign: Uuid,
     user: i64,
 ) -> Result<(), StoreError> {
-    let noted = sqlx::query!(
-        "-- attempted_in_ledger
-        UPDATE campaign_ledger SET state = 'attempted', attempted_at = coalesce(attempted_at, wireroom_now()),
-            tries = tries + 1
-        WHERE campaign_id = $1 AND user_id = $2 AND job_id = $3 AND state IN ('prepared', 'attempted')",
-        campaign,
-        user,
-        attempt.job.0,
-    )
-    .execute(conn)
-    .await
-    .map_err(failed("attempted_in_ledger"))?;
-    one(noted.rows_affected(), "attempted_in_ledger")
+    note_call(conn, attempt, campaign, user, true).await
 }
 
 /// The call was refused by name: nothing was sent, and it counts towards nothing.
@@ -215,18 +203,33 @@ pub async fn release(
     campaign: Uuid,
     user: i64,
 ) -> Result<(), StoreError> {
-    let released = sqlx::query!(
-        "-- release_in_ledger
-        UPDATE campaign_ledger SET state = 'prepared', attempted_at = NULL, tries = 0
-        WHERE campaign_id = $1 AND user_id = $2 AND job_id = $3 AND state = 'attempted'",
+    note_call(conn, attempt, campaign, user, false).await
+}
+
+/// A call is about to be made, or the one that was is as if it had not been.
+async fn note_call(
+    conn: &mut PgConnection,
+    attempt: AttemptKey,
+    campaign: Uuid,
+    user: i64,
+    is_made: bool,
+) -> Result<(), StoreError> {
+    let noted = sqlx::query!(
+        "-- note_call_in_ledger
+        UPDATE campaign_ledger SET state = CASE WHEN $4 THEN 'attempted' ELSE 'prepared' END,
+            attempted_at = CASE WHEN $4 THEN coalesce(attempted_at, wireroom_now()) END,
+            tries = CASE WHEN $4 THEN tries + 1 ELSE 0 END
+        WHERE campaign_id = $1 AND user_id = $2 AND job_id = $3
+            AND (state = 'attempted' OR ($4 AND state = 'prepared'))",
         campaign,
         user,
         attempt.job.0,
+        is_made,
     )
     .execute(conn)
     .await
-    .map_err(failed("release_in_ledger"))?;
-    one(released.rows_affected(), "release_in_ledger")
+    .map_err(failed("note_call_in_ledger"))?;
+    one_row(noted.rows_affected(), "note_call_in_ledger")
 }
 
 /// Stores what became of a person. Whoever was left out before anything was sent leaves the ledger.
@@ -264,7 +267,7 @@ pub async fn decide(
     if verdict.class == VerdictClass::Skipped {
         return Ok(());
     }
-    one(decided.rows_affected(), "decide_in_ledger")
+    one_row(decided.rows_affected(), "decide_in_ledger")
 }
 
 /// Ends what jobs have left in doubt that are gone: nobody will look any more. Returns how many people that are.
@@ -346,15 +349,4 @@ pub async fn import(
     .fetch_one(conn)
     .await
     .map_err(failed("import_ledger"))
-}
-
-fn one(changed: u64, operation: &'static str) -> Result<(), StoreError> {
-    if changed == 1 {
-        return Ok(());
-    }
-    Err(StoreError::Rows {
-        operation,
-        changed,
-        expected: 1,
-    })
 }

@@ -202,6 +202,18 @@ pub fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError
     move |source| StoreError::Query { operation, source }
 }
 
+/// `one_row(done.rows_affected(), "claim")?`: the statement changed the row it was about, and no other.
+fn one_row(changed: u64, operation: &'static str) -> Result<(), StoreError> {
+    match changed {
+        1 => Ok(()),
+        changed => Err(StoreError::Rows {
+            operation,
+            changed,
+            expected: 1,
+        }),
+    }
+}
+
 /// A pool of connections as the section says; connects lazily, so that a process starts while Postgres restarts.
 ///
 /// The server ends a transaction that its process leaves waiting: one that was stopped, or cut off without a word, would

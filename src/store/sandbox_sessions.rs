@@ -29,6 +29,9 @@ pub async fn forget_messages(conn: &mut PgConnection) -> Result<(), StoreError> 
             SELECT session_id AS id FROM session_dcs GROUP BY session_id HAVING bool_and(ipv4 LIKE '127.%')
         ), forgotten AS (
             DELETE FROM messages WHERE session_id IN (SELECT id FROM made_up)
+        ), changes AS (
+            DELETE FROM watch_changes WHERE watch_id IN (
+                SELECT id FROM watches WHERE session_id IN (SELECT id FROM made_up))
         )
         UPDATE watches SET filling = true, renumbered = true, left_to_history = 0, last_message_id = 0, begun_after = 0,
             last_message_at = NULL, lost_reason = NULL, updated_at = wireroom_now()

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     StoreError, failed,
     jobs::{EnqueueError, NewJob, enqueue},
-    schedule_events,
+    one_row, schedule_events,
     schedules::{self, ScheduleRecord, known_kinds},
 };
 use crate::ids::{JobId, ScheduleId};
@@ -324,14 +324,8 @@ pub async fn settle(conn: &mut PgConnection, id: ScheduleId, tick: &TickRecord) 
     .execute(&mut *conn)
     .await
     .map_err(failed("settle_tick"))?;
-    match done.rows_affected() {
-        1 => schedule_events::missed(conn, id, std::slice::from_ref(tick)).await,
-        changed => Err(StoreError::Rows {
-            operation: "settle_tick",
-            changed,
-            expected: 1,
-        }),
-    }
+    one_row(done.rows_affected(), "settle_tick")?;
+    schedule_events::missed(conn, id, std::slice::from_ref(tick)).await
 }
 
 /// What there is to do, as far as can be seen without taking it.

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 use wireroom_jobs::JobKind;
 
-use super::{StoreError, failed, jobs::NewJob};
+use super::{StoreError, failed, jobs::NewJob, one_row};
 use crate::ids::{ScheduleId, SessionId};
 
 /// The job that a tick makes.
@@ -172,12 +172,7 @@ pub enum SaveError {
 
 fn saved(result: Result<sqlx::postgres::PgQueryResult, sqlx::Error>, operation: &'static str) -> Result<(), SaveError> {
     match result {
-        Ok(done) if done.rows_affected() == 1 => Ok(()),
-        Ok(done) => Err(SaveError::Store(StoreError::Rows {
-            operation,
-            changed: done.rows_affected(),
-            expected: 1,
-        })),
+        Ok(done) => Ok(one_row(done.rows_affected(), operation)?),
         Err(sqlx::Error::Database(error)) if error.constraint() == Some("schedules_name_key") => {
             Err(SaveError::NameTaken)
         }
@@ -449,14 +444,7 @@ pub async fn advance(conn: &mut PgConnection, id: ScheduleId, next: Option<Tick>
     .execute(conn)
     .await
     .map_err(failed("advance_schedule"))?;
-    match done.rows_affected() {
-        1 => Ok(()),
-        changed => Err(StoreError::Rows {
-            operation: "advance_schedule",
-            changed,
-            expected: 1,
-        }),
-    }
+    one_row(done.rows_affected(), "advance_schedule")
 }
 
 /// What of a schedule is under way.

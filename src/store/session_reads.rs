@@ -53,6 +53,9 @@ pub struct SessionTarget {
     pub pool: String,
     pub state: String,
     pub state_reason: Option<String>,
+    /// `None` before the first login.
+    pub account_id: Option<i64>,
+    pub is_bot: bool,
 }
 
 /// Which sessions to list; `None` leaves a condition out.
@@ -83,7 +86,7 @@ pub async fn find_target(
     sqlx::query_as!(
         SessionTarget,
         r#"-- find_session_target
-        SELECT id AS "id: SessionId", pool, state, state_reason FROM sessions
+        SELECT id AS "id: SessionId", pool, state, state_reason, account_id, is_bot FROM sessions
         WHERE id = $1 OR label = $2 ORDER BY (id = $1) DESC NULLS LAST LIMIT 1"#,
         id,
         id_or_label,

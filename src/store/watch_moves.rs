@@ -8,7 +8,7 @@ use wireroom_jobs::{JobError, monitor::FailoverArgs, ports::Failover};
 use super::{StoreError, attempt_data::AttemptKey, completions::error_value, event_types::EventType, failed, watches};
 use crate::ids::{JobId, SessionId};
 
-/// Seconds after which a session that lost a chat counts as one that never did, when there is no longer delay between tries.
+/// Seconds for which a session that lost a chat counts as one that cannot see it, when there is no delay between tries.
 const HEALTHY: f64 = 600.0;
 /// A watch's own session, its backups, and one more.
 const LONGEST_LIST: f64 = 22.0;
@@ -23,18 +23,18 @@ pub async fn lose(
     failover: FailoverArgs,
 ) -> Result<Failover, StoreError> {
     let job = attempt.job;
-    let memory = memory_of(failover);
     let tries = sqlx::query_scalar!(
         "-- note_watch_loss
-        INSERT INTO watch_losses AS l (job_id, session_id, reason) VALUES ($1, $2, $3)
+        INSERT INTO watch_losses AS l (job_id, session_id, reason, counts_until)
+        VALUES ($1, $2, $3, wireroom_now() + make_interval(secs => $4))
         ON CONFLICT (job_id, session_id) DO UPDATE
-        SET tries = CASE WHEN l.lost_at > wireroom_now() - make_interval(secs => $4) THEN l.tries + 1 ELSE 1 END,
-            reason = EXCLUDED.reason, lost_at = wireroom_now()
+        SET tries = CASE WHEN l.counts_until > wireroom_now() THEN l.tries + 1 ELSE 1 END,
+            reason = EXCLUDED.reason, lost_at = wireroom_now(), counts_until = EXCLUDED.counts_until
         RETURNING tries",
         job.0,
         session.0,
         reason,
-        memory,
+        memory_of(failover),
     )
     .fetch_one(&mut *conn)
     .await
@@ -57,7 +57,7 @@ pub async fn lose(
     if tries < failover.tries {
         return Ok(Failover::Again);
     }
-    if let Some(next) = next_session(conn, job, memory).await? {
+    if let Some(next) = next_session(conn, job).await? {
         set_session(conn, job, next).await?;
         Ok(Failover::Next)
     } else {
@@ -83,21 +83,14 @@ async fn forgive(conn: &mut PgConnection, job: JobId) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// The first of the job's backups that may be used and has not lost the chat within so many seconds.
-async fn next_session(conn: &mut PgConnection, job: JobId, memory: f64) -> Result<Option<SessionId>, StoreError> {
+/// The first of the job's backups that may be used and has not lost the chat lately.
+async fn next_session(conn: &mut PgConnection, job: JobId) -> Result<Option<SessionId>, StoreError> {
     sqlx::query_scalar!(
         r#"-- next_watch_session
-        SELECT s.id AS "id: SessionId" FROM jobs j
-        CROSS JOIN jsonb_array_elements_text(coalesce(j.args -> 'backups', '[]')) WITH ORDINALITY AS b (name, place)
-        JOIN sessions s ON s.id::text = b.name OR s.label = b.name
-        WHERE j.id = $1 AND s.id IS DISTINCT FROM j.session_id AND s.state IN ('ready', 'limited', 'degraded')
-            AND NOT EXISTS (SELECT FROM watch_losses l WHERE l.job_id = j.id AND l.session_id = s.id
-                AND l.lost_at > wireroom_now() - make_interval(secs => $2))
-        ORDER BY b.place LIMIT 1"#,
+        SELECT next_watch_session($1) AS "id: SessionId""#,
         job.0,
-        memory,
     )
-    .fetch_optional(conn)
+    .fetch_one(conn)
     .await
     .map_err(failed("next_watch_session"))
 }
@@ -160,22 +153,13 @@ async fn leave(conn: &mut PgConnection, limit: i64) -> Result<Left, StoreError> 
     let waiting = sqlx::query!(
         r#"-- lock_watches_of_lost_sessions
         SELECT j.id AS "id: JobId", j.session_id AS "session!: SessionId",
-            coalesce(s.state_reason, s.state, 'deleted') AS "reason!", next.id AS "next?: SessionId"
+            coalesce(s.state_reason, s.state, 'deleted') AS "reason!", next_watch_session(j.id) AS "next: SessionId"
         FROM jobs j LEFT JOIN sessions s ON s.id = j.session_id
-        LEFT JOIN LATERAL (
-            SELECT b.id FROM jsonb_array_elements_text(coalesce(j.args -> 'backups', '[]')) WITH ORDINALITY AS n (name, place)
-            JOIN sessions b ON b.id::text = n.name OR b.label = n.name
-            WHERE b.id <> j.session_id AND b.state IN ('ready', 'limited', 'degraded')
-                AND NOT EXISTS (SELECT FROM watch_losses l WHERE l.job_id = j.id AND l.session_id = b.id
-                    AND l.lost_at > wireroom_now() - make_interval(secs => $2))
-            ORDER BY n.place LIMIT 1
-        ) next ON true
         WHERE j.kind = 'monitor' AND j.state <> 'running' AND j.session_id IS NOT NULL
             AND (s.id IS NULL OR s.state IN ('logged_out', 'banned', 'frozen')
-                OR (s.state IN ('quarantined', 'disabled') AND next.id IS NOT NULL))
+                OR (s.state IN ('quarantined', 'disabled') AND next_watch_session(j.id) IS NOT NULL))
         ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED"#,
         limit,
-        HEALTHY,
     )
     .fetch_all(&mut *conn)
     .await

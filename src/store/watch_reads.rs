@@ -12,10 +12,12 @@ use crate::ids::{JobId, SessionId};
 #[derive(Debug, Clone)]
 pub struct WatchRecord {
     pub id: JobId,
-    /// `None`: the session's private messages.
+    /// `None`: the private messages of the session's account.
     pub chat_id: Option<i64>,
     pub chat_title: Option<String>,
     pub session: SessionId,
+    /// Whose the numbers of the messages are: 0 where everybody's, else the account's.
+    pub owner: i64,
     pub state: String,
     pub events: Vec<String>,
     pub filter: Value,
@@ -69,7 +71,7 @@ async fn select(
     sqlx::query_as!(
         WatchRecord,
         r#"-- read_watches
-        SELECT w.id AS "id: JobId", w.chat_id, c.title AS "chat_title?", w.session_id AS "session: SessionId", w.state,
+        SELECT w.id AS "id: JobId", w.chat_id, c.title AS "chat_title?", w.session_id AS "session: SessionId", w.owner, w.state,
             w.events, w.filter, w.retention_days, w.filling, w.lost_reason, w.last_message_id, w.last_message_at, w.seen,
             w.from_history, w.missed, w.checked, coalesce(j.state = 'running' AND j.session_id = w.session_id, false) AS "running!",
             CASE WHEN j.session_id <> w.session_id THEN j.session_id END AS "next_session: SessionId",

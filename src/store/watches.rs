@@ -14,7 +14,7 @@ use super::{
     StoreError,
     attempt_data::AttemptKey,
     event_types::{EventType, Subject},
-    failed,
+    failed, intake,
     outbox::{self, NewEvent},
 };
 use crate::ids::{JobId, SessionId};
@@ -46,7 +46,13 @@ pub async fn begin(
     .map_err(failed("lock_watch"))?;
     match known {
         Some(known) if !known.is_active => return Ok(WatchBegun::Stopped),
-        Some(known) => go_on(conn, attempt.job, session, start, &known).await?,
+        Some(known) => {
+            // The release before began one for each session of an account: the first goes on.
+            if let Some(first) = first_private(conn, attempt.job, start).await? {
+                return Ok(WatchBegun::Other { watch: first.0 });
+            }
+            go_on(conn, attempt.job, session, start, &known).await?;
+        }
         None => {
             if let Some(other) = insert(conn, attempt.job, session, start).await? {
                 return Ok(WatchBegun::Other { watch: other.0 });
@@ -57,6 +63,51 @@ pub async fn begin(
     Ok(state.map_or(WatchBegun::Stopped, WatchBegun::Watching))
 }
 
+/// The account's watch of its private messages that another job began before this one.
+async fn first_private(conn: &mut PgConnection, job: JobId, start: &WatchStart) -> Result<Option<JobId>, StoreError> {
+    if start.chat_id.is_some() {
+        return Ok(None);
+    }
+    sqlx::query_scalar!(
+        r#"-- first_private_watch
+        SELECT id AS "id: JobId" FROM watches WHERE state = 'active' AND chat_id IS NULL AND owner = $1 AND id < $2
+        ORDER BY id LIMIT 1"#,
+        start.owner,
+        job.0,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("first_private_watch"))
+}
+
+/// Jobs that begin to watch the private messages of one account take turns until their transactions end.
+async fn take_turns(conn: &mut PgConnection, account: i64) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- lock_private_watches
+        SELECT pg_advisory_xact_lock(hashtextextended('wireroom.private_watch.' || $1::bigint::text, 0)) IS NULL AS locked",
+        account,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("lock_private_watches"))?;
+    Ok(())
+}
+
+/// The live watch of the chat; of private messages, that of the account, whichever of its sessions holds it.
+async fn find_live(conn: &mut PgConnection, start: &WatchStart) -> Result<Option<JobId>, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- find_live_watch
+        SELECT id AS "id: JobId" FROM watches WHERE state = 'active'
+            AND (chat_id = $1 OR ($1::bigint IS NULL AND chat_id IS NULL AND owner = $2))
+        ORDER BY id LIMIT 1"#,
+        start.chat_id,
+        start.owner,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("find_live_watch"))
+}
+
 /// A new watch; `Some`: the chat has one, by that job.
 async fn insert(
     conn: &mut PgConnection,
@@ -64,6 +115,12 @@ async fn insert(
     session: SessionId,
     start: &WatchStart,
 ) -> Result<Option<JobId>, StoreError> {
+    if start.chat_id.is_none() {
+        take_turns(conn, start.owner).await?;
+        if let Some(other) = find_live(conn, start).await? {
+            return Ok(Some(other));
+        }
+    }
     for _ in 0..ROUNDS {
         let inserted = sqlx::query!(
             "-- insert_watch
@@ -88,16 +145,7 @@ async fn insert(
             tell(conn, EventType::WatchStarted, job, data).await?;
             return Ok(None);
         }
-        let other = sqlx::query_scalar!(
-            r#"-- find_live_watch
-            SELECT id AS "id: JobId" FROM watches WHERE state = 'active'
-                AND (chat_id = $1 OR ($1::bigint IS NULL AND chat_id IS NULL AND session_id = $2))"#,
-            start.chat_id,
-            session.0,
-        )
-        .fetch_optional(&mut *conn)
-        .await
-        .map_err(failed("find_live_watch"))?;
+        let other = find_live(conn, start).await?;
         if other.is_some() {
             return Ok(other);
         }
@@ -133,6 +181,8 @@ async fn go_on(
     .await
     .map_err(failed("continue_watch"))?;
     if known.session != session {
+        // What this session reads is newer than all that the other one was told of.
+        intake::left::forget(conn, job.0).await?;
         let data = json!({"watch": job, "from": known.session, "to": session, "chat": start.chat_id});
         tell(conn, EventType::WatchSwitched, job, data).await?;
     }
@@ -205,6 +255,8 @@ pub async fn expire(conn: &mut PgConnection, keep: i32, limit: i64) -> Result<i6
                 SELECT chat_id, owner, message_id FROM messages WHERE expires_at <= (SELECT wireroom_now())
                 ORDER BY expires_at LIMIT $2)
             RETURNING 1
+        ), old_changes AS (
+            DELETE FROM watch_changes WHERE watch_id IN (SELECT id FROM watches WHERE state <> 'active' OR NOT filling)
         ), old_watches AS (
             DELETE FROM watches WHERE id IN (
                 SELECT id FROM watches WHERE state <> 'active'

@@ -153,6 +153,11 @@ impl PgSession {
         self.settings.account_id
     }
 
+    /// The account is a bot's.
+    pub fn is_bot(&self) -> bool {
+        self.settings.is_bot
+    }
+
     pub fn home_dc(&self) -> i32 {
         self.settings.home_dc
     }

@@ -1,5 +1,7 @@
 //! What a job's calls meet: names, links, floods, slow mode, dropped connections.
 
+use wireroom::sandbox::world::PeerKey;
+
 use super::*;
 
 #[tokio::test]
@@ -217,6 +219,45 @@ async fn names_and_links_say_what_they_are() {
             Err(error) => assert_eq!(error.decision, Decision::Target, "{error}"),
         }
     }
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_comes_while_private_chats_are_read_puts_none_of_them_ahead_of_another() {
+    const HISTORY: &str = "messages.getHistory";
+    let world = World::with_accounts(1).await;
+    let alice = world.imported[0].account_id;
+    let holder = world.holder();
+    let session = held(&holder, 1).await.remove(0);
+    let (telegram, _) = port_of(&session);
+    let controls = world.sandbox.controls();
+    let write = |name: &str, text: &str| {
+        controls.with_world(|world| {
+            let Some(PeerKey::User(writer)) = world.find_peer(name) else {
+                panic!("a person")
+            };
+            world.post_as(writer, PeerKey::User(alice), text).expect("written");
+        });
+    };
+    let after = telegram.newest_message(None).await.unwrap();
+    // Judy's chat is read first: hers is the newest.
+    write("erin", "one");
+    write("judy", "two");
+    controls.add_fault(Fault::once(HISTORY, Effect::Delay { ms: 500 }).forever());
+    let asked = || controls.calls().by_method.get(HISTORY).copied().unwrap_or(0);
+    let before = asked();
+    let reading = tokio::spawn(async move { telegram.history_after(None, after).await });
+    until("the second chat is asked for", async || {
+        (asked() >= before + 2).then_some(())
+    })
+    .await;
+    write("judy", "three");
+    write("erin", "four");
+    let page = reading.await.expect("no panic").expect("read");
+    let read: Vec<&str> = page.messages.iter().map(|message| message.text.as_str()).collect();
+    assert_eq!(read, ["one", "two"], "a later one of hers would be passed by");
+    assert_eq!(page.messages.last().map(|message| message.id), Some(page.reaches));
     holder.shutdown(BOUND).await;
     world.end().await;
 }

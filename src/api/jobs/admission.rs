@@ -1,7 +1,7 @@
 //! From a request to a job that can be stored: what needs the database, asked over the connection of the caller's
 //! transaction.
 
-use wireroom_jobs::JobArgs;
+use wireroom_jobs::{JobArgs, JobKind};
 
 use super::body::{DEFAULT_POOL, JobRequest};
 use crate::{
@@ -30,16 +30,17 @@ const UNUSABLE: [&str; 8] = [
     "disabled",
 ];
 
-/// The id of the session that a request names, if it takes jobs. A watch's backups only have to exist: they may be put right
-/// before they are needed.
+/// The id of the session that a request names, if it takes jobs of that kind. A watch's backups only have to exist, and be no
+/// bots: they may be put right before they are needed.
 pub async fn session_of(conn: &mut PgConnection, request: &JobRequest) -> Result<Option<SessionId>, Problem> {
     if let JobArgs::Monitor(args) = &request.args {
         for (index, backup) in args.backups.iter().enumerate() {
-            known_session(conn, backup, &format!("args.backups[{index}]")).await?;
+            let field = format!("args.backups[{index}]");
+            refuse_bot(&known_session(conn, backup, &field).await?, &field)?;
         }
     }
     match &request.session {
-        Some(session) => usable_session(conn, session).await.map(Some),
+        Some(session) => session_for(conn, request.args.kind().as_str(), session).await.map(Some),
         None => Ok(None),
     }
 }
@@ -54,11 +55,43 @@ async fn known_session(
         .ok_or_else(|| Problem::new(Code::UnknownSession, "No session has that id or label.").field(field))
 }
 
+/// The id of a session that takes jobs of that kind.
+pub async fn session_for(conn: &mut PgConnection, kind: &str, id_or_label: &str) -> Result<SessionId, Problem> {
+    if kind == JobKind::Monitor.as_str() {
+        return Ok(watching_session(conn, id_or_label).await?.id);
+    }
+    usable_session(conn, id_or_label).await
+}
+
+/// A session that can watch chats.
+pub async fn watching_session(
+    conn: &mut PgConnection,
+    id_or_label: &str,
+) -> Result<session_reads::SessionTarget, Problem> {
+    let session = usable(conn, id_or_label).await?;
+    refuse_bot(&session, "session")?;
+    Ok(session)
+}
+
+fn refuse_bot(session: &session_reads::SessionTarget, field: &str) -> Result<(), Problem> {
+    if session.is_bot {
+        let detail =
+            "A bot cannot read the histories of chats, which a watch needs. Name the session of a person's account.";
+        return Err(Problem::new(Code::SessionIsBot, detail).field(field));
+    }
+    Ok(())
+}
+
 pub async fn usable_session(conn: &mut PgConnection, id_or_label: &str) -> Result<SessionId, Problem> {
-    let session = known_session(conn, id_or_label, "session").await?;
+    Ok(usable(conn, id_or_label).await?.id)
+}
+
+async fn usable(conn: &mut PgConnection, id_or_label: &str) -> Result<session_reads::SessionTarget, Problem> {
+    let mut session = known_session(conn, id_or_label, "session").await?;
     if UNUSABLE.contains(&session.state.as_str()) {
         let because = session
             .state_reason
+            .take()
             .map(|reason| format!(" ({reason})"))
             .unwrap_or_default();
         let detail = format!(
@@ -67,7 +100,7 @@ pub async fn usable_session(conn: &mut PgConnection, id_or_label: &str) -> Resul
         );
         return Err(Problem::new(Code::SessionNotReady, detail).field("session"));
     }
-    Ok(session.id)
+    Ok(session)
 }
 
 /// The job that a request asks for, on the session of [`session_of`].

@@ -7,7 +7,7 @@ use super::body::{ScheduleRequest, as_posted, first_tick};
 use crate::{
     api::{
         State,
-        jobs::usable_session,
+        jobs::session_for,
         problem::{Code, Problem},
     },
     cron::{Timetable, jitter},
@@ -31,7 +31,7 @@ pub async fn resolve(state: &State, request: &mut ScheduleRequest, before: Optio
         Some(session) if had.is_some_and(|had| had.to_string() == *session) => had,
         Some(session) => {
             let mut conn = store::connection(&state.pool, "resolve_session").await?;
-            let found = usable_session(&mut conn, session).await;
+            let found = session_for(&mut conn, &template.kind, session).await;
             Some(found.map_err(|problem| problem.within("job"))?)
         }
     };

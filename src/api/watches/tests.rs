@@ -12,6 +12,7 @@ use crate::{
 };
 
 const CHAT: i64 = -1_000_000_000_001;
+const ACCOUNT: i64 = 42;
 
 struct Bed {
     api: TestApi,
@@ -38,13 +39,17 @@ impl Bed {
 
     /// A monitor job that has begun; `None`: of private messages.
     async fn watch(&self, chat_id: Option<i64>) -> JobId {
+        self.watch_of(chat_id, chat_id.map_or(ACCOUNT, |_| 0)).await
+    }
+
+    async fn watch_of(&self, chat_id: Option<i64>, owner: i64) -> JobId {
         let chat = chat_id.map_or_else(|| "private".to_owned(), |id| id.to_string());
         let body = json!({ "kind": "monitor", "session": "first", "args": { "chat": chat } });
         let job = self.api.post_job(&body).await.json();
         let id: JobId = job["id"].as_str().expect("an id").parse().expect("a job's id");
         let start = WatchStart {
             chat_id,
-            owner: 0,
+            owner,
             events: vec![WatchEvent::MessageNew],
             filter: MessageFilter::default(),
             retention_days: 30,
@@ -202,6 +207,62 @@ async fn a_watch_that_ended_or_is_private_is_not_switched() {
     bed.post(&format!("/v1/watches/{id}/switch"), body())
         .await
         .problem("watch_not_switchable");
+}
+
+#[tokio::test]
+async fn private_messages_go_to_a_session_of_the_same_account_alone() {
+    let bed = Bed::new().await;
+    let id = bed.watch(None).await;
+    let path = format!("/v1/watches/{id}/switch");
+    let body = || Some(json!({ "session": "second" }));
+    bed.api
+        .execute("UPDATE sessions SET account_id = 43 WHERE label = 'second'")
+        .await;
+    let problem = bed.post(&path, body()).await.problem("watch_not_switchable");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("account"))
+    );
+    bed.api
+        .execute("UPDATE sessions SET account_id = 42 WHERE label = 'second'")
+        .await;
+    let switched = bed.post(&path, body()).await;
+    assert_eq!(switched.status, StatusCode::ACCEPTED, "{}", switched.text);
+    assert_eq!(switched.json()["next_session"], json!(bed.second));
+}
+
+#[tokio::test]
+async fn a_bot_is_given_no_watch() {
+    let bed = Bed::new().await;
+    let id = bed.watch(Some(CHAT)).await;
+    bed.api
+        .execute("UPDATE sessions SET is_bot = true WHERE label = 'second'")
+        .await;
+    let job = |session: &str, backups: Value| json!({ "kind": "monitor", "session": session, "args": { "chat": "@reading_club", "backups": backups } });
+    for (body, field) in [
+        (job("second", json!([])), "session"),
+        (job("first", json!(["second"])), "args.backups[0]"),
+    ] {
+        let problem = bed.api.post_job(&body).await.problem("session_is_bot");
+        assert_eq!(problem["field"], field);
+    }
+    let schedule = json!({ "name": "nightly", "cron": "0 3 * * *", "job": job("second", json!([])) });
+    let problem = bed
+        .post("/v1/schedules", Some(schedule))
+        .await
+        .problem("session_is_bot");
+    assert_eq!(problem["field"], "job.session");
+    let path = format!("/v1/watches/{id}/switch");
+    let problem = bed
+        .post(&path, Some(json!({ "session": "second" })))
+        .await
+        .problem("session_is_bot");
+    assert_eq!(problem["field"], "session");
+    // Other kinds are a bot's as they were.
+    let join = json!({ "kind": "join", "session": "second", "args": { "chat": "@reading_club" } });
+    let taken = bed.api.post_job(&join).await;
+    assert_eq!(taken.status, StatusCode::ACCEPTED, "{}", taken.text);
 }
 
 #[tokio::test]

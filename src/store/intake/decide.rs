@@ -11,7 +11,11 @@ use wireroom_jobs::{
     monitor::Matcher,
 };
 
-use super::{Incoming, Key, Move, Row, Rows, owner_of};
+use super::{
+    Incoming, Key, Move, Row, Rows,
+    left::{Change, Changes},
+    owner_of,
+};
 use crate::{
     ids::SessionId,
     store::{
@@ -32,8 +36,12 @@ pub(super) struct Watch {
     pub filling: bool,
     pub left_to_history: i32,
     pub last_message_id: i32,
+    /// What was stored of a message from before this may have expired.
+    pub expired_before: DateTime<Utc>,
     /// Messages up to this one are from before the watch.
     pub begun_after: i32,
+    /// The numbers of the place are another account's: it says nothing.
+    pub renumbered: bool,
     /// `None` when this release does not understand the filter: then nothing is held back.
     pub filter: Option<std::sync::Arc<Matcher>>,
 }
@@ -53,6 +61,18 @@ impl Watch {
         } else {
             Subject::chat(chat)
         }
+    }
+
+    /// Whether a message that is not known was dealt with. In one chat numbers grow in the order in which messages come, so
+    /// what is up to the last one was told and has expired, or was gone when the history was read. Of many chats one may
+    /// be ahead of another, where the release before read them: there only the message's age says so.
+    fn accounts_for(&self, message: &Message) -> bool {
+        message.id <= self.last_message_id && (self.chat_id.is_some() || message.date < self.expired_before)
+    }
+
+    /// Whether the history is to bring the message of that number, if it is not known.
+    fn leaves_to_history(&self, id: i32) -> bool {
+        self.filling && (self.renumbered || id > self.last_message_id)
     }
 
     fn row(&self, message: &Message, content: Option<Message>, from_history: bool) -> Row {
@@ -78,6 +98,8 @@ pub(super) struct Decided {
     pub changes: Vec<(Key, Row)>,
     pub moves: Vec<Move>,
     pub events: Vec<NewEvent>,
+    /// Of messages that are left to the history.
+    pub left: Changes,
     pub troubled: HashSet<SessionId>,
 }
 
@@ -102,6 +124,7 @@ pub(super) struct Ledger {
     /// In the order of their keys, so that two transactions write alike.
     written: BTreeMap<Key, bool>,
     events: Vec<NewEvent>,
+    left: Changes,
     troubled: HashSet<SessionId>,
 }
 
@@ -129,6 +152,7 @@ impl Ledger {
             own,
             written: BTreeMap::new(),
             events: Vec::new(),
+            left: Changes::new(),
             troubled: HashSet::new(),
         }
     }
@@ -182,13 +206,18 @@ impl Ledger {
         }
     }
 
-    /// Takes in a page of the history of the only watch there is; answers how many messages were new.
-    pub fn take_history(&mut self, messages: &[Message], read_to: Option<i32>) -> u64 {
+    /// Takes in a page of the history of the only watch there is, and what has become since of the messages in it; answers
+    /// how many were new.
+    pub fn take_history(&mut self, messages: &[Message], changes: &BTreeMap<i32, Change>, read_to: Option<i32>) -> u64 {
         let mut stored = 0;
-        for message in messages {
-            if self.store_new(0, message, true) {
-                stored += 1;
-            }
+        for read in messages {
+            let changed = changes.get(&read.id).map(|change| change.apply(read));
+            let is_new = match &changed {
+                Some(None) => false,
+                Some(Some(message)) => self.store_new(0, message, true),
+                None => self.store_new(0, read, true),
+            };
+            stored += u64::from(is_new);
         }
         let account = &mut self.accounts[0];
         account.touched = true;
@@ -205,6 +234,7 @@ impl Ledger {
     pub fn decided(mut self) -> Decided {
         let mut decided = Decided {
             events: self.events,
+            left: self.left,
             troubled: self.troubled,
             ..Decided::default()
         };
@@ -246,18 +276,17 @@ impl Ledger {
             return;
         }
         if !account.watch.filling {
-            self.store_new(at, message, false);
+            if !account.watch.accounts_for(message) {
+                self.store_new(at, message, false);
+            }
             return;
         }
         // The history will bring it, in its order.
         let key = (message.chat_id, account.watch.owner, message.id);
-        let is_of_one_chat = account.watch.chat_id.is_some();
-        if self.rows.contains_key(&key) || (is_of_one_chat && message.id <= account.watch.last_message_id) {
+        if self.rows.contains_key(&key) || account.watch.accounts_for(message) {
             return;
         }
         account.watch.left_to_history = account.watch.left_to_history.max(message.id);
-        // Of many chats, one may have been read before this message came and another after: all are to be read again.
-        account.gaps += i32::from(!is_of_one_chat);
         account.touched = true;
         self.troubled.insert(account.watch.session);
     }
@@ -298,7 +327,12 @@ impl Ledger {
             self.take_edit_of_unknown(at, key, message);
             return;
         };
-        if known.deleted {
+        // A session that is behind tells of edits that were told, and have been edited since.
+        let is_past = known
+            .edited_at
+            .zip(message.edited_at)
+            .is_some_and(|(known, told)| told < known);
+        if known.deleted || is_past {
             return;
         }
         let is_edit = known.digest != digest(message) || message.edited_at > known.edited_at;
@@ -335,6 +369,10 @@ impl Ledger {
     /// An edit of a message from before the watch: it is kept, so that the same edit is told once.
     fn take_edit_of_unknown(&mut self, at: usize, key: Key, message: &Message) {
         let watch = &self.accounts[at].watch;
+        if watch.leaves_to_history(message.id) {
+            self.leave(at, message.id, Change::edited(message));
+            return;
+        }
         if message.id > watch.last_message_id {
             // It has not come in yet: it will come as it is by then.
             return;
@@ -356,9 +394,22 @@ impl Ledger {
     fn take_deletion(&mut self, session: SessionId, account_id: i64, chat: Option<i64>, id: i32) {
         let owner = chat.map_or(account_id, |chat| owner_of(chat, account_id));
         let Some(chat) = chat.or_else(|| self.own.get(&(owner, id)).copied()) else {
+            // Of any of the account's own chats: its number is that of no other message of theirs.
+            for at in 0..self.accounts.len() {
+                let watch = &self.accounts[at].watch;
+                if watch.session == session && watch.owner == owner && watch.leaves_to_history(id) {
+                    self.leave(at, id, Change::deleted());
+                }
+            }
             return;
         };
-        let (Some(at), Some(known)) = (self.watch_of(session, chat), self.rows.get(&(chat, owner, id))) else {
+        let Some(at) = self.watch_of(session, chat) else {
+            return;
+        };
+        let Some(known) = self.rows.get(&(chat, owner, id)) else {
+            if self.accounts[at].watch.leaves_to_history(id) {
+                self.leave(at, id, Change::deleted());
+            }
             return;
         };
         if known.deleted {
@@ -377,7 +428,12 @@ impl Ledger {
     }
 
     fn take_reactions(&mut self, at: usize, key: Key, reactions: &[Reaction]) {
-        let Some(known) = self.rows.get(&key) else { return };
+        let Some(known) = self.rows.get(&key) else {
+            if self.accounts[at].watch.leaves_to_history(key.2) {
+                self.leave(at, key.2, Change::reacted(reactions));
+            }
+            return;
+        };
         let Some(content) = known.content.as_ref().filter(|content| content.reactions != reactions) else {
             return;
         };
@@ -392,6 +448,14 @@ impl Ledger {
         let data = json!({ "message_id": key.2, "reactions": reactions });
         self.tell(at, EventType::MessageReactions, key.0, data);
         self.change(key, row);
+    }
+
+    /// Keeps what has become of a message for when the history brings it, which may have been read already.
+    fn leave(&mut self, at: usize, id: i32, change: Change) {
+        self.left
+            .entry((self.accounts[at].watch.id, id))
+            .or_default()
+            .then(change);
     }
 
     /// What was missed is read from the history; until then the stream leaves everything to it.

@@ -40,6 +40,8 @@ pub(super) struct Locked {
     left_to_history: i32,
     last_message_id: i32,
     begun_after: i32,
+    expired_before: DateTime<Utc>,
+    renumbered: bool,
 }
 
 impl std::fmt::Debug for Filters {
@@ -78,7 +80,9 @@ impl Filters {
             filling: watch.filling,
             left_to_history: watch.left_to_history,
             last_message_id: watch.last_message_id,
+            expired_before: watch.expired_before,
             begun_after: watch.begun_after,
+            renumbered: watch.renumbered,
         });
         Ok(equipped.collect())
     }
@@ -123,7 +127,8 @@ pub(super) async fn lock_watches(
         r#"-- lock_watches
         WITH asked AS (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS k (session_id, chat_id))
         SELECT id, chat_id, session_id AS "session: SessionId", owner, events, version, retention_days, filling,
-            left_to_history, last_message_id, begun_after
+            left_to_history, last_message_id, begun_after, renumbered,
+            wireroom_now() - make_interval(days => retention_days) AS "expired_before!"
         FROM watches
         WHERE state = 'active' AND id = ANY (ARRAY(
             SELECT w.id FROM asked k JOIN watches w ON w.session_id = k.session_id AND w.chat_id = k.chat_id
@@ -151,7 +156,8 @@ pub(super) async fn lock_watch(
         Locked,
         r#"-- lock_watch
         SELECT id, chat_id, session_id AS "session: SessionId", owner, events, version, retention_days, filling,
-            left_to_history, last_message_id, begun_after
+            left_to_history, last_message_id, begun_after, renumbered,
+            wireroom_now() - make_interval(days => retention_days) AS "expired_before!"
         FROM watches WHERE id = $1 AND session_id = $2 AND state = 'active'
         FOR UPDATE"#,
         watch,
@@ -418,6 +424,6 @@ pub(super) async fn move_watches(connection: &mut PgConnection, moves: &[Move]) 
     Ok(())
 }
 
-fn each<T, U>(rows: &[T], column: impl Fn(&T) -> U) -> Vec<U> {
+pub(super) fn each<T, U>(rows: &[T], column: impl Fn(&T) -> U) -> Vec<U> {
     rows.iter().map(column).collect()
 }

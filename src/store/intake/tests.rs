@@ -1,4 +1,5 @@
 mod beside;
+mod left;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -485,6 +486,71 @@ async fn what_is_from_before_the_watch_is_none_of_its() {
     sqlx::raw_sql(begun).execute(bed.pool()).await.unwrap();
     bed.take(vec![new(4), new(5), new(6)]).await;
     assert_eq!(bed.told_ids().await, events("message.new", [6]));
+}
+
+#[tokio::test]
+async fn what_is_accounted_for_is_not_told_again_when_it_is_known_no_more() {
+    const EXPIRE: &str = "DELETE FROM messages";
+    let mut bed = Bed::new().await;
+    bed.watch(Some(CHAT), json!({})).await;
+    bed.watch(None, json!({})).await;
+    let now: DateTime<Utc> = sqlx::query_scalar("SELECT wireroom_now()")
+        .fetch_one(bed.pool())
+        .await
+        .unwrap();
+    let private = |id, days| {
+        Incoming::New(Message {
+            chat_id: PERSON,
+            date: now - TimeDelta::days(days),
+            ..said(id, "hello")
+        })
+    };
+    bed.take(vec![new(5), new(9), private(5, 40), private(9, 0)]).await;
+    assert_eq!(bed.told_ids().await, events("message.new", [5, 9, 5, 9]));
+    sqlx::raw_sql(EXPIRE).execute(bed.pool()).await.unwrap();
+    bed.take(vec![new(5), new(7), new(9), private(5, 40)]).await;
+    assert_eq!(bed.told_ids().await, []);
+    assert_eq!(bed.figure("SELECT sum(seen)::bigint FROM watches").await, 4);
+    // Of another private chat: that was read before this was written, and a newer one of the first chat was read after it.
+    let other = Incoming::New(Message {
+        chat_id: PERSON + 1,
+        date: now,
+        ..said(8, "hello")
+    });
+    bed.take(vec![other, new(10)]).await;
+    assert_eq!(bed.told_ids().await, events("message.new", [8, 10]));
+}
+
+#[tokio::test]
+async fn what_the_history_was_left_is_told_however_old_it_is_and_wherever_the_stream_is() {
+    let mut bed = Bed::new().await;
+    let watch = bed.watch(Some(CHAT), json!({})).await;
+    bed.take(vec![new(5)]).await;
+    sqlx::raw_sql("DELETE FROM messages").execute(bed.pool()).await.unwrap();
+    let gap = Incoming::Gap {
+        chat: Some(CHAT),
+        from_pts: None,
+        to_pts: None,
+        newest: Some(7),
+        reason: "channelDifferenceTooLong".into(),
+    };
+    // What is told again of what has expired comes before the gap, and after it.
+    bed.take(vec![new(5), gap, new(5), new(8)]).await;
+    let old = |id| Message {
+        date: said(id, "").date - TimeDelta::days(400),
+        ..said(id, "missed")
+    };
+    assert_eq!(
+        bed.history(watch, &[old(6), old(7), said(8, "hello")], Some(8)).await,
+        3
+    );
+    let gaps = bed.state(watch).await.gaps;
+    let mut connection = bed.pool().acquire().await.unwrap();
+    assert!(finish_filling(&mut connection, bed.lease, watch, gaps).await.unwrap());
+    bed.take(vec![new(7), new(9)]).await;
+    let mut told = bed.told_ids().await;
+    told.retain(|(event, _)| event == "message.new");
+    assert_eq!(told, events("message.new", [5, 6, 7, 8, 9]));
 }
 
 #[tokio::test]

@@ -182,12 +182,37 @@ async fn a_loss_long_ago_does_not_count() {
     let bed = Bed::new(2).await;
     assert_eq!(bed.lose(0, ONCE).await, Failover::Next);
     bed.run(1).await;
-    bed.execute("UPDATE watch_losses SET lost_at = lost_at - interval '1 hour'")
+    bed.execute("UPDATE watch_losses SET counts_until = counts_until - interval '1 hour'")
         .await;
     bed.execute("UPDATE jobs SET args = jsonb_set(args, '{backups}', '[\"session0\"]')")
         .await;
     assert_eq!(bed.lose(1, ONCE).await, Failover::Next);
     assert_eq!(bed.session_of_job().await, bed.sessions[0]);
+}
+
+#[tokio::test]
+async fn a_watch_whose_session_is_lost_goes_to_none_that_lost_the_chat_within_its_own_time() {
+    let bed = Bed::new(3).await;
+    let patient = FailoverArgs {
+        delay_seconds: 3_600,
+        tries: 1,
+    };
+    assert_eq!(bed.lose(0, patient).await, Failover::Next);
+    bed.run(1).await;
+    // A quarter of an hour later: the first one's time is not over, since the list is gone through once an hour.
+    bed.execute(
+        "UPDATE watch_losses SET lost_at = lost_at - interval '15 minutes', counts_until = counts_until - interval '15 minutes'",
+    )
+    .await;
+    bed.execute(
+        "UPDATE jobs SET state = 'queued', args = jsonb_set(args, '{backups}', '[\"session0\", \"session2\"]')",
+    )
+    .await;
+    bed.execute("UPDATE sessions SET state = 'banned' WHERE label = 'session1'")
+        .await;
+    let mut conn = bed.database.pool().acquire().await.expect("a connection");
+    assert_eq!(leave_lost_sessions(&mut conn, 10).await.expect("looked").moved, 1);
+    assert_eq!(bed.session_of_job().await, bed.sessions[2]);
 }
 
 #[tokio::test]
@@ -253,6 +278,22 @@ async fn a_watch_outlives_its_session_and_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn what_one_session_was_told_while_it_read_is_not_held_against_what_the_next_one_reads() {
+    let bed = Bed::new(2).await;
+    bed.execute("INSERT INTO watch_changes (watch_id, message_id, deleted) SELECT id, 9, true FROM watches")
+        .await;
+    bed.run(0).await;
+    assert_eq!(
+        bed.count("SELECT count(*) FROM watch_changes").await,
+        1,
+        "it goes on where it was"
+    );
+    assert_eq!(bed.lose(0, ONCE).await, Failover::Next);
+    bed.run(1).await;
+    assert_eq!(bed.count("SELECT count(*) FROM watch_changes").await, 0);
+}
+
+#[tokio::test]
 async fn what_exists_is_looked_for_once() {
     let bed = Bed::new(1).await;
     bed.execute(
@@ -308,4 +349,91 @@ async fn a_chat_has_one_watch() {
         matches!(begun, WatchBegun::Watching(_)),
         "private messages are another thing"
     );
+}
+
+#[tokio::test]
+async fn the_private_messages_of_an_account_have_one_watch_whichever_session_begins() {
+    let bed = Bed::new(3).await;
+    bed.execute("DELETE FROM watches").await;
+    let begin = async |job: JobId, place: usize, owner: i64| {
+        let start = WatchStart {
+            chat_id: None,
+            owner,
+            events: vec![WatchEvent::MessageNew],
+            filter: MessageFilter::default(),
+            retention_days: 30,
+            newest: 9,
+        };
+        let mut transaction = bed.database.pool().begin().await.expect("begun");
+        let attempt = AttemptKey { job, fence: 1 };
+        let begun = watches::begin(&mut transaction, attempt, bed.sessions[place], &start)
+            .await
+            .expect("asked");
+        transaction.commit().await.expect("committed");
+        begun
+    };
+    let (first, second, other) = (JobId::generate(), JobId::generate(), JobId::generate());
+    // Whoever is the first, the other one is told.
+    let (one, two) = tokio::join!(begin(first, 0, 42), begin(second, 1, 42));
+    let (watching, told) = match (one, two) {
+        (WatchBegun::Watching(_), WatchBegun::Other { watch }) => (first, watch),
+        (WatchBegun::Other { watch }, WatchBegun::Watching(_)) => (second, watch),
+        both => panic!("one watches: {both:?}"),
+    };
+    assert_eq!(told, watching.0);
+    assert!(
+        matches!(begin(other, 2, 43).await, WatchBegun::Watching(_)),
+        "of another account"
+    );
+    bed.execute("DELETE FROM watches WHERE owner = 43").await;
+    // On the account's other session it goes on by the same numbers.
+    let place = usize::from(watching == first);
+    let WatchBegun::Watching(state) = begin(watching, place, 42).await else {
+        panic!("it goes on");
+    };
+    assert!(
+        state.filling && !state.renumbered && state.last_message_id == 9,
+        "{state:?}"
+    );
+}
+
+#[tokio::test]
+async fn of_two_watches_of_one_accounts_private_messages_the_first_goes_on() {
+    let bed = Bed::new(2).await;
+    bed.execute("UPDATE watches SET chat_id = NULL, owner = 42").await;
+    let later = AttemptKey {
+        job: JobId::generate(),
+        fence: 1,
+    };
+    // As the release before began it.
+    sqlx::query(
+        "INSERT INTO watches (id, session_id, owner, events, filter, retention_days) VALUES ($1, $2, 42, '{}', '{}', 30)",
+    )
+    .bind(later.job.0)
+    .bind(bed.sessions[1].0)
+    .execute(bed.database.pool())
+    .await
+    .expect("a second watch");
+    let start = WatchStart {
+        chat_id: None,
+        owner: 42,
+        events: vec![WatchEvent::MessageNew],
+        filter: MessageFilter::default(),
+        retention_days: 30,
+        newest: 9,
+    };
+    let mut conn = bed.database.pool().acquire().await.expect("a connection");
+    let begun = watches::begin(&mut conn, later, bed.sessions[1], &start)
+        .await
+        .expect("asked");
+    assert_eq!(
+        begun,
+        WatchBegun::Other {
+            watch: bed.attempt.job.0
+        }
+    );
+    let begun = watches::begin(&mut conn, bed.attempt, bed.sessions[0], &start)
+        .await
+        .expect("asked");
+    assert!(matches!(begun, WatchBegun::Watching(_)), "{begun:?}");
 }

@@ -103,8 +103,10 @@ impl JobTelegram {
     }
 
     /// All that is newer than `after` in private chats. Their numbers are one sequence, the account's, so what is read of
-    /// one chat must not run ahead of another: everything is read before any of it counts.
+    /// one chat must not run ahead of another: everything is read before any of it counts, and what comes meanwhile does
+    /// not, which may have come to one chat after that was read and to another before.
     async fn private_after(&self, after: i32) -> Result<HistoryPage, TelegramError> {
+        let until = self.newest_own().await?.max(after);
         let mut messages = Vec::new();
         for dialog in self.private_dialogs_after(after).await? {
             let mut from = after;
@@ -117,18 +119,34 @@ impl JobTelegram {
                 }
             }
         }
-        messages.sort_unstable_by_key(|message: &Message| message.id);
+        messages.retain(|message: &Message| message.id <= until);
+        messages.sort_unstable_by_key(|message| message.id);
         Ok(HistoryPage {
-            reaches: messages.last().map_or(after, |newest| newest.id),
+            reaches: until,
             is_last: true,
             messages,
         })
     }
 
+    /// The private chats with something newer than `after`.
     async fn private_dialogs_after(&self, after: i32) -> Result<Vec<Chat>, TelegramError> {
+        let (mut found, is_one_page) = self.look_through_dialogs(after).await?;
+        if !is_one_page {
+            // A chat to which something came meanwhile has moved to a page that was read before.
+            for chat in self.look_through_dialogs(after).await?.0 {
+                if found.iter().all(|known| known.id != chat.id) {
+                    found.push(chat);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// As [`Self::private_dialogs_after`], in one go; and whether that took one page.
+    async fn look_through_dialogs(&self, after: i32) -> Result<(Vec<Chat>, bool), TelegramError> {
         let mut found = Vec::new();
         let mut from = None;
-        for _ in 0..DIALOG_PAGES {
+        for pages in 1..=DIALOG_PAGES {
             let page = self.page_of_dialogs(from).await?;
             let fresh = page.own.iter().filter(|dialog| dialog.top_message > after);
             found.extend(fresh.filter_map(|dialog| dialog.person.clone()));
@@ -140,7 +158,7 @@ impl JobTelegram {
                 .any(|dialog| !dialog.is_pinned && dialog.top_message <= after);
             match page.next {
                 Some(next) if !is_past => from = Some(next),
-                _ => return Ok(found),
+                _ => return Ok((found, pages == 1)),
             }
         }
         Err(own_error(

@@ -359,6 +359,10 @@ impl Telegram for JobTelegram {
         self.connection.storage().account_id()
     }
 
+    fn is_bot(&self) -> bool {
+        self.connection.storage().is_bot()
+    }
+
     async fn newest_message(&self, chat: Option<&Chat>) -> Result<i32, TelegramError> {
         self.newest(chat).await
     }
