@@ -38,8 +38,6 @@ pub struct Forward {
 pub trait Posting: Send + Sync {
     /// Whether this session may write there now, without trying.
     async fn access(&self, chat: &Chat) -> Result<Access, TelegramError>;
-    /// Whether the session is a bot's.
-    async fn is_bot(&self) -> Result<bool, TelegramError>;
     /// Puts a file into Telegram, as something that messages to `chat` can have. Sends nothing; may be repeated.
     async fn upload(&self, chat: &Chat, item: &Attachment) -> Result<Uploaded, TelegramError>;
     /// Replaces a message's text and buttons.

@@ -76,7 +76,7 @@ impl Message {
                 );
             }
         }
-        if !args.buttons.is_empty() && !context.telegram.is_bot().await? {
+        if !args.buttons.is_empty() && !context.telegram.is_bot() {
             return wrong(
                 "buttons_need_bot",
                 "Only a bot's messages have buttons. Run the job on a bot's session, or leave args.buttons out.".into(),

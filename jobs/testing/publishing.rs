@@ -23,11 +23,6 @@ impl Posting for FakeTelegram {
         }))
     }
 
-    /// Without a queued answer: no.
-    async fn is_bot(&self) -> Result<bool, TelegramError> {
-        lock(&self.is_bot).pop_front().unwrap_or(Ok(false))
-    }
-
     async fn upload(&self, chat: &Chat, _item: &Attachment) -> Result<Uploaded, TelegramError> {
         self.answer(format!("upload {}", chat.id), &self.upload)
     }

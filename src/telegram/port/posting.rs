@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use grammers_session::types::{PeerId, PeerInfo, PeerKind, PeerRef};
+use grammers_session::types::{PeerKind, PeerRef};
 use grammers_tl_types as tl;
 use wireroom_jobs::{
     Action,
@@ -16,7 +16,6 @@ use wireroom_jobs::{
 use super::{
     JobTelegram,
     chats::{described, kind_of},
-    failures,
     text::{self, Parsed},
 };
 
@@ -24,15 +23,6 @@ use super::{
 impl Posting for JobTelegram {
     async fn access(&self, chat: &Chat) -> Result<Access, TelegramError> {
         Box::pin(self.access_to(chat)).await
-    }
-
-    async fn is_bot(&self) -> Result<bool, TelegramError> {
-        let storage = self.connection.storage();
-        let myself = storage
-            .find_peer(PeerId::self_user())
-            .await
-            .map_err(|error| failures::storage(&error))?;
-        Ok(matches!(myself, Some(PeerInfo::User { bot: Some(true), .. })))
     }
 
     async fn upload(&self, chat: &Chat, item: &Attachment) -> Result<Uploaded, TelegramError> {
