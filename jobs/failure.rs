@@ -117,6 +117,56 @@ fn known_refusal(name: &str) -> Option<(&'static str, &'static str)> {
             "The session's account is in as many chats as Telegram allows. Leave some, or use another session.",
         ),
         "USERS_TOO_MUCH" => ("chat_full", "The chat has as many members as Telegram allows."),
+        "MESSAGE_ID_INVALID" | "REPLY_MESSAGE_ID_INVALID" | "MSG_ID_INVALID" => {
+            ("message_not_found", "There is no such message in the chat (any more).")
+        }
+        "MESSAGE_AUTHOR_REQUIRED" => (
+            "not_the_author",
+            "Only the account that wrote a message may edit it, and this session did not.",
+        ),
+        "MESSAGE_EDIT_TIME_EXPIRED" => (
+            "edit_too_late",
+            "The message is too old to be edited: Telegram lets its author do that for two days.",
+        ),
+        "MESSAGE_DELETE_FORBIDDEN" => (
+            "delete_forbidden",
+            "The session may not delete that message: it is another's, and the session is no admin of the chat.",
+        ),
+        "CHAT_FORWARDS_RESTRICTED" => (
+            "forwards_restricted",
+            "The chat in args.from_chat does not let its messages be forwarded.",
+        ),
+        "TOPIC_CLOSED" | "TOPIC_DELETED" | "TOPIC_ID_INVALID" => (
+            "topic_closed",
+            "The topic in args.topic takes no messages: it is closed, or there is none of that number.",
+        ),
+        "SCHEDULE_DATE_INVALID" | "SCHEDULE_DATE_TOO_LATE" | "SCHEDULE_TOO_MUCH" => (
+            "schedule_invalid",
+            "Telegram does not keep the message for args.schedule_at: the time is not ahead, or too far ahead, or too many \
+             messages wait in the chat.",
+        ),
+        "BUTTON_URL_INVALID" | "BUTTON_DATA_INVALID" | "BUTTON_INVALID" => {
+            ("buttons_invalid", "Telegram does not take one of args.buttons.")
+        }
+        "CHAT_SEND_PHOTOS_FORBIDDEN"
+        | "CHAT_SEND_VIDEOS_FORBIDDEN"
+        | "CHAT_SEND_DOCS_FORBIDDEN"
+        | "CHAT_SEND_VOICES_FORBIDDEN" => (
+            "media_forbidden",
+            "The chat does not take this sort of media from the session.",
+        ),
+        "MEDIA_CAPTION_TOO_LONG" => (
+            "message_too_long",
+            "args.text is longer than Telegram takes beneath media. Shorten it.",
+        ),
+        "PHOTO_INVALID_DIMENSIONS"
+        | "PHOTO_EXT_INVALID"
+        | "IMAGE_PROCESS_FAILED"
+        | "PHOTO_SAVE_FILE_INVALID"
+        | "MEDIA_EMPTY" => (
+            "media_invalid",
+            "Telegram cannot read the media as what args.media says it is. Check the file, or send it as a document.",
+        ),
         "MESSAGE_TOO_LONG" => (
             "message_too_long",
             "args.text is longer than Telegram takes. Shorten it.",

@@ -270,7 +270,7 @@ mod tests {
     fn what_has_no_default_is_required() {
         for (kind, required) in [
             (JobKind::Join, &[][..]),
-            (JobKind::Publish, &["chat", "text"]),
+            (JobKind::Publish, &[]),
             (JobKind::Invite, &["campaign"]),
             (JobKind::Scan, &["purpose"]),
             (JobKind::Monitor, &["chat"]),

@@ -16,6 +16,7 @@ pub mod invite;
 pub mod join;
 pub mod kind;
 pub mod log;
+pub mod markup;
 pub mod message;
 pub mod monitor;
 pub mod outcome;

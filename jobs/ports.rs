@@ -19,6 +19,10 @@ use crate::{
     outcome::JobError,
     outreach::{Added, Person, PersonRef, Presence},
     scan::ports::{ScanStore, ScanTelegram},
+    publish::{
+        ports::{Posting, PublishStore},
+        post::Extras,
+    },
 };
 
 /// The time, injected so that tests decide it.
@@ -203,12 +207,13 @@ pub enum TextFormat {
 }
 
 /// A message about to be sent.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Draft {
     pub text: String,
     pub format: TextFormat,
     pub silent: bool,
     pub link_preview: bool,
+    pub extras: Extras,
 }
 
 /// Leaves the text out: it must not reach a log.
@@ -219,21 +224,25 @@ impl fmt::Debug for Draft {
             .field("format", &self.format)
             .field("silent", &self.silent)
             .field("link_preview", &self.link_preview)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
 /// A message that is in the chat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SentMessage {
+    /// Below zero: the number of a message that Telegram keeps for later, in a count of its own.
     pub message_id: i32,
     pub date: DateTime<Utc>,
+    /// The other messages of an album or a forward.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<i32>,
 }
 
 /// Telegram, through the one session the job runs on. Implementations put a deadline on every call, wait out short
 /// floods, record every flood, and turn each RPC error into a [`TelegramError`] with a decision.
 #[async_trait]
-pub trait Telegram: Joining + ScanTelegram {
+pub trait Telegram: Joining + Posting + ScanTelegram {
     /// The public chat of that name (without `@`).
     async fn resolve_username(&self, username: &str) -> Result<Chat, TelegramError>;
     /// A chat this session has met before, by its Bot API id.
@@ -343,7 +352,7 @@ pub struct Progress {
 
 /// The database, as one attempt of one job sees it.
 #[async_trait]
-pub trait Store: ScanStore {
+pub trait Store: PublishStore + ScanStore {
     /// What [`Store::save_checkpoint`] kept last, over all attempts.
     async fn checkpoint(&self) -> Result<Option<serde_json::Value>, StoreError>;
     async fn save_checkpoint(&self, checkpoint: serde_json::Value) -> Result<(), StoreError>;

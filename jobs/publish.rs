@@ -1,77 +1,97 @@
-//! `publish`: one message in one group or channel, once.
+//! `publish`: one message in one group or channel, or in each of many, once; and changes of messages that are there.
 //!
 //! Telegram drops a second message with the same `random_id`, but forgets ids after a time that it does not document. So
 //! the id is stored before the first send and never changed; a send whose outcome nobody saw is followed by a look at the
 //! session's own messages; only when that look succeeds and finds none is the message sent again. While nobody knows
 //! whether it was sent, every failure that ends the job is `outcome_unknown`, whatever else went wrong.
 
-use std::{collections::HashSet, fmt};
+mod args;
+mod many;
+mod operate;
+pub mod ports;
+pub mod post;
+mod sending;
+pub mod template;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::args::{MAX_CAPTION, MAX_CHATS, MAX_LENGTH, MAX_MESSAGES, MAX_RAW_BYTES, PublishAction, PublishArgs};
+use self::{post::Uploaded, sending::Message};
 use crate::{
     ArgsError, Job, JobContext, JobError, LogLevel, LogLine, Outcome,
     chat::{ChatFacts, message_link},
-    ports::{Chat, Decision, Draft, Effect, SentMessage, StoreError, TelegramError, TextFormat},
+    ports::{Chat, Decision, Effect, SentMessage, StoreError, TelegramError},
     target::{self, ChatRef},
 };
 
-/// What Telegram takes as one message, in UTF-16 code units, once markup is read.
-pub const MAX_LENGTH: usize = 4096;
-/// What is taken with markup in it, in bytes.
-pub const MAX_RAW_BYTES: usize = 32_768;
 /// The code of a publish that ends without knowing whether its message was sent.
 pub const OUTCOME_UNKNOWN: &str = "outcome_unknown";
-/// How far the database's clock may be ahead of Telegram's: a message of ours can carry a date this much before the
-/// effect was stored. Wider, and an equal message that a person sent just before would be taken for ours.
-const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(60);
-
-/// Sends one text message to a group or channel, exactly once.
-///
-/// After a lost connection or a crash the session's own messages are searched before anything is sent again. When the
-/// chat's history cannot be read then, the job fails with `outcome_unknown` and a person decides.
-#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(example = PublishArgs::plain("@reading_club", "The next meeting is on Friday."))]
-#[schemars(example = PublishArgs {
-    format: TextFormat::Markdown,
-    silent: true,
-    ..PublishArgs::plain("-1001234567890", "The **next** meeting is on [Friday](https://example.com).")
-})]
-pub struct PublishArgs {
-    /// The chat: `@name`, `t.me/name`, an invite link that the session has joined by, or an id such as `-1001234567890`
-    /// of a chat that the session knows.
-    #[schemars(length(min = 1, max = 256))]
-    pub chat: String,
-    /// The message. Plain text may have 4,096 UTF-16 code units; text with markup 32,768 bytes, and 4,096 code units once
-    /// the markup is read.
-    #[schemars(length(min = 1, max = 32768))]
-    pub text: String,
-    /// How `text` is written.
-    #[serde(default)]
-    pub format: TextFormat,
-    /// Members get no sound.
-    #[serde(default)]
-    pub silent: bool,
-    /// Telegram shows a preview of the first link.
-    #[serde(default = "shown")]
-    pub link_preview: bool,
-}
 
 /// What a finished `publish` reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PublishResult {
-    pub chat: ChatFacts,
-    /// Null when Telegram confirmed that it had the message already and the message was not found: deleted since, most
-    /// likely.
+    /// What was done.
+    #[serde(default)]
+    pub status: PublishStatus,
+    /// The chat; null when the job had several.
+    pub chat: Option<ChatFacts>,
+    /// The message, the first of an album or of several forwarded ones; the number among the scheduled ones while `status` is
+    /// `scheduled`. Null when Telegram confirmed that it had the message already and the message was not found: deleted
+    /// since, most likely.
     pub message_id: Option<i32>,
     /// Telegram's date of the message; null with `message_id`.
     pub date: Option<DateTime<Utc>>,
     /// Opens the message, for members only in private chats; null in basic groups, whose messages have no links.
     pub link: Option<String>,
+    /// All messages of an album, or all forwarded ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub message_ids: Vec<i32>,
+    /// How many messages were deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<i64>,
+    /// Of a job with `chats`: what became of each, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<TargetReport>,
+    /// Of a job with `chats`: how many had each outcome.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<String, i64>,
+}
+
+/// What a `publish` did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PublishStatus {
+    #[default]
+    Sent,
+    /// Telegram keeps it until `schedule_at`.
+    Scheduled,
+    Forwarded,
+    Edited,
+    Deleted,
+    Pinned,
+    Unpinned,
+    /// It was so already.
+    Unchanged,
+    /// Several chats: `counts` and `targets` say what became of them.
+    Finished,
+}
+
+/// What became of one chat of several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TargetReport {
+    /// Its place in `args.chats`, from 0.
+    pub position: i32,
+    /// The chat, when it was found.
+    pub chat_id: Option<i64>,
+    /// `sent`, or a stable word for what kept it from being sent.
+    pub outcome: String,
+    pub message_id: Option<i32>,
+    pub date: Option<DateTime<Utc>>,
 }
 
 /// The checkpoint: what later attempts must know beside the effect.
@@ -80,6 +100,9 @@ struct Kept {
     /// The chat of the first attempt. Its name may move to another chat; the effect does not.
     chat: Chat,
     fate: Fate,
+    /// The media, once Telegram has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    media: Vec<Uploaded>,
 }
 
 /// What is known of the message beyond what the effect says.
@@ -94,75 +117,32 @@ enum Fate {
     Sent,
 }
 
-impl PublishArgs {
-    /// Plain text with everything else as by default.
-    pub fn plain(chat: impl Into<String>, text: impl Into<String>) -> Self {
-        Self {
-            chat: chat.into(),
-            text: text.into(),
-            format: TextFormat::Plain,
-            silent: false,
-            link_preview: shown(),
-        }
-    }
-}
-
-const fn shown() -> bool {
-    true
-}
-
-/// Leaves the text out, and shows an invite link without its code.
-impl fmt::Debug for PublishArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublishArgs")
-            .field("chat", &target::shape(&self.chat))
-            .field("text_bytes", &self.text.len())
-            .field("format", &self.format)
-            .field("silent", &self.silent)
-            .field("link_preview", &self.link_preview)
-            .finish()
-    }
-}
-
 #[async_trait]
 impl Job for PublishArgs {
     fn validate(&self) -> Result<(), ArgsError> {
-        ChatRef::of_args(&self.chat)?;
-        let wrong = |message: String| ArgsError {
-            field: "args.text".into(),
-            message,
-        };
-        if self.text.trim().is_empty() {
-            return Err(wrong("is empty; give the message's text".into()));
-        }
-        if self.text.contains('\0') {
-            return Err(wrong("holds a NUL character (U+0000); leave it out".into()));
-        }
-        if self.format == TextFormat::Plain {
-            let units = self.text.encode_utf16().count();
-            if units > MAX_LENGTH {
-                return Err(wrong(format!(
-                    "has {units} UTF-16 code units; Telegram takes {MAX_LENGTH} in one message"
-                )));
-            }
-        } else if self.text.len() > MAX_RAW_BYTES {
-            return Err(wrong(format!(
-                "has {} bytes with its markup; at most {MAX_RAW_BYTES} are taken",
-                self.text.len()
-            )));
-        }
-        Ok(())
+        self.check()
     }
 
     async fn run(&self, context: &JobContext) -> Outcome {
+        match self.action {
+            PublishAction::Send | PublishAction::Forward if !self.chats.is_empty() => {
+                Box::pin(many::run(self, context)).await
+            }
+            PublishAction::Send | PublishAction::Forward => Box::pin(self.run_once(context)).await,
+            PublishAction::Edit | PublishAction::Delete | PublishAction::Pin | PublishAction::Unpin => {
+                Box::pin(operate::run(self, context)).await
+            }
+        }
+    }
+}
+
+impl PublishArgs {
+    async fn run_once(&self, context: &JobContext) -> Outcome {
         let mut publication = Publication {
             context,
-            draft: Draft {
-                text: self.text.clone(),
-                format: self.format,
-                silent: self.silent,
-                link_preview: self.link_preview,
-            },
+            args: self,
+            message: Message::of(self),
+            media: Vec::new(),
             // Until the checkpoint and the effect are read, an earlier attempt may have done anything.
             maybe_sent: context.attempt > 1,
         };
@@ -179,7 +159,9 @@ impl Job for PublishArgs {
 /// One attempt of one publish.
 struct Publication<'a> {
     context: &'a JobContext,
-    draft: Draft,
+    args: &'a PublishArgs,
+    message: Message,
+    media: Vec<Uploaded>,
     /// A message may be in the chat that this job does not know of.
     maybe_sent: bool,
 }
@@ -193,8 +175,9 @@ impl Publication<'_> {
             Some(kept) => {
                 let effect = context.store.prepare_effect(kept.chat.id).await?;
                 if let Some(sent) = &effect.sent {
-                    return Ok(report(&kept.chat, sent));
+                    return Ok(self.report(&kept.chat, sent));
                 }
+                self.use_media(&kept.media);
                 self.maybe_sent = kept.fate == Fate::Open && effect.attempted_at.is_some();
                 match target::resolve_again(context, &reference, kept.chat.id).await {
                     Ok(chat) => (Kept { chat, ..kept }, effect),
@@ -205,14 +188,14 @@ impl Publication<'_> {
             None => self.prepare(&reference).await?,
         };
         if let Some(sent) = &effect.sent {
-            return Ok(report(&kept.chat, sent));
+            return Ok(self.report(&kept.chat, sent));
         }
         if kept.fate == Fate::Sent {
             return self.find_sent(&kept.chat, &effect).await;
         }
         if self.maybe_sent {
             if let Some(sent) = self.look(&kept.chat, &effect).await? {
-                return Ok(report(&kept.chat, &sent));
+                return Ok(self.report(&kept.chat, &sent));
             }
             self.maybe_sent = false;
         }
@@ -223,12 +206,19 @@ impl Publication<'_> {
     async fn prepare(&mut self, reference: &ChatRef) -> Result<(Kept, Effect), Outcome> {
         let context = self.context;
         self.maybe_sent = false;
-        self.check_length()?;
+        self.message.check(context, self.args).await?;
         context.stop_if_cancelled()?;
         let chat = target::resolve(context, reference).await?;
         target::refuse_person(&chat)?;
         context.store.save_chat(&chat).await?;
-        let kept = Kept { chat, fate: Fate::Open };
+        if !context.telegram.access(&chat).await?.may_write {
+            return Err(Outcome::Discard(sending::may_not_write()));
+        }
+        let kept = Kept {
+            chat,
+            fate: Fate::Open,
+            media: Vec::new(),
+        };
         context.write_checkpoint(&kept).await?;
         let effect = context.store.prepare_effect(kept.chat.id).await?;
         // There is no checkpoint when a send begins without one; an effect that says otherwise is believed.
@@ -236,35 +226,35 @@ impl Publication<'_> {
         Ok((kept, effect))
     }
 
-    fn check_length(&self) -> Result<(), Outcome> {
-        let wrong = |code: &str, message: String| Err(Outcome::Discard(JobError::permanent(code, message)));
-        match self.context.telegram.visible_length(&self.draft)? {
-            0 => wrong(
-                "message_empty",
-                "args.text shows nothing once its markup is read.".into(),
-            ),
-            units if units > MAX_LENGTH => wrong(
-                "message_too_long",
-                format!("args.text has {units} UTF-16 code units; Telegram takes {MAX_LENGTH} in one message."),
-            ),
-            _ => Ok(()),
+    /// Everything the message needs is in Telegram before its send begins: what is done here may be done again.
+    async fn make_ready(&mut self, chat: &Chat) -> Result<(), Outcome> {
+        let context = self.context;
+        self.message.find_source(context, self.args).await?;
+        if self.media.len() < self.args.media.len() {
+            let media = sending::upload(context, chat, &self.args.media).await?;
+            self.use_media(&media);
+            self.keep(chat, Fate::NotSent).await?;
         }
+        Ok(())
+    }
+
+    fn use_media(&mut self, media: &[Uploaded]) {
+        self.media = media.to_vec();
+        self.message.use_media(media);
     }
 
     async fn send(&mut self, kept: Kept, effect: &Effect) -> Result<PublishResult, Outcome> {
         let context = self.context;
         context.stop_if_cancelled()?;
-        if kept.fate != Fate::Open {
+        self.make_ready(&kept.chat).await?;
+        if kept.fate != Fate::Open || !self.media.is_empty() {
             self.keep(&kept.chat, Fate::Open).await?;
         }
         self.say(LogLevel::Info, "sending", "The message is handed to Telegram.")
             .await;
         context.store.effect_attempted(kept.chat.id).await?;
         self.maybe_sent = true;
-        let answer = context
-            .telegram
-            .send_message(&kept.chat, effect.random_id, &self.draft)
-            .await;
+        let answer = self.message.send(context, &kept.chat, effect.random_id).await;
         match answer {
             Ok(sent) => self.record(&kept.chat, sent).await,
             Err(error) => self.not_confirmed(&kept.chat, effect, error).await,
@@ -277,7 +267,7 @@ impl Publication<'_> {
             Err(StoreError::Fenced) => Err(StoreError::Fenced.into()),
             // `false`: a job with the same text took this message for its own. A failed write: the job's result holds the
             // message all the same, and running it again could not make it more certain.
-            Ok(_) | Err(StoreError::Failed(_)) => Ok(report(chat, &sent)),
+            Ok(_) | Err(StoreError::Failed(_)) => Ok(self.report(chat, &sent)),
         }
     }
 
@@ -300,7 +290,7 @@ impl Publication<'_> {
                 if self.context.is_last_attempt()
                     && let Some(sent) = self.look(chat, effect).await?
                 {
-                    return Ok(report(chat, &sent));
+                    return Ok(self.report(chat, &sent));
                 }
                 Err(error.into())
             }
@@ -322,24 +312,16 @@ impl Publication<'_> {
     }
 
     /// The oldest of the session's equal messages since the effect was stored that no other job has claimed.
-    async fn look(&self, chat: &Chat, effect: &Effect) -> Result<Option<SentMessage>, Outcome> {
+    async fn look(&mut self, chat: &Chat, effect: &Effect) -> Result<Option<SentMessage>, Outcome> {
         self.say(
             LogLevel::Warn,
             "looking_for_message",
             "It is not certain how an earlier send ended: the chat is searched for the message.",
         )
         .await;
-        let since = effect.prepared_at - CLOCK_SKEW;
-        let telegram = &self.context.telegram;
-        let found = telegram.own_messages_like(chat, &self.draft, since).await?;
+        self.message.find_source(self.context, self.args).await?;
         let store = &self.context.store;
-        let ids: Vec<i32> = found.iter().map(|sent| sent.message_id).collect();
-        let claimed = if ids.is_empty() {
-            HashSet::new()
-        } else {
-            store.claimed_messages(chat.id, &ids).await?
-        };
-        for sent in found.into_iter().filter(|sent| !claimed.contains(&sent.message_id)) {
+        for sent in self.message.look(self.context, chat, effect.prepared_at).await? {
             if store.effect_sent(chat.id, &sent).await? {
                 self.say(LogLevel::Info, "message_found", "The message is in the chat.")
                     .await;
@@ -356,10 +338,10 @@ impl Publication<'_> {
     }
 
     /// Reports a message that Telegram confirmed to have, and whose id it did not tell.
-    async fn find_sent(&self, chat: &Chat, effect: &Effect) -> Result<PublishResult, Outcome> {
+    async fn find_sent(&mut self, chat: &Chat, effect: &Effect) -> Result<PublishResult, Outcome> {
         match self.look(chat, effect).await {
-            Ok(Some(sent)) => Ok(report(chat, &sent)),
-            Ok(None) => Ok(without_id(chat)),
+            Ok(Some(sent)) => Ok(self.report(chat, &sent)),
+            Ok(None) => Ok(self.without_id(chat)),
             Err(outcome) => self.sent_without_id(chat, outcome),
         }
     }
@@ -369,7 +351,7 @@ impl Publication<'_> {
         match outcome {
             Outcome::Snooze { .. } | Outcome::Elsewhere { .. } | Outcome::Cancelled => Err(outcome),
             Outcome::Retry(_) if !self.context.is_last_attempt() => Err(outcome),
-            Outcome::Retry(_) | Outcome::Discard(_) | Outcome::Done(_) => Ok(without_id(chat)),
+            Outcome::Retry(_) | Outcome::Discard(_) | Outcome::Done(_) => Ok(self.without_id(chat)),
         }
     }
 
@@ -379,7 +361,8 @@ impl Publication<'_> {
 
     async fn keep(&self, chat: &Chat, fate: Fate) -> Result<(), Outcome> {
         let chat = chat.clone();
-        self.context.write_checkpoint(&Kept { chat, fate }).await
+        let media = self.media.clone();
+        self.context.write_checkpoint(&Kept { chat, fate, media }).await
     }
 
     /// Says `outcome_unknown` instead of any error that would hide that the message may be there.
@@ -407,23 +390,40 @@ impl Publication<'_> {
             Outcome::Done(_) | Outcome::Snooze { .. } | Outcome::Elsewhere { .. } | Outcome::Cancelled => outcome,
         }
     }
-}
 
-fn without_id(chat: &Chat) -> PublishResult {
-    PublishResult {
-        chat: ChatFacts::from(chat),
-        message_id: None,
-        date: None,
-        link: None,
+    fn without_id(&self, chat: &Chat) -> PublishResult {
+        PublishResult {
+            status: self.message.status(),
+            ..PublishResult::of(chat)
+        }
+    }
+
+    fn report(&self, chat: &Chat, sent: &SentMessage) -> PublishResult {
+        let is_scheduled = sent.message_id < 0;
+        PublishResult {
+            status: self.message.status(),
+            message_id: Some(sent.message_id.abs()),
+            date: Some(sent.date),
+            link: message_link(chat, sent.message_id).filter(|_| !is_scheduled),
+            message_ids: sending::all_ids(sent),
+            ..PublishResult::of(chat)
+        }
     }
 }
 
-fn report(chat: &Chat, sent: &SentMessage) -> PublishResult {
-    PublishResult {
-        chat: ChatFacts::from(chat),
-        message_id: Some(sent.message_id),
-        date: Some(sent.date),
-        link: message_link(chat, sent.message_id),
+impl PublishResult {
+    fn of(chat: &Chat) -> Self {
+        Self {
+            status: PublishStatus::Sent,
+            chat: Some(ChatFacts::from(chat)),
+            message_id: None,
+            date: None,
+            link: None,
+            message_ids: Vec::new(),
+            deleted: None,
+            targets: Vec::new(),
+            counts: BTreeMap::new(),
+        }
     }
 }
 

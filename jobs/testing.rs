@@ -6,6 +6,7 @@ mod outreach;
 
 mod memory_store;
 mod scans;
+mod publishing;
 
 use std::{
     collections::VecDeque,
@@ -34,6 +35,10 @@ use crate::{
         MemberPage, Role, SentMessage, Standing, Telegram, TelegramError,
     },
     scan::ports::{ChatProfile, MessagePage, PersonProfile, ScannedMessage},
+    publish::{
+        ports::{Access, Changed},
+        post::Uploaded,
+    },
 };
 
 /// The `random_id` of every effect in a [`MemoryStore`].
@@ -203,6 +208,13 @@ pub struct FakeTelegram {
     search_chats: Answers<Vec<Chat>>,
     person_in_full: Answers<PersonProfile>,
     chat_in_full: Answers<ChatProfile>,
+    access: Answers<Access>,
+    upload: Answers<Uploaded>,
+    edit_message: Answers<Changed>,
+    delete_messages: Answers<usize>,
+    pin_message: Answers<Changed>,
+    forward: Answers<SentMessage>,
+    own_forwards_like: Answers<Vec<SentMessage>>,
     noted: Notify,
     is_bot: AtomicBool,
     searched_since: Mutex<Vec<DateTime<Utc>>>,
@@ -272,6 +284,13 @@ queue_answers! {
     search_chats: Vec<Chat>,
     person_in_full: PersonProfile,
     chat_in_full: ChatProfile,
+    access: Access,
+    upload: Uploaded,
+    edit_message: Changed,
+    delete_messages: usize,
+    pin_message: Changed,
+    forward: SentMessage,
+    own_forwards_like: Vec<SentMessage>,
 }
 
 impl FakeTelegram {
@@ -494,6 +513,7 @@ pub fn message(message_id: i32, seconds: i64) -> SentMessage {
     SentMessage {
         message_id,
         date: start_of_time() + TimeDelta::seconds(seconds),
+        others: Vec::new(),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod config;
 pub mod cron;
 pub mod events;
+pub mod files;
 pub mod ids;
 pub mod letterbox;
 pub mod lifecycle;

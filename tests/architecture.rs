@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Modules, and the ones each may import. What is missing on the right is forbidden, siblings above all.
-const MAY_IMPORT: [(&str, &[&str]); 26] = [
+const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("ids", &[]),
     // Pure: which addresses are on the public internet.
     ("addresses", &[]),
@@ -33,6 +33,8 @@ const MAY_IMPORT: [(&str, &[&str]); 26] = [
         "store",
         &["clock", "config", "ids", "letterbox", "person_key", "proxy", "vault"],
     ),
+    // Below whoever takes files in and whoever publishes them.
+    ("files", &["addresses", "config", "store"]),
     (
         "telegram",
         &["clock", "config", "ids", "mtproto", "proxy", "store", "vault"],
@@ -77,6 +79,7 @@ const MAY_IMPORT: [(&str, &[&str]); 26] = [
             "clock",
             "config",
             "cron",
+            "files",
             "ids",
             "letterbox",
             "lifecycle",
@@ -101,6 +104,7 @@ const MAY_IMPORT: [(&str, &[&str]); 26] = [
             "config",
             "dashboard",
             "events",
+            "files",
             "ids",
             "letterbox",
             "lifecycle",

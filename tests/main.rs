@@ -17,6 +17,7 @@ mod kinds;
 mod logins;
 mod outreach;
 mod promises;
+mod publishing;
 mod queue;
 mod roles;
 mod scans;

@@ -281,6 +281,7 @@ impl<'a> Invitation<'a> {
             format: self.campaign.format,
             silent: false,
             link_preview: true,
+            ..Draft::default()
         }
     }
 

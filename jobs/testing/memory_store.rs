@@ -18,12 +18,13 @@ use crate::{
         WatchStart, WatchState,
     },
     scan::ports::{Count, FoundChat, Profile, ScanStart, ScannedMessage},
+    publish::ports::Target,
 };
 
 /// A store in memory, for one job over all its attempts.
 pub struct MemoryStore {
     journal: Journal,
-    clock: Arc<FixedClock>,
+    pub(super) clock: Arc<FixedClock>,
     state: Mutex<Stored>,
 }
 
@@ -38,6 +39,8 @@ pub struct Stored {
     pub claimed: HashSet<(i64, i32)>,
     /// Messages that another job claims between the look and the write: only `effect_sent` refuses them.
     pub claimed_meanwhile: HashSet<(i64, i32)>,
+    /// Of a publish to several chats, by position.
+    pub targets: BTreeMap<i32, Target>,
     pub scan: Option<ScanStart>,
     pub members: BTreeMap<i64, Member>,
     /// Messages of scans, by chat and number, with the post that they comment.

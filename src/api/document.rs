@@ -28,13 +28,14 @@ use super::{
         self, AckBody, AckView, ConsumerBody, ConsumerView, ConsumersApi, ConsumersView, EventListApi, EventPage,
         EventStreamApi, StoredEvent,
     },
+    files::{FileView, FilesApi},
     floods::{FloodView, FloodsApi},
     health::{Health, HealthApi},
     jobs::{
         AttemptView, AttemptsApi, BatchApi, BatchCreated, BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody,
         BulkRetryView, CancelApi, ChangeBody, CreateApi, EventView, EventsApi, FindsApi, FoundChatView, GetApi,
         JobSummary, JobView, ListApi, MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, ProfileView,
-        RetryApi, ScannedMessageView, ScannedMessagesApi, WhyApi, WhyView,
+        RetryApi, ScannedMessageView, ScannedMessagesApi, TargetView, TargetsApi, WhyApi, WhyView,
     },
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     logins::{
@@ -59,6 +60,7 @@ use super::{
         DeliveriesApi, DeliveryView, NewSubscriptionBody, RedeliverBody, RedeliverView, RotateBody, SecretApi,
         SubscriptionCreated, SubscriptionPatch, SubscriptionView, SubscriptionsApi, SubscriptionsView, TestView,
     },
+    templates::{NewTemplateBody, TemplateTextBody, TemplateView, TemplatesApi},
     watches::{SwitchBody, WatchView, WatchesApi},
     workers::{WorkerView, WorkersApi},
 };
@@ -85,6 +87,10 @@ pub enum Tag {
     Workers,
     /// Chats that monitor jobs watch.
     Watches,
+    /// Pictures, videos and documents to be published.
+    Files,
+    /// Texts with variables.
+    Templates,
     /// Chats that sessions have met.
     Chats,
     /// Whether the process is well.
@@ -123,11 +129,12 @@ resources!(
         MembersApi,
         ScannedMessagesApi,
         FindsApi,
+        TargetsApi,
         WhyApi,
     ),
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
-    (WorkersApi, ChatsApi, ChatScansApi, WatchesApi, HealthApi),
+    (WorkersApi, ChatsApi, ChatScansApi, WatchesApi, FilesApi, TemplatesApi, HealthApi),
     (
         EventListApi,
         EventStreamApi,
@@ -314,6 +321,13 @@ fn schemas() -> Map<String, Value> {
     add::<Page<CountView>>(&mut responses);
     add::<KnownMemberView>(&mut responses);
     add::<Page<KnownMemberView>>(&mut responses);
+    add::<Page<TargetView>>(&mut responses);
+    add::<FileView>(&mut responses);
+    add::<Page<FileView>>(&mut responses);
+    add::<NewTemplateBody>(&mut requests);
+    add::<TemplateTextBody>(&mut requests);
+    add::<TemplateView>(&mut responses);
+    add::<Page<TemplateView>>(&mut responses);
     add::<ScheduleView>(&mut responses);
     add::<Page<ScheduleView>>(&mut responses);
     add::<TickView>(&mut responses);

@@ -10,6 +10,7 @@ mod chats;
 mod docs;
 mod document;
 mod events;
+mod files;
 mod floods;
 mod follow;
 mod health;
@@ -35,6 +36,7 @@ mod sessions;
 mod shell;
 mod subscriptions;
 mod table;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod typed;
@@ -67,6 +69,7 @@ use self::{
 };
 use crate::{
     config::Config,
+    files::Files,
     ids::JobId,
     store::{PgPool, jobs::NewJob, notifications::Ring},
 };
@@ -133,6 +136,7 @@ struct State {
     followers: Arc<Followers>,
     pace: Pace,
     routes: Routes,
+    files: Files,
 }
 
 impl State {
@@ -145,6 +149,7 @@ impl State {
             followers: Followers::new(deps.config.api.max_streams),
             pace: PACE,
             routes: Routes::of(&document()),
+            files: Files::new(deps.config.files.clone(), deps.pool.clone()),
             pool: deps.pool,
             config: deps.config,
             signals: deps.signals,
@@ -172,10 +177,15 @@ pub async fn serve(deps: ApiDeps, listener: TcpListener, shutdown: CancellationT
         Arc::clone(&state.signals),
         shutdown.clone(),
     ));
+    let sweeper = {
+        let state = Arc::clone(&state);
+        tokio::spawn(async move { state.files.keep_sweeping().await })
+    };
     let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
         .idle_timeout(IDLE_TIMEOUT)
         .run_with_graceful_shutdown(app(state), shutdown.cancelled(), Some(grace))
         .await;
+    sweeper.abort();
     waiters.abort();
     followers.abort();
     served

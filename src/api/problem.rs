@@ -98,6 +98,14 @@ codes! {
     EventsExpired = GONE, "Events were deleted by age";
     /// There is no event at that position yet: it was numbered before the database was restored from a copy.
     EventPositionUnknown = CONFLICT, "There is no event at that position";
+    /// There is no template of that name.
+    TemplateNotFound = NOT_FOUND, "There is no such template";
+    /// A template of that name exists.
+    TemplateExists = CONFLICT, "A template of that name exists";
+    /// There is no such file, or its time is over.
+    FileNotFound = NOT_FOUND, "There is no such file";
+    /// The file is larger than this installation takes.
+    FileTooLarge = PAYLOAD_TOO_LARGE, "The file is too large";
     /// There is no such limit.
     LimitNotFound = NOT_FOUND, "There is no such limit";
     /// There is no such suppression.

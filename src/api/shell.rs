@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     State,
     auth::Caller,
-    events,
+    events, files,
     jobs::batches,
     logins, prefer,
     problem::{Code, Problem},
@@ -162,6 +162,9 @@ impl<E> Shell<E> {
     fn limit_of(&self, request: &Request) -> Duration {
         if request.uri().path() == batches::PATH && request.method() == Method::POST {
             return batches::TIME_LIMIT;
+        }
+        if files::is_long(request.method(), request.uri().path()) {
+            return files::TIME_LIMIT;
         }
         if logins::waits(request.method(), request.uri().path()) {
             return logins::WAIT + BEYOND_WAIT;

@@ -12,6 +12,7 @@ mod dev;
 mod doctor;
 mod events;
 mod keys;
+mod media;
 mod migrate;
 mod openapi;
 mod process;

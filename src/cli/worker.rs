@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use wireroom_jobs::{JobContext, Outcome, ports::Clock, stop::StopWords};
 
-use super::{descriptors, events, process};
+use super::{descriptors, events, media::Media, process};
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
+    files::Files,
     ids::WorkerId,
     lifecycle::{Shutdown, Signals, supervise},
     person_key::PersonKey,
@@ -163,6 +164,7 @@ async fn start(
         clock,
         person_key: process::person_key(config)?,
         stop_words,
+        media: Arc::new(Media(Arc::new(Files::new(config.files.clone(), pool.clone())))),
     });
     let queue = Queue::start(QueueDeps {
         pool: pool.clone(),
@@ -249,6 +251,7 @@ struct Functions {
     clock: Arc<dyn Clock>,
     person_key: Option<PersonKey>,
     stop_words: Arc<StopWords>,
+    media: Arc<Media>,
 }
 
 #[async_trait]
@@ -297,7 +300,7 @@ impl Functions {
             created_at: job.created_at,
             deadline: job.deadline,
             cancellation: attempt.cancellation,
-            telegram: Arc::new(telegram),
+            telegram: Arc::new(telegram.with_media(self.media.clone())),
             store: Arc::new(
                 JobStore::new(self.pool.clone(), key, lease)
                     .knowing(self.person_key.clone())

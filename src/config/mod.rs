@@ -5,6 +5,7 @@ mod api;
 mod client;
 mod database;
 mod events;
+mod files;
 mod outreach;
 mod queue;
 mod secret;
@@ -18,6 +19,7 @@ pub use api::ApiConfig;
 pub use client::ClientConfig;
 pub use database::DatabaseConfig;
 pub use events::EventsConfig;
+pub use files::{FilesConfig, FilesPlace};
 pub use outreach::OutreachConfig;
 pub use queue::QueueConfig;
 pub use secret::Secret;
@@ -34,6 +36,7 @@ pub struct Config {
     pub api: ApiConfig,
     pub queue: QueueConfig,
     pub events: EventsConfig,
+    pub files: FilesConfig,
     pub sessions: SessionsConfig,
     pub telegram: TelegramConfig,
     pub vault: VaultConfig,
@@ -59,6 +62,7 @@ impl Config {
             api: ApiConfig::read(source)?,
             queue: QueueConfig::read(source)?,
             events: EventsConfig::read(source)?,
+            files: FilesConfig::read(source)?,
             sessions: SessionsConfig::read(source)?,
             telegram: TelegramConfig::read(source)?,
             vault: VaultConfig::read(source)?,

@@ -105,6 +105,14 @@ table! {
         f::messages::GetForumTopicsById => services::forums::get_forum_topics_by_id,
         f::messages::MigrateChat => services::forums::migrate_chat,
         f::messages::SendMessage => services::messages::send_message,
+        f::messages::SendMedia => services::media::send_media,
+        f::messages::SendMultiMedia => services::media::send_multi_media,
+        f::messages::UploadMedia => services::media::upload_media,
+        f::upload::SaveFilePart => services::media::save_file_part,
+        f::upload::SaveBigFilePart => services::media::save_big_file_part,
+        f::messages::ForwardMessages => services::publishing::forward_messages,
+        f::messages::UpdatePinnedMessage => services::publishing::update_pinned_message,
+        f::messages::GetScheduledHistory => services::publishing::get_scheduled_history,
         f::messages::EditMessage => services::messages::edit_message,
         f::messages::DeleteMessages => services::messages::delete_messages,
         f::messages::ReadHistory => services::messages::read_history,
@@ -240,6 +248,7 @@ fn run_in(server: &Server, world: &mut World, caller: Caller, request: &Request)
             return Err(RpcError::new(303, format!("USER_MIGRATE_{home}")));
         }
     }
+    world.show_due();
     let mut call = Call { world, caller };
     let mut attempt = |body: &[u8]| {
         // A bug in one service must not take the other connections down with it.

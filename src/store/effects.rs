@@ -30,7 +30,7 @@ pub async fn prepare(
     .map_err(failed("prepare_effect"))?;
     let row = sqlx::query!(
         "-- read_effect
-        SELECT random_id, prepared_at, attempted_at, message_id, message_date FROM job_effects
+        SELECT random_id, prepared_at, attempted_at, message_id, message_date, other_message_ids FROM job_effects
         WHERE job_id = $1 AND chat_id = $2",
         attempt.job.0,
         chat_id,
@@ -45,7 +45,11 @@ pub async fn prepare(
         sent: row
             .message_id
             .zip(row.message_date)
-            .map(|(message_id, date)| SentMessage { message_id, date }),
+            .map(|(message_id, date)| SentMessage {
+                message_id,
+                date,
+                others: row.other_message_ids.unwrap_or_default(),
+            }),
     })
 }
 
@@ -72,11 +76,13 @@ pub async fn sent(
 ) -> Result<bool, StoreError> {
     let result = sqlx::query!(
         "-- effect_sent
-        UPDATE job_effects SET message_id = $3, message_date = $4 WHERE job_id = $1 AND chat_id = $2",
+        UPDATE job_effects SET message_id = $3, message_date = $4, other_message_ids = $5
+        WHERE job_id = $1 AND chat_id = $2",
         attempt.job.0,
         chat_id,
         message.message_id,
         message.date,
+        Some(message.others.as_slice()).filter(|others| !others.is_empty()),
     )
     .execute(conn)
     .await;
@@ -91,6 +97,34 @@ pub async fn sent(
         }
         Err(error) => Err(failed("effect_sent")(error)),
     }
+}
+
+/// Stores that what was begun was refused by name: nothing of it is in the chat.
+pub async fn not_sent(conn: &mut PgConnection, attempt: AttemptKey, chat_id: i64) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- effect_not_sent
+        UPDATE job_effects SET attempted_at = NULL WHERE job_id = $1 AND chat_id = $2 AND message_id IS NULL",
+        attempt.job.0,
+        chat_id,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("effect_not_sent"))?;
+    Ok(())
+}
+
+/// Stores that the outcome is kept elsewhere for good. Without effect where none was prepared.
+pub async fn settle(conn: &mut PgConnection, attempt: AttemptKey, chat_id: i64) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- settle_effect
+        UPDATE job_effects SET settled_at = wireroom_now() WHERE job_id = $1 AND chat_id = $2",
+        attempt.job.0,
+        chat_id,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("settle_effect"))?;
+    Ok(())
 }
 
 /// Which of these messages belong to another job of the session.

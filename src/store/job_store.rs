@@ -39,7 +39,7 @@ const TRIM_EVERY: u64 = 50;
 pub struct JobStore {
     pool: PgPool,
     pub(super) attempt: AttemptKey,
-    lease: LeaseKey,
+    pub(super) lease: LeaseKey,
     /// A watch's filter, once it was needed.
     filters: Arc<tokio::sync::Mutex<Filters>>,
     /// Lines this attempt has written.
@@ -98,7 +98,7 @@ impl JobStore {
         Ok(transaction)
     }
 
-    async fn connection(&self) -> Result<sqlx::pool::PoolConnection<Postgres>, StoreError> {
+    pub(super) async fn connection(&self) -> Result<sqlx::pool::PoolConnection<Postgres>, StoreError> {
         self.pool.acquire().await.map_err(failed("acquire"))
     }
 

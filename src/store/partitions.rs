@@ -57,6 +57,12 @@ pub async fn expire_rows(conn: &mut PgConnection, keep: i32, limit: i64) -> Resu
                 WHERE e.prepared_at < (SELECT oldest FROM clock) AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = e.job_id)
                 ORDER BY e.prepared_at LIMIT $2)
             RETURNING 1
+        ), old_targets AS (
+            DELETE FROM publish_targets WHERE (job_id, position) IN (
+                SELECT t.job_id, t.position FROM publish_targets t
+                WHERE t.updated_at < (SELECT oldest FROM clock) AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)
+                ORDER BY t.updated_at LIMIT $2)
+            RETURNING 1
         ), old_origins AS (
             DELETE FROM job_origins WHERE job_id IN (
                 SELECT o.job_id FROM job_origins o WHERE o.made_at < (SELECT oldest FROM clock)
@@ -71,7 +77,7 @@ pub async fn expire_rows(conn: &mut PgConnection, keep: i32, limit: i64) -> Resu
             RETURNING 1
         )
         SELECT (SELECT count(*) FROM old_floods) + (SELECT count(*) FROM old_effects)
-            + (SELECT count(*) FROM old_origins) + (SELECT count(*) FROM old_workers) AS "gone!""#,
+            + (SELECT count(*) FROM old_targets) + (SELECT count(*) FROM old_origins) + (SELECT count(*) FROM old_workers) AS "gone!""#,
         keep,
         limit
     )

@@ -117,6 +117,30 @@ known_errors! {
     MessageEmpty = "MESSAGE_EMPTY",
     MediaInvalid = "MEDIA_INVALID",
     EntityBoundsInvalid = "ENTITY_BOUNDS_INVALID",
+    MessageNotModified = "MESSAGE_NOT_MODIFIED",
+    ChatNotModified = "CHAT_NOT_MODIFIED",
+    MessageIdInvalid = "MESSAGE_ID_INVALID",
+    ReplyMessageIdInvalid = "REPLY_MESSAGE_ID_INVALID",
+    MessageAuthorRequired = "MESSAGE_AUTHOR_REQUIRED",
+    MessageEditTimeExpired = "MESSAGE_EDIT_TIME_EXPIRED",
+    MessageDeleteForbidden = "MESSAGE_DELETE_FORBIDDEN",
+    ChatForwardsRestricted = "CHAT_FORWARDS_RESTRICTED",
+    TopicClosed = "TOPIC_CLOSED",
+    TopicDeleted = "TOPIC_DELETED",
+    ScheduleDateInvalid = "SCHEDULE_DATE_INVALID",
+    ScheduleDateTooLate = "SCHEDULE_DATE_TOO_LATE",
+    ScheduleTooMuch = "SCHEDULE_TOO_MUCH",
+    ButtonUrlInvalid = "BUTTON_URL_INVALID",
+    ButtonDataInvalid = "BUTTON_DATA_INVALID",
+    MediaCaptionTooLong = "MEDIA_CAPTION_TOO_LONG",
+    MediaEmpty = "MEDIA_EMPTY",
+    PhotoInvalidDimensions = "PHOTO_INVALID_DIMENSIONS",
+    PhotoExtInvalid = "PHOTO_EXT_INVALID",
+    ImageProcessFailed = "IMAGE_PROCESS_FAILED",
+    ChatSendPhotosForbidden = "CHAT_SEND_PHOTOS_FORBIDDEN",
+    ChatSendVideosForbidden = "CHAT_SEND_VIDEOS_FORBIDDEN",
+    ChatSendDocsForbidden = "CHAT_SEND_DOCS_FORBIDDEN",
+    ChatSendVoicesForbidden = "CHAT_SEND_VOICES_FORBIDDEN",
     ApiIdInvalid = "API_ID_INVALID",
     ApiIdPublishedFlood = "API_ID_PUBLISHED_FLOOD",
 }
@@ -192,17 +216,28 @@ impl KnownError {
             | Self::InputUserDeactivated
             | Self::UserIdInvalid
             | Self::UserChannelsTooMuch => Meaning::PersonNotEligible,
-            Self::UserAlreadyParticipant | Self::UserNotParticipant => Meaning::AlreadySo,
+            Self::UserAlreadyParticipant
+            | Self::UserNotParticipant
+            | Self::MessageNotModified
+            | Self::ChatNotModified => Meaning::AlreadySo,
             Self::ChannelsTooMuch => Meaning::AccountFull,
             Self::UsersTooMuch => Meaning::ChatFull,
             Self::InviteHashExpired | Self::InviteHashInvalid | Self::InviteHashEmpty => Meaning::DeadLink,
             Self::InviteRequestSent => Meaning::Pending,
             Self::ChannelPrivate | Self::ChatForbidden | Self::ChannelPublicGroupNa => Meaning::NoAccess,
-            Self::ChatAdminRequired | Self::ChatAdminInviteRequired | Self::RightForbidden | Self::UserCreator => {
-                Meaning::NoRight
-            }
+            Self::ChatAdminRequired
+            | Self::ChatAdminInviteRequired
+            | Self::RightForbidden
+            | Self::MessageDeleteForbidden
+            | Self::UserCreator => Meaning::NoRight,
             Self::ChatWriteForbidden
             | Self::ChatSendMediaForbidden
+            | Self::ChatSendPhotosForbidden
+            | Self::ChatSendVideosForbidden
+            | Self::ChatSendDocsForbidden
+            | Self::ChatSendVoicesForbidden
+            | Self::TopicClosed
+            | Self::TopicDeleted
             | Self::ChatGuestSendForbidden
             | Self::PrivacyPremiumRequired
             | Self::AllowPaymentRequired
@@ -217,9 +252,25 @@ impl KnownError {
             Self::PersistentTimestampEmpty | Self::PersistentTimestampInvalid => Meaning::LostPlace,
             Self::PeerIdInvalid | Self::ChannelInvalid | Self::ChatIdInvalid | Self::UserInvalid => Meaning::StalePeer,
             Self::UsernameNotOccupied | Self::UsernameInvalid | Self::ChatInvalid => Meaning::NobodyThere,
-            Self::MessageTooLong | Self::MessageEmpty | Self::MediaInvalid | Self::EntityBoundsInvalid => {
-                Meaning::BadContent
-            }
+            Self::MessageTooLong
+            | Self::MessageEmpty
+            | Self::MediaInvalid
+            | Self::EntityBoundsInvalid
+            | Self::MessageIdInvalid
+            | Self::ReplyMessageIdInvalid
+            | Self::MessageAuthorRequired
+            | Self::MessageEditTimeExpired
+            | Self::ChatForwardsRestricted
+            | Self::ScheduleDateInvalid
+            | Self::ScheduleDateTooLate
+            | Self::ScheduleTooMuch
+            | Self::ButtonUrlInvalid
+            | Self::ButtonDataInvalid
+            | Self::MediaCaptionTooLong
+            | Self::MediaEmpty
+            | Self::PhotoInvalidDimensions
+            | Self::PhotoExtInvalid
+            | Self::ImageProcessFailed => Meaning::BadContent,
             Self::ApiIdInvalid | Self::ApiIdPublishedFlood => Meaning::WrongApplication,
         }
     }

@@ -3,6 +3,7 @@
 
 mod imports;
 mod joins;
+mod publishing;
 
 use std::{
     path::{Path, PathBuf},

@@ -104,10 +104,16 @@ fn case_of(meaning: &str) -> Option<Case> {
         "no_access" => ChatLost,
         "no_right" => Refused(JobKind::Publish, SEND, |name| match name {
             "USER_CREATOR" => "creator_cannot_leave",
+            "MESSAGE_DELETE_FORBIDDEN" => "delete_forbidden",
             _ => "admin_required",
         }),
         "may_not_post" => Refused(JobKind::Publish, SEND, |name| match name {
             "PRIVACY_PREMIUM_REQUIRED" | "ALLOW_PAYMENT_REQUIRED" | "STARS_PAYMENT_REQUIRED" => "payment_required",
+            "TOPIC_CLOSED" | "TOPIC_DELETED" => "topic_closed",
+            "CHAT_SEND_PHOTOS_FORBIDDEN"
+            | "CHAT_SEND_VIDEOS_FORBIDDEN"
+            | "CHAT_SEND_DOCS_FORBIDDEN"
+            | "CHAT_SEND_VOICES_FORBIDDEN" => "media_forbidden",
             _ => "write_forbidden",
         }),
         "sent_before" => Done(JobKind::Publish, SEND),
@@ -120,8 +126,17 @@ fn case_of(meaning: &str) -> Option<Case> {
             _ => "chat_not_found",
         }),
         "bad_content" => Refused(JobKind::Publish, SEND, |name| match name {
-            "MESSAGE_TOO_LONG" => "message_too_long",
+            "MESSAGE_TOO_LONG" | "MEDIA_CAPTION_TOO_LONG" => "message_too_long",
             "MESSAGE_EMPTY" => "message_empty",
+            "MESSAGE_ID_INVALID" | "REPLY_MESSAGE_ID_INVALID" => "message_not_found",
+            "MESSAGE_AUTHOR_REQUIRED" => "not_the_author",
+            "MESSAGE_EDIT_TIME_EXPIRED" => "edit_too_late",
+            "CHAT_FORWARDS_RESTRICTED" => "forwards_restricted",
+            "SCHEDULE_DATE_INVALID" | "SCHEDULE_DATE_TOO_LATE" | "SCHEDULE_TOO_MUCH" => "schedule_invalid",
+            "BUTTON_URL_INVALID" | "BUTTON_DATA_INVALID" => "buttons_invalid",
+            "MEDIA_EMPTY" | "PHOTO_INVALID_DIMENSIONS" | "PHOTO_EXT_INVALID" | "IMAGE_PROCESS_FAILED" => {
+                "media_invalid"
+            }
             _ => "message_invalid",
         }),
         "wrong_application" => ApplicationStopped,

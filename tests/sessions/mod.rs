@@ -228,8 +228,7 @@ fn draft(text: &str) -> Draft {
     Draft {
         text: text.to_owned(),
         format: TextFormat::Markdown,
-        silent: false,
-        link_preview: false,
+        ..Draft::default()
     }
 }
 

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use wireroom_jobs::{
+    markup,
     outreach::InviteMode,
     ports::TextFormat,
     publish::{MAX_LENGTH, MAX_RAW_BYTES},
@@ -141,16 +142,17 @@ impl NewCampaignBody {
         if !text.contains(LINK) {
             return Err(invalid("text", "must have {link} where the link to the chat goes."));
         }
-        let text = text.replace(LINK, &self.link_to(chat)?);
-        let (length, most) = match self.format {
-            TextFormat::Plain => (text.encode_utf16().count(), MAX_LENGTH),
-            TextFormat::Markdown | TextFormat::Html => (text.len(), MAX_RAW_BYTES),
-        };
-        if length > most {
-            return Err(invalid(
-                "text",
-                format!("is too long with its link: {length} of {most}."),
-            ));
+        // Whatever the link holds, nothing of it is markup.
+        let text = text.replace(LINK, &markup::escape(&self.link_to(chat)?, self.format));
+        if text.len() > MAX_RAW_BYTES {
+            let message = format!("is too long with its link: {} bytes of {MAX_RAW_BYTES}.", text.len());
+            return Err(invalid("text", message));
+        }
+        let rich = markup::read(&text, self.format).map_err(|error| invalid("text", error.to_string()))?;
+        let length = rich.visible_length();
+        if length > MAX_LENGTH {
+            let message = format!("is too long with its link: {length} of {MAX_LENGTH}.");
+            return Err(invalid("text", message));
         }
         Ok(Some(text))
     }

@@ -76,6 +76,7 @@ async fn a_campaign_that_cannot_work_is_refused_by_its_field() {
         (json!({ "text": "no link" }), "text"),
         (json!({ "text": null }), "text"),
         (json!({ "text": format!("{{link}}{}", "a".repeat(4096)) }), "text"),
+        (json!({ "text": "**{link}", "format": "markdown" }), "text"),
         (json!({ "per_day": 0 }), "per_day"),
         (json!({ "stop_ratio": 0 }), "stop_ratio"),
         (json!({ "quiet_from": "22:00" }), "quiet_until"),

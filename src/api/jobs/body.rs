@@ -163,6 +163,10 @@ impl JobRequest {
     /// The args of a body that was found good once, as its job has them; whatever has become too late since.
     pub fn args_again(body: &Value) -> Option<Value> {
         let kind = JobKind::parse(body["kind"].as_str()?)?;
+        if body["args"].get("template").is_some_and(|template| !template.is_null()) {
+            // The job has what it was filled in with.
+            return None;
+        }
         let args = read(&body["args"], "args", |source| JobArgs::deserialize(kind, source)).ok()?;
         serde_json::to_value(args).ok()
     }

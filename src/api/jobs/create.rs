@@ -21,6 +21,7 @@ use crate::{
         prefer,
         problem::Problem,
         shell::RequestContext,
+        templates,
         typed::Answered,
         wait::{Seat, Waiting},
     },
@@ -102,7 +103,10 @@ impl CreateApi {
         let wait = prefer::wait(headers)?;
         let size = body.0.len();
         let body = body::json(&body.0)?;
-        let request = JobRequest::read(&body, state.clock.now());
+        let request = match templates::filled(&state.pool, &body).await {
+            Ok(body) => JobRequest::read(&body, state.clock.now()),
+            Err(problem) => Err(problem),
+        };
         let intake = Intake {
             state,
             caller: &caller.0,

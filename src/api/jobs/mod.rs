@@ -18,6 +18,7 @@ mod messages;
 mod patch;
 mod progress;
 mod retry;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod unique;
@@ -46,6 +47,7 @@ pub use self::{
     messages::{ScannedMessageView, ScannedMessagesApi},
     patch::{ChangeBody, PatchApi},
     retry::RetryApi,
+    targets::{TargetView, TargetsApi},
     view::{JobSummary, JobView},
     why::{WhyApi, WhyView},
 };

@@ -10,11 +10,15 @@ use crate::sandbox::world::World;
 use crate::sandbox::world::boxes::MessageBox;
 use crate::sandbox::world::hearing::{Actor, Named};
 use crate::sandbox::world::history::{Page, Window};
-use crate::sandbox::world::messages::{Content, Draft, Message};
+use crate::sandbox::world::messages::{Content, Draft, Extras, Message};
 use crate::sandbox::world::peers::PeerKey;
+use crate::sandbox::world::people::Person;
 use crate::sandbox::world::refusal::bad;
 use crate::sandbox::world::text;
 use crate::sandbox::world::view::messages::{tl_message, tl_no_message};
+
+/// What is scheduled nearer than this is shown at once.
+const SHOWN_AT_ONCE: i32 = 10;
 
 /// Sends a text.
 ///
@@ -24,43 +28,124 @@ pub fn send_message(call: &mut Call<'_>, request: SendMessage) -> Answer<tl::enu
     let by = Actor::of(&call.caller)?;
     let world = &mut *call.world;
     let chat = world.input_peer(by.account, &request.peer)?;
-    if request.random_id == 0 {
-        return Err(bad("RANDOM_ID_EMPTY"));
-    }
-    let now = world.now();
-    if world.random_ids.is_known(by.account, request.random_id, now) {
-        return Err(RpcError::new(500, "RANDOM_ID_DUPLICATE"));
-    }
-    if request.schedule_date.is_some() {
-        return Err(bad("SCHEDULE_DATE_INVALID"));
-    }
+    check_random_ids(world, by, &[request.random_id])?;
     let (text, entities) = text::accept(&request.message, request.entities.unwrap_or_default())?;
-    let entities = world.visible_entities(by.account, entities);
-    world.may_write(by.account, chat)?;
+    let place = Place::of(request.reply_to.as_ref())?;
+    let extras = Extras {
+        protected: request.noforwards,
+        markup: accept_markup(world, by, request.reply_markup),
+        topic: place.topic,
+        ..Extras::default()
+    };
     let draft = Draft {
-        content: Content::Text { text, entities },
-        reply_to: request.reply_to.as_ref().map(replied_message).transpose()?,
+        content: Content::Text {
+            text,
+            entities: world.visible_entities(by.account, entities),
+        },
+        reply_to: place.reply_to,
         silent: request.silent,
         random_id: Some(request.random_id),
+        extras: kept(extras),
     };
-    let posted = world.post(by, chat, draft)?;
-    world.random_ids.remember(by.account, request.random_id, now);
-    let mut named = Named::default();
-    let mut updates = vec![
-        tl::types::UpdateMessageId {
-            id: posted.id,
-            random_id: request.random_id,
+    put_in(world, by, chat, vec![draft], request.schedule_date)
+}
+
+/// Extras where there are any.
+pub(super) fn kept(extras: Extras) -> Option<Box<Extras>> {
+    let some = extras.protected
+        || extras.pinned
+        || extras.markup.is_some()
+        || extras.media.is_some()
+        || extras.group.is_some()
+        || extras.topic.is_some()
+        || extras.forwarded.is_some();
+    some.then(|| Box::new(extras))
+}
+
+/// Refuses numbers that were used before, or are none.
+pub(super) fn check_random_ids(world: &mut World, by: Actor, ids: &[i64]) -> Answer<()> {
+    let now = world.now();
+    for id in ids {
+        if *id == 0 {
+            return Err(bad("RANDOM_ID_EMPTY"));
         }
-        .into(),
-    ];
-    updates.extend(world.own_updates(by, chat, &posted.event, &mut named));
+        if world.random_ids.is_known(by.account, *id, now) {
+            return Err(RpcError::new(500, "RANDOM_ID_DUPLICATE"));
+        }
+    }
+    Ok(())
+}
+
+/// Buttons are for bots; others lose them without a word, as at Telegram.
+fn accept_markup(world: &World, by: Actor, markup: Option<tl::enums::ReplyMarkup>) -> Option<tl::enums::ReplyMarkup> {
+    markup.filter(|_| world.person(by.account).is_ok_and(Person::is_bot))
+}
+
+/// Puts messages into a chat, or among those that wait, and answers with them.
+pub(super) fn put_in(
+    world: &mut World,
+    by: Actor,
+    chat: PeerKey,
+    drafts: Vec<Draft>,
+    schedule_date: Option<i32>,
+) -> Answer<tl::enums::Updates> {
+    let now = world.now();
+    let mut named = Named::default();
+    let mut updates = Vec::new();
+    if let Some(date) = schedule_date.filter(|date| *date > now + SHOWN_AT_ONCE) {
+        world.may_write(by.account, chat).or_else(|error| {
+            // Slow mode is about when it is shown.
+            if error.name.starts_with("SLOWMODE") {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })?;
+        for draft in drafts {
+            let random_id = draft.random_id.unwrap_or_default();
+            let id = world.schedule(by.account, chat, draft, date)?;
+            world.random_ids.remember(by.account, random_id, now);
+            updates.push(tl::types::UpdateMessageId { id, random_id }.into());
+            let message = world.tl_scheduled(by.account, id);
+            updates.extend(message.map(|message| tl::types::UpdateNewScheduledMessage { message }.into()));
+        }
+        named.peer(chat);
+        return Ok(world.container(by.account, updates, &named));
+    }
+    world.may_write(by.account, chat)?;
+    for draft in drafts {
+        let random_id = draft.random_id.unwrap_or_default();
+        let posted = world.post(by, chat, draft)?;
+        world.random_ids.remember(by.account, random_id, now);
+        updates.push(
+            tl::types::UpdateMessageId {
+                id: posted.id,
+                random_id,
+            }
+            .into(),
+        );
+        updates.extend(world.own_updates(by, chat, &posted.event, &mut named));
+    }
     Ok(world.container(by.account, updates, &named))
 }
 
-fn replied_message(reply: &InputReplyTo) -> Answer<i32> {
-    match reply {
-        InputReplyTo::Message(reply) if reply.reply_to_peer_id.is_none() => Ok(reply.reply_to_msg_id),
-        _ => Err(bad("REPLY_MESSAGE_ID_INVALID")),
+/// Where in a chat a message goes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Place {
+    pub reply_to: Option<i32>,
+    pub topic: Option<i32>,
+}
+
+impl Place {
+    pub fn of(reply: Option<&InputReplyTo>) -> Answer<Self> {
+        match reply {
+            None => Ok(Self::default()),
+            Some(InputReplyTo::Message(reply)) if reply.reply_to_peer_id.is_none() => Ok(Self {
+                reply_to: Some(reply.reply_to_msg_id),
+                topic: reply.top_msg_id,
+            }),
+            Some(_) => Err(bad("REPLY_MESSAGE_ID_INVALID")),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeBounds;
 
-use super::messages::{Content, Message};
+use super::messages::{Content, Extras, Message};
 use super::peers::PeerKey;
 
 /// How many events a box remembers. A client further behind is told "too long".
@@ -124,6 +124,12 @@ impl MessageBox {
         Some(self.record(1, now, EventKind::Edited(id)))
     }
 
+    /// Changes what few messages have, which no event tells of. `None` when there is no such message.
+    pub fn change(&mut self, id: i32, change: impl FnOnce(&mut Extras)) -> Option<()> {
+        change(self.messages.get_mut(&id)?.extras.get_or_insert_default());
+        Some(())
+    }
+
     /// Takes messages out; ids that are not there are passed over. `None` when none was.
     pub fn delete(&mut self, ids: &[i32], now: i32) -> Option<Event> {
         let mut gone = Vec::new();
@@ -213,6 +219,7 @@ mod tests {
             reply_to: None,
             silent: false,
             random_id: None,
+            extras: None,
             content: Content::Text {
                 text: "hello".into(),
                 entities: Vec::new(),

@@ -80,6 +80,7 @@ mod tests {
                 reply_to: None,
                 silent: false,
                 random_id: None,
+                extras: None,
                 content: Content::Text {
                     text: String::new(),
                     entities: Vec::new(),

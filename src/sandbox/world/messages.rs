@@ -24,6 +24,21 @@ impl Content {
     }
 }
 
+/// What few messages have.
+#[derive(Debug, Clone, Default)]
+pub struct Extras {
+    /// Members may not forward it.
+    pub protected: bool,
+    pub pinned: bool,
+    pub markup: Option<tl::enums::ReplyMarkup>,
+    pub media: Option<tl::enums::MessageMedia>,
+    /// The same for all messages of an album.
+    pub group: Option<i64>,
+    /// The first message of the topic it is in.
+    pub topic: Option<i32>,
+    pub forwarded: Option<tl::enums::MessageFwdHeader>,
+}
+
 #[derive(Debug, Clone)]
 pub struct Message {
     /// Its id in the box that it is kept in.
@@ -41,6 +56,7 @@ pub struct Message {
     /// What the client sent it under.
     pub random_id: Option<i64>,
     pub content: Content,
+    pub extras: Option<Box<Extras>>,
 }
 
 /// A message before it has an id.
@@ -51,6 +67,7 @@ pub struct Draft {
     pub reply_to: Option<i32>,
     pub silent: bool,
     pub random_id: Option<i64>,
+    pub extras: Option<Box<Extras>>,
 }
 
 impl Draft {
@@ -63,6 +80,7 @@ impl Draft {
             reply_to: None,
             silent: false,
             random_id: None,
+            extras: None,
         }
     }
 
@@ -72,6 +90,7 @@ impl Draft {
             reply_to: None,
             silent: false,
             random_id: None,
+            extras: None,
         }
     }
 }

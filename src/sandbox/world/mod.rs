@@ -29,7 +29,9 @@ pub mod random_ids;
 pub mod reacting;
 pub mod refusal;
 pub mod rights;
+pub mod scheduling;
 pub mod text;
+pub mod uploads;
 pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -52,6 +54,8 @@ use invites::Invite;
 use marks::Marks;
 use people::Person;
 use random_ids::RandomIds;
+use scheduling::Scheduled;
+use uploads::Uploads;
 
 /// Everything the sandbox knows. One lock around it makes each call atomic.
 pub struct World {
@@ -68,6 +72,8 @@ pub struct World {
     pub(crate) invites: BTreeMap<String, Invite>,
     pub(crate) random_ids: RandomIds,
     pub(crate) marks: Marks,
+    pub(crate) uploads: Uploads,
+    pub(crate) scheduled: Scheduled,
     /// Links the copies of one message in several accounts' boxes.
     pub(crate) last_origin: u64,
     pub(crate) pushes: Vec<Push>,
@@ -92,6 +98,8 @@ impl World {
             invites: BTreeMap::new(),
             random_ids: RandomIds::default(),
             marks: Marks::default(),
+            uploads: Uploads::default(),
+            scheduled: Scheduled::default(),
             last_origin: 0,
             pushes: Vec::new(),
             channels_limit: joining::MOST_CHANNELS,

@@ -290,6 +290,7 @@ fn written(draft: Draft, origin: u64, chat: PeerKey, sender: PeerKey, date: i32,
         silent: draft.silent,
         random_id: draft.random_id,
         content: draft.content,
+        extras: draft.extras,
     }
 }
 

@@ -9,6 +9,8 @@ use crate::sandbox::call::{Answer, UserId};
 
 /// The longest text, in UTF-16 code units, which Telegram counts everything in.
 pub const LONGEST_TEXT: usize = 4096;
+/// The same beneath media.
+pub const LONGEST_CAPTION: usize = 1024;
 /// Entities beyond these are dropped without a word.
 const MOST_ENTITIES: usize = 100;
 
@@ -58,6 +60,26 @@ fn utf16_len(text: &str) -> i32 {
 /// # Errors
 /// `MESSAGE_EMPTY`, `MESSAGE_TOO_LONG`, `ENTITY_BOUNDS_INVALID`.
 pub fn accept(text: &str, entities: Vec<MessageEntity>) -> Answer<(String, Vec<MessageEntity>)> {
+    accept_up_to(text, entities, LONGEST_TEXT, "MESSAGE_TOO_LONG")
+}
+
+/// The same for what stands beneath media, which may be nothing.
+///
+/// # Errors
+/// `MEDIA_CAPTION_TOO_LONG`, `ENTITY_BOUNDS_INVALID`.
+pub fn accept_caption(text: &str, entities: Vec<MessageEntity>) -> Answer<(String, Vec<MessageEntity>)> {
+    if text.trim().is_empty() {
+        return Ok((String::new(), Vec::new()));
+    }
+    accept_up_to(text, entities, LONGEST_CAPTION, "MEDIA_CAPTION_TOO_LONG")
+}
+
+fn accept_up_to(
+    text: &str,
+    entities: Vec<MessageEntity>,
+    longest: usize,
+    too_long: &'static str,
+) -> Answer<(String, Vec<MessageEntity>)> {
     let whole = utf16_len(text);
     for mut entity in entities.iter().cloned() {
         let (offset, length) = span(&mut entity);
@@ -72,8 +94,8 @@ pub fn accept(text: &str, entities: Vec<MessageEntity>) -> Answer<(String, Vec<M
         return Err(bad("MESSAGE_EMPTY"));
     }
     let length = utf16_len(trimmed);
-    if length.unsigned_abs() as usize > LONGEST_TEXT {
-        return Err(bad("MESSAGE_TOO_LONG"));
+    if length.unsigned_abs() as usize > longest {
+        return Err(bad(too_long));
     }
     let cut = whole - utf16_len(from_start);
     let mut kept: Vec<MessageEntity> = entities

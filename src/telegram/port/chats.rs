@@ -18,6 +18,7 @@ impl JobTelegram {
         };
         let tl::enums::contacts::ResolvedPeer::Peer(resolved) = self.call(Action::Resolve, None, &request).await?;
         self.connection.learn(&resolved.users, &resolved.chats).await;
+        self.rights.note(&resolved.chats);
         let wanted = peer_number(&resolved.peer);
         let chats = resolved.chats.iter().filter_map(chat_of);
         let people = resolved.users.iter().filter_map(person_of);
@@ -56,6 +57,7 @@ impl JobTelegram {
             tl::enums::messages::Chats::Slice(answer) => answer.chats,
         };
         self.connection.learn(&[], &chats).await;
+        self.rights.note(&chats);
         chats
             .iter()
             .filter_map(chat_of)
@@ -99,7 +101,9 @@ impl JobTelegram {
         let request = tl::functions::messages::CheckChatInvite { hash: hash.to_owned() };
         match self.call(Action::Resolve, None, &request).await? {
             tl::enums::ChatInvite::Already(answer) => {
-                self.connection.learn(&[], std::slice::from_ref(&answer.chat)).await;
+                let chats = std::slice::from_ref(&answer.chat);
+                self.connection.learn(&[], chats).await;
+                self.rights.note(chats);
                 chat_of(&answer.chat).map(Invite::Member).ok_or_else(not_described)
             }
             tl::enums::ChatInvite::Peek(answer) => {

@@ -6,14 +6,17 @@
 //! recorded; a short one is waited out in place, a longer one closes a gate. Calls of one session keep a distance. What the
 //! table in [`super::errors`] says of an error is done here.
 
+mod access;
 mod caps;
 mod chats;
 mod failures;
 mod history;
 mod joining;
+mod media;
 mod members;
 mod messages;
 mod people;
+mod posting;
 mod scans;
 mod text;
 
@@ -34,6 +37,7 @@ use wireroom_jobs::{
     },
 };
 
+pub use self::media::{MediaError, MediaSource, OpenMedia};
 use super::{
     connection::{CallError, Connection},
     errors::{KnownError, Meaning},
@@ -93,6 +97,10 @@ pub struct JobTelegram {
     settings: PortSettings,
     hooks: AttemptHooks,
     bound: OnceCell<()>,
+    /// Where the media of messages come from, if there is such a place.
+    media: Option<Arc<dyn MediaSource>>,
+    /// What Telegram said of the session's rights in the chats it described.
+    rights: access::Rights,
     /// What the update stream noted since the attempt began.
     watch_troubles: Mutex<watch::Receiver<u64>>,
 }
@@ -115,7 +123,18 @@ impl JobTelegram {
             settings,
             hooks,
             bound: OnceCell::new(),
+            media: None,
+            rights: access::Rights::default(),
             watch_troubles,
+        }
+    }
+
+    /// The same, with media for its messages.
+    #[must_use]
+    pub fn with_media(self, media: Arc<dyn MediaSource>) -> Self {
+        Self {
+            media: Some(media),
+            ..self
         }
     }
 
@@ -331,7 +350,7 @@ impl Telegram for JobTelegram {
     }
 
     fn visible_length(&self, draft: &Draft) -> Result<usize, TelegramError> {
-        Ok(text::Parsed::of(draft).visible_length())
+        Ok(text::Parsed::of(draft)?.visible_length())
     }
 
     async fn send_message(&self, chat: &Chat, random_id: i64, draft: &Draft) -> Result<SentMessage, TelegramError> {

@@ -17,6 +17,7 @@ use crate::{
         jobs::{admission, body::JobRequest},
         problem::{Code, Problem},
         shell::RequestContext,
+        templates,
         typed::Answered,
     },
     ids::{BatchId, SessionId},
@@ -110,7 +111,7 @@ impl<'a> Intake<'a> {
     pub async fn take(&mut self, part: Part) -> Result<(), Problem> {
         match part {
             Part::Mode(mode) => self.mode = Some(mode),
-            Part::Item(item) => self.read(*item)?,
+            Part::Item(item) => self.read(*item).await?,
         }
         if self.pending.len() >= CHUNK || self.pending_bytes >= CHUNK_BYTES {
             self.store_pending().await?;
@@ -118,7 +119,7 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    fn read(&mut self, item: Item) -> Result<(), Problem> {
+    async fn read(&mut self, item: Item) -> Result<(), Problem> {
         let index = self.count;
         self.count += 1;
         if self.count > MAX_JOBS {
@@ -128,7 +129,10 @@ impl<'a> Intake<'a> {
         let request = match item.body {
             Ok(body) => {
                 self.fingerprint.add(&body);
-                JobRequest::read(&body, self.state.clock.now())
+                match templates::filled(&self.state.pool, &body).await {
+                    Ok(body) => JobRequest::read(&body, self.state.clock.now()),
+                    Err(problem) => Err(problem),
+                }
             }
             Err(broken) => {
                 self.fingerprint.add_bytes(&broken.hash);

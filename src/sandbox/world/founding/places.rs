@@ -238,6 +238,7 @@ fn write_history(world: &mut World, channel: &mut Channel, messages: usize) {
             reply_to: None,
             silent: false,
             random_id: None,
+            extras: None,
             content: Content::Text {
                 text,
                 entities: Vec::new(),
@@ -373,6 +374,7 @@ fn found_friends(world: &mut World, extras: &[UserId], crowd: &[UserId]) {
                 reply_to: None,
                 silent: false,
                 random_id: None,
+                extras: None,
                 content: Content::Text {
                     text: text.clone(),
                     entities: Vec::new(),

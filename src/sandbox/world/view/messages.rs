@@ -42,6 +42,7 @@ fn tl_text_message(
     entities: &[tl::enums::MessageEntity],
 ) -> tl::enums::Message {
     let post = is_post(message);
+    let extras = message.extras.as_deref();
     tl::types::Message {
         out: !post && message.sender == PeerKey::User(viewer),
         mentioned: false,
@@ -51,8 +52,8 @@ fn tl_text_message(
         from_scheduled: false,
         legacy: false,
         edit_hide: false,
-        pinned: false,
-        noforwards: false,
+        pinned: extras.is_some_and(|extras| extras.pinned),
+        noforwards: extras.is_some_and(|extras| extras.protected),
         invert_media: false,
         offline: false,
         video_processing_pending: false,
@@ -64,22 +65,24 @@ fn tl_text_message(
         from_rank: None,
         peer_id: message.chat.to_tl(),
         saved_peer_id: None,
-        fwd_from: None,
+        fwd_from: extras.and_then(|extras| extras.forwarded.clone()),
         via_bot_id: None,
         via_business_bot_id: None,
         guestchat_via_from: None,
-        reply_to: message.reply_to.map(tl_reply_header),
+        reply_to: message
+            .reply_to
+            .map(|id| tl_reply_in(id, extras.and_then(|extras| extras.topic))),
         date: message.date,
         message: text.to_owned(),
-        media: None,
-        reply_markup: None,
+        media: extras.and_then(|extras| extras.media.clone()),
+        reply_markup: extras.and_then(|extras| extras.markup.clone()),
         entities: (!entities.is_empty()).then(|| entities.to_vec()),
         views: post.then_some(1),
         forwards: post.then_some(0),
         replies: None,
         edit_date: message.edit_date,
         post_author: None,
-        grouped_id: None,
+        grouped_id: extras.and_then(|extras| extras.group),
         reactions: None,
         restriction_reason: None,
         ttl_period: None,
@@ -112,16 +115,20 @@ fn shown_sender(message: &Message) -> Option<tl::enums::Peer> {
 }
 
 fn tl_reply_header(id: i32) -> tl::enums::MessageReplyHeader {
+    tl_reply_in(id, None)
+}
+
+fn tl_reply_in(id: i32, topic: Option<i32>) -> tl::enums::MessageReplyHeader {
     tl::types::MessageReplyHeader {
         reply_to_scheduled: false,
-        forum_topic: false,
+        forum_topic: topic.is_some(),
         quote: false,
         reply_to_ephemeral: false,
         reply_to_msg_id: Some(id),
         reply_to_peer_id: None,
         reply_from: None,
         reply_media: None,
-        reply_to_top_id: None,
+        reply_to_top_id: topic.filter(|topic| *topic != id),
         quote_text: None,
         quote_entities: None,
         quote_offset: None,

@@ -1,0 +1,410 @@
+//! One message to many chats: each is a target with an outcome of its own, kept as soon as it is known.
+//!
+//! Before a send begins, the target's chat and the effect's `random_id` are durable; what became of it is kept in the
+//! transaction that settles the effect. So whatever crashes, the next attempt skips what is decided, looks for the one
+//! message that is in doubt, and goes on. Slow mode of one chat puts off that chat alone; a flood or a cap of the session
+//! puts off the job, with everything it has done.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    OUTCOME_UNKNOWN, PublishArgs, PublishResult, PublishStatus, TargetReport,
+    ports::{Decided, Target},
+    post::Uploaded,
+    sending::{self, Message},
+};
+use crate::{
+    JobContext, JobError, LogLevel, LogLine, Outcome, WaitReason,
+    ports::{Chat, Decision, Progress, SentMessage, StoreError, TelegramError},
+    target,
+};
+
+/// The word for a message that is in its chat.
+pub const SENT: &str = "sent";
+/// An attempt that takes longer makes room for others: everything it did is kept.
+const LONGEST_ATTEMPT: TimeDelta = TimeDelta::seconds(150);
+/// The pause after passing trouble that came after progress.
+const AFTER_TROUBLE: TimeDelta = TimeDelta::seconds(15);
+/// A send that was begun so often without anybody seeing it end is given up.
+const MOST_TRIES: i32 = 3;
+/// How many decided targets are shown at once.
+const SHOWN_EACH: i64 = 10;
+
+/// The checkpoint: what all targets share.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Kept {
+    #[serde(default)]
+    media: Vec<Uploaded>,
+}
+
+pub(super) async fn run(args: &PublishArgs, context: &JobContext) -> Outcome {
+    let mut broadcast = Broadcast {
+        args,
+        context,
+        message: Message::of(args),
+        media_ready: args.media.is_empty(),
+        targets: Vec::new(),
+        places: HashMap::new(),
+        decided: 0,
+        begun_at: context.clock.now(),
+    };
+    match broadcast.attempt().await {
+        Ok(result) => Outcome::done(&result),
+        Err(outcome) => {
+            let outcome = broadcast.forgive(outcome);
+            context.log_stop(&outcome).await;
+            outcome
+        }
+    }
+}
+
+/// One attempt over all targets that are left.
+struct Broadcast<'a> {
+    args: &'a PublishArgs,
+    context: &'a JobContext,
+    message: Message,
+    media_ready: bool,
+    targets: Vec<Target>,
+    /// Which target has a chat.
+    places: HashMap<i64, i32>,
+    /// How many this attempt has decided.
+    decided: i64,
+    begun_at: DateTime<Utc>,
+}
+
+/// How a target's turn ended.
+enum Turn {
+    Decided,
+    /// Its own chat makes it wait.
+    PutOff,
+}
+
+impl Broadcast<'_> {
+    async fn attempt(&mut self) -> Result<PublishResult, Outcome> {
+        self.message.check(self.context, self.args).await?;
+        self.read().await?;
+        for place in 0..self.targets.len() {
+            if self.targets[place].decided.is_some() {
+                continue;
+            }
+            self.context.stop_if_cancelled()?;
+            let now = self.context.clock.now();
+            if now - self.begun_at > LONGEST_ATTEMPT {
+                return Err(make_room(now));
+            }
+            if self.targets[place].not_before.is_some_and(|until| until > now) {
+                continue;
+            }
+            if let Turn::Decided = Box::pin(self.turn(place)).await? {
+                self.decided += 1;
+                if self.decided % SHOWN_EACH == 0 {
+                    self.show().await?;
+                }
+            }
+        }
+        self.show().await?;
+        match self.next_turn() {
+            None => Ok(self.report()),
+            Some(until) => Err(Outcome::Snooze {
+                until,
+                reason: WaitReason::new(
+                    "slow_mode",
+                    "The chats that are left are in slow mode; the job goes on when the first of them takes a message.",
+                ),
+            }),
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), Outcome> {
+        let known = self.context.store.targets().await?;
+        let mut known: HashMap<i32, Target> = known.into_iter().map(|target| (target.position, target)).collect();
+        for position in 0..self.args.chats.len() {
+            let position = i32::try_from(position).unwrap_or(i32::MAX);
+            let target = known.remove(&position).unwrap_or(Target {
+                position,
+                ..Target::default()
+            });
+            if let Some(chat) = target.chat_id {
+                self.places.entry(chat).or_insert(position);
+            }
+            self.targets.push(target);
+        }
+        Ok(())
+    }
+
+    /// When the first undecided target may be tried.
+    fn next_turn(&self) -> Option<DateTime<Utc>> {
+        let waiting = self.targets.iter().filter(|target| target.decided.is_none());
+        waiting
+            .map(|target| target.not_before.unwrap_or_else(|| self.context.clock.now()))
+            .min()
+    }
+
+    async fn turn(&mut self, place: usize) -> Result<Turn, Outcome> {
+        let chat = match self.find(place).await {
+            Ok(chat) => chat,
+            Err(Outcome::Discard(error)) => return self.refuse(place, error).await,
+            Err(outcome) => return Err(outcome),
+        };
+        let position = self.targets[place].position;
+        if *self.places.entry(chat.id).or_insert(position) != position {
+            let error = JobError::permanent("duplicate", "Another of the job's chats is the same one.");
+            return self.refuse(place, error).await;
+        }
+        self.targets[place].chat_id = Some(chat.id);
+        self.context.store.save_chat(&chat).await?;
+        if self.targets[place].tries == 0 {
+            match self.context.telegram.access(&chat).await {
+                Ok(access) if !access.may_write => return self.refuse(place, sending::may_not_write()).await,
+                Ok(access) => {
+                    if let Some(until) = access.not_before.filter(|until| *until > self.context.clock.now()) {
+                        return self.put_off(place, until).await;
+                    }
+                }
+                Err(error) => return self.failed(place, &chat, error, false).await,
+            }
+        }
+        self.make_ready(&chat).await?;
+        self.send(place, &chat).await
+    }
+
+    async fn find(&self, place: usize) -> Result<Chat, Outcome> {
+        let text = &self.args.chats[place];
+        let reference = target::parse_for_run(text)?;
+        let chat = match self.targets[place].chat_id {
+            Some(id) => target::resolve_again(self.context, &reference, id).await?,
+            None => target::resolve(self.context, &reference).await?,
+        };
+        target::refuse_person(&chat)?;
+        Ok(chat)
+    }
+
+    async fn make_ready(&mut self, chat: &Chat) -> Result<(), Outcome> {
+        self.message.find_source(self.context, self.args).await?;
+        if self.media_ready {
+            return Ok(());
+        }
+        let kept: Kept = self.context.read_checkpoint().await?.unwrap_or_default();
+        let media = if kept.media.len() == self.args.media.len() {
+            kept.media
+        } else {
+            let media = sending::upload(self.context, chat, &self.args.media).await?;
+            self.context.write_checkpoint(&Kept { media: media.clone() }).await?;
+            media
+        };
+        self.message.use_media(&media);
+        self.media_ready = true;
+        Ok(())
+    }
+
+    async fn send(&mut self, place: usize, chat: &Chat) -> Result<Turn, Outcome> {
+        let context = self.context;
+        self.targets[place].not_before = None;
+        let effect = context.store.begin_target(&self.targets[place], chat.id).await?;
+        if let Some(sent) = effect.sent {
+            return self.sent(place, Some(sent)).await;
+        }
+        if effect.attempted_at.is_some() {
+            // An earlier attempt began it, and nobody saw how that ended.
+            match self.look(chat, effect.prepared_at).await {
+                Ok(Some(sent)) => return self.sent(place, Some(sent)).await,
+                Ok(None) if self.targets[place].tries < MOST_TRIES => {}
+                Ok(None) | Err(Outcome::Discard(_)) => return self.refuse(place, unknown()).await,
+                Err(outcome) => {
+                    return self.doubted(place, outcome).await;
+                }
+            }
+        }
+        match self.message.send(context, chat, effect.random_id).await {
+            Ok(sent) => self.sent(place, Some(sent)).await,
+            Err(error) if error.decision == Decision::Done => {
+                // Telegram had it already: never again. Its number is worth a look, no more.
+                let found = self.look(chat, effect.prepared_at).await.ok().flatten();
+                self.sent(place, found).await
+            }
+            Err(error) => self.failed(place, chat, error, true).await,
+        }
+    }
+
+    /// The oldest message that may be this target's.
+    async fn look(&self, chat: &Chat, prepared_at: DateTime<Utc>) -> Result<Option<SentMessage>, Outcome> {
+        let message = "It is not certain how an earlier send ended: the chat is searched for the message.";
+        let line = LogLine::new("looking_for_message", message);
+        self.context.log(LogLevel::Warn, line).await;
+        Ok(self
+            .message
+            .look(self.context, chat, prepared_at)
+            .await?
+            .into_iter()
+            .next())
+    }
+
+    /// A call about a target failed. `begun`: it was its send.
+    async fn failed(&mut self, place: usize, chat: &Chat, error: TelegramError, begun: bool) -> Result<Turn, Outcome> {
+        let decision = error.decision;
+        match decision {
+            Decision::Retry | Decision::Session if begun => self.doubted(place, error.into()).await,
+            Decision::Retry | Decision::Session => Err(error.into()),
+            Decision::Gate { until } => {
+                self.not_sent(place, chat, begun).await?;
+                match Outcome::from(error) {
+                    Outcome::Snooze { reason, .. } if reason.code == "slow_mode" => self.put_off(place, until).await,
+                    outcome => Err(outcome),
+                }
+            }
+            Decision::Elsewhere { .. } | Decision::Campaign => {
+                self.not_sent(place, chat, begun).await?;
+                Err(error.into())
+            }
+            // What one chat refuses the others would too, and none has it yet: the job is wrong, and not the chat.
+            Decision::Content if begun && self.sent_so_far() == 0 => {
+                self.not_sent(place, chat, begun).await?;
+                Err(error.into())
+            }
+            Decision::Person { .. }
+            | Decision::Target
+            | Decision::Content
+            | Decision::Bug
+            | Decision::Pending
+            | Decision::Done => match Outcome::from(error) {
+                Outcome::Discard(error) => self.refuse(place, error).await,
+                outcome => Err(outcome),
+            },
+        }
+    }
+
+    async fn not_sent(&self, place: usize, chat: &Chat, begun: bool) -> Result<(), StoreError> {
+        if begun {
+            self.context.store.refuse_target(&self.targets[place], chat.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Nobody saw how a send, or the look for it, ended.
+    async fn doubted(&mut self, place: usize, outcome: Outcome) -> Result<Turn, Outcome> {
+        if let Outcome::Retry(error) = &outcome
+            && error.code != "fenced"
+        {
+            self.targets[place].tries += 1;
+            self.context.store.keep_target(&self.targets[place]).await?;
+        }
+        Err(outcome)
+    }
+
+    async fn put_off(&mut self, place: usize, until: DateTime<Utc>) -> Result<Turn, Outcome> {
+        self.targets[place].not_before = Some(until);
+        self.context.store.keep_target(&self.targets[place]).await?;
+        Ok(Turn::PutOff)
+    }
+
+    async fn sent(&mut self, place: usize, sent: Option<SentMessage>) -> Result<Turn, Outcome> {
+        let decided = Decided {
+            outcome: SENT.into(),
+            error: None,
+            sent,
+        };
+        self.decide(place, decided).await
+    }
+
+    async fn refuse(&mut self, place: usize, error: JobError) -> Result<Turn, Outcome> {
+        let decided = Decided {
+            outcome: error.code,
+            error: Some(error.message),
+            sent: None,
+        };
+        self.decide(place, decided).await
+    }
+
+    async fn decide(&mut self, place: usize, decided: Decided) -> Result<Turn, Outcome> {
+        self.targets[place].decided = Some(decided);
+        if let Err(error) = self.context.store.decide_target(&self.targets[place]).await {
+            self.targets[place].decided = None;
+            return Err(error.into());
+        }
+        Ok(Turn::Decided)
+    }
+
+    fn sent_so_far(&self) -> usize {
+        let outcomes = self.targets.iter().filter_map(|target| target.decided.as_ref());
+        outcomes.filter(|decided| decided.outcome == SENT).count()
+    }
+
+    async fn show(&self) -> Result<(), Outcome> {
+        let done = self.targets.iter().filter(|target| target.decided.is_some()).count();
+        let seconds = (self.context.clock.now() - self.begun_at).as_seconds_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a rate to be shown")]
+        let per_second = if seconds > 0.0 {
+            self.decided as f64 / seconds
+        } else {
+            0.0
+        };
+        let progress = Progress {
+            done: i64::try_from(done).unwrap_or(i64::MAX),
+            of: i64::try_from(self.targets.len()).ok(),
+            per_second,
+        };
+        Ok(self.context.store.progress(progress).await?)
+    }
+
+    fn report(&self) -> PublishResult {
+        let mut counts = BTreeMap::new();
+        let mut targets = Vec::with_capacity(self.targets.len());
+        for target in &self.targets {
+            let Some(decided) = &target.decided else { continue };
+            *counts.entry(decided.outcome.clone()).or_default() += 1;
+            targets.push(TargetReport {
+                position: target.position,
+                chat_id: target.chat_id,
+                outcome: decided.outcome.clone(),
+                message_id: decided.sent.as_ref().map(|sent| sent.message_id.abs()),
+                date: decided.sent.as_ref().map(|sent| sent.date),
+            });
+        }
+        PublishResult {
+            status: PublishStatus::Finished,
+            chat: None,
+            message_id: None,
+            date: None,
+            link: None,
+            message_ids: Vec::new(),
+            deleted: None,
+            targets,
+            counts,
+        }
+    }
+
+    /// Trouble after progress costs no attempt: a thousand chats meet more of it than a job has attempts.
+    fn forgive(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Retry(error) if self.decided > 0 && error.code != "fenced" => Outcome::Snooze {
+                until: self.context.clock.now() + AFTER_TROUBLE,
+                reason: WaitReason::new("trouble", error.message),
+            },
+            outcome => outcome,
+        }
+    }
+}
+
+fn make_room(now: DateTime<Utc>) -> Outcome {
+    Outcome::Snooze {
+        until: now,
+        reason: WaitReason::new(
+            "batch_done",
+            "The job makes room for others, and goes on when it is its turn.",
+        ),
+    }
+}
+
+fn unknown() -> JobError {
+    JobError::permanent(
+        OUTCOME_UNKNOWN,
+        "The message may or may not have been sent, and the job could not find out. Look in the chat before you send it \
+         again.",
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! Several chats: each once, each with its own outcome, whatever breaks in between.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::{
+    Job,
+    publish::ports::Access,
+    testing::{
+        Fakes, discarded, flood, message, result, retried, snoozed, start_of_time, supergroup, target_error,
+        telegram_error, unknown_outcome,
+    },
+};
+
+fn args(count: i64) -> PublishArgs {
+    PublishArgs {
+        chats: (1..=count).map(|id| format!("@reading_club_{id}")).collect(),
+        ..PublishArgs::plain("", "The library is closed on Friday.")
+    }
+}
+
+/// The chats are found in their order.
+fn found(fakes: &Fakes, ids: std::ops::RangeInclusive<i64>) {
+    for id in ids {
+        fakes.telegram.resolve_username(Ok(supergroup(id)));
+    }
+}
+
+async fn run(fakes: &Fakes, count: i64) -> Outcome {
+    let outcome = args(count).run(&fakes.context()).await;
+    assert_eq!(fakes.telegram.unused_answers(), 0, "not asked for: {outcome:?}");
+    outcome
+}
+
+fn by_position(result: &PublishResult) -> HashMap<i32, &str> {
+    let targets = result.targets.iter();
+    targets
+        .map(|target| (target.position, target.outcome.as_str()))
+        .collect()
+}
+
+fn sends(fakes: &Fakes) -> usize {
+    let journal = fakes.take_journal();
+    journal.iter().filter(|call| call.starts_with("send_message")).count()
+}
+
+#[tokio::test]
+async fn each_chat_has_its_message_and_its_outcome() {
+    let fakes = Fakes::new();
+    found(&fakes, 1..=2);
+    fakes
+        .telegram
+        .resolve_username(Err(target_error("USERNAME_NOT_OCCUPIED")));
+    found(&fakes, 1..=1);
+    found(&fakes, 5..=5);
+    fakes.telegram.send_message(Ok(message(7, 1)));
+    fakes.telegram.send_message(Err(target_error("CHAT_WRITE_FORBIDDEN")));
+    fakes.telegram.send_message(Ok(message(9, 2)));
+    let report: PublishResult = result(run(&fakes, 5).await);
+    assert_eq!(report.status, PublishStatus::Finished);
+    assert_eq!(
+        by_position(&report),
+        HashMap::from([
+            (0, "sent"),
+            (1, "write_forbidden"),
+            (2, "chat_not_found"),
+            (3, "duplicate"),
+            (4, "sent")
+        ])
+    );
+    assert_eq!(report.counts["sent"], 2);
+    assert_eq!(report.targets[4].message_id, Some(9));
+    assert_eq!(report.targets[0].chat_id, Some(supergroup(1).id));
+    assert_eq!(fakes.store.state().progress.last().expect("shown").of, Some(5));
+}
+
+#[tokio::test]
+async fn the_effect_is_durable_before_each_send() {
+    let fakes = Fakes::new();
+    found(&fakes, 1..=1);
+    fakes.telegram.send_message(Ok(message(7, 1)));
+    result::<PublishResult>(run(&fakes, 1).await);
+    let journal = fakes.take_journal();
+    let place = |call: &str| journal.iter().position(|line| line.starts_with(call)).expect(call);
+    assert!(place("begin_target") < place("prepare_effect"));
+    assert!(place("prepare_effect") < place("send_message"));
+    assert!(place("send_message") < place("decide_target"));
+}
+
+#[tokio::test]
+async fn without_the_right_to_write_nothing_is_tried() {
+    let fakes = Fakes::new();
+    found(&fakes, 1..=1);
+    fakes.telegram.access(Ok(Access {
+        may_write: false,
+        not_before: None,
+    }));
+    let report: PublishResult = result(run(&fakes, 1).await);
+    assert_eq!(by_position(&report)[&0], "write_forbidden");
+    assert_eq!(sends(&fakes), 0);
+}
+
+#[tokio::test]
+async fn slow_mode_puts_off_its_chat_alone() {
+    let until = start_of_time() + TimeDelta::seconds(40);
+    let fakes = Fakes::new();
+    found(&fakes, 1..=3);
+    fakes.telegram.access(Ok(Access {
+        may_write: true,
+        not_before: Some(until),
+    }));
+    fakes.telegram.send_message(Err(telegram_error(
+        "SLOWMODE_WAIT",
+        Decision::Gate {
+            until: start_of_time() + TimeDelta::seconds(60),
+        },
+    )));
+    fakes.telegram.send_message(Ok(message(7, 1)));
+    let (at, reason) = snoozed(run(&fakes, 3).await);
+    assert_eq!((at, reason.code.as_str()), (until, "slow_mode"));
+    assert_eq!(sends(&fakes), 2);
+
+    fakes.clock.set(until);
+    fakes.telegram.chat_by_id(Ok(supergroup(1)));
+    fakes.telegram.send_message(Ok(message(8, 41)));
+    let (at, _) = snoozed(run(&fakes, 3).await);
+    assert_eq!(at, start_of_time() + TimeDelta::seconds(60));
+    fakes.clock.set(at);
+    fakes.telegram.chat_by_id(Ok(supergroup(2)));
+    fakes.telegram.send_message(Ok(message(9, 61)));
+    let report: PublishResult = result(run(&fakes, 3).await);
+    assert_eq!(report.counts, BTreeMap::from([("sent".to_owned(), 3)]));
+}
+
+#[tokio::test]
+async fn a_flood_puts_off_the_job_and_keeps_what_was_done() {
+    let fakes = Fakes::new();
+    found(&fakes, 1..=2);
+    fakes.telegram.send_message(Ok(message(7, 1)));
+    fakes.telegram.send_message(Err(flood(30)));
+    let (_, reason) = snoozed(run(&fakes, 3).await);
+    assert_eq!(reason.code, "flood");
+    assert_eq!(sends(&fakes), 2);
+
+    fakes.telegram.chat_by_id(Ok(supergroup(2)));
+    found(&fakes, 3..=3);
+    fakes.telegram.send_message(Ok(message(8, 31)));
+    fakes.telegram.send_message(Ok(message(9, 32)));
+    let report: PublishResult = result(run(&fakes, 3).await);
+    assert_eq!(report.counts["sent"], 3);
+    assert_eq!(sends(&fakes), 2, "nobody got it twice, and a flood is not looked for");
+}
+
+#[tokio::test]
+async fn what_nobody_saw_end_is_looked_for_before_it_is_sent_again() {
+    for (there, sent_again) in [(vec![message(7, 1)], 0), (vec![], 1)] {
+        let mut fakes = Fakes::new();
+        found(&fakes, 1..=1);
+        fakes.telegram.send_message(Err(unknown_outcome()));
+        assert_eq!(retried(run(&fakes, 2).await).code, "call_deadline");
+        fakes.take_journal();
+        fakes.attempt = 2;
+        fakes.telegram.chat_by_id(Ok(supergroup(1)));
+        fakes.telegram.own_messages_like(Ok(there));
+        if sent_again > 0 {
+            fakes.telegram.send_message(Ok(message(8, 2)));
+        }
+        found(&fakes, 2..=2);
+        fakes.telegram.send_message(Ok(message(9, 2)));
+        let report: PublishResult = result(run(&fakes, 2).await);
+        assert_eq!(report.counts["sent"], 2);
+        assert_eq!(sends(&fakes), sent_again + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_another_job_is_not_taken_for_this_ones() {
+    let mut fakes = Fakes::new();
+    found(&fakes, 1..=1);
+    fakes.telegram.send_message(Err(unknown_outcome()));
+    retried(run(&fakes, 1).await);
+    fakes.attempt = 2;
+    fakes.store.state().claimed.insert((supergroup(1).id, 7));
+    fakes.telegram.chat_by_id(Ok(supergroup(1)));
+    fakes.telegram.own_messages_like(Ok(vec![message(7, 1)]));
+    fakes.telegram.send_message(Ok(message(8, 2)));
+    let report: PublishResult = result(run(&fakes, 1).await);
+    assert_eq!(report.targets[0].message_id, Some(8));
+}
+
+#[tokio::test]
+async fn one_chat_that_cannot_be_looked_at_does_not_end_the_others() {
+    let mut fakes = Fakes::new();
+    found(&fakes, 1..=1);
+    fakes.telegram.send_message(Err(unknown_outcome()));
+    retried(run(&fakes, 2).await);
+    fakes.attempt = 2;
+    fakes.take_journal();
+    fakes.telegram.chat_by_id(Ok(supergroup(1)));
+    fakes.telegram.own_messages_like(Err(target_error("CHANNEL_PRIVATE")));
+    found(&fakes, 2..=2);
+    fakes.telegram.send_message(Ok(message(9, 2)));
+    let report: PublishResult = result(run(&fakes, 2).await);
+    assert_eq!(by_position(&report), HashMap::from([(0, OUTCOME_UNKNOWN), (1, "sent")]));
+    assert_eq!(sends(&fakes), 1);
+}
+
+#[tokio::test]
+async fn trouble_after_progress_costs_no_attempt() {
+    let fakes = Fakes::new();
+    found(&fakes, 1..=2);
+    fakes.telegram.send_message(Ok(message(7, 1)));
+    fakes.telegram.send_message(Err(unknown_outcome()));
+    assert_eq!(snoozed(run(&fakes, 2).await).1.code, "trouble");
+    assert_eq!(fakes.store.state().targets[&1].tries, 1);
+}
+
+#[tokio::test]
+async fn what_every_chat_would_refuse_ends_the_job() {
+    let fakes = Fakes::new();
+    found(&fakes, 1..=1);
+    fakes
+        .telegram
+        .send_message(Err(telegram_error("MESSAGE_TOO_LONG", Decision::Content)));
+    assert_eq!(discarded(run(&fakes, 3).await).code, "message_too_long");
+}
+
+#[tokio::test]
+async fn a_cancelled_job_stops_between_two_chats() {
+    let fakes = Fakes::new();
+    found(&fakes, 1..=1);
+    fakes.telegram.send_message(Ok(message(7, 1)));
+    fakes.telegram.cancel_after(2, fakes.cancellation.clone());
+    assert_eq!(run(&fakes, 3).await, Outcome::Cancelled);
+    assert_eq!(fakes.store.state().targets.len(), 1);
+}
+
+#[tokio::test]
+async fn a_long_attempt_makes_room() {
+    let fakes = Fakes::new();
+    fakes.clock.step_by(TimeDelta::seconds(100));
+    found(&fakes, 1..=1);
+    fakes.telegram.send_message(Ok(message(7, 1)));
+    assert_eq!(snoozed(run(&fakes, 3).await).1.code, "batch_done");
+}

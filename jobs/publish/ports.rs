@@ -1,0 +1,104 @@
+//! What publishing needs of the outside world beyond what all kinds do.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use super::post::{Attachment, Uploaded};
+use crate::ports::{Chat, Draft, Effect, SentMessage, StoreError, TelegramError};
+
+/// What the session may do in a chat, before anything is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    pub may_write: bool,
+    /// Slow mode lets it write again then.
+    pub not_before: Option<DateTime<Utc>>,
+}
+
+/// How a change of a message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    Changed,
+    /// It was so already.
+    Unchanged,
+}
+
+/// A forward about to be made: messages of another chat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    pub from: Chat,
+    pub message_ids: Vec<i32>,
+    pub topic: Option<i32>,
+    pub silent: bool,
+    pub protect: bool,
+    pub hide_sender: bool,
+}
+
+/// Telegram, as far as publishing alone uses it.
+#[async_trait]
+pub trait Posting: Send + Sync {
+    /// Whether this session may write there now, without trying.
+    async fn access(&self, chat: &Chat) -> Result<Access, TelegramError>;
+    /// Puts a file into Telegram, as something that messages to `chat` can have. Sends nothing; may be repeated.
+    async fn upload(&self, chat: &Chat, item: &Attachment) -> Result<Uploaded, TelegramError>;
+    /// Replaces a message's text and buttons.
+    async fn edit_message(&self, chat: &Chat, message_id: i32, draft: &Draft) -> Result<Changed, TelegramError>;
+    /// Takes messages out for everybody; returns how many were there.
+    async fn delete_messages(&self, chat: &Chat, message_ids: &[i32]) -> Result<usize, TelegramError>;
+    /// Pins a message, or takes its pin away.
+    async fn pin_message(
+        &self,
+        chat: &Chat,
+        message_id: i32,
+        pinned: bool,
+        silent: bool,
+    ) -> Result<Changed, TelegramError>;
+    /// Forwards messages, under `random_id` and the numbers that follow it.
+    async fn forward(&self, chat: &Chat, random_id: i64, forward: &Forward) -> Result<SentMessage, TelegramError>;
+    /// This session's own messages in `chat` since then that are such a forward, oldest first. An error means that it
+    /// could not look.
+    async fn own_forwards_like(
+        &self,
+        chat: &Chat,
+        forward: &Forward,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<SentMessage>, TelegramError>;
+}
+
+/// One of several chats of a job, as far as it has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Its place among the job's chats, from 0.
+    pub position: i32,
+    /// Known once the chat was found.
+    pub chat_id: Option<i64>,
+    /// How often a send to it was begun and not seen to end.
+    pub tries: i32,
+    /// Not to be tried before then.
+    pub not_before: Option<DateTime<Utc>>,
+    pub decided: Option<Decided>,
+}
+
+/// What became of one of several chats, for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// A stable word: `sent`, or the code of what kept it from being sent.
+    pub outcome: String,
+    /// One sentence for a person; without one when it was sent.
+    pub error: Option<String>,
+    pub sent: Option<SentMessage>,
+}
+
+/// The database, as far as publishing alone uses it. Fenced, as all of [`Store`](crate::ports::Store) is.
+#[async_trait]
+pub trait PublishStore: Send + Sync {
+    /// The job's chats that have come anywhere, by position.
+    async fn targets(&self) -> Result<Vec<Target>, StoreError>;
+    /// Keeps how far an undecided target is.
+    async fn keep_target(&self, target: &Target) -> Result<(), StoreError>;
+    /// Keeps the target's chat and that a send to it is about to begin, durably. Returns the effect as it was before.
+    async fn begin_target(&self, target: &Target, chat_id: i64) -> Result<Effect, StoreError>;
+    /// What was begun was refused by name: nothing of it is in the chat.
+    async fn refuse_target(&self, target: &Target, chat_id: i64) -> Result<(), StoreError>;
+    /// Keeps what became of a target, for good; what was in doubt of it no longer is.
+    async fn decide_target(&self, target: &Target) -> Result<(), StoreError>;
+}

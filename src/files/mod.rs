@@ -1,0 +1,290 @@
+//! Files: bytes in a directory or in any storage with the API of S3, and what is known of them in Postgres.
+//!
+//! Bytes are streamed in both directions and never held whole. They are stored under a fresh name before their row is: a
+//! row without bytes does not exist, and bytes without a row are those of an upload that broke off, which deletes them.
+//! Equal bytes are kept once, by their SHA-256.
+
+mod fetch;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream::BoxStream};
+use object_store::{
+    ObjectStore, ObjectStoreExt as _, WriteMultipart, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
+};
+use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use crate::{
+    config::{FilesConfig, FilesPlace},
+    store::{
+        self, PgPool, StoreError, failed,
+        files::{self, FileRecord, NewFile},
+    },
+};
+
+/// Parts of an upload on their way to the storage at a time.
+const PARTS_AT_A_TIME: usize = 4;
+/// Files that are swept at once.
+const SWEPT_AT_ONCE: i64 = 20;
+/// How often files whose time is over are looked for.
+const SWEEP_EACH: Duration = Duration::from_mins(5);
+
+/// What went wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    #[error("the file is larger than {most} bytes")]
+    TooLarge { most: u64 },
+    #[error("the file has no bytes")]
+    Empty,
+    /// Its sender broke off.
+    #[error("the bytes did not come in")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the file store failed")]
+    Storage(#[from] object_store::Error),
+    #[error("the directory of the file store cannot be made")]
+    Directory(#[source] std::io::Error),
+    #[error(transparent)]
+    Database(#[from] StoreError),
+    /// The address is refused, or what is there.
+    #[error("{0}")]
+    Fetch(String),
+    /// The address does not answer now.
+    #[error("the address did not give the file: {0}")]
+    Unreachable(String),
+}
+
+/// What is said of a file that comes in.
+#[derive(Debug, Clone, Default)]
+pub struct Label {
+    pub name: Option<String>,
+    pub content_type: String,
+    pub created_by: Option<String>,
+}
+
+/// The file store.
+pub struct Files {
+    config: FilesConfig,
+    database: PgPool,
+    objects: OnceCell<Arc<dyn ObjectStore>>,
+    fetcher: OnceCell<fetch::Fetcher>,
+}
+
+/// A file's bytes on their way out.
+pub type FileStream = BoxStream<'static, Result<Bytes, FilesError>>;
+
+impl Files {
+    /// Nothing is opened before it is needed: most processes never touch a file.
+    pub fn new(config: FilesConfig, database: PgPool) -> Self {
+        Self {
+            config,
+            database,
+            objects: OnceCell::new(),
+            fetcher: OnceCell::new(),
+        }
+    }
+
+    pub fn max_bytes(&self) -> u64 {
+        self.config.max_bytes
+    }
+
+    async fn objects(&self) -> Result<&Arc<dyn ObjectStore>, FilesError> {
+        self.objects
+            .get_or_try_init(|| async { open(&self.config.place) })
+            .await
+    }
+
+    /// Stores a file. `true`: one with the same bytes was there, and is the answer.
+    pub async fn put<S, E>(&self, bytes: S, label: &Label) -> Result<(FileRecord, bool), FilesError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let id = Uuid::now_v7();
+        let object = format!("{:02x}/{id}", id.as_bytes()[15]);
+        let (sha256, size) = self.write(&object, bytes).await?;
+        let stored = self.record(id, &object, &sha256, size, label).await;
+        match stored {
+            Ok(record) if record.id == id => Ok((record, false)),
+            Ok(record) => {
+                self.discard(&object).await;
+                Ok((record, true))
+            }
+            Err(error) => {
+                self.discard(&object).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn write<S, E>(&self, object: &str, bytes: S) -> Result<(Vec<u8>, u64), FilesError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let upload = self.objects().await?.put_multipart(&Path::from(object)).await?;
+        let mut writer = WriteMultipart::new(upload);
+        let mut hash = Sha256::new();
+        let mut size = 0_u64;
+        let mut bytes = std::pin::pin!(bytes);
+        let copied: Result<(), FilesError> = async {
+            while let Some(chunk) = bytes.next().await {
+                let chunk = chunk.map_err(|error| FilesError::Broken(Box::new(error)))?;
+                size += chunk.len() as u64;
+                if size > self.config.max_bytes {
+                    let most = self.config.max_bytes;
+                    return Err(FilesError::TooLarge { most });
+                }
+                hash.update(&chunk);
+                writer.wait_for_capacity(PARTS_AT_A_TIME).await?;
+                writer.put(chunk);
+            }
+            if size == 0 { Err(FilesError::Empty) } else { Ok(()) }
+        }
+        .await;
+        match copied {
+            Ok(()) => {
+                writer.finish().await?;
+                Ok((hash.finalize().to_vec(), size))
+            }
+            Err(error) => {
+                if let Err(left) = writer.abort().await {
+                    tracing::warn!(
+                        error = &left as &dyn std::error::Error,
+                        "an upload that broke off left bytes behind"
+                    );
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn record(
+        &self,
+        id: Uuid,
+        object: &str,
+        sha256: &[u8],
+        size: u64,
+        label: &Label,
+    ) -> Result<FileRecord, FilesError> {
+        let mut conn = store::connection(&self.database, "add_file").await?;
+        let file = NewFile {
+            id,
+            sha256,
+            object,
+            size_bytes: i64::try_from(size).unwrap_or(i64::MAX),
+            content_type: &label.content_type,
+            name: label.name.as_deref(),
+            created_by: label.created_by.as_deref(),
+            keep_days: self.config.keep_days,
+        };
+        Ok(files::add(&mut conn, &file).await?)
+    }
+
+    async fn discard(&self, object: &str) {
+        let gone = async { Ok::<_, FilesError>(self.objects().await?.delete(&Path::from(object)).await?) };
+        if let Err(error) = gone.await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                object,
+                "bytes without a file were left behind"
+            );
+        }
+    }
+
+    /// What is known of a file.
+    pub async fn find(&self, id: Uuid) -> Result<Option<FileRecord>, FilesError> {
+        Ok(files::find(&self.database, id).await?)
+    }
+
+    /// A file's bytes.
+    pub async fn read(&self, file: &FileRecord) -> Result<FileStream, FilesError> {
+        let got = self.objects().await?.get(&Path::from(file.object.as_str())).await?;
+        Ok(got.into_stream().map(|chunk| chunk.map_err(FilesError::from)).boxed())
+    }
+
+    /// Keeps a file that a job uses.
+    pub async fn keep(&self, id: Uuid) -> Result<(), FilesError> {
+        Ok(files::keep(&self.database, id, self.config.keep_days).await?)
+    }
+
+    /// Fetches an address into the store, if it is one that may be reached and gives what is wanted.
+    pub async fn fetch(&self, url: &str, wanted: fetch::Wanted) -> Result<FileRecord, FilesError> {
+        let fetcher = self
+            .fetcher
+            .get_or_try_init(|| async { fetch::Fetcher::new(&self.config) })
+            .await?;
+        let fetched = fetcher.open(url, wanted, self.config.max_bytes).await?;
+        let label = Label {
+            name: fetched.name,
+            content_type: fetched.content_type,
+            created_by: None,
+        };
+        let (record, _) = tokio::time::timeout(self.config.fetch_timeout, self.put(fetched.bytes, &label))
+            .await
+            .map_err(|_| FilesError::Unreachable("it took too long".to_owned()))??;
+        Ok(record)
+    }
+
+    /// Deletes the bytes of files that are gone or whose time is over; returns how many. Any number of processes may do so.
+    pub async fn sweep(&self) -> Result<usize, FilesError> {
+        let mut transaction = self.database.begin().await.map_err(failed("sweep_files"))?;
+        let gone = files::lock_gone(&mut transaction, SWEPT_AT_ONCE).await?;
+        let mut ids = Vec::with_capacity(gone.len());
+        for (id, object) in gone {
+            match self.objects().await?.delete(&Path::from(object)).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => ids.push(id),
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a file was not deleted"),
+            }
+        }
+        files::forget(&mut transaction, &ids).await?;
+        transaction.commit().await.map_err(failed("sweep_files"))?;
+        Ok(ids.len())
+    }
+
+    /// Sweeps from time to time, for as long as it is polled.
+    pub async fn keep_sweeping(&self) {
+        loop {
+            match self.sweep().await {
+                Ok(swept) if i64::try_from(swept).is_ok_and(|swept| swept == SWEPT_AT_ONCE) => {}
+                Ok(_) => tokio::time::sleep(SWEEP_EACH).await,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "files were not swept");
+                    tokio::time::sleep(SWEEP_EACH).await;
+                }
+            }
+        }
+    }
+}
+
+pub use fetch::Wanted;
+
+fn open(place: &FilesPlace) -> Result<Arc<dyn ObjectStore>, FilesError> {
+    Ok(match place {
+        FilesPlace::Directory(directory) => {
+            std::fs::create_dir_all(directory).map_err(FilesError::Directory)?;
+            Arc::new(LocalFileSystem::new_with_prefix(directory)?.with_automatic_cleanup(true))
+        }
+        FilesPlace::S3 {
+            bucket,
+            endpoint,
+            region,
+            key_id,
+            secret,
+        } => {
+            let mut builder = AmazonS3Builder::new()
+                .with_bucket_name(bucket)
+                .with_region(region)
+                .with_access_key_id(key_id)
+                .with_secret_access_key(secret.expose());
+            if let Some(endpoint) = endpoint {
+                builder = builder
+                    .with_endpoint(endpoint)
+                    .with_allow_http(endpoint.starts_with("http://"));
+            }
+            Arc::new(builder.build()?)
+        }
+    })
+}

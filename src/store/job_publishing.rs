@@ -1,0 +1,86 @@
+//! The functions' [`PublishStore`] port on Postgres: fenced, as all of the attempt's writes are.
+
+use async_trait::async_trait;
+use wireroom_jobs::{
+    ports::{self, Effect, SentMessage},
+    publish::ports::{PublishStore, Target},
+};
+
+use super::{
+    StoreError, effects,
+    job_store::{JobStore, commit, fresh_random_id},
+    publish_targets,
+};
+
+impl JobStore {
+    async fn begin_send(&self, target: &Target, chat_id: i64) -> Result<Effect, StoreError> {
+        let mut transaction = self.fenced("begin_target").await?;
+        publish_targets::save(&mut transaction, self.attempt, target).await?;
+        let random_id = fresh_random_id()?;
+        let effect = effects::prepare(&mut transaction, self.attempt, self.lease.session, chat_id, random_id).await?;
+        effects::attempted(&mut transaction, self.attempt, chat_id).await?;
+        commit(transaction, "begin_target").await?;
+        Ok(effect)
+    }
+
+    /// Keeps the message with its effect too, where no other job has claimed it, so that no other job will.
+    async fn claim_and_decide(&self, target: &Target, chat_id: i64, sent: &SentMessage) -> Result<bool, StoreError> {
+        let mut transaction = self.fenced("decide_target").await?;
+        if !effects::sent(&mut transaction, self.attempt, chat_id, sent).await? {
+            return Ok(false);
+        }
+        effects::settle(&mut transaction, self.attempt, chat_id).await?;
+        publish_targets::save(&mut transaction, self.attempt, target).await?;
+        commit(transaction, "decide_target").await?;
+        Ok(true)
+    }
+
+    async fn decide(&self, target: &Target) -> Result<(), StoreError> {
+        let sent = target.decided.as_ref().and_then(|decided| decided.sent.as_ref());
+        if let (Some(chat_id), Some(sent)) = (target.chat_id, sent)
+            && self.claim_and_decide(target, chat_id, sent).await?
+        {
+            return Ok(());
+        }
+        let mut transaction = self.fenced("decide_target").await?;
+        // One that is decided as another target's chat has no say in that one's effect.
+        let is_duplicate = target
+            .decided
+            .as_ref()
+            .is_some_and(|decided| decided.outcome == "duplicate");
+        if let Some(chat_id) = target.chat_id.filter(|_| !is_duplicate) {
+            effects::settle(&mut transaction, self.attempt, chat_id).await?;
+        }
+        publish_targets::save(&mut transaction, self.attempt, target).await?;
+        commit(transaction, "decide_target").await
+    }
+}
+
+#[async_trait]
+impl PublishStore for JobStore {
+    async fn targets(&self) -> Result<Vec<Target>, ports::StoreError> {
+        let mut conn = self.connection().await?;
+        Ok(publish_targets::all(&mut conn, self.attempt.job).await?)
+    }
+
+    async fn keep_target(&self, target: &Target) -> Result<(), ports::StoreError> {
+        let mut transaction = self.fenced("keep_target").await?;
+        publish_targets::save(&mut transaction, self.attempt, target).await?;
+        Ok(commit(transaction, "keep_target").await?)
+    }
+
+    async fn begin_target(&self, target: &Target, chat_id: i64) -> Result<Effect, ports::StoreError> {
+        Ok(self.begin_send(target, chat_id).await?)
+    }
+
+    async fn refuse_target(&self, target: &Target, chat_id: i64) -> Result<(), ports::StoreError> {
+        let mut transaction = self.fenced("refuse_target").await?;
+        effects::not_sent(&mut transaction, self.attempt, chat_id).await?;
+        publish_targets::save(&mut transaction, self.attempt, target).await?;
+        Ok(commit(transaction, "refuse_target").await?)
+    }
+
+    async fn decide_target(&self, target: &Target) -> Result<(), ports::StoreError> {
+        Ok(self.decide(target).await?)
+    }
+}

@@ -1,0 +1,180 @@
+//! Publishing beyond a new message: changes of messages that are there, forwards, and what is asked before.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use grammers_session::types::{PeerKind, PeerRef};
+use grammers_tl_types as tl;
+use wireroom_jobs::{
+    Action,
+    ports::{Chat, Draft, SentMessage, TelegramError},
+    publish::{
+        ports::{Access, Changed, Forward, Posting},
+        post::{Attachment, Uploaded},
+    },
+};
+
+use super::{
+    JobTelegram,
+    chats::{described, kind_of},
+    text::{self, Parsed},
+};
+
+#[async_trait]
+impl Posting for JobTelegram {
+    async fn access(&self, chat: &Chat) -> Result<Access, TelegramError> {
+        Box::pin(self.access_to(chat)).await
+    }
+
+    async fn upload(&self, chat: &Chat, item: &Attachment) -> Result<Uploaded, TelegramError> {
+        Box::pin(self.put_in(chat, item)).await
+    }
+
+    async fn edit_message(&self, chat: &Chat, message_id: i32, draft: &Draft) -> Result<Changed, TelegramError> {
+        let parsed = Parsed::of(draft)?;
+        let request = |peer: PeerRef| tl::functions::messages::EditMessage {
+            no_webpage: !draft.link_preview,
+            invert_media: false,
+            peer: peer.into(),
+            id: message_id,
+            message: Some(parsed.text.clone()),
+            media: None,
+            reply_markup: text::markup_of(&draft.extras.buttons),
+            entities: parsed.entities(),
+            schedule_date: None,
+            schedule_repeat_period: None,
+            quick_reply_shortcut_id: None,
+            rich_message: None,
+        };
+        let updates = Box::pin(self.call_about(Action::Other, chat, request)).await?;
+        let (users, chats) = described(&updates);
+        self.connection.learn(users, chats).await;
+        Ok(Changed::Changed)
+    }
+
+    async fn delete_messages(&self, chat: &Chat, message_ids: &[i32]) -> Result<usize, TelegramError> {
+        let answer = if kind_of(chat)? == PeerKind::Channel {
+            let request = |peer: PeerRef| tl::functions::channels::DeleteMessages {
+                channel: peer.into(),
+                id: message_ids.to_vec(),
+            };
+            Box::pin(self.call_about(Action::Other, chat, request)).await?
+        } else {
+            let request = |_: PeerRef| tl::functions::messages::DeleteMessages {
+                revoke: true,
+                id: message_ids.to_vec(),
+            };
+            Box::pin(self.call_about(Action::Other, chat, request)).await?
+        };
+        let tl::enums::messages::AffectedMessages::Messages(affected) = answer;
+        Ok(usize::try_from(affected.pts_count).unwrap_or(0))
+    }
+
+    async fn pin_message(
+        &self,
+        chat: &Chat,
+        message_id: i32,
+        pinned: bool,
+        silent: bool,
+    ) -> Result<Changed, TelegramError> {
+        let request = |peer: PeerRef| tl::functions::messages::UpdatePinnedMessage {
+            silent,
+            unpin: !pinned,
+            pm_oneside: false,
+            peer: peer.into(),
+            id: message_id,
+        };
+        Box::pin(self.call_about(Action::Other, chat, request)).await?;
+        Ok(Changed::Changed)
+    }
+
+    async fn forward(&self, chat: &Chat, random_id: i64, forward: &Forward) -> Result<SentMessage, TelegramError> {
+        let from = self.reference(&forward.from).await?;
+        let count = forward.message_ids.len();
+        let random_ids: Vec<i64> = (0..i64::try_from(count).unwrap_or(1))
+            .map(|step| random_id.wrapping_add(step))
+            .collect();
+        let request = |peer: PeerRef| tl::functions::messages::ForwardMessages {
+            silent: forward.silent,
+            background: false,
+            with_my_score: false,
+            drop_author: forward.hide_sender,
+            drop_media_captions: false,
+            noforwards: forward.protect,
+            allow_paid_floodskip: false,
+            from_ephemeral: false,
+            from_peer: from.into(),
+            id: forward.message_ids.clone(),
+            random_id: random_ids.clone(),
+            to_peer: peer.into(),
+            top_msg_id: forward.topic,
+            reply_to: None,
+            schedule_date: None,
+            schedule_repeat_period: None,
+            send_as: None,
+            quick_reply_shortcut: None,
+            effect: None,
+            video_timestamp: None,
+            allow_paid_stars: None,
+            suggested_post: None,
+        };
+        let updates = Box::pin(self.call_about(Action::Send, chat, request)).await?;
+        self.became(&updates, random_id, count).await
+    }
+
+    async fn own_forwards_like(
+        &self,
+        chat: &Chat,
+        forward: &Forward,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<SentMessage>, TelegramError> {
+        let texts = self.texts_of(&forward.from, &forward.message_ids).await?;
+        let Some(first) = texts.first() else {
+            return Ok(Vec::new());
+        };
+        let found = self
+            .own_messages(chat, since, |message| {
+                message.fwd_from.is_some() != forward.hide_sender && message.message == *first
+            })
+            .await?;
+        // Those of one forward follow each other.
+        let others = i32::try_from(texts.len()).unwrap_or(1);
+        Ok(found
+            .iter()
+            .map(|message| SentMessage {
+                message_id: message.id,
+                date: DateTime::<Utc>::from_timestamp(message.date.into(), 0).unwrap_or_default(),
+                others: (1..others).map(|step| message.id + step).collect(),
+            })
+            .collect())
+    }
+}
+
+impl JobTelegram {
+    /// What messages say that are to be forwarded; those that are not there are left out.
+    async fn texts_of(&self, chat: &Chat, message_ids: &[i32]) -> Result<Vec<String>, TelegramError> {
+        let ids = || {
+            let ids = message_ids
+                .iter()
+                .map(|id| tl::types::InputMessageId { id: *id }.into());
+            ids.collect::<Vec<tl::enums::InputMessage>>()
+        };
+        let answer = if kind_of(chat)? == PeerKind::Channel {
+            let request = |peer: PeerRef| tl::functions::channels::GetMessages {
+                channel: peer.into(),
+                id: ids(),
+            };
+            self.call_about(Action::Read, chat, request).await?
+        } else {
+            let request = |_: PeerRef| tl::functions::messages::GetMessages { id: ids() };
+            self.call_about(Action::Read, chat, request).await?
+        };
+        let messages = self.messages_of(answer).await?;
+        Ok(messages
+            .into_iter()
+            .filter_map(|message| match message {
+                tl::enums::Message::Message(message) => Some(message.message),
+                tl::enums::Message::Empty(_) | tl::enums::Message::Service(_) => None,
+            })
+            .collect())
+    }
+}
