@@ -18,11 +18,11 @@ use crate::{
     monitor::{FailoverArgs, MessageFilter, WatchEvent},
     outcome::JobError,
     outreach::{Added, Person, PersonRef, Presence},
-    scan::ports::{ScanStore, ScanTelegram},
     publish::{
         ports::{Posting, PublishStore},
         post::Extras,
     },
+    scan::ports::{ScanStore, ScanTelegram},
 };
 
 /// The time, injected so that tests decide it.

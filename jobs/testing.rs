@@ -5,8 +5,8 @@ mod joining;
 mod outreach;
 
 mod memory_store;
-mod scans;
 mod publishing;
+mod scans;
 
 use std::{
     collections::VecDeque,
@@ -34,11 +34,11 @@ use crate::{
         ChannelRoom, Chat, ChatDetails, ChatType, Clock, Decision, Draft, HistoryPage, Invite, Joined, Left, Member,
         MemberPage, Role, SentMessage, Standing, Telegram, TelegramError,
     },
-    scan::ports::{ChatProfile, MessagePage, PersonProfile, ScannedMessage},
     publish::{
         ports::{Access, Changed},
         post::Uploaded,
     },
+    scan::ports::{ChatProfile, MessagePage, PersonProfile, ScannedMessage},
 };
 
 /// The `random_id` of every effect in a [`MemoryStore`].

@@ -17,8 +17,8 @@ use crate::{
         Chat, Clock, Effect, Failover, HistoryPage, Member, Progress, SentMessage, Store, StoreError, WatchBegun,
         WatchStart, WatchState,
     },
-    scan::ports::{Count, FoundChat, Profile, ScanStart, ScannedMessage},
     publish::ports::Target,
+    scan::ports::{Count, FoundChat, Profile, ScanStart, ScannedMessage},
 };
 
 /// A store in memory, for one job over all its attempts.

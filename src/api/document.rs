@@ -134,7 +134,15 @@ resources!(
     ),
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
     (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
-    (WorkersApi, ChatsApi, ChatScansApi, WatchesApi, FilesApi, TemplatesApi, HealthApi),
+    (
+        WorkersApi,
+        ChatsApi,
+        ChatScansApi,
+        WatchesApi,
+        FilesApi,
+        TemplatesApi,
+        HealthApi
+    ),
     (
         EventListApi,
         EventStreamApi,

@@ -27,7 +27,7 @@ use super::{
     intake::{self, Filters},
     job_logs,
     leases::LeaseKey,
-    outreach_switch, said_stop, watch_moves, watches,
+    said_stop, watch_moves, watches,
 };
 use crate::person_key::PersonKey;
 

@@ -27,6 +27,7 @@ impl World {
         let (channel, group) = (channel_id(channel)?, channel_id(group)?);
         self.channel_mut(channel)?.settings.linked = Some(group);
         self.channel_mut(group)?.settings.linked = Some(channel);
+        self.marks.discuss_in(channel, group);
         Ok(())
     }
 

@@ -46,15 +46,9 @@ impl Marks {
         self.groups.get(&channel).copied()
     }
 
-    /// The channel, for its group, and the group, for its channel.
-    pub fn linked_to(&self, id: i64) -> Option<i64> {
-        let channel = || {
-            self.groups
-                .iter()
-                .find(|(_, group)| **group == id)
-                .map(|(channel, _)| *channel)
-        };
-        self.group_of(id).or_else(channel)
+    /// Lets a group discuss a channel's posts.
+    pub fn discuss_in(&mut self, channel: i64, group: i64) {
+        self.groups.insert(channel, group);
     }
 
     /// The discussion of a post; `None` when nobody has written anything.
@@ -119,20 +113,6 @@ fn tl_reactions(counts: &[(String, i32)]) -> tl::enums::MessageReactions {
 }
 
 impl World {
-    /// Lets a supergroup discuss a channel's posts.
-    ///
-    /// # Errors
-    /// `CHANNEL_INVALID` when one of them is no channel.
-    pub fn link_discussion(&mut self, channel: PeerKey, group: PeerKey) -> Answer<()> {
-        let (PeerKey::Channel(channel), PeerKey::Channel(group)) = (channel, group) else {
-            return Err(bad("CHANNEL_INVALID"));
-        };
-        self.channel(channel)?;
-        self.channel(group)?;
-        self.marks.groups.insert(channel, group);
-        Ok(())
-    }
-
     /// Writes a comment under a channel's post, in its discussion group. Returns the comment's number there.
     ///
     /// # Errors

@@ -68,7 +68,7 @@ impl World {
             stickerset: None,
             available_min_id: None,
             folder_id: None,
-            linked_chat_id: channel.settings.linked.or_else(|| self.marks.linked_to(channel.id)),
+            linked_chat_id: channel.settings.linked,
             location: None,
             slowmode_seconds: channel.settings.slow_mode,
             slowmode_next_send_date: (left > 0).then(|| self.now() + left),
