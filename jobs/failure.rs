@@ -117,6 +117,13 @@ fn known_refusal(name: &str) -> Option<(&'static str, &'static str)> {
             "The session's account is in as many chats as Telegram allows. Leave some, or use another session.",
         ),
         "USERS_TOO_MUCH" => ("chat_full", "The chat has as many members as Telegram allows."),
+        _ => return refused_message(name),
+    })
+}
+
+/// The same of a message and what it carries.
+fn refused_message(name: &str) -> Option<(&'static str, &'static str)> {
+    Some(match name {
         "MESSAGE_ID_INVALID" | "REPLY_MESSAGE_ID_INVALID" | "MSG_ID_INVALID" => {
             ("message_not_found", "There is no such message in the chat (any more).")
         }

@@ -298,6 +298,7 @@ fn schemas() -> Map<String, Value> {
     add::<StoredEvent>(&mut responses);
     add::<EventPage>(&mut responses);
     outreach_schemas(&mut requests, &mut responses);
+    kind_schemas(&mut requests, &mut responses);
     add::<ProxyBody>(&mut requests);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
@@ -320,22 +321,6 @@ fn schemas() -> Map<String, Value> {
     add::<ExportView>(&mut responses);
     add::<DeleteView>(&mut responses);
     add::<Page<MemberView>>(&mut responses);
-    add::<ScannedMessageView>(&mut responses);
-    add::<Page<ScannedMessageView>>(&mut responses);
-    add::<FoundChatView>(&mut responses);
-    add::<Page<FoundChatView>>(&mut responses);
-    add::<ProfileView>(&mut responses);
-    add::<CountView>(&mut responses);
-    add::<Page<CountView>>(&mut responses);
-    add::<KnownMemberView>(&mut responses);
-    add::<Page<KnownMemberView>>(&mut responses);
-    add::<Page<TargetView>>(&mut responses);
-    add::<FileView>(&mut responses);
-    add::<Page<FileView>>(&mut responses);
-    add::<NewTemplateBody>(&mut requests);
-    add::<TemplateTextBody>(&mut requests);
-    add::<TemplateView>(&mut responses);
-    add::<Page<TemplateView>>(&mut responses);
     add::<ScheduleView>(&mut responses);
     add::<Page<ScheduleView>>(&mut responses);
     add::<TickView>(&mut responses);
@@ -368,6 +353,26 @@ fn schemas() -> Map<String, Value> {
     let mut all = responses.take_definitions(true);
     all.extend(requests.take_definitions(true));
     all
+}
+
+/// What the kinds read and send beside jobs.
+fn kind_schemas(requests: &mut SchemaGenerator, responses: &mut SchemaGenerator) {
+    add::<ScannedMessageView>(responses);
+    add::<Page<ScannedMessageView>>(responses);
+    add::<FoundChatView>(responses);
+    add::<Page<FoundChatView>>(responses);
+    add::<ProfileView>(responses);
+    add::<CountView>(responses);
+    add::<Page<CountView>>(responses);
+    add::<KnownMemberView>(responses);
+    add::<Page<KnownMemberView>>(responses);
+    add::<Page<TargetView>>(responses);
+    add::<FileView>(responses);
+    add::<Page<FileView>>(responses);
+    add::<NewTemplateBody>(requests);
+    add::<TemplateTextBody>(requests);
+    add::<TemplateView>(responses);
+    add::<Page<TemplateView>>(responses);
 }
 
 fn outreach_schemas(requests: &mut SchemaGenerator, responses: &mut SchemaGenerator) {
@@ -513,7 +518,6 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
             | "/v1/people/{id}/export",
             "id",
         ) => json!({ "type": "integer", "format": "int64" }),
-        ("/v1/jobs/{id}/messages", "from" | "to") => json!({ "type": "string", "format": "date-time" }),
         ("/v1/jobs/{id}/messages", "media") => {
             json!({ "type": "string", "enum": MediaKind::ALL })
         }
@@ -531,7 +535,9 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
         (_, "state") => one_of(&sessions::STATES),
         (_, "mode") => one_of(&BatchMode::ALL.map(BatchMode::as_str)),
         (_, "format") => one_of(&["json", "csv", "ndjson"]),
-        (_, "since" | "until") => json!({ "type": "string", "format": "date-time" }),
+        ("/v1/jobs/{id}/messages", "from" | "to") | (_, "since" | "until") => {
+            json!({ "type": "string", "format": "date-time" })
+        }
         (_, "alive") => json!({ "type": "boolean", "default": false }),
         (_, "log_out") => json!({ "type": "boolean", "default": true }),
         (_, "limit") => {

@@ -73,7 +73,7 @@ impl List {
             Self::Sessions => 's',
             Self::Suppressions => 'u',
             Self::Targets => 'r',
-            Self::Templates => 'e',
+            Self::Templates => 'l',
             Self::Ticks => 't',
             Self::Watches => 'o',
             Self::Workers => 'w',

@@ -4,7 +4,13 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use poem::{EndpointExt, Route, Server, handler, http::StatusCode, listener::TcpAcceptor, post, web::Data};
+use poem::{
+    EndpointExt, Route, Server, handler,
+    http::StatusCode,
+    listener::TcpAcceptor,
+    post,
+    web::{Data, Json},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::{
@@ -127,9 +133,10 @@ pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Report> {
     say(&format!("watching {} chats", args.chats));
     watch(args, site, &pool, &waker, &watching).await?;
     let head = event_log::extent(&pool).await?.head;
-    let endpoint = match args.no_webhooks {
-        true => None,
-        false => Some(Endpoint::start().await?),
+    let endpoint = if args.no_webhooks {
+        None
+    } else {
+        Some(Endpoint::start().await?)
     };
     if let Some(endpoint) = &endpoint {
         events::subscribe(&pool, &vault, &endpoint.url, "message.new", head).await?;
@@ -281,17 +288,14 @@ struct HookMessage {
 }
 
 #[handler]
-fn take(body: Vec<u8>, Data(taken): Data<&Arc<mpsc::UnboundedSender<Arrival>>>) -> StatusCode {
+fn take(Json(hook): Json<Hook>, Data(taken): Data<&Arc<mpsc::UnboundedSender<Arrival>>>) -> StatusCode {
     let now = now_us();
-    let written = serde_json::from_slice::<Hook>(&body)
-        .ok()
-        .and_then(|hook| hook.data.message.text.parse().ok());
-    match written {
+    match hook.data.message.text.parse() {
         // Nobody listens any more when enough have arrived.
-        Some(written) => {
+        Ok(written) => {
             let _ = taken.send((written, now));
             StatusCode::NO_CONTENT
         }
-        None => StatusCode::BAD_REQUEST,
+        Err(_) => StatusCode::BAD_REQUEST,
     }
 }
