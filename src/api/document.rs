@@ -298,22 +298,12 @@ fn schemas() -> Map<String, Value> {
     add::<LimitsView>(&mut responses);
     add::<ConcurrencyView>(&mut responses);
     add::<RateView>(&mut responses);
-    add::<MemberView>(&mut responses);
     add::<ApplicationView>(&mut responses);
     add::<ApplicationsView>(&mut responses);
     add::<LoginView>(&mut responses);
     add::<ExportView>(&mut responses);
     add::<DeleteView>(&mut responses);
-    add::<Page<MemberView>>(&mut responses);
-    add::<ScannedMessageView>(&mut responses);
-    add::<Page<ScannedMessageView>>(&mut responses);
-    add::<FoundChatView>(&mut responses);
-    add::<Page<FoundChatView>>(&mut responses);
-    add::<ProfileView>(&mut responses);
-    add::<CountView>(&mut responses);
-    add::<Page<CountView>>(&mut responses);
-    add::<KnownMemberView>(&mut responses);
-    add::<Page<KnownMemberView>>(&mut responses);
+    scan_schemas(&mut responses);
     add::<ScheduleView>(&mut responses);
     add::<Page<ScheduleView>>(&mut responses);
     add::<TickView>(&mut responses);
@@ -346,6 +336,20 @@ fn schemas() -> Map<String, Value> {
     let mut all = responses.take_definitions(true);
     all.extend(requests.take_definitions(true));
     all
+}
+
+fn scan_schemas(responses: &mut SchemaGenerator) {
+    add::<MemberView>(responses);
+    add::<Page<MemberView>>(responses);
+    add::<ScannedMessageView>(responses);
+    add::<Page<ScannedMessageView>>(responses);
+    add::<FoundChatView>(responses);
+    add::<Page<FoundChatView>>(responses);
+    add::<ProfileView>(responses);
+    add::<CountView>(responses);
+    add::<Page<CountView>>(responses);
+    add::<KnownMemberView>(responses);
+    add::<Page<KnownMemberView>>(responses);
 }
 
 fn outreach_schemas(requests: &mut SchemaGenerator, responses: &mut SchemaGenerator) {
@@ -491,7 +495,6 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
             | "/v1/people/{id}/export",
             "id",
         ) => json!({ "type": "integer", "format": "int64" }),
-        ("/v1/jobs/{id}/messages", "from" | "to") => json!({ "type": "string", "format": "date-time" }),
         ("/v1/jobs/{id}/messages", "media") => {
             json!({ "type": "string", "enum": MediaKind::ALL })
         }
@@ -509,7 +512,9 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
         (_, "state") => one_of(&sessions::STATES),
         (_, "mode") => one_of(&BatchMode::ALL.map(BatchMode::as_str)),
         (_, "format") => one_of(&["json", "csv", "ndjson"]),
-        (_, "since" | "until") => json!({ "type": "string", "format": "date-time" }),
+        (_, "since" | "until") | ("/v1/jobs/{id}/messages", "from" | "to") => {
+            json!({ "type": "string", "format": "date-time" })
+        }
         (_, "alive") => json!({ "type": "boolean", "default": false }),
         (_, "log_out") => json!({ "type": "boolean", "default": true }),
         (_, "limit") => {
