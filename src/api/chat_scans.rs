@@ -285,7 +285,12 @@ impl ChatScansApi {
     ) -> Result<Table<KnownMemberRecord>, Problem> {
         let chat = chat_id(&id)?;
         let asked = table::asked::<KnownMemberRecord>(headers, format.as_deref(), limit.as_deref(), cursor.as_deref())?;
-        let filter = jobs::member_filter(&role, &is_bot, &is_deleted, &is_premium)?;
+        let filter = jobs::member_filter(
+            role.as_deref(),
+            is_bot.as_deref(),
+            is_deleted.as_deref(),
+            is_premium.as_deref(),
+        )?;
         must_be_met(&state, chat).await?;
         let pool = state.pool.clone();
         table::write(asked, chat, move |after, limit| {

@@ -314,7 +314,6 @@ fn schemas() -> Map<String, Value> {
     add::<LimitsView>(&mut responses);
     add::<ConcurrencyView>(&mut responses);
     add::<RateView>(&mut responses);
-    add::<MemberView>(&mut responses);
     add::<ApplicationView>(&mut responses);
     add::<ApplicationsView>(&mut responses);
     add::<LoginView>(&mut responses);
@@ -357,6 +356,7 @@ fn schemas() -> Map<String, Value> {
 
 /// What the kinds read and send beside jobs.
 fn kind_schemas(requests: &mut SchemaGenerator, responses: &mut SchemaGenerator) {
+    add::<MemberView>(responses);
     add::<ScannedMessageView>(responses);
     add::<Page<ScannedMessageView>>(responses);
     add::<FoundChatView>(responses);

@@ -137,7 +137,12 @@ impl MembersApi {
     ) -> Result<Table<MemberRecord>, Problem> {
         let job = job_id(&id)?;
         let asked = table::asked::<MemberRecord>(headers, format.as_deref(), limit.as_deref(), cursor.as_deref())?;
-        let filter = filter(&role, &is_bot, &is_deleted, &is_premium)?;
+        let filter = filter(
+            role.as_deref(),
+            is_bot.as_deref(),
+            is_deleted.as_deref(),
+            is_premium.as_deref(),
+        )?;
         must_have(&state.pool, job, Code::MembersNotFound, &["members"]).await?;
         let pool = state.pool.clone();
         table::write(asked, job, move |after, limit| {
@@ -149,21 +154,21 @@ impl MembersApi {
 }
 
 pub fn filter(
-    role: &Option<String>,
-    is_bot: &Option<String>,
-    is_deleted: &Option<String>,
-    is_premium: &Option<String>,
+    role: Option<&str>,
+    is_bot: Option<&str>,
+    is_deleted: Option<&str>,
+    is_premium: Option<&str>,
 ) -> Result<MemberFilter, Problem> {
     const ROLES: [&str; 6] = ["creator", "admin", "member", "restricted", "banned", "left"];
-    if let Some(role) = role.as_deref()
+    if let Some(role) = role
         && !ROLES.contains(&role)
     {
         let detail = format!("role takes one of {}.", ROLES.join(", "));
         return Err(Problem::new(Code::InvalidParameter, detail).field("role"));
     }
-    let flag = |name, given: &Option<String>| parameter::<bool>(name, given.as_deref(), "true or false");
+    let flag = |name, given| parameter::<bool>(name, given, "true or false");
     Ok(MemberFilter {
-        role: role.clone(),
+        role: role.map(str::to_owned),
         is_bot: flag("is_bot", is_bot)?,
         is_deleted: flag("is_deleted", is_deleted)?,
         is_premium: flag("is_premium", is_premium)?,

@@ -125,15 +125,14 @@ impl World {
         let original = self.channel(id)?.posts.get(post).ok_or_else(|| bad("MSG_ID_INVALID"))?;
         let copy = original.content.clone();
         let known = self.marks.thread(id, post).map(|thread| thread.top);
-        let top = match known {
-            Some(top) => top,
-            None => {
-                let draft = Draft {
-                    content: copy,
-                    ..Draft::text("")
-                };
-                self.post(Actor::offstage(user), PeerKey::Channel(group), draft)?.id
-            }
+        let top = if let Some(top) = known {
+            top
+        } else {
+            let draft = Draft {
+                content: copy,
+                ..Draft::text("")
+            };
+            self.post(Actor::offstage(user), PeerKey::Channel(group), draft)?.id
         };
         let draft = Draft {
             reply_to: Some(top),

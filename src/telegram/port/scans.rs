@@ -172,8 +172,8 @@ impl ScanTelegram for JobTelegram {
             of_chat(&mut profile, found);
         }
         match answer.full_chat {
-            tl::enums::ChatFull::Full(full) => of_group_page(&mut profile, full),
-            tl::enums::ChatFull::ChannelFull(full) => of_channel_page(&mut profile, full),
+            tl::enums::ChatFull::Full(full) => of_group_page(&mut profile, &full),
+            tl::enums::ChatFull::ChannelFull(full) => of_channel_page(&mut profile, &full),
             tl::enums::ChatFull::CommunityFull(_) => {}
         }
         Ok(profile)
@@ -334,7 +334,7 @@ fn about(text: &str) -> Option<String> {
     Some(storable(text)).filter(|text| !text.is_empty())
 }
 
-fn of_group_page(profile: &mut ChatProfile, full: tl::types::ChatFull) {
+fn of_group_page(profile: &mut ChatProfile, full: &tl::types::ChatFull) {
     profile.about = about(&full.about);
     profile.can_view_participants = matches!(full.participants, tl::enums::ChatParticipants::Participants(_));
     profile.requests_pending = full.requests_pending;
@@ -342,7 +342,7 @@ fn of_group_page(profile: &mut ChatProfile, full: tl::types::ChatFull) {
     profile.message_ttl_seconds = full.ttl_period;
 }
 
-fn of_channel_page(profile: &mut ChatProfile, full: tl::types::ChannelFull) {
+fn of_channel_page(profile: &mut ChatProfile, full: &tl::types::ChannelFull) {
     profile.about = about(&full.about);
     profile.member_count = full.participants_count.map(i64::from).or(profile.member_count);
     profile.admins_count = full.admins_count;
