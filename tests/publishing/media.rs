@@ -75,7 +75,9 @@ async fn pictures_documents_and_albums_arrive_whole() {
     let _worker = stack.worker().await;
     let (_, picture) = upload(&stack, PNG.to_vec(), "image/png", "tide.png").await;
     // Larger than one part, and no multiple of it.
-    let large: Vec<u8> = (0..12_345_678_u32).map(|number| (number % 251) as u8).collect();
+    let large: Vec<u8> = (0..12_345_678_u32)
+        .map(|number| number.to_le_bytes()[0] ^ number.to_le_bytes()[2])
+        .collect();
     let (_, document) = upload(&stack, large.clone(), "application/pdf", "tides.pdf").await;
     let photo = json!({ "type": "photo", "file": picture["id"], "spoiler": true });
     let args = json!({ "text": "**Tide**", "format": "markdown", "media": [photo] });

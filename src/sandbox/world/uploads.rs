@@ -68,7 +68,8 @@ impl Uploads {
             let Some(bytes) = parts.parts.get(&part) else {
                 return Err(RpcError::new(400, format!("FILE_PART_{part}_MISSING")));
             };
-            if part + 1 < count && (bytes.len() % PART_UNIT != 0 || LARGEST_PART % bytes.len() != 0) {
+            if part + 1 < count && (!bytes.len().is_multiple_of(PART_UNIT) || !LARGEST_PART.is_multiple_of(bytes.len()))
+            {
                 return Err(bad("FILE_PART_SIZE_INVALID"));
             }
         }
