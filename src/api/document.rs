@@ -298,7 +298,7 @@ fn schemas() -> Map<String, Value> {
     add::<StoredEvent>(&mut responses);
     add::<EventPage>(&mut responses);
     outreach_schemas(&mut requests, &mut responses);
-    kind_schemas(&mut requests, &mut responses);
+    rows_and_files(&mut requests, &mut responses);
     add::<ProxyBody>(&mut requests);
     add::<JobView>(&mut responses);
     add::<Page<JobSummary>>(&mut responses);
@@ -354,8 +354,8 @@ fn schemas() -> Map<String, Value> {
     all
 }
 
-/// What the kinds read and send beside jobs.
-fn kind_schemas(requests: &mut SchemaGenerator, responses: &mut SchemaGenerator) {
+/// The rows of scans, and what messages are made of.
+fn rows_and_files(requests: &mut SchemaGenerator, responses: &mut SchemaGenerator) {
     add::<MemberView>(responses);
     add::<ScannedMessageView>(responses);
     add::<Page<ScannedMessageView>>(responses);
