@@ -30,7 +30,7 @@ async fn an_approval_wakes_the_job_before_its_next_look() {
         );
         let before = stack.calls(looks);
         let (chat, alice) = (stack.chat(chat), stack.account("alice"));
-        let posted = std::time::Instant::now();
+        let posted = tokio::time::Instant::now();
         world(&stack, |world| world.approve_join(chat, alice)).expect("approved");
         let job = stack.finished(&id).await;
         assert_eq!(job["result"]["status"], "approved", "{job}");
