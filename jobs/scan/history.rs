@@ -197,14 +197,15 @@ impl<'a> Reading<'a> {
         let stored = LogLine::new("page_stored", "A page of the history is stored.")
             .with("messages", i64::try_from(kept.len()).unwrap_or(i64::MAX))
             .with("seen", self.tally.seen);
-        self.context.log(LogLevel::Info, stored).await;
         let of = match self.wanted.last {
             Some(last) => Some(self.counted().map_or(last, |counted| last.min(counted))),
             None => self.counted(),
         };
-        self.rate
-            .show(self.context, self.tally.seen, self.bound.total(of))
-            .await
+        let (seen, of) = (self.tally.seen, self.bound.total(of));
+        // Neither waits for the other: a page should cost no more than its own write.
+        let log = self.context.log(LogLevel::Info, stored);
+        let ((), shown) = tokio::join!(log, self.rate.show(self.context, seen, of));
+        shown
     }
 
     fn is_before_begin(&self, scanned: &ScannedMessage) -> bool {

@@ -245,13 +245,16 @@ impl<'a> Reading<'a> {
             .with("people", i64::try_from(members.len()).unwrap_or(i64::MAX))
             .with("seen", tally.seen)
             .with("counted", self.position.counted.unwrap_or(0));
-        self.context.log(LogLevel::Info, stored).await;
         let of = if self.is_whole_list() || self.position.letter > 0 {
             self.position.counted
         } else {
             self.position.listed
         };
-        self.rate.show(self.context, tally.seen, self.bound.total(of)).await
+        let of = self.bound.total(of);
+        // Neither waits for the other: a page should cost no more than its own write.
+        let log = self.context.log(LogLevel::Info, stored);
+        let ((), shown) = tokio::join!(log, self.rate.show(self.context, tally.seen, of));
+        shown
     }
 
     /// A closed list may count only the part that the session sees; the chat's own number is the whole.

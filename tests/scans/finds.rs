@@ -3,7 +3,7 @@
 use super::*;
 
 fn search(search: Value) -> Value {
-    scan("chats", "", json!({ "search": search }))
+    scan("chats", "", with("search", search))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use wireroom::sandbox::world::PeerKey;
 use super::*;
 
 fn history(chat: &str, history: Value) -> Value {
-    scan("history", chat, json!({ "history": history }))
+    scan("history", chat, with("history", history))
 }
 
 fn ids(rows: &[Value]) -> Vec<i64> {

@@ -30,9 +30,16 @@ fn scan(what: &str, chat: &str, more: Value) -> Value {
     if chat.is_empty() {
         args.as_object_mut().expect("fields").remove("chat");
     }
-    let more = more.as_object().expect("fields").clone();
+    let Value::Object(more) = more else {
+        panic!("{more} has no fields");
+    };
     args.as_object_mut().expect("fields").extend(more);
     args
+}
+
+/// Args with this one alone.
+fn with(name: &str, value: Value) -> Value {
+    Value::Object([(name.to_owned(), value)].into_iter().collect())
 }
 
 /// Runs a scan that must succeed; its id and its result.
