@@ -127,9 +127,10 @@ pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Report> {
     say(&format!("watching {} chats", args.chats));
     watch(args, site, &pool, &waker, &watching).await?;
     let head = event_log::extent(&pool).await?.head;
-    let endpoint = match args.no_webhooks {
-        true => None,
-        false => Some(Endpoint::start().await?),
+    let endpoint = if args.no_webhooks {
+        None
+    } else {
+        Some(Endpoint::start().await?)
     };
     if let Some(endpoint) = &endpoint {
         events::subscribe(&pool, &vault, &endpoint.url, "message.new", head).await?;
@@ -281,6 +282,7 @@ struct HookMessage {
 }
 
 #[handler]
+#[expect(clippy::needless_pass_by_value, reason = "a handler is given what was read")]
 fn take(body: Vec<u8>, Data(taken): Data<&Arc<mpsc::UnboundedSender<Arrival>>>) -> StatusCode {
     let now = now_us();
     let written = serde_json::from_slice::<Hook>(&body)

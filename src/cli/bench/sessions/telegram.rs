@@ -88,7 +88,7 @@ pub async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // The end of its input, of whatever kind, is the parent's.
     while let Ok(Some(line)) = lines.next_line().await {
         let talk: Talk = serde_json::from_str(&line).context("not a task")?;
-        talk.run(&controls, &chats).await?;
+        talk.run(controls, &chats).await?;
     }
     sandbox.shutdown().await;
     Ok(ExitCode::SUCCESS)
