@@ -206,7 +206,7 @@ impl Publication<'_> {
     async fn prepare(&mut self, reference: &ChatRef) -> Result<(Kept, Effect), Outcome> {
         let context = self.context;
         self.maybe_sent = false;
-        self.message.check(context, self.args).await?;
+        self.message.check(context, self.args)?;
         context.stop_if_cancelled()?;
         let chat = target::resolve(context, reference).await?;
         target::refuse_person(&chat)?;

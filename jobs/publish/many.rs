@@ -84,7 +84,7 @@ enum Turn {
 
 impl Broadcast<'_> {
     async fn attempt(&mut self) -> Result<PublishResult, Outcome> {
-        self.message.check(self.context, self.args).await?;
+        self.message.check(self.context, self.args)?;
         self.read().await?;
         for place in 0..self.targets.len() {
             if self.targets[place].decided.is_some() {

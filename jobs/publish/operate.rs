@@ -22,7 +22,7 @@ pub(super) async fn run(args: &PublishArgs, context: &JobContext) -> Outcome {
 async fn attempt(args: &PublishArgs, context: &JobContext) -> Result<PublishResult, Outcome> {
     let message = sending::Message::of(args);
     if args.action == PublishAction::Edit {
-        message.check(context, args).await?;
+        message.check(context, args)?;
     }
     context.stop_if_cancelled()?;
     let chat = target::resolve(context, &target::parse_for_run(&args.chat)?).await?;

@@ -41,7 +41,7 @@ impl Message {
 
     /// Refuses what Telegram would refuse, before anything is tried. The door has checked it: rows of another version
     /// may still be wrong.
-    pub async fn check(&self, context: &JobContext, args: &PublishArgs) -> Result<(), Outcome> {
+    pub fn check(&self, context: &JobContext, args: &PublishArgs) -> Result<(), Outcome> {
         let Self::Draft(draft) = self else { return Ok(()) };
         let wrong = |code: &str, message: String| Err(Outcome::Discard(JobError::permanent(code, message)));
         if let Err(error) = markup::read(&draft.text, draft.format) {
