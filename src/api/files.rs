@@ -29,6 +29,7 @@ use crate::{
     store::{
         audit, failed,
         files::{self, FileRecord},
+        hex,
     },
 };
 
@@ -61,7 +62,7 @@ impl From<FileRecord> for FileView {
     fn from(file: FileRecord) -> Self {
         Self {
             id: file.id,
-            sha256: file.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: hex(&file.sha256),
             size_bytes: file.size_bytes,
             content_type: file.content_type,
             name: file.name,

@@ -30,6 +30,10 @@ const PARTS_AT_A_TIME: usize = 4;
 /// Files that are swept at once.
 const SWEPT_AT_ONCE: i64 = 20;
 /// How often files whose time is over are looked for.
+/// What is read of a file that is too large, so that its sender comes to read the answer: a connection that is closed on bytes
+/// that nobody has read takes the answer with it.
+const PASSED_OVER: u64 = 8 << 20;
+const PASSED_OVER_WITHIN: Duration = Duration::from_secs(5);
 const SWEEP_EACH: Duration = Duration::from_mins(5);
 
 /// What went wrong with a file.
@@ -134,6 +138,7 @@ impl Files {
                 let chunk = chunk.map_err(|error| FilesError::Broken(Box::new(error)))?;
                 size += chunk.len() as u64;
                 if size > self.config.max_bytes {
+                    pass_over(&mut bytes).await;
                     let most = self.config.max_bytes;
                     return Err(FilesError::TooLarge { most });
                 }
@@ -287,4 +292,22 @@ fn open(place: &FilesPlace) -> Result<Arc<dyn ObjectStore>, FilesError> {
             Arc::new(builder.build()?)
         }
     })
+}
+
+/// Reads on, and keeps nothing.
+async fn pass_over<S, E>(bytes: &mut S)
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin + Send,
+{
+    let reading = async {
+        let mut left = PASSED_OVER;
+        while let Some(Ok(chunk)) = bytes.next().await {
+            left = left.saturating_sub(chunk.len() as u64);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // A sender that is slower than that is not waited for.
+    let _ = tokio::time::timeout(PASSED_OVER_WITHIN, reading).await;
 }

@@ -1,7 +1,5 @@
 //! API keys: `wr_<id>_<secret>`. The id is public and finds the row; of the secret only a hash is stored.
 
-use std::fmt::Write as _;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -9,7 +7,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool};
 use subtle::ConstantTimeEq;
 
-use super::{StoreError, audit, failed};
+use super::{StoreError, audit, failed, hex};
 use crate::config::Secret;
 
 const ID_BYTES: usize = 8;
@@ -97,16 +95,6 @@ impl KeyMaterial {
     fn hash(&self) -> Vec<u8> {
         Sha256::digest(self.text.expose().as_bytes()).to_vec()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 /// A key that is not revoked, as authentication needs it.

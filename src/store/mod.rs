@@ -97,6 +97,8 @@ pub mod watches;
 pub mod worker_reads;
 pub mod workers;
 
+use std::fmt::Write as _;
+
 use sqlx::{
     Acquire as _, Postgres, Transaction,
     migrate::Migrator,
@@ -205,6 +207,17 @@ fn is_unavailable(error: &sqlx::Error) -> bool {
 /// `.map_err(failed("claim"))?` on a statement's result.
 pub fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     move |source| StoreError::Query { operation, source }
+}
+
+/// Bytes as people write them down, in lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// `one_row(done.rows_affected(), "claim")?`: the statement changed the row it was about, and no other.

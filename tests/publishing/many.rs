@@ -104,7 +104,7 @@ async fn a_thousand_chats_get_their_message_once_and_the_result_names_each() {
     let stack = with_accounts(vec!["alice"]).await;
     let chats = stalls(&stack, 1000);
     let _worker = stack.worker().await;
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let id = stack
         .post("publish", json!({ "chats": chats, "text": "To a thousand" }))
         .await;

@@ -60,7 +60,11 @@ async fn files_are_kept_once_and_given_back() {
     assert_eq!(gone.expect("answered").status(), StatusCode::NOT_FOUND);
     for (bytes, content_type, status) in [
         (vec![], "image/png", StatusCode::BAD_REQUEST),
-        (vec![0; 16 * 1024 * 1024 + 1], "image/png", StatusCode::PAYLOAD_TOO_LARGE),
+        (
+            vec![0; 16 * 1024 * 1024 + 1],
+            "image/png",
+            StatusCode::PAYLOAD_TOO_LARGE,
+        ),
         (PNG.to_vec(), "multipart/form-data", StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ] {
         assert_eq!(upload(&stack, bytes, content_type, "x").await.0, status);

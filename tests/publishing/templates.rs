@@ -49,10 +49,12 @@ async fn a_job_is_filled_in_from_a_template_or_refused() {
         refused(&stack, in_market(args)).await;
     }
     let jobs = json!({ "jobs": [{ "kind": "publish", "args": in_market(filled) }] });
-    assert_eq!(
-        send(&stack, Method::POST, "/v1/jobs/batch", jobs).await.0,
-        StatusCode::ACCEPTED
-    );
+    let (status, batch) = send(&stack, Method::POST, "/v1/jobs/batch", jobs).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{batch}");
+    let job = stack
+        .finished(batch["items"][0]["job"].as_str().expect("an id"))
+        .await;
+    assert_eq!(job["state"], "succeeded", "{job}");
     let text = json!({ "text": "{{name", "format": "plain" });
     let (status, problem) = send(&stack, Method::PUT, "/v1/templates/digest", text).await;
     assert_eq!(

@@ -1,7 +1,7 @@
 //! `/v1/suppressions`: people who must not be contacted, by anyone, from any session. A phone number that comes in is marked
 //! at once, and is nowhere afterwards.
 
-use std::{fmt::Write as _, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
@@ -34,7 +34,7 @@ use crate::{
     },
     person_key::Mark,
     store::{
-        self, PgPool, StoreError, audit, failed,
+        self, PgPool, StoreError, audit, failed, hex,
         suppressions::{self, NewSuppression, Suppressed, SuppressionRecord},
     },
 };
@@ -134,14 +134,6 @@ impl From<SuppressionRecord> for SuppressionView {
             added_at: record.added_at,
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn from_hex(text: &str) -> Option<Mark> {

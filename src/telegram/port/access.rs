@@ -81,7 +81,7 @@ fn right_of(chat: &tl::enums::Chat) -> Option<Right> {
                 return right(true, false);
             }
             // Whoever is not in a channel's discussion group may write there all the same, unless it says otherwise.
-            let outside = channel.left && !(channel.has_link && !channel.join_to_send);
+            let outside = channel.left && (channel.join_to_send || !channel.has_link);
             let silenced = forbids(channel.banned_rights.as_ref()) || forbids(channel.default_banned_rights.as_ref());
             right(!outside && !silenced, channel.slowmode_enabled)
         }

@@ -225,24 +225,21 @@ impl JobTelegram {
         total: Option<i32>,
         bytes: Vec<u8>,
     ) -> Result<(), TelegramError> {
-        let kept = match total {
-            Some(file_total_parts) => {
-                let request = tl::functions::upload::SaveBigFilePart {
-                    file_id,
-                    file_part,
-                    file_total_parts,
-                    bytes,
-                };
-                self.call(Action::Other, None, &request).await?
-            }
-            None => {
-                let request = tl::functions::upload::SaveFilePart {
-                    file_id,
-                    file_part,
-                    bytes,
-                };
-                self.call(Action::Other, None, &request).await?
-            }
+        let kept = if let Some(file_total_parts) = total {
+            let request = tl::functions::upload::SaveBigFilePart {
+                file_id,
+                file_part,
+                file_total_parts,
+                bytes,
+            };
+            self.call(Action::Other, None, &request).await?
+        } else {
+            let request = tl::functions::upload::SaveFilePart {
+                file_id,
+                file_part,
+                bytes,
+            };
+            self.call(Action::Other, None, &request).await?
         };
         if kept {
             return Ok(());
