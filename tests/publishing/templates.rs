@@ -51,9 +51,7 @@ async fn a_job_is_filled_in_from_a_template_or_refused() {
     let jobs = json!({ "jobs": [{ "kind": "publish", "args": in_market(filled) }] });
     let (status, batch) = send(&stack, Method::POST, "/v1/jobs/batch", jobs).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{batch}");
-    let job = stack
-        .finished(batch["items"][0]["job"].as_str().expect("an id"))
-        .await;
+    let job = stack.finished(batch["items"][0]["job"].as_str().expect("an id")).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     let text = json!({ "text": "{{name", "format": "plain" });
     let (status, problem) = send(&stack, Method::PUT, "/v1/templates/digest", text).await;

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use serde_path_to_error::{Deserializer, Track};
-use wireroom_jobs::{JobArgs, JobKind};
+use wireroom_jobs::{ArgsError, JobArgs, JobKind};
 use zeroize::Zeroize;
 
 use super::{
@@ -134,7 +134,7 @@ impl JobRequest {
         let args = read(&envelope.args, "args", |source| JobArgs::deserialize(kind, source))?;
         args.job()
             .validate()
-            .map_err(|error| invalid(error.field, error.message))?;
+            .map_err(|error| refuse_args(&envelope.args, error))?;
         let run_at = time("run_at", envelope.run_at.as_deref())?;
         check_run_at(run_at, now)?;
         let deadline = time("deadline", envelope.deadline.as_deref())?;
@@ -253,6 +253,19 @@ pub fn nul(value: &Value) -> Option<String> {
 fn unknown_kind() -> Problem {
     let kinds = JobKind::ALL.map(JobKind::as_str).join(", ");
     Problem::new(Code::UnknownKind, format!("The kinds there are: {kinds}.")).field("kind")
+}
+
+/// What is wrong with the args; a field that has to be there in one form or another and is in none is missing.
+fn refuse_args(args: &Value, error: ArgsError) -> Problem {
+    let name = error
+        .field
+        .strip_prefix("args.")
+        .filter(|name| !name.contains(['.', '[']));
+    let code = match name.map(|name| args.get(name)) {
+        Some(None | Some(Value::Null)) => Code::MissingField,
+        _ => Code::InvalidValue,
+    };
+    Problem::new(code, format!("{}: {}", error.field, error.message)).field(error.field)
 }
 
 pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Problem {

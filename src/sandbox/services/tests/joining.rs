@@ -1,5 +1,7 @@
 //! Joining, asking to join, inviting, leaving, being banned.
 
+use std::collections::BTreeSet;
+
 use grammers_tl_types as tl;
 use tl::enums::{ChatInvite, MessageAction};
 
@@ -79,14 +81,14 @@ fn joining_answers_with_the_chat_and_tells_its_members() {
     let own: Vec<&Push> = pushes.iter().filter(|push| push.account == stage.id("alice")).collect();
     assert_eq!(own.len(), 1, "the account's other connections hear of it once");
     assert_eq!(own[0].except, Some(key("alice")));
-    let others: Vec<UserId> = pushes
+    let others: BTreeSet<UserId> = pushes
         .iter()
         .map(|push| push.account)
         .filter(|id| *id != stage.id("alice"))
         .collect();
     assert_eq!(
         others,
-        [stage.id("ivan"), stage.id("judy")],
+        BTreeSet::from([stage.id("ivan"), stage.id("judy")]),
         "accounts among the members, and nobody else"
     );
 
