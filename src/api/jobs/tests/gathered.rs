@@ -1,13 +1,17 @@
 //! Jobs that come in at the same time, and are stored together.
 
-use std::{collections::HashSet, sync::atomic::Ordering};
+use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
 
 use futures::future::join_all;
 use poem::http::{Method, StatusCode};
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::{id_of, join};
 use crate::api::tests::bed::{Answer, TestApi, send};
+
+/// How long anything may take that is waited for.
+const BOUND: Duration = Duration::from_secs(30);
 
 /// Posts jobs at the same time, the n-th with the priority n and the request id `post-n`.
 async fn post_all(api: &TestApi, count: usize, change: impl Fn(usize, &mut serde_json::Value)) -> Vec<Answer> {
@@ -147,32 +151,30 @@ async fn jobs_that_are_tried_one_by_one_stop_at_a_database_that_is_away() {
         .execute(&mut *lock)
         .await
         .expect("locked");
-    let waiting = async |count: i64| loop {
-        let waits: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-        )
-        .fetch_one(api.pool())
-        .await
-        .expect("counted");
-        if waits == count {
-            return;
-        }
-        tokio::task::yield_now().await;
-    };
-    let ahead = post_all(&api, 2, |_, body| body["priority"] = json!(0));
-    let others = async {
-        waiting(2).await;
-        let others = post_all(&api, 20, |_, body| body["priority"] = json!(1));
-        let release = async {
-            while api.state().gather.waiting() < 20 {
-                tokio::task::yield_now().await;
-            }
-            lock.rollback().await.expect("released");
+    // One after the other: two that came at the same time would share a transaction.
+    let first = post_all(&api, 1, |_, body| body["priority"] = json!(0));
+    let then = async {
+        waits_for_a_lock(&api, 1).await;
+        let second = post_all(&api, 1, |_, body| body["priority"] = json!(0));
+        let others = async {
+            waits_for_a_lock(&api, 2).await;
+            let others = post_all(&api, 20, |_, body| body["priority"] = json!(1));
+            let release = async {
+                let all_wait = async {
+                    while api.state().gather.waiting() < 20 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                timeout(BOUND, all_wait).await.expect("twenty wait for a transaction");
+                lock.rollback().await.expect("released");
+            };
+            futures::future::join(others, release).await.0
         };
-        futures::future::join(others, release).await.0
+        futures::future::join(second, others).await
     };
-    let (ahead, others) = futures::future::join(ahead, others).await;
-    assert!(ahead.iter().all(|answer| answer.status == StatusCode::ACCEPTED));
+    let (first, (second, others)) = futures::future::join(first, then).await;
+    let mut ahead = first.iter().chain(&second);
+    assert!(ahead.all(|answer| answer.status == StatusCode::ACCEPTED));
     for answer in &others {
         answer.problem("database_unavailable");
     }
@@ -181,4 +183,23 @@ async fn jobs_that_are_tried_one_by_one_stop_at_a_database_that_is_away() {
         .await
         .expect("counted");
     assert!(tries <= 2, "each was tried: {tries}");
+}
+
+/// Returns when so many statements wait for a lock.
+async fn waits_for_a_lock(api: &TestApi, count: i64) {
+    let waiting = async {
+        loop {
+            let waits: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            )
+            .fetch_one(api.pool())
+            .await
+            .expect("counted");
+            if waits >= count {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(BOUND, waiting).await.expect("so many wait");
 }
