@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_millis(5);
 /// How long after a look the next is at most, when this process has ended jobs.
 const MAYBE: Duration = Duration::from_secs(1);
 /// The longest time between two looks: a thousand processes that have nothing to do shall cost the database little.
-const POLL: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_secs(10);
 /// How long after a failure the next look is.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
