@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -82,6 +82,8 @@ pub struct Dispatcher {
 #[expect(clippy::struct_excessive_bools, reason = "facts that change apart from each other")]
 struct Memory {
     held: Vec<Arc<HeldSession>>,
+    /// Whether `held` is out of date.
+    changed: watch::Receiver<u64>,
     /// The lanes that some kind uses, and those of this round.
     lanes: Vec<Lane>,
     asked_lanes: Vec<Lane>,
@@ -113,9 +115,11 @@ struct Memory {
 impl Dispatcher {
     /// Runs until `stop`. Dropping the dispatcher ends the stream of claimed jobs.
     pub async fn run(mut self) {
-        let mut changed = self.sessions.changed();
+        // Subscribed to before the first look: a change that comes during it is seen.
+        let changed = self.sessions.changed();
         let mut memory = Memory {
             held: self.held(),
+            changed,
             lanes: plan::lanes(),
             asked_lanes: Vec::new(),
             watches_at: Instant::now(),
@@ -158,7 +162,7 @@ impl Dispatcher {
                 () = self.waker.woken() => {}
                 () = self.flights.slot_freed(), if memory.hungry && !memory.held_back => {}
                 () = self.endings.at_most(self.most_unstored()), if memory.held_back => {}
-                Ok(()) = changed.changed() => memory.held = self.held(),
+                Ok(()) = memory.changed.changed() => memory.held = self.held(),
                 () = until(memory.next_due) => memory.promote = true,
                 () = until(memory.again_at) => {}
                 () = until(memory.pause_ends) => {
@@ -265,16 +269,23 @@ impl Dispatcher {
 
     /// Claims for one turn; tells whether there are more turns, or `None` when nobody has room in this one.
     async fn claim(&mut self, memory: &mut Memory, turn: usize) -> Result<Option<bool>, StoreError> {
-        let room = Room {
-            worker: self.worker,
-            held: &memory.held,
-            first: memory.first,
-            batch: self.config.claim_batch,
-            take_suspect: !self.flights.has_suspect(),
-            control: &memory.control,
-        };
+        let take_suspect = !self.flights.has_suspect();
         let plan = {
             let taken = self.flights.taken();
+            // Looked at while no slot comes free: what an attempt found out about its session is known before its slot is given
+            // to the next job.
+            if memory.changed.has_changed().unwrap_or(false) {
+                drop(memory.changed.borrow_and_update());
+                memory.held = self.held();
+            }
+            let room = Room {
+                worker: self.worker,
+                held: &memory.held,
+                first: memory.first,
+                batch: self.config.claim_batch,
+                take_suspect,
+                control: &memory.control,
+            };
             plan::plan(&room, &memory.asked_lanes, turn, |session, lane| {
                 taken.of(session, lane)
             })
@@ -283,7 +294,7 @@ impl Dispatcher {
             memory.hungry |= !memory.held.is_empty();
             return Ok(None);
         };
-        memory.hungry |= plan.left_out || !room.take_suspect;
+        memory.hungry |= plan.left_out || !take_suspect;
         if !plan.request.members.is_empty() {
             let limits = &memory.control.limits;
             let claim = claim(self.line.open("claim").await?, &plan.request, limits, memory.own_first).await?;
