@@ -362,7 +362,7 @@ async fn held_sessions_are_measured_over_real_connections() {
 
 #[tokio::test]
 async fn a_scan_is_measured_beside_the_bare_loop() {
-    let figures = object("scan --rounds 1", &[]).await;
+    let figures = object("scan --rounds 1 --answer-after 1 --crowd 700", &[]).await;
     assert_eq!(
         (
             &figures["test"],
@@ -381,8 +381,39 @@ async fn a_scan_is_measured_beside_the_bare_loop() {
             "ratio",
             "small_rss_mb",
             "large_rss_mb",
+            "crowd_rss_mb",
         ],
     );
+    // Its founder is in it, too.
+    assert_eq!(figures["crowd_members"], 701, "{figures}");
+    null(
+        &figures,
+        &["telethon_read_per_s", "telethon_store_per_s", "to_telethon"],
+    );
+}
+
+#[tokio::test]
+async fn a_scan_is_measured_beside_telethon() {
+    let python = crate::clients::python_that_stores().await;
+    let figures = object(&format!("scan --rounds 1 --telethon {}", python.display()), &[]).await;
+    assert_eq!(figures["members"], 10_000, "{figures}");
+    positive(
+        &figures,
+        &["telethon_read_per_s", "telethon_store_per_s", "to_telethon"],
+    );
+}
+
+#[tokio::test]
+async fn a_monitor_is_measured_beside_telethon() {
+    let python = crate::clients::python_that_stores().await;
+    let arguments = "monitor --accounts 2 --chats 6 --rate 20 --secs 2 --telethon";
+    let figures = object(&format!("{arguments} {}", python.display()), &[]).await;
+    assert_eq!(figures["readable"]["count"], 40, "{figures}");
+    let telethon = &figures["telethon"];
+    assert_eq!((&telethon["messages"], &telethon["stored"]), (&80.into(), &80.into()));
+    assert_eq!(telethon["arrivals"]["count"], 40, "{figures}");
+    positive(telethon, &["stored_per_s", "cpu_percent", "mb"]);
+    positive(&telethon["arrivals"], &["p50_ms", "p99_ms"]);
 }
 
 /// A soak that is to fail; what it wrote.

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     Bound, CommentsArgs, Incomplete, ScanArgs, ScanResult, ScanWhat, begin, find, finish,
     history::PAGE,
-    ports::{Count, MessageCut, ScannedMessage, Tally},
+    ports::{Count, MessageCut, PageEnd, ScannedMessage, Tally},
     rate::Rate,
     say_begin,
 };
 use crate::{
-    JobContext, JobError, LogLevel, LogLine, Outcome,
+    JobContext, JobError, LogLine, Outcome,
     context::checkpoint_value,
     ports::{Chat, ChatType},
 };
@@ -224,20 +224,23 @@ impl Reading<'_> {
             ..open
         });
         let checkpoint = checkpoint_value(&self.position)?;
-        self.tally = self
-            .context
-            .store
-            .save_messages(open.chat_id, 0, Some(open.post), &page.messages, checkpoint)
-            .await?;
-        let stored = LogLine::new("page_stored", "A page of comments is stored.")
-            .with("messages", i64::try_from(page.messages.len()).unwrap_or(i64::MAX))
-            .with("seen", self.tally.seen)
-            .with("posts", self.position.posts);
-        self.context.log(LogLevel::Info, stored).await;
         // How many there will be is known when the last post was looked at.
-        self.rate
-            .show(self.context, self.tally.seen, self.bound.total(None))
-            .await
+        let (of, posts) = (self.bound.total(None), self.position.posts);
+        self.rate.tick(self.context);
+        let rate = &self.rate;
+        let end = |tally: Tally| PageEnd {
+            checkpoint: checkpoint.clone(),
+            progress: rate.progress(tally.seen, of),
+            line: LogLine::new("page_stored", "A page of comments is stored.")
+                .with("messages", i64::try_from(page.messages.len()).unwrap_or(i64::MAX))
+                .with("seen", tally.seen)
+                .with("posts", posts),
+        };
+        let store = &self.context.store;
+        self.tally = store
+            .save_messages(open.chat_id, 0, Some(open.post), &page.messages, &end)
+            .await?;
+        Ok(())
     }
 
     fn ended_because(&self) -> Option<Incomplete> {

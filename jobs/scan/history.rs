@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bound, HistoryArgs, Incomplete, ScanArgs, ScanResult, ScanWhat, begin, find, finish,
-    ports::{ChatProfile, Count, MessageCut, MessagePage, ScannedMessage, Tally},
+    ports::{ChatProfile, Count, MessageCut, MessagePage, PageEnd, ScannedMessage, Tally},
     rate::Rate,
     say_begin,
 };
 use crate::{
-    JobContext, LogLevel, LogLine, Outcome,
+    JobContext, LogLine, Outcome,
     context::checkpoint_value,
     ports::{Chat, ChatType, TelegramError},
 };
@@ -192,20 +192,23 @@ impl<'a> Reading<'a> {
 
     async fn store(&mut self, kept: &[ScannedMessage], checkpoint: serde_json::Value) -> Result<(), Outcome> {
         let (chat_id, owner) = (self.chat.id, self.owner);
-        let store = &self.context.store;
-        self.tally = store.save_messages(chat_id, owner, None, kept, checkpoint).await?;
-        let stored = LogLine::new("page_stored", "A page of the history is stored.")
-            .with("messages", i64::try_from(kept.len()).unwrap_or(i64::MAX))
-            .with("seen", self.tally.seen);
         let of = match self.wanted.last {
             Some(last) => Some(self.counted().map_or(last, |counted| last.min(counted))),
             None => self.counted(),
         };
-        let (seen, of) = (self.tally.seen, self.bound.total(of));
-        // Neither waits for the other: a page should cost no more than its own write.
-        let log = self.context.log(LogLevel::Info, stored);
-        let ((), shown) = tokio::join!(log, self.rate.show(self.context, seen, of));
-        shown
+        let of = self.bound.total(of);
+        self.rate.tick(self.context);
+        let rate = &self.rate;
+        let end = |tally: Tally| PageEnd {
+            checkpoint: checkpoint.clone(),
+            progress: rate.progress(tally.seen, of),
+            line: LogLine::new("page_stored", "A page of the history is stored.")
+                .with("messages", i64::try_from(kept.len()).unwrap_or(i64::MAX))
+                .with("seen", tally.seen),
+        };
+        let store = &self.context.store;
+        self.tally = store.save_messages(chat_id, owner, None, kept, &end).await?;
+        Ok(())
     }
 
     fn is_before_begin(&self, scanned: &ScannedMessage) -> bool {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bound, Incomplete, MemberFilter, MembersArgs, ScanArgs, ScanResult, ScanWhat, begin, find, finish,
-    ports::{Count, MemberList, Tally},
+    ports::{Count, MemberList, PageEnd, Tally},
     rate::Rate,
     say_begin,
 };
@@ -233,28 +233,31 @@ impl<'a> Reading<'a> {
     }
 
     async fn store(&mut self, members: &[Member], checkpoint: serde_json::Value) -> Result<(), Outcome> {
-        let chat_id = self.position.chat_id;
-        let tally = self.context.store.save_members(chat_id, members, checkpoint).await?;
-        self.barren = if tally.seen > self.tally.seen {
-            0
-        } else {
-            self.barren + 1
-        };
-        self.tally = tally;
-        let stored = LogLine::new("page_stored", "A page of the list is stored.")
-            .with("people", i64::try_from(members.len()).unwrap_or(i64::MAX))
-            .with("seen", tally.seen)
-            .with("counted", self.position.counted.unwrap_or(0));
+        let Position { chat_id, counted, .. } = self.position;
         let of = if self.is_whole_list() || self.position.letter > 0 {
             self.position.counted
         } else {
             self.position.listed
         };
         let of = self.bound.total(of);
-        // Neither waits for the other: a page should cost no more than its own write.
-        let log = self.context.log(LogLevel::Info, stored);
-        let ((), shown) = tokio::join!(log, self.rate.show(self.context, tally.seen, of));
-        shown
+        self.rate.tick(self.context);
+        let rate = &self.rate;
+        let end = |tally: Tally| PageEnd {
+            checkpoint: checkpoint.clone(),
+            progress: rate.progress(tally.seen, of),
+            line: LogLine::new("page_stored", "A page of the list is stored.")
+                .with("people", i64::try_from(members.len()).unwrap_or(i64::MAX))
+                .with("seen", tally.seen)
+                .with("counted", counted.unwrap_or(0)),
+        };
+        let tally = self.context.store.save_members(chat_id, members, &end).await?;
+        self.barren = if tally.seen > self.tally.seen {
+            0
+        } else {
+            self.barren + 1
+        };
+        self.tally = tally;
+        Ok(())
     }
 
     /// A closed list may count only the part that the session sees; the chat's own number is the whole.

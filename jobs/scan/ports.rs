@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Incomplete, ScanWhat};
 use crate::{
+    LogLine,
     message::Message,
-    ports::{Chat, ChatType, Member, MemberPage, StoreError, TelegramError},
+    ports::{Chat, ChatType, Member, MemberPage, Progress, StoreError, TelegramError},
 };
 
 /// One of Telegram's lists of a chat's members.
@@ -268,7 +269,24 @@ pub trait ScanTelegram: Send + Sync {
     async fn chat_in_full(&self, chat: &Chat) -> Result<ChatProfile, TelegramError>;
 }
 
+/// What is written with a page of rows, in their transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PageEnd {
+    /// Where the next attempt goes on.
+    pub checkpoint: serde_json::Value,
+    pub progress: Progress,
+    /// For whoever follows the job.
+    pub line: LogLine,
+}
+
+/// What to write with a page, once it is known how many rows the scan has with it. Called in the page's transaction: it may not wait.
+pub type EndPage<'a> = &'a (dyn Fn(Tally) -> PageEnd + Send + Sync);
+
 /// Where scans keep their rows. Every write takes the checkpoint that follows it into its own transaction.
+///
+/// A page that was stored may be lost in a crash of the database, with its checkpoint and with all that was stored after it,
+/// until something else of the job is durable: what a scan read, it can read again. The job's end never is durable before
+/// its pages.
 #[async_trait]
 pub trait ScanStore: Send + Sync {
     /// Opens the scan's record; idempotent.
@@ -276,12 +294,7 @@ pub trait ScanStore: Send + Sync {
     /// How many rows this scan has.
     async fn scan_tally(&self) -> Result<Tally, StoreError>;
     /// Stores a page of members; a row seen before by this job is updated.
-    async fn save_members(
-        &self,
-        chat_id: i64,
-        members: &[Member],
-        checkpoint: serde_json::Value,
-    ) -> Result<Tally, StoreError>;
+    async fn save_members(&self, chat_id: i64, members: &[Member], end: EndPage<'_>) -> Result<Tally, StoreError>;
     /// Stores a page of messages of `chat_id`, under one numbering (`owner`: 0 where it is everybody's, else the account).
     /// `post`: they are comments of that post.
     async fn save_messages(
@@ -290,7 +303,7 @@ pub trait ScanStore: Send + Sync {
         owner: i64,
         post: Option<i32>,
         messages: &[ScannedMessage],
-        checkpoint: serde_json::Value,
+        end: EndPage<'_>,
     ) -> Result<Tally, StoreError>;
     /// Which of these chats this search need not look at: it has them, or an earlier run of a standing search had.
     async fn known_finds(&self, chat_ids: &[i64]) -> Result<HashSet<i64>, StoreError>;

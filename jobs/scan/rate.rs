@@ -26,13 +26,22 @@ impl Rate {
 
     /// Shows how far the scan is, once its checkpoint says the same: `done` of `of`.
     pub async fn show(&mut self, context: &JobContext, done: i64, of: Option<i64>) -> Result<(), Outcome> {
+        self.tick(context);
+        Ok(context.store.progress(self.progress(done, of)).await?)
+    }
+
+    /// Looks at the clock: a page was read.
+    pub fn tick(&mut self, context: &JobContext) {
         self.seen_at = context.clock.now();
-        let progress = Progress {
+    }
+
+    /// How far the scan was at the last tick, with `done` of `of`.
+    pub fn progress(&self, done: i64, of: Option<i64>) -> Progress {
+        Progress {
             done,
             of,
             per_second: self.per_second(done),
-        };
-        Ok(context.store.progress(progress).await?)
+        }
     }
 
     /// A safe place: ends the attempt here when it was asked to stop, or has lasted long.

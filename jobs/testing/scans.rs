@@ -6,10 +6,11 @@ use async_trait::async_trait;
 
 use super::{FakeTelegram, MemoryStore, chat_message, memory_store::Stored, supergroup};
 use crate::{
+    LogLevel,
     message::Message,
     ports::{Chat, Member, MemberPage, StoreError, TelegramError},
     scan::ports::{
-        ChatProfile, Count, FoundChat, LastSeen, MemberList, MessageCut, MessagePage, PersonProfile, Profile,
+        ChatProfile, Count, EndPage, FoundChat, LastSeen, MemberList, MessageCut, MessagePage, PersonProfile, Profile,
         ScanStart, ScanStore, ScanTelegram, ScannedMessage, Tally,
     },
 };
@@ -66,6 +67,18 @@ fn tally(state: &Stored) -> Tally {
     Tally { seen, new: seen }
 }
 
+/// As the store does: all of it at once, or nothing.
+fn end_page(state: &mut Stored, end: EndPage<'_>) -> Tally {
+    let tally = tally(state);
+    let page = end(tally);
+    state.checkpoint = Some(page.checkpoint);
+    state.progress.push(page.progress);
+    if !state.failing.contains("log") {
+        state.lines.push((LogLevel::Info, page.line));
+    }
+    tally
+}
+
 #[async_trait]
 impl ScanStore for MemoryStore {
     async fn begin_scan(&self, scan: &ScanStart) -> Result<(), StoreError> {
@@ -77,18 +90,12 @@ impl ScanStore for MemoryStore {
         Ok(tally(&*self.open("scan_tally")?))
     }
 
-    async fn save_members(
-        &self,
-        _chat_id: i64,
-        members: &[Member],
-        checkpoint: serde_json::Value,
-    ) -> Result<Tally, StoreError> {
+    async fn save_members(&self, _chat_id: i64, members: &[Member], end: EndPage<'_>) -> Result<Tally, StoreError> {
         let mut state = self.open("save_members")?;
         for member in members {
             state.members.insert(member.user_id, member.clone());
         }
-        state.checkpoint = Some(checkpoint);
-        Ok(tally(&state))
+        Ok(end_page(&mut state, end))
     }
 
     async fn save_messages(
@@ -97,7 +104,7 @@ impl ScanStore for MemoryStore {
         _owner: i64,
         post: Option<i32>,
         messages: &[ScannedMessage],
-        checkpoint: serde_json::Value,
+        end: EndPage<'_>,
     ) -> Result<Tally, StoreError> {
         let mut state = self.open("save_messages")?;
         for scanned in messages {
@@ -105,8 +112,7 @@ impl ScanStore for MemoryStore {
                 .messages
                 .insert((chat_id, scanned.message.id), (post, scanned.clone()));
         }
-        state.checkpoint = Some(checkpoint);
-        Ok(tally(&state))
+        Ok(end_page(&mut state, end))
     }
 
     async fn known_finds(&self, chat_ids: &[i64]) -> Result<HashSet<i64>, StoreError> {

@@ -3,7 +3,9 @@
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::{StoreError, failed};
+use wireroom_jobs::{LogLevel, scan::ports::PageEnd};
+
+use super::{StoreError, failed, job_logs};
 use crate::ids::JobId;
 
 /// One attempt: the job and the fence its claim returned.
@@ -45,6 +47,52 @@ pub async fn hold_alone(
     .map_err(failed("hold_attempt_alone"))?
     .map(|_| ())
     .ok_or(StoreError::Fenced { operation })
+}
+
+/// The same for a page of rows that can be had again: the transaction commits without waiting for the disk.
+pub async fn hold_page(
+    conn: &mut PgConnection,
+    attempt: AttemptKey,
+    operation: &'static str,
+) -> Result<(), StoreError> {
+    sqlx::query_scalar!(
+        r#"-- hold_page
+        SELECT set_config('synchronous_commit', 'off', true) AS "set!" FROM jobs
+        WHERE id = $1 AND fence = $2 AND state NOT IN ('scheduled', 'queued') FOR NO KEY UPDATE"#,
+        attempt.job.0,
+        attempt.fence,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("hold_page"))?
+    .map(|_| ())
+    .ok_or(StoreError::Fenced { operation })
+}
+
+/// Stores the checkpoint, the progress and the line of a page. The transaction holds the job's row alone, so lines become
+/// visible in the order of their numbers.
+pub async fn end_page(conn: &mut PgConnection, attempt: AttemptKey, end: &PageEnd) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "-- end_page
+        WITH held AS (
+            UPDATE jobs SET checkpoint = $3, progress = $4
+            WHERE id = $1 AND fence = $2 AND state NOT IN ('scheduled', 'queued') RETURNING id, attempt, fence
+        )
+        INSERT INTO job_logs (job_id, attempt, fence, level, code, message, data)
+        SELECT id, attempt, fence, $5, $6, $7, $8 FROM held",
+        attempt.job.0,
+        attempt.fence,
+        end.checkpoint,
+        serde_json::to_value(&end.progress).expect("numbers serialise"),
+        LogLevel::Info.as_str(),
+        end.line.code,
+        end.line.message,
+        job_logs::numbers(&end.line),
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("end_page"))?;
+    changed_one(done.rows_affected(), "end_page")
 }
 
 pub async fn checkpoint(conn: &mut PgConnection, attempt: AttemptKey) -> Result<Option<Value>, StoreError> {

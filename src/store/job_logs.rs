@@ -39,10 +39,6 @@ pub async fn append(
     level: LogLevel,
     line: &LogLine,
 ) -> Result<(), StoreError> {
-    let numbers = line.numbers.iter();
-    let data: Map<String, Value> = numbers
-        .map(|(name, number)| ((*name).to_owned(), Value::from(*number)))
-        .collect();
     let done = sqlx::query!(
         "-- append_log
         WITH held AS MATERIALIZED (
@@ -55,7 +51,7 @@ pub async fn append(
         level.as_str(),
         line.code,
         line.message,
-        Value::Object(data),
+        numbers(line),
     )
     .execute(conn)
     .await
@@ -67,6 +63,15 @@ pub async fn append(
             operation: "append_log",
         })
     }
+}
+
+/// The figures of a line as its column has them.
+pub(super) fn numbers(line: &LogLine) -> Value {
+    let numbers = line.numbers.iter();
+    let named: Map<String, Value> = numbers
+        .map(|(name, number)| ((*name).to_owned(), Value::from(*number)))
+        .collect();
+    Value::Object(named)
 }
 
 /// Deletes all but the newest lines of a job.

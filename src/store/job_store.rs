@@ -17,6 +17,7 @@ use wireroom_jobs::{
     ports::{
         self, Chat, Effect, Failover, HistoryPage, Progress, SentMessage, Store, WatchBegun, WatchStart, WatchState,
     },
+    scan::ports::PageEnd,
     stop::StopWords,
 };
 
@@ -98,6 +99,32 @@ impl JobStore {
         Ok(transaction)
     }
 
+    /// A transaction for rows that can be had again: it commits without waiting for the disk. What is lost in a crash of the
+    /// database is then lost with all that was written after it, the job's end too: its own commit waits for all of them.
+    pub(super) async fn fenced_page(
+        &self,
+        operation: &'static str,
+    ) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let mut transaction = self.pool.begin().await.map_err(failed(operation))?;
+        attempt_data::hold_page(&mut transaction, self.attempt, operation).await?;
+        Ok(transaction)
+    }
+
+    /// Writes what goes with a page, in a transaction that [`JobStore::fenced_page`] began.
+    pub(super) async fn end_page(&self, conn: &mut PgConnection, end: &PageEnd) -> Result<(), StoreError> {
+        attempt_data::end_page(conn, self.attempt, end).await?;
+        self.trim_lines(conn).await
+    }
+
+    /// Counts a line that was written. The first one of an attempt trims too: a job that is tried for ever in short attempts
+    /// stays as small.
+    async fn trim_lines(&self, conn: &mut PgConnection) -> Result<(), StoreError> {
+        if self.lines.fetch_add(1, Ordering::Relaxed).is_multiple_of(TRIM_EVERY) {
+            job_logs::trim(conn, self.attempt.job).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn connection(&self) -> Result<sqlx::pool::PoolConnection<Postgres>, StoreError> {
         self.pool.acquire().await.map_err(failed("acquire"))
     }
@@ -164,11 +191,7 @@ impl Store for JobStore {
     async fn log(&self, level: LogLevel, line: LogLine) -> Result<(), ports::StoreError> {
         let mut conn = self.connection().await?;
         job_logs::append(&mut conn, self.attempt, level, &line).await?;
-        // The first line of an attempt trims too: a job that is tried for ever in short attempts stays as small.
-        if self.lines.fetch_add(1, Ordering::Relaxed).is_multiple_of(TRIM_EVERY) {
-            job_logs::trim(&mut conn, self.attempt.job).await?;
-        }
-        Ok(())
+        Ok(self.trim_lines(&mut conn).await?)
     }
 
     async fn save_chat(&self, chat: &Chat) -> Result<(), ports::StoreError> {

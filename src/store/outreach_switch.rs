@@ -198,19 +198,27 @@ pub enum KeyFit {
 
 /// Compares the process's key with the one that people were marked with.
 pub async fn key_fit(conn: &mut PgConnection, key: Option<&PersonKey>) -> Result<KeyFit, StoreError> {
-    let known = sqlx::query_scalar!(
+    Ok(fit(known_check(conn).await?.as_deref(), key))
+}
+
+/// What is known of the key that people were marked with; `None`: nobody was marked yet.
+async fn known_check(conn: &mut PgConnection) -> Result<Option<Vec<u8>>, StoreError> {
+    sqlx::query_scalar!(
         "-- person_key_check
         SELECT key_check FROM outreach_switch"
     )
     .fetch_one(conn)
     .await
-    .map_err(failed("person_key_check"))?;
-    Ok(match (known, key) {
+    .map_err(failed("person_key_check"))
+}
+
+fn fit(known: Option<&[u8]>, key: Option<&PersonKey>) -> KeyFit {
+    match (known, key) {
         (None, _) => KeyFit::Fits,
         (Some(_), None) => KeyFit::Missing,
         (Some(known), Some(key)) if known == key.check() => KeyFit::Fits,
         (Some(_), Some(_)) => KeyFit::Another,
-    })
+    }
 }
 
 /// Remembers the key before anything is marked with it; `false`: people were marked with another one.
@@ -232,7 +240,21 @@ pub async fn require_key<'k>(
     conn: &mut PgConnection,
     key: Option<&'k PersonKey>,
 ) -> Result<Option<&'k PersonKey>, StoreError> {
-    match key_fit(conn, key).await? {
+    fitting(key_fit(conn, key).await?, key)
+}
+
+/// The same for whoever asks only who was marked: `None` as long as nobody was. The key is known before the first mark is made.
+pub async fn marking_key<'k>(
+    conn: &mut PgConnection,
+    key: Option<&'k PersonKey>,
+) -> Result<Option<&'k PersonKey>, StoreError> {
+    let known = known_check(conn).await?;
+    let key = fitting(fit(known.as_deref(), key), key)?;
+    Ok(key.filter(|_| known.is_some()))
+}
+
+fn fitting(fit: KeyFit, key: Option<&PersonKey>) -> Result<Option<&PersonKey>, StoreError> {
+    match fit {
         KeyFit::Fits => Ok(key),
         KeyFit::Missing | KeyFit::Another => Err(StoreError::Decode {
             operation: "require_person_key",

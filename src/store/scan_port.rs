@@ -8,7 +8,7 @@ use serde_json::Value;
 use wireroom_jobs::{
     message::ServiceMessage,
     ports::{Member, StoreError as PortError},
-    scan::ports::{Count, FoundChat, Profile, ScanStart, ScanStore, ScannedMessage, Tally},
+    scan::ports::{Count, EndPage, FoundChat, Profile, ScanStart, ScanStore, ScannedMessage, Tally},
 };
 
 use super::{
@@ -23,14 +23,14 @@ impl JobStore {
         &self,
         chat_id: i64,
         members: &[Member],
-        checkpoint: &Value,
+        end: EndPage<'_>,
     ) -> Result<Tally, StoreError> {
-        let mut transaction = self.fenced("save_members").await?;
-        let key = outreach_switch::require_key(&mut transaction, self.key.as_ref()).await?;
+        let mut transaction = self.fenced_page("save_members").await?;
+        let key = outreach_switch::marking_key(&mut transaction, self.key.as_ref()).await?;
         let kept = erasure::without_erased(&mut transaction, key, members, |member| vec![member.user_id]).await?;
         let members = kept.as_deref().unwrap_or(members);
         let tally = scans::save_members(&mut transaction, self.attempt, chat_id, members).await?;
-        attempt_data::save_checkpoint(&mut transaction, self.attempt, checkpoint).await?;
+        self.end_page(&mut transaction, &end(tally)).await?;
         commit(transaction, "save_members").await?;
         Ok(tally)
     }
@@ -39,14 +39,14 @@ impl JobStore {
         &self,
         place: scan_messages::Place,
         messages: &[ScannedMessage],
-        checkpoint: &Value,
+        end: EndPage<'_>,
     ) -> Result<Tally, StoreError> {
-        let mut transaction = self.fenced("save_messages").await?;
-        let key = outreach_switch::require_key(&mut transaction, self.key.as_ref()).await?;
+        let mut transaction = self.fenced_page("save_messages").await?;
+        let key = outreach_switch::marking_key(&mut transaction, self.key.as_ref()).await?;
         let kept = erasure::without_erased(&mut transaction, key, messages, people_of).await?;
         let messages = kept.as_deref().unwrap_or(messages);
         let tally = scan_messages::save(&mut transaction, self.attempt, place, messages).await?;
-        attempt_data::save_checkpoint(&mut transaction, self.attempt, checkpoint).await?;
+        self.end_page(&mut transaction, &end(tally)).await?;
         commit(transaction, "save_messages").await?;
         Ok(tally)
     }
@@ -104,8 +104,8 @@ impl ScanStore for JobStore {
         Ok(scans::tally(&mut transaction, self.attempt).await?)
     }
 
-    async fn save_members(&self, chat_id: i64, members: &[Member], checkpoint: Value) -> Result<Tally, PortError> {
-        Ok(self.save_page_of_members(chat_id, members, &checkpoint).await?)
+    async fn save_members(&self, chat_id: i64, members: &[Member], end: EndPage<'_>) -> Result<Tally, PortError> {
+        Ok(self.save_page_of_members(chat_id, members, end).await?)
     }
 
     async fn save_messages(
@@ -114,10 +114,10 @@ impl ScanStore for JobStore {
         owner: i64,
         post: Option<i32>,
         messages: &[ScannedMessage],
-        checkpoint: Value,
+        end: EndPage<'_>,
     ) -> Result<Tally, PortError> {
         let place = scan_messages::Place { chat_id, owner, post };
-        Ok(self.save_page_of_messages(place, messages, &checkpoint).await?)
+        Ok(self.save_page_of_messages(place, messages, end).await?)
     }
 
     async fn known_finds(&self, chat_ids: &[i64]) -> Result<HashSet<i64>, PortError> {

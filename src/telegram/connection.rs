@@ -577,11 +577,14 @@ impl Connection {
         end_runner(&handle, running).await;
     }
 
-    /// Stores learnt peers behind, a second after there are any.
+    /// Stores learnt peers behind, a second after there are any, or as soon as there are many.
     async fn flush_peers(&self) {
         loop {
             self.storage.has_unsaved().await;
-            tokio::time::sleep(FLUSH).await;
+            tokio::select! {
+                () = tokio::time::sleep(FLUSH) => {}
+                () = self.storage.is_crowded() => {}
+            }
             // Apart: an idle session should not carry the room for statements around.
             if let Err(error) = Box::pin(self.storage.flush()).await {
                 tracing::warn!(session.id = %self.storage.lease().session, %error, "learnt peers were not stored");

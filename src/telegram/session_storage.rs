@@ -41,8 +41,10 @@ use crate::{
     vault::{Vault, VaultError},
 };
 
-/// Unsaved peers are stored at once when there are this many.
+/// With so many unsaved peers, whoever brings more waits until they are stored.
 const UNSAVED_BOUND: usize = 2_000;
+/// So many are stored behind without waiting for more, so that hardly anybody ever waits.
+const CROWD: usize = 600;
 
 /// Why the session's data could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +92,8 @@ pub struct PgSession {
     peers: Mutex<PeerCache>,
     /// Told when there is something to write behind.
     unsaved: Notify,
+    /// Told when there is so much of it that it should not wait for more.
+    crowded: Notify,
     /// One flush at a time, so that an older batch never lands after a newer one.
     flushing: tokio::sync::Mutex<()>,
 }
@@ -142,6 +146,7 @@ impl PgSession {
             username: Mutex::new(settings.username.clone()),
             peers: Mutex::new(PeerCache::new(settings.peer_cache)),
             unsaved: Notify::new(),
+            crowded: Notify::new(),
             flushing: tokio::sync::Mutex::new(()),
             settings,
         })
@@ -221,7 +226,15 @@ impl PgSession {
         if unsaved > 0 {
             self.unsaved.notify_one();
         }
+        if unsaved >= CROWD {
+            self.crowded.notify_one();
+        }
         Ok(())
+    }
+
+    /// Returns when so many peers are to be stored that it should not wait for more.
+    pub async fn is_crowded(&self) {
+        self.crowded.notified().await;
     }
 
     /// Returns when there are peers to store.

@@ -37,6 +37,19 @@ static TELETHON: Library = Library {
     made: Mutex::const_new(()),
 };
 
+/// The same with a way to Postgres, as a script has that stores what it reads.
+static TELETHON_THAT_STORES: Library = Library {
+    name: "telethon-1.45.0-asyncpg-0.32.0",
+    packages: &[
+        "telethon==1.45.0",
+        "pyaes==1.6.1",
+        "rsa==4.9.1",
+        "pyasn1==0.6.5",
+        "asyncpg==0.32.0",
+    ],
+    made: Mutex::const_new(()),
+};
+
 static KURIGRAM: Library = Library {
     name: "kurigram-2.2.26",
     packages: &["kurigram==2.2.26", "pyaes==1.6.1", "python-socks==3.2.1"],
@@ -85,6 +98,11 @@ impl Library {
         let said = run(python.to_str().expect("UTF-8"), &arguments, input, CHECK_BOUND).await;
         assert!(said.contains("all is well"), "{said}");
     }
+}
+
+/// A Python with Telethon and asyncpg.
+pub async fn python_that_stores() -> PathBuf {
+    TELETHON_THAT_STORES.python().await
 }
 
 /// Runs a program that must succeed; returns what it wrote.

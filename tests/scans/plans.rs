@@ -99,3 +99,21 @@ async fn a_page_of_a_large_scan_reads_no_more_than_itself() {
         "{members} rows for {TIMES} pages of {PAGE} members"
     );
 }
+
+#[tokio::test]
+async fn rows_go_with_their_scan() {
+    let database = TestDatabase::new().await;
+    let pool = pool(&database).await;
+    let job = large_scan(&pool).await;
+    sqlx::query("DELETE FROM scans WHERE job_id = $1")
+        .bind(job.0)
+        .execute(&pool)
+        .await
+        .expect("deleted");
+    let left: i64 =
+        sqlx::query_scalar("SELECT (SELECT count(*) FROM scan_members) + (SELECT count(*) FROM scan_messages)")
+            .fetch_one(&pool)
+            .await
+            .expect("counted");
+    assert_eq!(left, 0);
+}

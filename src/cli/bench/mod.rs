@@ -16,6 +16,8 @@ mod monitor;
 #[cfg(feature = "sandbox")]
 mod scan;
 #[cfg(feature = "sandbox")]
+mod script;
+#[cfg(feature = "sandbox")]
 mod sessions;
 mod site;
 mod soak;
@@ -49,6 +51,7 @@ Examples:
   wireroom bench soak --secs 1200 --kill-every 60
   wireroom bench sessions --accounts 1000 --secs 60
   wireroom bench scan --rounds 5
+  wireroom bench scan --answer-after 20 --crowd 100000 --telethon venv/bin/python
   wireroom bench monitor --chats 1000 --rate 2000 --secs 30
 
 Everything happens in a schema that is made for the run and dropped after it; the role must be allowed to make one. Use

@@ -1,7 +1,9 @@
 //! How long from a message in a watched chat until its event can be read, and until a webhook has it? A made-up Telegram in a
 //! process of its own, one real worker that watches all its chats and sends the webhooks, and this one, which reads.
 
-use std::{sync::Arc, time::Duration};
+mod telethon;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use poem::{
@@ -69,6 +71,9 @@ pub struct Args {
     /// Leave the webhooks out.
     #[arg(long)]
     no_webhooks: bool,
+    /// A Python that has telethon 1.45.0 and asyncpg: it then stores the messages of the same chats at the same rate.
+    #[arg(long, value_name = "PATH")]
+    telethon: Option<PathBuf>,
 }
 
 /// The figures, as the JSON object has them.
@@ -85,6 +90,7 @@ pub struct Report {
     webhooks: Option<Quantiles>,
     worker_cpu_percent: f64,
     worker_mb: f64,
+    telethon: Option<telethon::Heard>,
 }
 
 impl Report {
@@ -107,6 +113,9 @@ impl Report {
             "  the worker            {} % of a core, {} MB",
             self.worker_cpu_percent, self.worker_mb
         );
+        if let Some(telethon) = &self.telethon {
+            telethon.print();
+        }
         Ok(())
     }
 }
@@ -114,7 +123,12 @@ impl Report {
 pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Report> {
     crate::cli::descriptors::raise_limit();
     crate::tls::install();
-    let mut telegram = Telegram::start(args.accounts, args.chats).await?;
+    let mut telegram = Telegram::start(telegram::Args {
+        accounts: args.accounts,
+        chats: args.chats,
+        ..telegram::Args::default()
+    })
+    .await?;
     let (vault, master_keys) = telegram::vault()?;
     let mut variables = telegram.variables();
     variables.push(master_keys);
@@ -160,6 +174,13 @@ pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Report> {
     };
     let worker_mb = megabytes(worker.resident()?);
     worker.end().await?;
+    let telethon = match &args.telethon {
+        Some(python) => {
+            say("letting Telethon store the messages of the same chats");
+            Some(telethon::measure(python, &mut telegram, site.url(), args.rate, args.secs).await?)
+        }
+        None => None,
+    };
     telegram.end().await?;
     pool.close().await;
     let messages = super::figures::count(u64::from(args.rate) * u64::from(args.secs));
@@ -174,6 +195,7 @@ pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Report> {
         webhooks: webhooks.map(Quantiles::of),
         worker_cpu_percent,
         worker_mb,
+        telethon,
     })
 }
 

@@ -1,24 +1,25 @@
-//! How fast does a scan read members, beside the bare loop of grammers that stores nothing, and does its memory grow with the
-//! chat? A made-up Telegram in a process of its own, one real worker, and the loop in this process; in turns, so that what
-//! else the machine does hits both.
+//! How fast does a scan read members, beside the bare loop of grammers that stores nothing, and beside a script of Telethon's if
+//! there is one; and does its memory grow with the chat? A made-up Telegram in a process of its own, one real worker, and the
+//! loop in this process; in turns, so that what else the machine does hits all.
 
 mod bare;
+mod report;
+mod telethon;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use chrono::TimeDelta;
-use serde::Serialize;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 use wireroom_jobs::{JobKind, scan::ScanResult};
 
-use self::bare::Bare;
+pub use self::report::Report;
+use self::{bare::Bare, report::rate, telethon::Telethon};
 use super::{
-    Target,
-    figures::{count, micros_to_secs, quantile, rounded},
-    now_us, say,
+    Target, now_us, say,
     sessions::{
+        report::megabytes,
         telegram::{self, Telegram},
         worker::Worker,
     },
@@ -35,6 +36,8 @@ use crate::{
     },
 };
 
+/// As large as `--crowd` says; nobody reads it but one scan, for the memory.
+const CROWD: &str = "crowd";
 /// Its list ends at 10,000.
 const CHAT: &str = "big_bazaar";
 /// An eighth of it, for the memory.
@@ -54,51 +57,26 @@ pub struct Args {
     /// How often each reads the list; the middle one counts.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-}
-
-/// The figures, as the JSON object has them.
-#[derive(Debug, Default, Serialize)]
-pub struct Report {
-    pub test: &'static str,
-    pub rounds: u32,
-    /// People of each reading.
-    pub members: i64,
-    /// People a second, of the middle round.
-    pub bare_rate_per_s: f64,
-    pub scan_rate_per_s: f64,
-    /// The scan's rate by the bare one's: 0.9 is wanted.
-    pub ratio: f64,
-    /// Resident memory of the worker at its highest, during scans of the small chat and of the large one.
-    pub small_rss_mb: f64,
-    pub large_rss_mb: f64,
-    /// Warnings and errors in the worker's log.
-    pub complaints: usize,
-}
-
-impl Report {
-    /// To standard output, for people or as JSON.
-    pub fn print(&self, json: bool) -> anyhow::Result<()> {
-        println!("scan: {} members, the middle of {} rounds", self.members, self.rounds);
-        if json {
-            println!("{}", serde_json::to_string(self)?);
-            return Ok(());
-        }
-        for (name, figure) in [
-            ("bare loop, people a second", self.bare_rate_per_s),
-            ("scan, people a second", self.scan_rate_per_s),
-            ("ratio (0.9 is wanted)", self.ratio),
-            ("memory, small chat, MB", self.small_rss_mb),
-            ("memory, large chat, MB", self.large_rss_mb),
-        ] {
-            println!("  {name:<28}{figure}");
-        }
-        Ok(())
-    }
+    /// Milliseconds that Telegram takes for each page, over and above the sandbox's own time.
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    answer_after: u64,
+    /// Members of one more chat, which is scanned once at the end, for the worker's memory; 0: leave it out.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=500_000))]
+    crowd: u32,
+    /// A Python that has telethon 1.45.0 and asyncpg: it then reads the same list in turn, and stores it.
+    #[arg(long, value_name = "PATH")]
+    telethon: Option<PathBuf>,
 }
 
 pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Report> {
-    let telegram = Telegram::start(2, 0).await?;
-    let [scanning, looping] = telegram.accounts.as_slice() else {
+    let telegram = Telegram::start(telegram::Args {
+        accounts: 3,
+        crowd: args.crowd,
+        answer_after: args.answer_after,
+        ..telegram::Args::default()
+    })
+    .await?;
+    let [scanning, looping, scripted] = telegram.accounts.as_slice() else {
         bail!("the sandbox has other accounts than were asked for");
     };
     let (vault, master_keys) = telegram::vault()?;
@@ -124,7 +102,20 @@ pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Report> {
         worker: &worker,
         session,
     };
-    let report = scans.beside(args, &bare).await?;
+    let mut script = match &args.telethon {
+        Some(python) => Some(Telethon::start(python, &telegram, scripted, site.url()).await?),
+        None => None,
+    };
+    let mut report = scans.beside(args, &bare, script.as_mut()).await?;
+    if args.crowd > 0 {
+        say("reading the crowd");
+        let crowd = scans.scan(CROWD).await?;
+        report.crowd_members = Some(crowd.members);
+        report.crowd_rss_mb = Some(megabytes(crowd.resident));
+    }
+    if let Some(script) = script {
+        script.end().await?;
+    }
     bare.leave().await?;
     let complaints = worker.seen().complaints;
     worker.end().await?;
@@ -149,7 +140,7 @@ struct Scans<'a> {
 }
 
 impl Scans<'_> {
-    async fn beside(&self, args: &Args, bare: &Bare) -> anyhow::Result<Report> {
+    async fn beside(&self, args: &Args, bare: &Bare, mut script: Option<&mut Telethon>) -> anyhow::Result<Report> {
         say("reading once for warmth");
         let small = self.scan(SMALL_CHAT).await?;
         bare.read(CHAT).await?;
@@ -157,10 +148,12 @@ impl Scans<'_> {
         let mut report = Report {
             test: "scan",
             rounds: args.rounds,
+            answer_after_ms: args.answer_after,
             small_rss_mb: megabytes(small.resident),
             ..Report::default()
         };
         let (mut loops, mut scans, mut resident) = (Vec::new(), Vec::new(), 0);
+        let (mut scripted, mut stored) = (Vec::new(), Vec::new());
         for round in 1..=args.rounds {
             say(&format!("round {round} of {}", args.rounds));
             let begun = now_us();
@@ -173,16 +166,14 @@ impl Scans<'_> {
             scans.push(scanned.micros);
             resident = resident.max(scanned.resident);
             report.members = members;
+            if let Some(script) = script.as_deref_mut() {
+                scripted.push(script.read(CHAT, members).await?);
+                stored.push(script.store(CHAT, members).await?);
+            }
         }
-        let rate = |mut micros: Vec<i64>| {
-            micros.sort_unstable();
-            let middle = quantile(&micros, 50).unwrap_or(1).max(1);
-            count(report.members.unsigned_abs()) / micros_to_secs(middle)
-        };
-        let (bare, scan) = (rate(loops), rate(scans));
-        report.bare_rate_per_s = rounded(bare, 0);
-        report.scan_rate_per_s = rounded(scan, 0);
-        report.ratio = rounded(scan / bare, 3);
+        let (bare, scan) = (rate(report.members, loops), rate(report.members, scans));
+        let beside = script.map(|_| (rate(report.members, scripted), rate(report.members, stored)));
+        report.rates(bare, scan, beside);
         report.large_rss_mb = megabytes(resident);
         Ok(report)
     }
@@ -222,8 +213,4 @@ impl Scans<'_> {
             resident,
         })
     }
-}
-
-fn megabytes(bytes: u64) -> f64 {
-    rounded(count(bytes) / 1e6, 1)
 }

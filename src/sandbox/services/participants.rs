@@ -126,11 +126,12 @@ type Participants = (i32, Vec<tl::enums::ChannelParticipant>);
 impl Page {
     /// A page that ends where Telegram's lists end.
     fn new(channel: &Channel, offset: i32, limit: i32) -> Self {
-        let listed = if channel.is_broadcast() {
+        let usual = if channel.is_broadcast() {
             LISTED_IN_BROADCAST
         } else {
             LISTED_IN_GROUP
         };
+        let listed = channel.settings.listed.unwrap_or(usual);
         let offset = usize::try_from(offset).unwrap_or(0).min(listed);
         let limit = usize::try_from(limit.clamp(0, LONGEST_PAGE))
             .unwrap_or(0)

@@ -26,6 +26,8 @@ pub struct JoinRequest {
 pub struct Settings {
     /// Only admins see the member list.
     pub hidden_members: bool,
+    /// After how many the list of members ends, if not where Telegram's do.
+    pub listed: Option<usize>,
     /// Joining by the username asks an admin first.
     pub join_request: bool,
     /// Only admins may write (in a broadcast channel that is always so).

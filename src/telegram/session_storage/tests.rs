@@ -242,6 +242,53 @@ async fn peers_are_written_behind_and_read_through() {
 }
 
 #[tokio::test]
+async fn a_peer_that_is_met_again_costs_no_write() {
+    let world = World::new().await;
+    let storage = world.try_storage(None, 1).await.unwrap();
+    let versions = || async {
+        let rows: Vec<(i64, String)> = sqlx::query_as("SELECT peer_id, xmin::text FROM session_peers ORDER BY peer_id")
+            .fetch_all(world.database.pool())
+            .await
+            .unwrap();
+        rows
+    };
+    storage.learn((1..=50).map(|id| user(id, id * 10))).await.unwrap();
+    storage.flush().await.unwrap();
+    let written = versions().await;
+    assert_eq!(written.len(), 50);
+    storage.learn((1..=50).map(|id| user(id, id * 10))).await.unwrap();
+    storage.flush().await.unwrap();
+    assert_eq!(versions().await, written);
+    storage.learn([user(7, 71)]).await.unwrap();
+    storage.flush().await.unwrap();
+    let changed = versions().await;
+    let differ: Vec<i64> = changed
+        .iter()
+        .zip(&written)
+        .filter(|(now, then)| now != then)
+        .map(|(now, _)| now.0)
+        .collect();
+    assert_eq!(differ, [7]);
+    let fresh = world.storage(None).await;
+    assert_eq!(
+        fresh.find_peer(PeerId::user(7).unwrap()).await.unwrap(),
+        Some(user(7, 71))
+    );
+}
+
+#[tokio::test]
+async fn many_peers_are_stored_without_waiting_for_more() {
+    let world = World::new().await;
+    let storage = world.storage(None).await;
+    let many = i64::try_from(CROWD).unwrap();
+    storage.learn((1..many).map(|id| user(id, id))).await.unwrap();
+    let soon = || tokio::time::timeout(Duration::from_millis(1), storage.is_crowded());
+    soon().await.expect_err("they are too few");
+    storage.learn([user(many, many)]).await.unwrap();
+    soon().await.expect("there are enough");
+}
+
+#[tokio::test]
 async fn it_knows_who_it_is_without_asking() {
     let world = World::new().await;
     let storage = world.storage(None).await;

@@ -72,7 +72,11 @@ pub(super) type Held = (SessionId, Account);
 
 pub async fn measure(args: &Args, site: &Site) -> anyhow::Result<Report> {
     descriptors::raise_limit();
-    let telegram = Telegram::start(args.accounts, 0).await?;
+    let telegram = Telegram::start(telegram::Args {
+        accounts: args.accounts,
+        ..telegram::Args::default()
+    })
+    .await?;
     let (vault, master_keys) = telegram::vault()?;
     let mut variables = telegram.variables();
     variables.push(master_keys);

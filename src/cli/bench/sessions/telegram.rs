@@ -26,7 +26,7 @@ use crate::{
         descriptors,
     },
     config::{Secret, Source, TelegramConfig, TelemetryConfig},
-    sandbox::{Controls, LOGIN_CODE, Sandbox, SandboxConfig, call::UserId, world::PeerKey},
+    sandbox::{Controls, Effect, Fault, LOGIN_CODE, Sandbox, SandboxConfig, call::UserId, world::PeerKey},
     telemetry,
     vault::Vault,
 };
@@ -36,14 +36,21 @@ const BOUND: Duration = Duration::from_mins(1);
 /// How often messages are written that are due.
 const TALK_TICK: Duration = Duration::from_millis(5);
 
-#[derive(Debug, clap::Args)]
+/// What is in it, beside what every sandbox has.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct Args {
-    /// Accounts beside those that every sandbox has.
+    /// Accounts.
     #[arg(long)]
-    accounts: usize,
+    pub accounts: u32,
     /// Chats, dealt to these accounts in turn.
     #[arg(long, default_value_t = 0)]
-    chats: usize,
+    pub chats: u32,
+    /// Members of one more group, whose list ends with its last member.
+    #[arg(long, default_value_t = 0)]
+    pub crowd: u32,
+    /// Milliseconds from when a page of members is asked for until the answer is made.
+    #[arg(long, default_value_t = 0)]
+    pub answer_after: u64,
 }
 
 /// What it tells: where it is, and who can sign in.
@@ -70,9 +77,18 @@ pub async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     descriptors::raise_limit();
     let sandbox = Sandbox::start(SandboxConfig::default()).await?;
     let controls = sandbox.controls();
-    let rows = controls.with_world(|world| world.add_accounts(args.accounts));
+    let accounts = usize::try_from(args.accounts)?;
+    let rows = controls.with_world(|world| world.add_accounts(accounts));
     let ids: Vec<UserId> = rows.iter().map(|row| row.id).collect();
-    let chats = controls.with_world(|world| world.add_stalls(args.chats, &ids));
+    let count = usize::try_from(args.chats)?;
+    let chats = controls.with_world(|world| world.add_stalls(count, &ids));
+    if args.crowd > 0 {
+        controls.with_world(|world| world.add_crowded(args.crowd));
+    }
+    if args.answer_after > 0 {
+        let late = Effect::Delay { ms: args.answer_after };
+        controls.add_fault(Fault::once("channels.getParticipants", late).forever());
+    }
     let account = |row: crate::sandbox::world::control::AccountRow| Account {
         username: row.username.unwrap_or_default(),
         phone: row.phone,
@@ -153,10 +169,18 @@ pub struct Telegram {
 }
 
 impl Telegram {
-    pub async fn start(accounts: u32, chats: u32) -> anyhow::Result<Self> {
+    pub async fn start(with: Args) -> anyhow::Result<Self> {
+        let Args {
+            accounts,
+            chats,
+            crowd,
+            answer_after,
+        } = with;
         let mut child = Command::new(std::env::current_exe().context("the program's own file is not known")?)
             .args(["bench", "sandbox", "--accounts", &accounts.to_string()])
             .args(["--chats", &chats.to_string()])
+            .args(["--crowd", &crowd.to_string()])
+            .args(["--answer-after", &answer_after.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -19,6 +19,18 @@ pub(super) fn found_crowd(world: &mut World) -> Vec<UserId> {
     (0..PEOPLE).map(|index| found_person(world, index)).collect()
 }
 
+/// Makes so many more, who have no phone, and returns their ids.
+pub(super) fn found_more(world: &mut World, count: u32) -> Vec<UserId> {
+    let found = |index| {
+        let id = found_person(world, index);
+        if let Some(person) = world.people.get_mut(&id) {
+            person.phone = None;
+        }
+        id
+    };
+    (PEOPLE..PEOPLE + i64::from(count)).map(found).collect()
+}
+
 fn found_person(world: &mut World, index: i64) -> UserId {
     // Gaps between the ids, as there are between Telegram's.
     let id = FIRST_PERSON + index * 7 + world.rng.random_range(0..7);
