@@ -306,14 +306,37 @@ async fn session_ids(env: &HashMap<String, String>) -> Vec<String> {
 async fn the_demo_runs_a_job_of_each_kind_and_ends() {
     let (succeeded, output) = run(&["dev", "--demo", "--listen", "127.0.0.1:0"], &[]).await;
     assert!(succeeded, "{output}");
-    for kind in ["join", "publish", "scan"] {
-        assert!(
-            output
-                .lines()
-                .any(|line| line.contains(kind) && line.contains("succeeded")),
-            "{kind}: {output}"
-        );
+    let is_told = |part: &str, what: &str| {
+        let mut lines = output.lines();
+        let is_there = lines.any(|line| line.contains(&format!(" ms {part} ")) && line.contains(what));
+        assert!(is_there, "{part} {what}: {output}");
+    };
+    for kind in ["join", "scan", "publish", "invite"] {
+        is_told(kind, "succeeded");
     }
+    for (person, outcome) in [
+        ("friendly_person", "invited (invited)"),
+        ("mallory", "invited (invited)"),
+        ("heidi", "basis_unconfirmed (skipped)"),
+        ("dave", "suppressed (skipped)"),
+    ] {
+        is_told("invite", &format!("@{person}: {outcome}"));
+    }
+    is_told("invite", "is refused: only_scanned");
+    is_told("invite", r#"preflight: 3 eligible, left out {"suppressed":1}"#);
+    is_told("invite", "webhook  suppression.added");
+    is_told("invite", "report: 4 people, 2 invited, 0 refused, 2 skipped, 0 waiting");
+    is_told("monitor", "webhook  message.new");
+    is_told("monitor", "stopped");
+    for event in [
+        "campaign.finished 1",
+        "job.succeeded 4",
+        "job.cancelled 1",
+        "watch.stopped 1",
+    ] {
+        is_told("events", event);
+    }
+    is_told("events", "each of them came by webhook");
 }
 
 #[tokio::test]
@@ -365,8 +388,9 @@ async fn dev_uses_the_database_it_is_given_and_throws_nothing_of_it_away() {
         .fetch_all(database.pool())
         .await
         .expect("answered");
-    // The watch is shown by a message of its own, and ends by being stopped.
-    let wanted = [("join", 1), ("publish", 2), ("scan", 1)].map(|(kind, count)| (kind.to_owned(), count));
+    // The watch ends by being stopped.
+    let wanted =
+        [("invite", 1), ("join", 1), ("publish", 1), ("scan", 1)].map(|(kind, count)| (kind.to_owned(), count));
     assert_eq!(succeeded, wanted);
 }
 

@@ -14,4 +14,5 @@ mod tests;
 pub use self::{
     deliverer::{Deliverer, DelivererDeps},
     sequencer::{Announce, Sequencer},
+    signature::{SigningKey, header as signature_header},
 };

@@ -18,7 +18,7 @@ use self::{
 };
 use super::{
     api,
-    demo::Demo,
+    demo::{Actor, Demo},
     descriptors, events, keys, process,
     sandbox_accounts::{self, Accounts},
     stdout, worker,
@@ -28,7 +28,7 @@ use crate::{
     config::{ApiConfig, Config, QueueConfig, Secret, Source, TelemetryConfig},
     lifecycle::{Shutdown, Signals, supervise},
     queue::Waker,
-    sandbox::{Sandbox, SandboxConfig, SandboxHandle},
+    sandbox::{Controls, Sandbox, SandboxConfig, SandboxHandle},
     store::{
         PgPool,
         api_keys::{self, KeyMaterial, Scope},
@@ -51,7 +51,7 @@ Examples:
   wireroom dev                             http://127.0.0.1:8080/docs
   wireroom dev --listen 127.0.0.1:9000     on another port
   wireroom dev --fresh                     forget everything and start over
-  wireroom dev --demo                      run one job of each kind, and end
+  wireroom dev --demo                      run one job of each kind with its events, and end
 
 It keeps its database, keys and .wireroom/dev.env (for scripts) in .wireroom/ of the working directory. With DATABASE_URL
 set, that database is used instead of a private one.")]
@@ -80,6 +80,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.demo {
         // What the demo shows is its own story, not a line per request.
         source.fill("WIREROOM_LOG", "warn");
+        // Its webhooks come to this process.
+        source.fill("WIREROOM_WEBHOOK_ALLOW_PRIVATE", "true");
     }
     telemetry::init(&TelemetryConfig::read(&mut source)?)?;
     descriptors::raise_limit();
@@ -195,6 +197,7 @@ impl Parts {
             sandbox: sandbox.addr(),
             other_dcs: sandbox.other_dcs(),
             control: sandbox.control_addr(),
+            people: sandbox.controls().clone(),
             accounts,
         };
         front.save(&home, &config, &database)?;
@@ -288,6 +291,7 @@ struct Front {
     sandbox: SocketAddr,
     other_dcs: String,
     control: SocketAddr,
+    people: Controls,
     accounts: Accounts,
 }
 
@@ -332,7 +336,11 @@ impl Front {
             .imported
             .first()
             .context("no account of the sandbox is logged in")?;
-        let demonstration = Demo::new(self.url.clone(), self.key.clone(), session.label.clone(), CHAT)?;
+        let actor = Actor {
+            session: session.label.clone(),
+            account: session.account_id,
+        };
+        let demonstration = Demo::new(self.url.clone(), self.key.clone(), actor, CHAT, self.people.clone())?;
         demonstration.wait_until_ready(READY_BOUND).await?;
         let seconds = begun.elapsed().as_secs_f64();
         if demo {
