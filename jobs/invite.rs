@@ -263,7 +263,9 @@ async fn find_chat(context: &JobContext, campaign: &Campaign) -> Result<Chat, Ou
         Ok(chat) => chat,
         Err(outcome) => return Err(halt_for(context, campaign, outcome).await),
     };
-    target::refuse_person(&chat)?;
+    if let Err(outcome) = target::refuse_person(&chat) {
+        return Err(halt_for(context, campaign, outcome).await);
+    }
     debug_assert!(chat.chat_type != ChatType::Private);
     context.store.save_chat(&chat).await?;
     if !context.outreach.settle_chat(campaign.id, chat.id).await? {

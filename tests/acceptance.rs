@@ -30,7 +30,7 @@ fn rows(text: &str) -> Vec<Row> {
 }
 
 /// Why `reference` names no test that runs; `None` when it does.
-fn wrong(root: &Path, reference: &str) -> Option<String> {
+pub fn wrong(root: &Path, reference: &str) -> Option<String> {
     let Some((file, name)) = reference.rsplit_once("::") else {
         return Some(format!("{reference} is not file::name"));
     };

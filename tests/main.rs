@@ -15,6 +15,7 @@ mod following;
 mod joins;
 mod kinds;
 mod logins;
+mod outcomes;
 mod outreach;
 mod promises;
 mod publishing;

@@ -1,6 +1,7 @@
 //! Chats that are watched, over the sandbox: what is posted there is told once and in order, whoever watches.
 
 mod accounts;
+mod endings;
 mod fills;
 
 use std::time::Duration;

@@ -14,6 +14,7 @@
 //! - `POST /keys/revoke {account, how: "sign_out" | "forget"}`; `POST /codes/expire {phone?}`.
 //! - `POST /logins/accept {account, url}`: scans a QR login's code, `tg://login?token=…`, with the account.
 //! - `POST /messages {account, chat, text}`; `POST /joins/approve`, `/joins/decline`, `/bans {chat, account}`.
+//! - `POST /histories/hide {chat, hidden}`: whether those who come later see what was written before.
 //! - `POST /random-ids/forget {}`, `PUT /random-ids/window {seconds}`, `PUT /clock {offset_seconds}`.
 //!
 //! Answers are 200; 400 for a body that cannot be read, 404 for what does not exist, 409 with the API's error name where
@@ -86,6 +87,7 @@ fn routes(controls: Controls) -> impl Endpoint {
         .at("/joins/approve", post(approve_join))
         .at("/joins/decline", post(decline_join))
         .at("/bans", post(ban))
+        .at("/histories/hide", post(hide_history))
         .at("/random-ids/forget", post(forget_random_ids))
         .at("/random-ids/window", put(set_random_id_window))
         .at("/clock", put(set_clock))
@@ -447,6 +449,22 @@ fn decline_join(Data(controls): Data<&Controls>, Json(join): Json<Membership>) -
 #[handler]
 fn ban(Data(controls): Data<&Controls>, Json(banned): Json<Membership>) -> Reply<Value> {
     banned.settle(controls, World::ban)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HiddenHistory {
+    chat: String,
+    hidden: bool,
+}
+
+#[handler]
+fn hide_history(Data(controls): Data<&Controls>, Json(hidden): Json<HiddenHistory>) -> Reply<Value> {
+    controls.with_world(|world| {
+        let chat = find_chat(world, &hidden.chat)?;
+        answered(world.hide_history(chat, hidden.hidden))
+    })?;
+    Ok(done())
 }
 
 #[handler]

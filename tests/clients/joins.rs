@@ -10,11 +10,13 @@ async fn an_admin_with_telethon_lets_our_session_in() {
     stack
         .job_when(&id, "pending", |job| job["wait_reason"]["code"] == "approval_pending")
         .await;
-    let accounts = stack.sandbox.controls().with_world(|world| world.accounts());
-    let judy = accounts.iter().find(|row| row.username.as_deref() == Some("judy"));
-    let phone = format!("+{}", judy.expect("judy has an account").phone);
     TELETHON
-        .check("telethon_approves.py", &stack.sandbox, &[&phone, "gatehouse"], "")
+        .check(
+            "telethon_approves.py",
+            &stack.sandbox,
+            &[&phone(&stack, "judy"), "gatehouse"],
+            "",
+        )
         .await;
     let job = stack.finished(&id).await;
     assert_eq!(job["result"]["status"], "approved", "{job}");

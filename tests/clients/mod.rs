@@ -3,7 +3,9 @@
 
 mod imports;
 mod joins;
+mod outreach;
 mod publishing;
+mod watching;
 
 use std::{
     path::{Path, PathBuf},
@@ -134,6 +136,13 @@ async fn run(program: &str, arguments: &[&str], input: &str, bound: Duration) ->
     );
     assert!(output.status.success(), "{program} {arguments:?} failed:\n{text}");
     text
+}
+
+/// The phone number of an account, as a client signs in with it.
+fn phone(stack: &Stack, username: &str) -> String {
+    let accounts = stack.sandbox.controls().with_world(|world| world.accounts());
+    let row = accounts.iter().find(|row| row.username.as_deref() == Some(username));
+    format!("+{}", row.expect("an account").phone)
 }
 
 async fn against_a_sandbox(library: &Library, script: &str) {

@@ -2,6 +2,7 @@
 //! stops an invitation.
 
 mod crashes;
+mod endings;
 mod erasure;
 mod outcomes;
 mod replies;

@@ -3,6 +3,7 @@
 
 mod comments;
 mod crashes;
+mod endings;
 mod finds;
 mod history;
 mod members;

@@ -217,7 +217,8 @@ pub fn get_history(call: &mut Call<'_>, request: GetHistory) -> Answer<tl::enums
         min_id: request.min_id,
     };
     let messages = call.world.readable_box(me, chat)?.newest_first();
-    let page = window.cut(messages.filter(|message| message.chat == chat));
+    let world = &*call.world;
+    let page = window.cut(messages.filter(|message| message.chat == chat && world.shows(me, message)));
     Ok(answer_page(call.world, me, Some(chat), &page))
 }
 
@@ -263,7 +264,7 @@ pub fn search(call: &mut Call<'_>, request: Search) -> Answer<tl::enums::message
     let messages = world
         .readable_box(me, chat.unwrap_or(PeerKey::User(me)))?
         .newest_first();
-    let page = window.cut(messages.filter(|message| wanted.matches(message)));
+    let page = window.cut(messages.filter(|message| wanted.matches(message) && world.shows(me, message)));
     Ok(answer_page(world, me, chat, &page))
 }
 

@@ -4,6 +4,7 @@ use super::World;
 use super::channels::{Channel, ChannelKind};
 use super::invites::InviteTerms;
 use super::members::Role;
+use super::messages::Message;
 use super::peers::PeerKey;
 use super::refusal::bad;
 use crate::sandbox::call::{Answer, UserId};
@@ -17,6 +18,26 @@ impl World {
         let topics = topics.iter().map(|(id, title)| (*id, (*title).to_owned()));
         self.channel_mut(channel_id(chat)?)?.settings.topics = topics.collect();
         Ok(())
+    }
+
+    /// Hides what was written in a chat from those who come later, or shows it to them. Only chats without a public name can.
+    ///
+    /// # Errors
+    /// `CHANNEL_INVALID`.
+    pub fn hide_history(&mut self, chat: PeerKey, hidden: bool) -> Answer<()> {
+        self.channel_mut(channel_id(chat)?)?.settings.hidden_history = hidden;
+        Ok(())
+    }
+
+    /// Whether a message of a chat that `viewer` may read is shown to them.
+    pub fn shows(&self, viewer: UserId, message: &Message) -> bool {
+        match message.chat {
+            PeerKey::Channel(id) => self
+                .channels
+                .get(&id)
+                .is_none_or(|channel| channel.shows_history_to(viewer, message.date)),
+            PeerKey::User(_) | PeerKey::Group(_) => true,
+        }
     }
 
     /// Makes a supergroup the discussion group of a channel.

@@ -28,6 +28,8 @@ pub struct Settings {
     pub hidden_members: bool,
     /// After how many the list of members ends, if not where Telegram's do.
     pub listed: Option<usize>,
+    /// Members see what was written before they came only if they are admins; for chats without a public name.
+    pub hidden_history: bool,
     /// Joining by the username asks an admin first.
     pub join_request: bool,
     /// Only admins may write (in a broadcast channel that is always so).
@@ -81,6 +83,12 @@ impl Channel {
 
     pub fn is_broadcast(&self) -> bool {
         self.kind == ChannelKind::Broadcast
+    }
+
+    /// Whether `user`, who may look inside, is shown what was written at `date`.
+    pub fn shows_history_to(&self, user: UserId, date: i32) -> bool {
+        let is_hidden = self.settings.hidden_history && self.username.is_none();
+        !is_hidden || self.members.is_admin(user) || self.members.get(user).is_some_and(|member| member.date <= date)
     }
 
     /// Whether `user` may look inside: its members may, and everyone who is not banned when it is public.

@@ -26,7 +26,8 @@ impl World {
             can_view_participants: channel.shows_members_to(viewer),
             can_set_username: admin,
             can_set_stickers: false,
-            hidden_prehistory: channel.username.is_none() && channel.settings.hidden_members,
+            hidden_prehistory: channel.username.is_none()
+                && (channel.settings.hidden_members || channel.settings.hidden_history),
             can_set_location: false,
             has_scheduled: false,
             can_view_stats: false,

@@ -1,0 +1,134 @@
+//! Scans that see less than there is, or nothing: each reason and each end of docs/SCAN.md that Telegram has a hand in.
+
+use wireroom::sandbox::{Effect, Fault, world::PeerKey, world::invites::InviteTerms};
+
+use super::*;
+
+fn refuse(stack: &Stack, method: &str, code: i32, name: &str) {
+    let name = name.to_owned();
+    stack.fault(Fault::once(method, Effect::Error { code, name }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_the_session_may_not_read_is_an_honest_success() {
+    let stack = stack().await;
+    let _worker = stack.worker().await;
+    refuse(&stack, "channels.getParticipants", 400, "CHAT_ADMIN_REQUIRED");
+    let (_, result) = scanned(&stack, scan("members", "@harbour_market", json!({}))).await;
+    assert_eq!(
+        (&result["complete"], &result["reason"], &result["seen"]),
+        (&json!(false), &json!("not_permitted"), &json!(0)),
+        "{result}"
+    );
+    assert_eq!(result["counted"], 1250, "{result}");
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_hidden_from_those_who_come_later_is_told() {
+    let stack = stack().await;
+    let _worker = stack.worker().await;
+    let board = stack.chat("Harbour board");
+    let judy = stack.account("judy");
+    let hash = stack.sandbox.controls().with_world(|world| {
+        world.hide_history(board, true).expect("hidden");
+        world.make_invite(board, InviteTerms::default()).expect("a link")
+    });
+    let link = format!("https://t.me/+{hash}");
+    stack.succeed("join", json!({ "chat": link })).await;
+    stack.sandbox.controls().with_world(|world| {
+        for number in 0..5 {
+            let text = format!("After the newcomer, {number}");
+            world.post_as(judy, board, &text).expect("posted");
+        }
+    });
+    let (id, result) = scanned(&stack, scan("history", &link, json!({}))).await;
+    assert_eq!(
+        (&result["complete"], &result["reason"]),
+        (&json!(false), &json!("history_hidden")),
+        "{result}"
+    );
+    let texts = rows(&stack, &format!("/v1/jobs/{id}/messages")).await;
+    let said = texts.iter().filter_map(|row| row["text"].as_str());
+    assert_eq!(said.filter(|text| text.starts_with("After the newcomer")).count(), 5);
+    assert!(texts.len() < 10, "what was before is not shown: {}", texts.len());
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_changes_while_it_is_read_is_told() {
+    let stack = stack().await;
+    let _worker = stack.worker().await;
+    // Long enough for somebody to come between two pages.
+    stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 300 }).forever());
+    let id = stack.post("scan", scan("members", "@harbour_market", json!({}))).await;
+    stack
+        .job_when(&id, "some pages further", |job| {
+            job["progress"]["done"].as_i64() > Some(0)
+        })
+        .await;
+    // Who comes now stands before those who were read, as Telegram shows the latest first.
+    let market = stack.chat("harbour_market");
+    stack.sandbox.controls().with_world(|world| {
+        for newcomer in world.add_accounts(5) {
+            world.put_in(market, newcomer.id).expect("in the chat");
+        }
+    });
+    let job = stack.finished(&id).await;
+    assert_eq!(
+        (&job["state"], &job["result"]["complete"], &job["result"]["reason"]),
+        (&json!("succeeded"), &json!(false), &json!("list_changed")),
+        "{job}"
+    );
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chat_that_the_session_may_not_read_fails_the_scan_and_says_why() {
+    let stack = stack().await;
+    let _worker = stack.worker().await;
+    let (pier, alice) = (stack.chat("slow_pier"), stack.account("alice"));
+    let PeerKey::Channel(board) = stack.chat("Harbour board") else {
+        panic!("a supergroup")
+    };
+    let hash = stack.sandbox.controls().with_world(|world| {
+        world.put_in(pier, alice).expect("in the chat");
+        world.ban(pier, alice).expect("put out");
+        let link = world.make_invite(PeerKey::Channel(board), InviteTerms::default());
+        link.expect("a link")
+    });
+    for (what, chat, code) in [
+        ("members", "@slow_pier".to_owned(), "chat_inaccessible"),
+        ("history", "@slow_pier".to_owned(), "chat_inaccessible"),
+        ("members", format!("https://t.me/+{hash}"), "not_a_member"),
+        ("members", "@friendly_person".to_owned(), "chat_is_person"),
+        ("history", "@nobody_is_here".to_owned(), "chat_not_found"),
+    ] {
+        assert_eq!(
+            stack.fail("scan", scan(what, &chat, json!({}))).await,
+            code,
+            "{what} {chat}"
+        );
+    }
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_scan_keeps_the_pages_it_has_read() {
+    let stack = stack().await;
+    let _worker = stack.worker().await;
+    stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 300 }).forever());
+    let id = stack.post("scan", scan("members", "@big_bazaar", json!({}))).await;
+    stack
+        .job_when(&id, "some pages further", |job| {
+            job["progress"]["done"].as_i64() > Some(0)
+        })
+        .await;
+    let cancel = stack.request(Method::POST, &format!("/v1/jobs/{id}/cancel"));
+    cancel.send().await.expect("answered");
+    let job = stack.finished(&id).await;
+    assert_eq!(job["state"], "cancelled", "{job}");
+    let kept = rows(&stack, &format!("/v1/jobs/{id}/members")).await.len();
+    assert!((200..12_000).contains(&kept), "{kept}");
+    stack.finish().await;
+}
