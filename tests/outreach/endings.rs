@@ -67,3 +67,34 @@ async fn a_name_that_leads_to_another_chat_stops_the_campaign() {
     assert_eq!(stack.calls("messages.sendMessage"), 0);
     stack.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_puts_the_job_off_and_whoever_was_next_stays_next() {
+    let stack = stack_of(vec!["alice"]).await;
+    let path = campaign(&stack, json!({})).await;
+    list(&stack, &path, &["dave", "erin"]).await;
+    stack.fault(Fault::once("messages.sendMessage", Effect::flood_wait(900)));
+    let mut worker = stack.worker().await;
+    let job = resume(&stack, &path).await;
+    let waiting = stack.job_when(&job, "waiting", |job| job["state"] == "scheduled").await;
+    assert_eq!(
+        (&waiting["wait_reason"]["code"], &waiting["attempt"]),
+        (&json!("flood"), &json!(0)),
+        "{waiting}"
+    );
+    assert_eq!(outcome(&stack, &path, "dave").await, Value::Null);
+    assert_eq!(invitations_of(&stack, "alice"), 0);
+    // When the time has passed; a worker that starts looks the gates up.
+    worker.terminate();
+    worker.wait_for_end(JOB_BOUND).await;
+    sqlx::query("DELETE FROM gates")
+        .execute(stack.database.pool())
+        .await
+        .expect("opened");
+    hurry(&stack).await;
+    let _worker = stack.worker().await;
+    let result = done(&stack, &job).await;
+    assert_eq!(result["outcomes"], json!({ "invited": 2 }), "{result}");
+    assert_eq!(invitations_of(&stack, "alice"), 2);
+    stack.finish().await;
+}

@@ -46,6 +46,18 @@ impl Bed {
             Op::Resume(scope) => self.resume(*scope).await,
             Op::LimitRunning { scope, most } => self.limit_running(*scope, *most).await,
             Op::LimitRate { key, rate } => self.limit_rate(key, *rate).await,
+            Op::Watch { chat, session } => self.watch(chat, *session).await,
+            Op::Say { chat, count } => self.say(chat, *count),
+            Op::SwitchWatch { watch, session } => self.switch_watch(*watch, *session).await,
+            Op::StopWatch(number) => self.stop_watch(*number).await,
+            Op::PutOut(session) => self.put_out(*session),
+            Op::LetIn(session) => self.let_in(*session),
+            Op::Campaign { .. }
+            | Op::PauseCampaign(_)
+            | Op::ResumeCampaign(_)
+            | Op::Suppress { .. }
+            | Op::StopOutreach
+            | Op::ResumeOutreach => self.act_on_outreach(op).await,
             Op::Settle => self.settle().await,
             Op::Start(_)
             | Op::Kill(_)

@@ -100,6 +100,10 @@ impl Bed {
         bed.start(0).await;
         bed.start(1).await;
         bed.join_a_chat().await;
+        for session in 0..ACCOUNTS.len() {
+            bed.let_in(session);
+        }
+        bed.lift_limits_of_outreach().await;
         bed
     }
 
@@ -194,6 +198,13 @@ impl Bed {
             "a sandbox that cannot: {calls:?}"
         );
         self.sandbox.shutdown().await;
+    }
+
+    /// Limits of campaigns are tested elsewhere: here much is invited in little time.
+    async fn lift_limits_of_outreach(&self) {
+        let body = json!({ "per_target_per_day": 1_000_000, "person_rest_days": 30 });
+        self.expect(Method::PUT, "/v1/outreach/limits", Some(&body), &[200])
+            .await;
     }
 
     async fn join_a_chat(&mut self) {

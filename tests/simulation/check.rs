@@ -116,6 +116,8 @@ impl Bed {
         let messages = self.messages();
         let after = Look::at(&self.pool).await;
         check_effects(&before, &messages, &after);
+        self.check_watches().await;
+        self.check_outreach().await;
         self.check_jobs(&after);
         self.check_fences(&after);
         self.check_rates(&after);

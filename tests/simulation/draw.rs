@@ -4,7 +4,9 @@
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::plan::{ACCOUNTS, Draft, Harm, Op, Place, Plan, SLOTS, Scope, SlotState, Step, Unique, Work, settled};
+use super::plan::{
+    ACCOUNTS, Draft, Harm, Op, Place, Plan, SLOTS, Scope, SlotState, Step, Unique, WATCHED, Work, settled,
+};
 
 const CHATS: [&str; 3] = ["@harbour_market", "@big_bazaar", "@slow_pier"];
 const ZONES: [&str; 4] = ["UTC", "Europe/Berlin", "America/New_York", "Pacific/Chatham"];
@@ -25,7 +27,7 @@ const CRONS: [&str; 7] = [
     "*/20 * * * * *",
     "15 9 * * mon-fri",
 ];
-const METHODS: [&str; 9] = [
+const METHODS: [&str; 13] = [
     "messages.sendMessage",
     "messages.sendMessage",
     "messages.sendMessage",
@@ -33,6 +35,10 @@ const METHODS: [&str; 9] = [
     "channels.joinChannel",
     "channels.getParticipants",
     "contacts.resolveUsername",
+    "channels.getParticipant",
+    "channels.inviteToChannel",
+    "messages.getHistory",
+    "updates.getChannelDifference",
     "messages.search",
     "*",
 ];
@@ -45,6 +51,10 @@ pub fn steps(seed: u64, steps: usize) -> Vec<Step> {
         rng: ChaCha8Rng::seed_from_u64(seed),
         jobs: 0,
         schedules: Vec::new(),
+        watches: 0,
+        campaigns: 0,
+        is_watching: false,
+        is_inviting: false,
         slots: [SlotState::Up, SlotState::Up, SlotState::Down],
         since_settle: 0,
         has_begun: false,
@@ -64,6 +74,11 @@ struct Draw {
     jobs: usize,
     /// By number, whether it is still there.
     schedules: Vec<bool>,
+    watches: usize,
+    campaigns: usize,
+    /// Since the last settling, which ends both.
+    is_watching: bool,
+    is_inviting: bool,
     slots: [SlotState; SLOTS],
     since_settle: usize,
     has_begun: bool,
@@ -77,6 +92,7 @@ impl Draw {
         } else if self.since_settle >= SETTLE_EVERY {
             self.since_settle = 0;
             self.slots = settled(self.slots);
+            (self.is_watching, self.is_inviting) = (false, false);
             Op::Settle
         } else {
             self.op()
@@ -91,12 +107,14 @@ impl Draw {
 
     fn op(&mut self) -> Op {
         match self.rng.random_range(0..100) {
-            0..30 => self.enqueue(),
-            30..38 => self.about_a_job(),
-            38..50 => self.about_a_schedule(),
-            50..58 => self.advance(),
-            58..66 => self.control(),
-            66..82 => self.telegram(),
+            0..22 => self.enqueue(),
+            22..29 => self.about_a_job(),
+            29..38 => self.about_a_schedule(),
+            38..45 => self.advance(),
+            45..52 => self.control(),
+            52..65 => self.telegram(),
+            65..75 => self.about_a_watch(),
+            75..83 => self.about_outreach(),
             _ => self.worker(),
         }
     }
@@ -163,6 +181,51 @@ impl Draw {
         }
     }
 
+    fn about_a_watch(&mut self) -> Op {
+        let session = self.rng.random_range(0..ACCOUNTS.len());
+        let chat = self.pick(&WATCHED);
+        if self.rng.random_bool(0.25) || !self.is_watching {
+            self.is_watching = true;
+            self.watches += 1;
+            return Op::Watch { chat, session };
+        }
+        let watch = self.rng.random_range(self.watches.saturating_sub(4)..self.watches);
+        match self.rng.random_range(0..10) {
+            0..5 => Op::Say {
+                chat,
+                count: self.rng.random_range(1..20),
+            },
+            5 | 6 => Op::SwitchWatch { watch, session },
+            7 => Op::StopWatch(watch),
+            8 => Op::PutOut(session),
+            _ => Op::LetIn(session),
+        }
+    }
+
+    fn about_outreach(&mut self) -> Op {
+        if self.rng.random_bool(0.3) || !self.is_inviting {
+            self.is_inviting = true;
+            self.campaigns += 1;
+            return Op::Campaign {
+                place: self.place(),
+                adds: self.rng.random_bool(0.4),
+                people: self.rng.random_range(1..7),
+            };
+        }
+        let campaign = self.rng.random_range(self.campaigns.saturating_sub(3)..self.campaigns);
+        match self.rng.random_range(0..10) {
+            0 | 1 => Op::PauseCampaign(campaign),
+            2..4 => Op::ResumeCampaign(campaign),
+            4..8 => Op::Suppress {
+                campaign,
+                person: self.rng.random_range(0..6),
+                by_name: self.rng.random(),
+            },
+            8 => Op::StopOutreach,
+            _ => Op::ResumeOutreach,
+        }
+    }
+
     fn advance(&mut self) -> Op {
         Op::Advance(match self.rng.random_range(0..10) {
             0..4 => self.rng.random_range(1..30),
@@ -178,7 +241,7 @@ impl Draw {
             0 => Scope::Everything,
             1 => Scope::Pool(self.pick(&["default", "outreach"])),
             2 => Scope::Session(self.rng.random_range(0..ACCOUNTS.len())),
-            _ => Scope::Kind(self.pick(&["publish", "join", "scan"])),
+            _ => Scope::Kind(self.pick(&["publish", "join", "scan", "invite", "monitor"])),
         };
         match self.rng.random_range(0..10) {
             0..3 => Op::Pause {
@@ -260,11 +323,7 @@ impl Draw {
 
     fn draft(&mut self) -> Draft {
         self.jobs += 1;
-        let place = match self.rng.random_range(0..10) {
-            0..5 => Place::Pool("default"),
-            5 => Place::Pool("outreach"),
-            _ => Place::Session(self.rng.random_range(0..ACCOUNTS.len())),
-        };
+        let place = self.place();
         let unique = self.maybe(0.15, |rng| {
             let scope = *["queued", "live", "live", "period"].choose(rng).unwrap_or(&"live");
             Unique {
@@ -288,6 +347,14 @@ impl Draw {
             }),
             unique,
             keyed: self.rng.random_bool(0.3),
+        }
+    }
+
+    fn place(&mut self) -> Place {
+        match self.rng.random_range(0..10) {
+            0..5 => Place::Pool("default"),
+            5 => Place::Pool("outreach"),
+            _ => Place::Session(self.rng.random_range(0..ACCOUNTS.len())),
         }
     }
 

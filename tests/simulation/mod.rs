@@ -7,11 +7,13 @@ mod check;
 mod draw;
 mod faults;
 mod model;
+mod outreach;
 mod plan;
 mod settle;
 mod time;
 mod timetables;
 mod watch;
+mod watches;
 mod worker;
 
 use std::{any::Any, collections::BTreeMap, fmt::Write as _, panic::AssertUnwindSafe};
@@ -42,10 +44,12 @@ pub async fn run(seed: u64, list: &[Step]) {
         }
     }
     println!(
-        "seed {seed}: {} steps, {} jobs, {} of them messages; {} looks",
+        "seed {seed}: {} steps, {} jobs, {} of them messages; {} watches, {} campaigns; {} looks",
         list.len(),
         bed.model.acknowledged.len(),
         bed.drafts_that_publish(),
+        bed.model.watches.len(),
+        bed.model.campaigns.len(),
         bed.checker.looks
     );
     bed.end().await;
@@ -142,5 +146,5 @@ fn every_operation_is_drawn() {
     let tally = tally((0..40).map(|seed| steps(seed, 60)));
     let drawn = tally.len();
     let some = Op::Settle.name();
-    assert!(tally.contains_key(&some) && drawn == 35, "{drawn}: {tally:#?}");
+    assert!(tally.contains_key(&some) && drawn == 47, "{drawn}: {tally:#?}");
 }

@@ -7,7 +7,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::plan::{Draft, Scope};
+use super::{
+    outreach::Campaigned,
+    plan::{Draft, Scope},
+    watches::Watched,
+};
 
 /// A draft and what became of its request.
 pub struct Drafted {
@@ -67,6 +71,12 @@ pub struct Model {
     pub rates: HashMap<&'static str, Rated>,
     /// Accounts whose sessions a silent worker held, until when a second connection beside its own is no misuse.
     pub frozen: Vec<(i64, Option<Instant>)>,
+    pub watches: Vec<Watched>,
+    /// How many messages were written where nobody's session did.
+    pub said: usize,
+    pub campaigns: Vec<Campaigned>,
+    /// How many invitations there were when all outreach was stopped with no call on its way.
+    pub invitations_when_stopped: Option<usize>,
 }
 
 impl Model {

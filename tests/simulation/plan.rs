@@ -10,6 +10,10 @@ pub const ACCOUNTS: [(&str, &str); 4] = [
     ("erin", "outreach"),
 ];
 
+/// The chats that are watched. Sessions are put out of the second and let in again.
+pub const WATCHED: [&str; 2] = ["@harbour_market", PRIVATE_CHAT];
+pub const PRIVATE_CHAT: &str = "@quiet_quay";
+
 /// One step: what is done, and how long until it is checked, in milliseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -82,6 +86,39 @@ pub enum Op {
     /// They stay open, and nothing comes of them.
     Silence(usize),
     ForgetRandomIds,
+    /// A monitor job on that session, with all others behind it.
+    Watch {
+        chat: &'static str,
+        session: usize,
+    },
+    /// So many messages of somebody whom no session belongs to.
+    Say {
+        chat: &'static str,
+        count: usize,
+    },
+    SwitchWatch {
+        watch: usize,
+        session: usize,
+    },
+    StopWatch(usize),
+    /// That session may not see [`PRIVATE_CHAT`] any more.
+    PutOut(usize),
+    LetIn(usize),
+    /// A campaign with so many new people, which starts.
+    Campaign {
+        place: Place,
+        adds: bool,
+        people: usize,
+    },
+    PauseCampaign(usize),
+    ResumeCampaign(usize),
+    Suppress {
+        campaign: usize,
+        person: usize,
+        by_name: bool,
+    },
+    StopOutreach,
+    ResumeOutreach,
     Start(usize),
     /// All of it dropped at once, as by SIGKILL.
     Kill(usize),

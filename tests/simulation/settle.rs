@@ -17,16 +17,33 @@ use super::{
 use crate::support::wait::{INTERVAL, eventually};
 
 /// Real time in which all jobs must end.
-const BOUND: Duration = Duration::from_secs(90);
+pub const BOUND: Duration = Duration::from_secs(90);
 /// Nothing has moved for so long: the clock may go to the next moment that something waits for.
 const QUIET: Duration = Duration::from_millis(500);
 const TICKS: Duration = Duration::from_secs(20);
+
+/// Since when nothing has moved.
+pub struct Quiet {
+    seen: (Vec<(Uuid, String, i64)>, usize),
+    since: Instant,
+}
+
+impl Default for Quiet {
+    fn default() -> Self {
+        Self {
+            seen: (Vec::new(), 0),
+            since: Instant::now(),
+        }
+    }
+}
 
 impl Bed {
     pub async fn settle(&mut self) {
         self.end_faults().await;
         self.resume_everything().await;
+        self.watches_catch_up().await;
         self.all_jobs_end().await;
+        self.check_campaigns_are_done().await;
         self.all_sessions_are_held().await;
         self.no_tick_is_due().await;
         self.check_batches().await;
@@ -34,6 +51,8 @@ impl Bed {
 
     async fn end_faults(&mut self) {
         self.sandbox.controls().clear_faults();
+        // Those that fell silent, too: nothing but time would tell that they have.
+        self.sandbox.controls().drop_connections(None);
         self.slow = None;
         let before = std::array::from_fn(|slot| match &self.workers[slot] {
             None => SlotState::Down,
@@ -62,6 +81,7 @@ impl Bed {
         for key in rated {
             self.limit_rate(key, None).await;
         }
+        self.resume_outreach().await;
         // No new jobs while the last ones end.
         for number in 0..self.model.schedules.len() {
             self.edit(number, json!({ "paused": { "reason": "simulated" } })).await;
@@ -70,8 +90,7 @@ impl Bed {
 
     async fn all_jobs_end(&mut self) {
         let begun = Instant::now();
-        let mut seen = Vec::new();
-        let mut moved = Instant::now();
+        let mut quiet = Quiet::default();
         loop {
             let look = Look::at(&self.pool).await;
             let live: Vec<&JobRow> = look.jobs.iter().filter(|job| job.is_live()).collect();
@@ -83,15 +102,30 @@ impl Bed {
                 "jobs do not end within {BOUND:?} of the last fault:\n{}",
                 self.why(&live).await
             );
-            let now: Vec<(Uuid, String, i64)> = live.iter().map(|job| (job.id, job.state.clone(), job.fence)).collect();
-            if now != seen {
-                (seen, moved) = (now, Instant::now());
-            } else if moved.elapsed() > QUIET {
-                self.leap_to_the_next_moment(look.now).await;
-                moved = Instant::now();
-            }
+            self.leap_when_quiet(&mut quiet, 0).await;
             tokio::time::sleep(INTERVAL).await;
         }
+    }
+
+    /// Leaps to the next moment when nothing has moved for a while: neither a job nor `told`.
+    pub async fn leap_when_quiet(&mut self, quiet: &mut Quiet, told: usize) {
+        let look = Look::at(&self.pool).await;
+        let live = look.jobs.iter().filter(|job| job.is_live());
+        let now = (live.map(|job| (job.id, job.state.clone(), job.fence)).collect(), told);
+        if now != quiet.seen {
+            quiet.seen = now;
+            quiet.since = Instant::now();
+        } else if quiet.since.elapsed() > QUIET {
+            self.leap_to_the_next_moment(look.now).await;
+            quiet.since = Instant::now();
+        }
+    }
+
+    /// What every live job waits for.
+    pub async fn why_all(&self) -> String {
+        let look = Look::at(&self.pool).await;
+        let live: Vec<&JobRow> = look.jobs.iter().filter(|job| job.is_live()).collect();
+        self.why(&live).await
     }
 
     /// Moves the clock to when the first job is due or the first gate opens, if that is ahead and no job runs.
@@ -102,7 +136,7 @@ impl Bed {
         let next: Option<DateTime<Utc>> = sqlx::query_scalar(
             "SELECT min(at) FROM (
                 SELECT run_at AS at FROM jobs WHERE state = 'scheduled' UNION ALL SELECT opens_at FROM gates) moments
-             WHERE at > $1 AND NOT EXISTS (SELECT FROM jobs WHERE state = 'running')",
+             WHERE at > $1 AND NOT EXISTS (SELECT FROM jobs WHERE state = 'running' AND kind <> 'monitor')",
         )
         .bind(now)
         .fetch_one(&self.pool)

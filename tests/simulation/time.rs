@@ -56,6 +56,7 @@ async fn move_database(pool: &PgPool, seconds: i64, offset: i64, keeps_house: bo
         "LOCK TABLE session_leases, workers, jobs IN SHARE ROW EXCLUSIVE MODE;
          UPDATE session_leases SET expires_at = expires_at + interval '{seconds} seconds' WHERE owner IS NOT NULL;
          UPDATE workers SET heartbeat_at = heartbeat_at + interval '{seconds} seconds';
+         UPDATE outreach_calls SET until = until + interval '{seconds} seconds';
          UPDATE jobs SET claimed_at = claimed_at + interval '{seconds} seconds' WHERE state = 'running';
          CREATE OR REPLACE FUNCTION wireroom_now() RETURNS timestamptz LANGUAGE sql VOLATILE PARALLEL SAFE
              AS 'SELECT clock_timestamp() + interval ''{offset} seconds''';
