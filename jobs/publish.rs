@@ -8,9 +8,11 @@
 mod args;
 mod many;
 mod operate;
+mod personal;
 pub mod ports;
 pub mod post;
 mod sending;
+pub mod statistics;
 pub mod template;
 
 use std::collections::BTreeMap;
@@ -21,9 +23,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::args::{MAX_CAPTION, MAX_CHATS, MAX_LENGTH, MAX_MESSAGES, MAX_RAW_BYTES, PublishAction, PublishArgs};
+pub use self::personal::TargetArgs;
 use self::{post::Uploaded, sending::Message};
 use crate::{
-    ArgsError, Job, JobContext, JobError, LogLevel, LogLine, Outcome,
+    ArgsError, Job, JobContext, JobError, LogLevel, LogLine, Outcome, WaitReason,
     chat::{ChatFacts, message_link},
     ports::{Chat, Decision, Effect, SentMessage, StoreError, TelegramError},
     target::{self, ChatRef},
@@ -54,10 +57,11 @@ pub struct PublishResult {
     /// How many messages were deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<i64>,
-    /// Of a job with `chats`: what became of each, in their order.
+    /// Of a job with `chats` or `targets`: what became of each, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<TargetReport>,
-    /// Of a job with `chats`: how many had each outcome.
+    /// Of a job with `chats` or `targets`: how many had each outcome. Of one that looks at messages: how many are there, were
+    /// deleted, or could not be looked at.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: BTreeMap<String, i64>,
 }
@@ -79,6 +83,9 @@ pub enum PublishStatus {
     Unchanged,
     /// Several chats: `counts` and `targets` say what became of them.
     Finished,
+    /// Messages were looked at: `counts` says how many. What was found is at `/v1/jobs/{id}/statistics` of the jobs that sent
+    /// them.
+    Counted,
 }
 
 /// What became of one chat of several.
@@ -125,7 +132,8 @@ impl Job for PublishArgs {
 
     async fn run(&self, context: &JobContext) -> Outcome {
         match self.action {
-            PublishAction::Send | PublishAction::Forward if !self.chats.is_empty() => {
+            PublishAction::Statistics => Box::pin(statistics::run(self, context)).await,
+            PublishAction::Send | PublishAction::Forward if !self.places().is_empty() => {
                 Box::pin(many::run(self, context)).await
             }
             PublishAction::Send | PublishAction::Forward => Box::pin(self.run_once(context)).await,
@@ -211,8 +219,9 @@ impl Publication<'_> {
         let chat = target::resolve(context, reference).await?;
         target::refuse_person(&chat)?;
         context.store.save_chat(&chat).await?;
-        if !context.telegram.access(&chat).await?.may_write {
-            return Err(Outcome::Discard(sending::may_not_write()));
+        self.may_write_now(&chat).await?;
+        if let Some(plan) = self.args.statistics {
+            context.store.follow(plan).await?;
         }
         let kept = Kept {
             chat,
@@ -224,6 +233,26 @@ impl Publication<'_> {
         // There is no checkpoint when a send begins without one; an effect that says otherwise is believed.
         self.maybe_sent = effect.attempted_at.is_some();
         Ok((kept, effect))
+    }
+
+    /// Nothing is tried where the session may not write; where slow mode makes it wait, the job waits, and costs no attempt.
+    async fn may_write_now(&self, chat: &Chat) -> Result<(), Outcome> {
+        let context = self.context;
+        let access = context.telegram.access(chat).await?;
+        if !access.may_write {
+            return Err(Outcome::Discard(sending::may_not_write()));
+        }
+        match access.not_before.filter(|until| *until > context.clock.now()) {
+            // Slow mode is about when a message is shown: one that Telegram keeps may be put there now.
+            Some(until) if self.args.schedule_at.is_none() => Err(Outcome::Snooze {
+                until,
+                reason: WaitReason::new(
+                    "slow_mode",
+                    "The chat is in slow mode; the message is sent when the chat takes the next one.",
+                ),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Everything the message needs is in Telegram before its send begins: what is done here may be done again.

@@ -416,6 +416,26 @@ async fn a_monitor_is_measured_beside_telethon() {
     positive(&telethon["arrivals"], &["p50_ms", "p99_ms"]);
 }
 
+#[tokio::test]
+async fn a_publish_is_measured_against_its_pace_and_beside_the_bare_loop() {
+    let figures = object("publish --chats 20 --pace-ms 100", &[]).await;
+    assert_eq!(
+        (&figures["test"], &figures["chats"], &figures["complaints"]),
+        (&"publish".into(), &20.into(), &0.into()),
+        "{figures}"
+    );
+    positive(
+        &figures,
+        &[
+            "ideal_secs",
+            "publish_secs",
+            "bare_rate_per_s",
+            "publish_rate_per_s",
+            "ratio",
+        ],
+    );
+}
+
 /// A soak that is to fail; what it wrote.
 async fn failed_soak(statements: &str) -> String {
     let database = TestDatabase::new().await;

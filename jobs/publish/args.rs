@@ -9,7 +9,13 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::post::{Attachment, Button, MOST_ATTACHMENTS};
+use uuid::Uuid;
+
+use super::{
+    personal::{self, TargetArgs},
+    post::{Attachment, Button, MOST_ATTACHMENTS},
+    statistics::{MOST_JOBS, StatisticsPlan},
+};
 use crate::{
     ArgsError,
     markup::{self, Rich},
@@ -46,6 +52,8 @@ pub enum PublishAction {
     Unpin,
     /// Messages of another chat, once to each chat.
     Forward,
+    /// Nothing is sent: what jobs have published is looked at, and how often it was seen is kept.
+    Statistics,
 }
 
 /// Sends a message to a group or channel, or to up to 1,000 of them, exactly once to each; or edits, deletes, pins or
@@ -67,6 +75,10 @@ pub enum PublishAction {
     ..PublishArgs::plain("", "The <b>library</b> is closed on Friday.")
 })]
 #[schemars(example = PublishArgs {
+    targets: vec![TargetArgs::new("@reading_club", [("day", "Friday")]), TargetArgs::new("@harbour_readers", [("day", "Sunday")])],
+    ..PublishArgs::plain("", "See you on {{day}}.")
+})]
+#[schemars(example = PublishArgs {
     action: PublishAction::Forward,
     chats: vec!["@reading_club".into()],
     from_chat: Some("@library_news".into()),
@@ -79,7 +91,7 @@ pub struct PublishArgs {
     #[serde(default, skip_serializing_if = "is_default")]
     pub action: PublishAction,
     /// The chat: `@name`, `t.me/name`, an invite link that the session has joined by, or an id such as `-1001234567890`
-    /// of a chat that the session knows. Left out when `chats` is given.
+    /// of a chat that the session knows. Left out when `chats` or `targets` is given.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub chat: String,
@@ -88,17 +100,24 @@ pub struct PublishArgs {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(min = 1, max = 256)))]
     pub chats: Vec<String>,
+    /// Instead of `chats`, when the chats get different texts: up to 1,000 chats with values of their own. `text` is a template
+    /// then, with variables such as `{{day}}`, filled in for each chat from its own `variables` and, for what these leave
+    /// out, from `args.variables`. Every one of them is checked when the job is taken. With `send` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub targets: Vec<TargetArgs>,
     /// The message, or what stands beneath `media`. It may have 4,096 UTF-16 code units once its markup is read, and 1,024
     /// beneath media; 32,768 bytes with the markup.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32768))]
     pub text: String,
     /// Instead of `text`: a template's name, see `/v1/templates`. It is filled in when the job is taken, and stored as
-    /// `text` and `format`.
+    /// `text` and `format`; with `targets`, for each of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub template: Option<String>,
-    /// What the template's variables stand for: each of them, and no other. Values are text, and never markup.
+    /// What the template's variables stand for: each of them, and no other. Values are text, and never markup. With `targets`
+    /// it is for what they have no value of their own for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, String>,
     /// How `text` is written. What opens and does not close is refused, with its place.
@@ -149,6 +168,14 @@ pub struct PublishArgs {
     /// Forwarded messages do not say whose they were.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hide_sender: bool,
+    /// Looks at the messages again and again, and keeps how often they were seen, forwarded, answered and reacted to: see
+    /// `GET /v1/jobs/{id}/statistics`. Left out: nobody looks. With `send` and `forward`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<StatisticsPlan>,
+    /// The jobs whose messages are looked at once, at most 100. With `statistics` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub of_jobs: Vec<Uuid>,
 }
 
 impl PublishArgs {
@@ -158,6 +185,7 @@ impl PublishArgs {
             action: PublishAction::Send,
             chat: chat.into(),
             chats: Vec::new(),
+            targets: Vec::new(),
             text: text.into(),
             template: None,
             variables: BTreeMap::new(),
@@ -174,22 +202,41 @@ impl PublishArgs {
             message_ids: Vec::new(),
             from_chat: None,
             hide_sender: false,
+            statistics: None,
+            of_jobs: Vec::new(),
         }
+    }
+
+    /// The chats of a job that has several, in their order.
+    pub fn places(&self) -> Vec<&str> {
+        let targets = self.targets.iter().map(|target| target.chat.as_str());
+        self.chats.iter().map(String::as_str).chain(targets).collect()
     }
 
     /// Everything that needs no database and no Telegram.
     pub(super) fn check(&self) -> Result<(), ArgsError> {
-        if self.template.is_some() || !self.variables.is_empty() {
-            let message = "is filled in by POST /v1/jobs and /v1/jobs/batch alone; give args.text here";
+        if self.template.is_some() || (self.targets.is_empty() && !self.variables.is_empty()) {
+            let message = "is filled in when a job or a schedule is taken; give args.text here";
             return Err(wrong("args.template", message));
         }
-        self.check_chats()?;
         self.check_unused()?;
+        if self.action == PublishAction::Statistics {
+            return self.check_of_jobs();
+        }
+        self.check_chats()?;
+        if let Some(plan) = &self.statistics {
+            plan.check()?;
+            if self.schedule_at.is_some() {
+                let message = "cannot follow a message that Telegram keeps for later: it gets another id when it is shown. Use \
+                               the job's run_at in the place of args.schedule_at";
+                return Err(wrong("args.statistics", message));
+            }
+        }
         match self.action {
             PublishAction::Send => {
                 self.check_media()?;
                 self.check_buttons()?;
-                self.check_text(!self.media.is_empty())
+                self.check_texts()
             }
             PublishAction::Edit => {
                 self.check_message_id()?;
@@ -198,6 +245,7 @@ impl PublishArgs {
             }
             PublishAction::Pin | PublishAction::Unpin => self.check_message_id(),
             PublishAction::Delete => self.check_message_ids(),
+            PublishAction::Statistics => Ok(()),
             PublishAction::Forward => {
                 self.check_message_ids()?;
                 match &self.from_chat {
@@ -209,21 +257,30 @@ impl PublishArgs {
     }
 
     fn check_chats(&self) -> Result<(), ArgsError> {
-        if self.chats.is_empty() {
+        let places = self.places();
+        if places.is_empty() {
             return ChatRef::of_args(&self.chat).map(|_| ());
         }
+        let list = if self.targets.is_empty() {
+            "args.chats"
+        } else {
+            "args.targets"
+        };
+        if !self.targets.is_empty() && !self.chats.is_empty() {
+            return Err(wrong(list, "stands beside args.chats; give one of the two"));
+        }
         if !self.chat.is_empty() {
-            return Err(wrong("args.chats", "stands beside args.chat; give one of the two"));
+            return Err(wrong(list, "stands beside args.chat; give one of the two"));
         }
         if !matches!(self.action, PublishAction::Send | PublishAction::Forward) {
             return Err(wrong(
-                "args.chats",
+                list,
                 "works with the actions send and forward; name one chat in args.chat",
             ));
         }
-        if self.chats.len() > MAX_CHATS {
-            let message = format!("names {} chats; at most {MAX_CHATS} are taken", self.chats.len());
-            return Err(wrong("args.chats", message));
+        if places.len() > MAX_CHATS {
+            let message = format!("names {} chats; at most {MAX_CHATS} are taken", places.len());
+            return Err(wrong(list, message));
         }
         if self.reply_to.is_some() || self.topic.is_some() {
             let field = if self.topic.is_some() {
@@ -237,18 +294,22 @@ impl PublishArgs {
             ));
         }
         let mut seen = HashSet::new();
-        for (index, chat) in self.chats.iter().enumerate() {
-            let reference = named(format!("args.chats[{index}]"), chat)?;
+        let field = |index: usize| {
+            if self.targets.is_empty() {
+                format!("args.chats[{index}]")
+            } else {
+                format!("args.targets[{index}].chat")
+            }
+        };
+        for (index, chat) in places.into_iter().enumerate() {
+            let reference = named(field(index), chat)?;
             let key = match reference {
                 ChatRef::Username(name) => format!("@{}", name.to_ascii_lowercase()),
                 ChatRef::Invite(hash) => format!("+{hash}"),
                 ChatRef::Id(id) => id.to_string(),
             };
             if !seen.insert(key) {
-                return Err(wrong(
-                    format!("args.chats[{index}]"),
-                    "names a chat that stands before it already",
-                ));
+                return Err(wrong(field(index), "names a chat that stands before it already"));
             }
         }
         Ok(())
@@ -256,8 +317,21 @@ impl PublishArgs {
 
     /// Fields that the action has no use for: whoever gives one means something else.
     fn check_unused(&self) -> Result<(), ArgsError> {
-        use PublishAction::{Delete, Edit, Forward, Pin, Send, Unpin};
-        let given: [(&str, bool, &[PublishAction]); 11] = [
+        use PublishAction::{Delete, Edit, Forward, Pin, Send, Statistics, Unpin};
+        let given: [(&str, bool, &[PublishAction]); 16] = [
+            (
+                "args.chat",
+                !self.chat.is_empty(),
+                &[Send, Edit, Delete, Pin, Unpin, Forward],
+            ),
+            (
+                "args.chats",
+                !self.chats.is_empty(),
+                &[Send, Edit, Delete, Pin, Unpin, Forward],
+            ),
+            ("args.targets", !self.targets.is_empty(), &[Send]),
+            ("args.statistics", self.statistics.is_some(), &[Send, Forward]),
+            ("args.of_jobs", !self.of_jobs.is_empty(), &[Statistics]),
             ("args.text", !self.text.is_empty(), &[Send, Edit]),
             ("args.reply_to", self.reply_to.is_some(), &[Send]),
             ("args.topic", self.topic.is_some(), &[Send, Forward]),
@@ -303,6 +377,40 @@ impl PublishArgs {
                 let field = format!("args.message_ids[{index}]");
                 return Err(wrong(field, "must be a message's id, from 1 on, and stand there once"));
             }
+        }
+        Ok(())
+    }
+
+    fn check_of_jobs(&self) -> Result<(), ArgsError> {
+        if self.of_jobs.is_empty() || self.of_jobs.len() > MOST_JOBS {
+            let message = format!("must name 1 to {MOST_JOBS} jobs whose messages are looked at");
+            return Err(wrong("args.of_jobs", message));
+        }
+        Ok(())
+    }
+
+    /// The text, or what it becomes for each target.
+    fn check_texts(&self) -> Result<(), ArgsError> {
+        let is_caption = !self.media.is_empty();
+        if self.targets.is_empty() {
+            return self.check_text(is_caption);
+        }
+        if self.text.len() > MAX_RAW_BYTES {
+            let message = format!("has {} bytes; at most {MAX_RAW_BYTES} are taken", self.text.len());
+            return Err(wrong("args.text", message));
+        }
+        for index in 0..self.targets.len() {
+            let filled = Self {
+                text: personal::text_of(self, index)?,
+                format: self.format,
+                ..Self::plain("", "")
+            };
+            filled.check_text(is_caption).map_err(|error| {
+                wrong(
+                    format!("args.targets[{index}]"),
+                    format!("filled in, its text {}", error.message),
+                )
+            })?;
         }
         Ok(())
     }
@@ -414,6 +522,7 @@ impl fmt::Debug for PublishArgs {
             .field("action", &self.action)
             .field("chat", &target::shape(&self.chat))
             .field("chats", &self.chats.len())
+            .field("targets", &self.targets.len())
             .field("text_bytes", &self.text.len())
             .field("format", &self.format)
             .field("silent", &self.silent)

@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    OUTCOME_UNKNOWN, PublishArgs, PublishResult, PublishStatus, TargetReport,
+    OUTCOME_UNKNOWN, PublishArgs, PublishResult, PublishStatus, TargetReport, personal,
     ports::{Decided, Target},
     post::Uploaded,
     sending::{self, Message},
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     JobContext, JobError, LogLevel, LogLine, Outcome, WaitReason,
     ports::{Chat, Decision, Progress, SentMessage, StoreError, TelegramError},
-    target,
+    target::{self, ChatRef},
 };
 
 /// The word for a message that is in its chat.
@@ -32,6 +32,8 @@ const AFTER_TROUBLE: TimeDelta = TimeDelta::seconds(15);
 const MOST_TRIES: i32 = 3;
 /// How many decided targets are shown at once.
 const SHOWN_EACH: i64 = 10;
+/// How many chats are looked up by one call. What is said of a chat is so much older than its turn.
+const LOOKED_UP: usize = 100;
 
 /// The checkpoint: what all targets share.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -46,6 +48,10 @@ pub(super) async fn run(args: &PublishArgs, context: &JobContext) -> Outcome {
         context,
         message: Message::of(args),
         media_ready: args.media.is_empty(),
+        chats: args.places(),
+        met: HashMap::new(),
+        looked_up: HashMap::new(),
+        looked_until: 0,
         targets: Vec::new(),
         places: HashMap::new(),
         decided: 0,
@@ -67,6 +73,14 @@ struct Broadcast<'a> {
     context: &'a JobContext,
     message: Message,
     media_ready: bool,
+    /// As the job names them.
+    chats: Vec<&'a str>,
+    /// The ids of chats that the session has met by their names.
+    met: HashMap<String, i64>,
+    /// What Telegram said of chats whose turn is to come.
+    looked_up: HashMap<i64, Chat>,
+    /// The first place that was not looked up yet.
+    looked_until: usize,
     targets: Vec<Target>,
     /// Which target has a chat.
     places: HashMap<i64, i32>,
@@ -84,8 +98,11 @@ enum Turn {
 
 impl Broadcast<'_> {
     async fn attempt(&mut self) -> Result<PublishResult, Outcome> {
-        self.message.check(self.context, self.args)?;
+        self.check()?;
         self.read().await?;
+        if let Some(plan) = self.args.statistics {
+            self.context.store.follow(plan).await?;
+        }
         for place in 0..self.targets.len() {
             if self.targets[place].decided.is_some() {
                 continue;
@@ -118,10 +135,26 @@ impl Broadcast<'_> {
         }
     }
 
+    /// Each target's own text was checked when the job was taken: the first one's stands for them here.
+    fn check(&mut self) -> Result<(), Outcome> {
+        self.use_text_of(0)?;
+        self.message.check(self.context, self.args)
+    }
+
+    fn use_text_of(&mut self, place: usize) -> Result<(), Outcome> {
+        if self.args.targets.is_empty() {
+            return Ok(());
+        }
+        let text = personal::text_of(self.args, place)
+            .map_err(|error| Outcome::Discard(JobError::permanent("args_invalid", error.to_string())))?;
+        self.message.use_text(text);
+        Ok(())
+    }
+
     async fn read(&mut self) -> Result<(), Outcome> {
         let known = self.context.store.targets().await?;
         let mut known: HashMap<i32, Target> = known.into_iter().map(|target| (target.position, target)).collect();
-        for position in 0..self.args.chats.len() {
+        for position in 0..self.chats.len() {
             let position = i32::try_from(position).unwrap_or(i32::MAX);
             let target = known.remove(&position).unwrap_or(Target {
                 position,
@@ -132,7 +165,73 @@ impl Broadcast<'_> {
             }
             self.targets.push(target);
         }
+        let names = self.chats.iter().filter_map(|chat| match ChatRef::parse(chat) {
+            Ok(ChatRef::Username(name)) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        });
+        let names: Vec<String> = names.collect();
+        if !names.is_empty() {
+            self.met = self.context.store.met_by_name(&names).await?;
+        }
         Ok(())
+    }
+
+    /// Looks the next chats up together, of those whose id is known. It is a saving and no more: whatever it does not find is
+    /// looked up when its turn comes.
+    async fn look_ahead(&mut self, place: usize) -> Result<(), Outcome> {
+        if place < self.looked_until {
+            return Ok(());
+        }
+        self.looked_until = (place + LOOKED_UP).min(self.chats.len());
+        let ids: Vec<i64> = (place..self.looked_until)
+            .filter(|place| self.targets[*place].decided.is_none())
+            .filter_map(|place| self.expected(place))
+            .collect();
+        self.looked_up.clear();
+        // One is as quickly asked for by itself.
+        if ids.len() < 2 {
+            return Ok(());
+        }
+        match self.context.telegram.chats_by_id(&ids).await {
+            Ok(chats) => self.looked_up.extend(chats.into_iter().map(|chat| (chat.id, chat))),
+            // A closed gate of reading is none of sending, and one chat that is wrong is not all of them.
+            Err(error)
+                if matches!(
+                    error.decision,
+                    Decision::Gate { .. }
+                        | Decision::Elsewhere { .. }
+                        | Decision::Target
+                        | Decision::Content
+                        | Decision::Bug
+                ) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Which chat a place is, as far as that is known without asking Telegram.
+    fn expected(&self, place: usize) -> Option<i64> {
+        let known = self.targets[place].chat_id;
+        known.or_else(|| match ChatRef::parse(self.chats[place]) {
+            Ok(ChatRef::Id(id)) => Some(id),
+            Ok(ChatRef::Username(name)) => self.met.get(&name.to_ascii_lowercase()).copied(),
+            _ => None,
+        })
+    }
+
+    /// The chat of a place, if it was looked up and is still what the job names.
+    fn seen(&self, place: usize, reference: &ChatRef) -> Option<Chat> {
+        let chat = self.looked_up.get(&self.expected(place)?)?;
+        let is_it = self.targets[place].chat_id.is_some()
+            || match reference {
+                ChatRef::Id(id) => *id == chat.id,
+                ChatRef::Username(name) => {
+                    let now = chat.username.as_deref();
+                    now.is_some_and(|now| now.eq_ignore_ascii_case(name))
+                }
+                ChatRef::Invite(_) => false,
+            };
+        is_it.then(|| chat.clone())
     }
 
     /// When the first undecided target may be tried.
@@ -144,6 +243,8 @@ impl Broadcast<'_> {
     }
 
     async fn turn(&mut self, place: usize) -> Result<Turn, Outcome> {
+        self.use_text_of(place)?;
+        self.look_ahead(place).await?;
         let chat = match self.find(place).await {
             Ok(chat) => chat,
             Err(Outcome::Discard(error)) => return self.refuse(place, error).await,
@@ -172,8 +273,11 @@ impl Broadcast<'_> {
     }
 
     async fn find(&self, place: usize) -> Result<Chat, Outcome> {
-        let text = &self.args.chats[place];
-        let reference = target::parse_for_run(text)?;
+        let reference = target::parse_for_run(self.chats[place])?;
+        if let Some(chat) = self.seen(place, &reference) {
+            target::refuse_person(&chat)?;
+            return Ok(chat);
+        }
         let chat = match self.targets[place].chat_id {
             Some(id) => target::resolve_again(self.context, &reference, id).await?,
             None => target::resolve(self.context, &reference).await?,

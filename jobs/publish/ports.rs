@@ -1,9 +1,15 @@
 //! What publishing needs of the outside world beyond what all kinds do.
 
+use std::collections::{BTreeMap, HashMap};
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
-use super::post::{Attachment, Uploaded};
+use super::{
+    post::{Attachment, Uploaded},
+    statistics::StatisticsPlan,
+};
 use crate::ports::{Chat, Draft, Effect, SentMessage, StoreError, TelegramError};
 
 /// What the session may do in a chat, before anything is tried.
@@ -38,6 +44,9 @@ pub struct Forward {
 pub trait Posting: Send + Sync {
     /// Whether this session may write there now, without trying.
     async fn access(&self, chat: &Chat) -> Result<Access, TelegramError>;
+    /// What several chats are, of those that this session has met: at most 100, by one call, which also tells what the session
+    /// may do there. Those that cannot be told that way are left out.
+    async fn chats_by_id(&self, ids: &[i64]) -> Result<Vec<Chat>, TelegramError>;
     /// Puts a file into Telegram, as something that messages to `chat` can have. Sends nothing; may be repeated.
     async fn upload(&self, chat: &Chat, item: &Attachment) -> Result<Uploaded, TelegramError>;
     /// Replaces a message's text and buttons.
@@ -62,6 +71,50 @@ pub trait Posting: Send + Sync {
         forward: &Forward,
         since: DateTime<Utc>,
     ) -> Result<Vec<SentMessage>, TelegramError>;
+    /// How often messages of `chat` were seen and so on; at most 100 of them.
+    async fn message_counts(&self, chat: &Chat, message_ids: &[i32]) -> Result<Vec<Look>, TelegramError>;
+}
+
+/// Messages of one chat that are to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// As far as it is known here.
+    pub chat: Chat,
+    pub message_ids: Vec<i32>,
+}
+
+/// What a look at a message found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    pub message_id: i32,
+    pub found: Found,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    There(Counts),
+    /// It is there no more.
+    Deleted,
+    /// The session could not look; a stable word for why.
+    Unreadable(String),
+}
+
+/// The counters of a message. `None`: Telegram keeps no such counter there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub views: Option<i32>,
+    pub forwards: Option<i32>,
+    pub replies: Option<i32>,
+    /// By emoji; `custom:<id>` and `paid` for those that are none.
+    pub by_reaction: BTreeMap<String, i32>,
+}
+
+/// How many messages a round has looked at, by what became of the look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RoundTally {
+    pub there: i64,
+    pub deleted: i64,
+    pub unreadable: i64,
 }
 
 /// One of several chats of a job, as far as it has come.
@@ -101,4 +154,16 @@ pub trait PublishStore: Send + Sync {
     async fn refuse_target(&self, target: &Target, chat_id: i64) -> Result<(), StoreError>;
     /// Keeps what became of a target, for good; what was in doubt of it no longer is.
     async fn decide_target(&self, target: &Target) -> Result<(), StoreError>;
+    /// Which of these public names (without `@`) this session has met, as chats of which id. By the name in lower case.
+    async fn met_by_name(&self, names: &[String]) -> Result<HashMap<String, i64>, StoreError>;
+    /// Has the job's messages looked at from now on; the plan that was told first stays.
+    async fn follow(&self, plan: StatisticsPlan) -> Result<(), StoreError>;
+    /// Takes in which messages these jobs have published.
+    async fn begin_round(&self, jobs: &[Uuid]) -> Result<(), StoreError>;
+    /// Messages of one chat, at most 100, that nobody has looked at since then and that this session can see; `None`: no more.
+    async fn next_published(&self, jobs: &[Uuid], since: DateTime<Utc>) -> Result<Option<Published>, StoreError>;
+    /// Keeps what looks found. Counters that are as they were take no room.
+    async fn keep_looks(&self, jobs: &[Uuid], chat_id: i64, looks: &[Look]) -> Result<(), StoreError>;
+    /// How many messages of these jobs were looked at since then.
+    async fn looked_at(&self, jobs: &[Uuid], since: DateTime<Utc>) -> Result<RoundTally, StoreError>;
 }

@@ -93,6 +93,17 @@ pub struct Attachment {
     /// Hidden until it is tapped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub spoiler: bool,
+    /// How long a video or a voice message is. Left out, it is read from the file: from MP4 and MOV, from Ogg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub duration_seconds: Option<i32>,
+    /// Of a video, in pixels, together with `height`. Left out, both are read from the file, MP4 and MOV.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub width: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub height: Option<i32>,
 }
 
 /// An address may carry a secret in its query.
@@ -103,7 +114,7 @@ impl fmt::Debug for Attachment {
             .field("file", &self.file)
             .field("url", &self.url.as_ref().map(|_| "…"))
             .field("spoiler", &self.spoiler)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,6 +132,30 @@ impl Attachment {
         }
         if self.spoiler && !matches!(self.kind, MediaKind::Photo | MediaKind::Video) {
             return Err("cannot be a spoiler; pictures and videos can".into());
+        }
+        self.check_shape()
+    }
+
+    fn check_shape(&self) -> Result<(), String> {
+        let is_video = self.kind == MediaKind::Video;
+        if self.duration_seconds.is_some() && !is_video && self.kind != MediaKind::Voice {
+            return Err("has duration_seconds, which videos and voice messages have".into());
+        }
+        if self
+            .duration_seconds
+            .is_some_and(|seconds| !(1..=86_400).contains(&seconds))
+        {
+            return Err("has duration_seconds that are not from 1 to 86400".into());
+        }
+        let sides = [self.width, self.height];
+        if sides.iter().any(Option::is_some) && !is_video {
+            return Err("has a width or a height, which are for videos".into());
+        }
+        if self.width.is_some() != self.height.is_some() {
+            return Err("needs both width and height, or neither".into());
+        }
+        if sides.iter().flatten().any(|side| !(1..=10_000).contains(side)) {
+            return Err("has a width or a height that is not from 1 to 10000".into());
         }
         Ok(())
     }

@@ -103,6 +103,13 @@ impl Message {
         Ok(())
     }
 
+    /// Says something else from now on.
+    pub fn use_text(&mut self, text: String) {
+        if let Self::Draft(draft) = self {
+            draft.text = text;
+        }
+    }
+
     pub fn use_media(&mut self, media: &[Uploaded]) {
         if let Self::Draft(draft) = self {
             draft.extras.media = media.to_vec();

@@ -453,3 +453,95 @@ fn the_text_is_in_no_debug_output() {
     let shown = format!("{:?} {args:?}", Message::of(&args));
     assert!(!shown.contains("Secret"), "{shown}");
 }
+
+#[tokio::test]
+async fn slow_mode_is_looked_up_before_a_single_chat_too() {
+    let until = start_of_time() + TimeDelta::seconds(40);
+    let fakes = Fakes::new();
+    fakes.telegram.resolve_username(Ok(chat()));
+    fakes.telegram.access(Ok(ports::Access {
+        may_write: true,
+        not_before: Some(until),
+    }));
+    let (at, reason) = snoozed(run(&fakes).await);
+    assert_eq!((at, reason.code.as_str()), (until, "slow_mode"));
+    assert_eq!(sends(&fakes), 0, "nothing was tried");
+
+    fakes.clock.set(until);
+    fakes.telegram.resolve_username(Ok(chat()));
+    fakes.telegram.access(Ok(ports::Access {
+        may_write: true,
+        not_before: Some(until),
+    }));
+    fakes.telegram.send_message(Ok(message(7, 41)));
+    result::<PublishResult>(run(&fakes).await);
+}
+
+#[tokio::test]
+async fn a_plan_is_kept_before_the_send_and_only_for_a_message_that_is_tried() {
+    let plan = statistics::StatisticsPlan {
+        every_minutes: 30,
+        for_days: 2,
+    };
+    let with_plan = PublishArgs {
+        statistics: Some(plan),
+        ..args()
+    };
+    let fakes = Fakes::new();
+    fakes.telegram.resolve_username(Ok(chat()));
+    fakes.telegram.send_message(Ok(message(7, 1)));
+    result::<PublishResult>(with_plan.run(&fakes.context()).await);
+    assert_eq!(fakes.store.state().plan, Some(plan));
+    let journal = fakes.take_journal();
+    let place = |call: &str| journal.iter().position(|line| line.starts_with(call)).expect(call);
+    assert!(place("follow") < place("send_message"));
+
+    let fakes = Fakes::new();
+    fakes.telegram.resolve_username(Ok(chat()));
+    fakes.telegram.access(Ok(ports::Access {
+        may_write: false,
+        not_before: None,
+    }));
+    discarded(with_plan.run(&fakes.context()).await);
+    assert_eq!(fakes.store.state().plan, None);
+}
+
+#[test]
+fn a_plan_has_bounds_and_belongs_to_what_is_sent() {
+    let plan = |every_minutes, for_days| statistics::StatisticsPlan {
+        every_minutes,
+        for_days,
+    };
+    let refused = |args: PublishArgs| args.validate().expect_err("refused").field;
+    let with = |statistics| PublishArgs {
+        statistics: Some(statistics),
+        ..args()
+    };
+    with(plan(15, 90)).validate().expect("good");
+    assert_eq!(refused(with(plan(14, 1))), "args.statistics.every_minutes");
+    assert_eq!(refused(with(plan(60, 91))), "args.statistics.for_days");
+    let pin = PublishArgs {
+        action: PublishAction::Pin,
+        message_id: Some(1),
+        text: String::new(),
+        ..with(plan(60, 7))
+    };
+    assert_eq!(refused(pin), "args.statistics");
+    let later = PublishArgs {
+        schedule_at: Some(start_of_time()),
+        ..with(plan(60, 7))
+    };
+    assert_eq!(refused(later), "args.statistics");
+    let round = |of_jobs| PublishArgs {
+        action: PublishAction::Statistics,
+        of_jobs,
+        ..PublishArgs::plain("", "")
+    };
+    round(vec![uuid::Uuid::nil()]).validate().expect("good");
+    assert_eq!(refused(round(Vec::new())), "args.of_jobs");
+    let elsewhere = PublishArgs {
+        chat: "@reading_club".into(),
+        ..round(vec![uuid::Uuid::nil()])
+    };
+    assert_eq!(refused(elsewhere), "args.chat");
+}

@@ -17,7 +17,10 @@ use crate::{
         Chat, Clock, Effect, Failover, HistoryPage, Member, Progress, SentMessage, Store, StoreError, WatchBegun,
         WatchStart, WatchState,
     },
-    publish::ports::Target,
+    publish::{
+        ports::{Look, Published, Target},
+        statistics::StatisticsPlan,
+    },
     scan::ports::{Count, FoundChat, Profile, ScanStart, ScannedMessage},
 };
 
@@ -41,6 +44,12 @@ pub struct Stored {
     pub claimed_meanwhile: HashSet<(i64, i32)>,
     /// Of a publish to several chats, by position.
     pub targets: BTreeMap<i32, Target>,
+    /// Chats that the session has met, by name.
+    pub met: HashMap<String, i64>,
+    pub plan: Option<StatisticsPlan>,
+    /// What is to be looked at, and what looks have found, by chat.
+    pub published: Vec<Published>,
+    pub looks: Vec<(i64, Look)>,
     pub scan: Option<ScanStart>,
     pub members: BTreeMap<i64, Member>,
     /// Messages of scans, by chat and number, with the post that they comment.

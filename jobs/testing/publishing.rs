@@ -1,14 +1,18 @@
 //! The fakes' part for publishing.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use super::{FakeTelegram, MemoryStore, lock};
 use crate::{
     ports::{Chat, Clock, Draft, Effect, SentMessage, Store, StoreError, TelegramError},
     publish::{
-        ports::{Access, Changed, Forward, Posting, PublishStore, Target},
+        ports::{Access, Changed, Forward, Found, Look, Posting, PublishStore, Published, RoundTally, Target},
         post::{Attachment, Uploaded},
+        statistics::StatisticsPlan,
     },
 };
 
@@ -21,6 +25,21 @@ impl Posting for FakeTelegram {
             may_write: true,
             not_before: None,
         }))
+    }
+
+    /// Without a queued answer: none of them can be told that way.
+    async fn chats_by_id(&self, ids: &[i64]) -> Result<Vec<Chat>, TelegramError> {
+        if lock(&self.chats_by_id).is_empty() {
+            return Ok(Vec::new());
+        }
+        self.answer(format!("chats_by_id {ids:?}"), &self.chats_by_id)
+    }
+
+    async fn message_counts(&self, chat: &Chat, message_ids: &[i32]) -> Result<Vec<Look>, TelegramError> {
+        self.answer(
+            format!("message_counts {} {message_ids:?}", chat.id),
+            &self.message_counts,
+        )
     }
 
     async fn upload(&self, chat: &Chat, _item: &Attachment) -> Result<Uploaded, TelegramError> {
@@ -102,5 +121,44 @@ impl PublishStore for MemoryStore {
         }
         state.targets.insert(target.position, target.clone());
         Ok(())
+    }
+
+    async fn met_by_name(&self, names: &[String]) -> Result<HashMap<String, i64>, StoreError> {
+        let met = &self.open("met_by_name")?.met;
+        let known = names.iter().filter_map(|name| Some((name.clone(), *met.get(name)?)));
+        Ok(known.collect())
+    }
+
+    async fn follow(&self, plan: StatisticsPlan) -> Result<(), StoreError> {
+        self.open("follow")?.plan.get_or_insert(plan);
+        Ok(())
+    }
+
+    async fn begin_round(&self, _jobs: &[Uuid]) -> Result<(), StoreError> {
+        self.open("begin_round").map(|_| ())
+    }
+
+    async fn next_published(&self, _jobs: &[Uuid], _since: DateTime<Utc>) -> Result<Option<Published>, StoreError> {
+        Ok(self.open("next_published")?.published.first().cloned())
+    }
+
+    async fn keep_looks(&self, _jobs: &[Uuid], chat_id: i64, looks: &[Look]) -> Result<(), StoreError> {
+        let mut state = self.open("keep_looks")?;
+        state.published.retain(|batch| batch.chat.id != chat_id);
+        state.looks.extend(looks.iter().map(|look| (chat_id, look.clone())));
+        Ok(())
+    }
+
+    async fn looked_at(&self, _jobs: &[Uuid], _since: DateTime<Utc>) -> Result<RoundTally, StoreError> {
+        let state = self.open("looked_at")?;
+        let mut tally = RoundTally::default();
+        for (_, look) in &state.looks {
+            match look.found {
+                Found::There(_) => tally.there += 1,
+                Found::Deleted => tally.deleted += 1,
+                Found::Unreadable(_) => tally.unreadable += 1,
+            }
+        }
+        Ok(tally)
     }
 }

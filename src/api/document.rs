@@ -35,7 +35,8 @@ use super::{
         AttemptView, AttemptsApi, BatchApi, BatchCreated, BulkApi, BulkCancelBody, BulkCancelView, BulkRetryBody,
         BulkRetryView, CancelApi, ChangeBody, CreateApi, EventView, EventsApi, FindsApi, FoundChatView, GetApi,
         JobSummary, JobView, ListApi, MemberView, MembersApi, NewBatchBody, NewJobBody, PatchApi, ProfileView,
-        RetryApi, ScannedMessageView, ScannedMessagesApi, TargetView, TargetsApi, WhyApi, WhyView,
+        RetryApi, ScannedMessageView, ScannedMessagesApi, StatisticsApi, StatisticsView, TargetView, TargetsApi,
+        WhyApi, WhyView,
     },
     limits::{ConcurrencyBody, ConcurrencyView, LimitsApi, LimitsView, RateBody, RateView},
     logins::{
@@ -129,6 +130,7 @@ resources!(
         MembersApi,
         ScannedMessagesApi,
         FindsApi,
+        StatisticsApi,
         TargetsApi,
         WhyApi,
     ),
@@ -367,6 +369,8 @@ fn rows_and_files(requests: &mut SchemaGenerator, responses: &mut SchemaGenerato
     add::<KnownMemberView>(responses);
     add::<Page<KnownMemberView>>(responses);
     add::<Page<TargetView>>(responses);
+    add::<StatisticsView>(responses);
+    add::<Page<StatisticsView>>(responses);
     add::<FileView>(responses);
     add::<Page<FileView>>(responses);
     add::<NewTemplateBody>(requests);

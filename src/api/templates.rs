@@ -206,7 +206,7 @@ impl TemplatesApi {
 
     /// Replace a template's text
     ///
-    /// Jobs that were taken before keep the text they were filled in with. Scope: operator.
+    /// Jobs and schedules that were taken before keep the text they were filled in with. Scope: operator.
     #[oai(
         path = "/v1/templates/:name",
         method = "put",
@@ -241,7 +241,7 @@ impl TemplatesApi {
 
     /// Delete a template
     ///
-    /// Jobs that were taken before keep the text they were filled in with. Scope: operator.
+    /// Jobs and schedules that were taken before keep the text they were filled in with. Scope: operator.
     #[oai(
         path = "/v1/templates/:name",
         method = "delete",
@@ -273,8 +273,8 @@ impl TemplatesApi {
     }
 }
 
-/// The body of a job with its template filled in: `text` and `format` in the place of `template` and `variables`. Any other
-/// body as it is.
+/// The body of a job with its template filled in: `text` and `format` in the place of `template` and `variables`. With
+/// `targets` the template's text as it is, and the variables stay: the job has a text for each of them. Any other body as it is.
 pub async fn filled<'b>(pool: &PgPool, body: &'b Value) -> Result<Cow<'b, Value>, Problem> {
     let args = &body["args"];
     if body["kind"] != "publish" || args.get("template").is_none_or(Value::is_null) {
@@ -293,20 +293,44 @@ pub async fn filled<'b>(pool: &PgPool, body: &'b Value) -> Result<Cow<'b, Value>
         None
     };
     let found = found.ok_or_else(|| invalid("args.template", "there is no such template; see GET /v1/templates"))?;
-    let values = values(args.get("variables"))?;
     let format = format_of(&found.format);
+    if args["targets"].as_array().is_some_and(|targets| !targets.is_empty()) {
+        return Ok(Cow::Owned(with_text(body, found.text, format, false)));
+    }
+    let values = values(args.get("variables"))?;
     let text = template::fill(&found.text, format, &values).map_err(|error| match error {
         TemplateError::Missing(_) | TemplateError::Unknown(_) => invalid("args.variables", error.to_string()),
         error => invalid("args.template", format!("filled in it cannot be sent: {error}")),
     })?;
+    Ok(Cow::Owned(with_text(body, text, format, true)))
+}
+
+/// The same of a schedule's body, whose job is filled in when the schedule is stored: what a tick sends was checked then.
+pub async fn filled_schedule<'b>(pool: &PgPool, body: &'b Value) -> Result<Cow<'b, Value>, Problem> {
+    let Some(job) = body.get("job").filter(|job| job.is_object()) else {
+        return Ok(Cow::Borrowed(body));
+    };
+    let job = match filled(pool, job).await {
+        Ok(Cow::Borrowed(_)) => return Ok(Cow::Borrowed(body)),
+        Ok(Cow::Owned(job)) => job,
+        Err(problem) => return Err(problem.within("job")),
+    };
+    let mut body = body.clone();
+    body["job"] = job;
+    Ok(Cow::Owned(body))
+}
+
+fn with_text(body: &Value, text: String, format: TextFormat, is_filled: bool) -> Value {
     let mut body = body.clone();
     if let Some(args) = body["args"].as_object_mut() {
         args.remove("template");
-        args.remove("variables");
+        if is_filled {
+            args.remove("variables");
+        }
         args.insert("text".to_owned(), text.into());
         args.insert("format".to_owned(), word(format).into());
     }
-    Ok(Cow::Owned(body))
+    body
 }
 
 fn values(given: Option<&Value>) -> Result<BTreeMap<String, String>, Problem> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::store::{
     self, PgConnection, PgPool, StoreError, audit, batches, delivery_log, erasure, failed, floods, idempotency,
-    job_logs, leases, outreach_switch, partitions, pauses, scans, schedule_ticks, session_checks, unique_keys,
-    vault_keys, watches,
+    job_logs, leases, outreach_switch, partitions, pauses, publications, scans, schedule_ticks, session_checks,
+    unique_keys, vault_keys, watches,
 };
 
 /// Most rows of one statement.
@@ -30,6 +30,7 @@ enum Step {
     OldLogs,
     OldScans,
     OldMessages,
+    OldStatistics,
     IdempotencyKeys,
     UniqueKeys,
     OldBatches,
@@ -45,7 +46,7 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::PartitionsAhead,
         Self::DefaultPartition,
         Self::OldRows,
@@ -53,6 +54,7 @@ impl Step {
         Self::OldLogs,
         Self::OldScans,
         Self::OldMessages,
+        Self::OldStatistics,
         Self::IdempotencyKeys,
         Self::UniqueKeys,
         Self::OldBatches,
@@ -84,6 +86,7 @@ impl Step {
             Self::OldLogs => job_logs::expire(conn, keep, BATCH).await.map(|gone| gone > 0),
             Self::OldScans => scans::sweep(conn, BATCH).await.map(|gone| gone > 0),
             Self::OldMessages => watches::expire(conn, keep, BATCH).await.map(|gone| gone > 0),
+            Self::OldStatistics => publications::expire(conn, keep, BATCH).await.map(|gone| gone > 0),
             Self::IdempotencyKeys => idempotency::sweep(conn, BATCH).await.map(|gone| gone > 0),
             Self::UniqueKeys => unique_keys::sweep(conn, BATCH).await.map(|gone| gone > 0),
             Self::OldBatches => batches::sweep(conn, keep, BATCHES).await.map(|gone| gone > 0),

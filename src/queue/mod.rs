@@ -19,6 +19,7 @@ mod layers;
 mod outage;
 mod plan;
 mod ports;
+mod rounds;
 mod upkeep;
 mod waker;
 
@@ -30,6 +31,7 @@ use std::{
 pub use backoff::{Random, SystemRandom};
 pub use housekeeping::keep_house;
 pub use ports::{Attempt, ClaimedJob, HeldSession, Runner, Sessions, Slots, decode_args};
+pub use rounds::begin_due as begin_rounds;
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -121,6 +123,7 @@ impl Queue {
         spawn(Box::pin(upkeep.clone().unknown_kinds()));
         spawn(Box::pin(upkeep.clone().housekeeping()));
         spawn(Box::pin(upkeep.clone().erasures()));
+        spawn(Box::pin(upkeep.clone().statistics()));
         let ticker = Ticker {
             pool: pool.clone(),
             poll: deps.config.poll,

@@ -15,6 +15,7 @@ use super::{
     flights::Flights,
     housekeeping::{erase_people, keep_house},
     outage::Outage,
+    rounds,
     waker::Waker,
 };
 use crate::{
@@ -37,6 +38,8 @@ const MOST_CRASHES: i16 = 3;
 const BATCH: i64 = 500;
 const LOOK_FOR_UNKNOWN_KINDS_EVERY: Duration = Duration::from_mins(1);
 const LOOK_FOR_ERASURES_EVERY: Duration = Duration::from_secs(10);
+/// A round may be so much late: what is looked at counts up for hours.
+const LOOK_FOR_ROUNDS_EVERY: Duration = Duration::from_secs(10);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_hours(1);
 const HOUSEKEEPING_AGAIN: Duration = Duration::from_secs(30);
 
@@ -257,6 +260,22 @@ impl Upkeep {
                 );
             }
             tokio::time::sleep(LOOK_FOR_ERASURES_EVERY).await;
+        }
+    }
+
+    /// Makes the jobs that look at what was published, each time they are due.
+    pub async fn statistics(self) {
+        loop {
+            tokio::time::sleep(LOOK_FOR_ROUNDS_EVERY).await;
+            if let Err(error) = rounds::begin_due(&self.pool, self.config.ageing_step, &self.waker).await {
+                if error.is_closed() {
+                    return;
+                }
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "rounds of statistics are not begun; trying again soon"
+                );
+            }
         }
     }
 

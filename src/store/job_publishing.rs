@@ -1,15 +1,22 @@
 //! The functions' [`PublishStore`] port on Postgres: fenced, as all of the attempt's writes are.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
 use wireroom_jobs::{
     ports::{self, Effect, SentMessage},
-    publish::ports::{PublishStore, Target},
+    publish::{
+        ports::{Look, PublishStore, Published, RoundTally, Target},
+        statistics::StatisticsPlan,
+    },
 };
 
 use super::{
     StoreError, effects,
     job_store::{JobStore, commit, fresh_random_id},
-    publish_targets,
+    publications, publish_targets,
 };
 
 impl JobStore {
@@ -82,5 +89,42 @@ impl PublishStore for JobStore {
 
     async fn decide_target(&self, target: &Target) -> Result<(), ports::StoreError> {
         Ok(self.decide(target).await?)
+    }
+
+    async fn met_by_name(&self, names: &[String]) -> Result<HashMap<String, i64>, ports::StoreError> {
+        let mut conn = self.connection().await?;
+        Ok(publications::met_by_name(&mut conn, self.lease.session, names).await?)
+    }
+
+    async fn follow(&self, plan: StatisticsPlan) -> Result<(), ports::StoreError> {
+        let mut transaction = self.fenced("follow_publication").await?;
+        publications::follow(&mut transaction, self.attempt.job, self.lease.session, plan).await?;
+        Ok(commit(transaction, "follow_publication").await?)
+    }
+
+    async fn begin_round(&self, jobs: &[Uuid]) -> Result<(), ports::StoreError> {
+        let mut transaction = self.fenced("begin_round").await?;
+        publications::take_in(&mut transaction, jobs).await?;
+        Ok(commit(transaction, "begin_round").await?)
+    }
+
+    async fn next_published(
+        &self,
+        jobs: &[Uuid],
+        since: DateTime<Utc>,
+    ) -> Result<Option<Published>, ports::StoreError> {
+        let mut conn = self.connection().await?;
+        Ok(publications::next(&mut conn, jobs, self.lease.session, since).await?)
+    }
+
+    async fn keep_looks(&self, jobs: &[Uuid], chat_id: i64, looks: &[Look]) -> Result<(), ports::StoreError> {
+        let mut transaction = self.fenced("keep_looks").await?;
+        publications::keep(&mut transaction, jobs, chat_id, looks).await?;
+        Ok(commit(transaction, "keep_looks").await?)
+    }
+
+    async fn looked_at(&self, jobs: &[Uuid], since: DateTime<Utc>) -> Result<RoundTally, ports::StoreError> {
+        let mut conn = self.connection().await?;
+        Ok(publications::tally(&mut conn, jobs, since).await?)
     }
 }

@@ -324,7 +324,7 @@ pub async fn list(
     let rows = sqlx::query_as!(
         Row,
         r#"-- list_jobs
-        SELECT id AS "id!: JobId", kind AS "kind!", args - 'text' AS "args!", state AS "state!", lane AS "lane!",
+        SELECT id AS "id!: JobId", kind AS "kind!", args - '{text,variables,targets}'::text[] AS "args!", state AS "state!", lane AS "lane!",
             pool AS "pool!", session_id AS "session_id: SessionId", priority AS "priority!", run_at AS "run_at!", deadline,
             wait_reason, attempt AS "attempt!", max_attempts AS "max_attempts!", worker_id AS "worker_id: WorkerId",
             (SELECT o.limit_key FROM job_origins o WHERE o.job_id = id) AS limit_key,
@@ -368,7 +368,7 @@ async fn list_of_batch(
     let rows = sqlx::query_as!(
         Row,
         r#"-- list_jobs_of_batch
-        SELECT j.id AS "id!: JobId", j.kind AS "kind!", j.args - 'text' AS "args!", j.state AS "state!", j.lane AS "lane!",
+        SELECT j.id AS "id!: JobId", j.kind AS "kind!", j.args - '{text,variables,targets}'::text[] AS "args!", j.state AS "state!", j.lane AS "lane!",
             j.pool AS "pool!", j.session_id AS "session_id: SessionId", j.priority AS "priority!", j.run_at AS "run_at!",
             j.deadline, j.wait_reason, j.attempt AS "attempt!", j.max_attempts AS "max_attempts!",
             j.worker_id AS "worker_id: WorkerId", o.limit_key AS "limit_key?", o.retry_of AS "retry_of?: JobId",

@@ -60,6 +60,7 @@ pub mod partitions;
 pub mod pauses;
 pub mod peers;
 pub mod pools;
+pub mod publications;
 pub mod publish_targets;
 pub mod rates;
 pub mod reorder;

@@ -159,3 +159,136 @@ async fn addresses_of_the_own_network_are_never_fetched() {
     assert_eq!(stored(&directory), 0);
     stack.finish().await;
 }
+
+fn boxed(kind: [u8; 4], body: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(body.len() + 8).expect("small");
+    [&size.to_be_bytes()[..], &kind, body].concat()
+}
+
+/// An MP4 of 1280 by 720, with as much of it as an index tells.
+fn mp4(seconds: u32) -> Vec<u8> {
+    let mut movie = vec![0; 100];
+    movie[12..16].copy_from_slice(&1000_u32.to_be_bytes());
+    movie[16..20].copy_from_slice(&(seconds * 1000).to_be_bytes());
+    let mut track = vec![0; 84];
+    track[40..44].copy_from_slice(&0x0001_0000_u32.to_be_bytes());
+    track[76..80].copy_from_slice(&(1280_u32 << 16).to_be_bytes());
+    track[80..84].copy_from_slice(&(720_u32 << 16).to_be_bytes());
+    let index = [boxed(*b"mvhd", &movie), boxed(*b"trak", &boxed(*b"tkhd", &track))].concat();
+    let film: Vec<u8> = (0..700_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    [
+        boxed(*b"ftyp", b"isom\0\0\0\0isom"),
+        boxed(*b"mdat", &film),
+        boxed(*b"moov", &index),
+    ]
+    .concat()
+}
+
+/// An Ogg file of two pages with Opus.
+fn ogg(seconds: i64) -> Vec<u8> {
+    let page = |position: i64, body: &[u8]| {
+        [
+            b"OggS\0\0".as_slice(),
+            &position.to_le_bytes(),
+            &[0; 12],
+            &[1, 19],
+            body,
+        ]
+        .concat()
+    };
+    let head = [b"OpusHead\x01\x01".as_slice(), &312_u16.to_le_bytes(), &[0; 7]].concat();
+    [page(0, &head), page(48_000 * seconds + 312, &[4; 100])].concat()
+}
+
+fn document(stack: &Stack, id: &Value) -> wireroom::sandbox::world::uploads::DocumentFacts {
+    let chat = stack.chat("harbour_market");
+    let id = i32::try_from(id.as_i64().expect("an id")).expect("in range");
+    let found = stack.sandbox.controls().with_world(|world| world.document_of(chat, id));
+    found.expect("a document")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_video_is_shown_as_one_with_its_length_and_its_size() {
+    let (stack, _directory) = files().await;
+    let _worker = stack.worker().await;
+    let film = mp4(12);
+    let (_, video) = upload(&stack, film.clone(), "application/octet-stream", "tide.mp4").await;
+    let item = json!({ "type": "video", "file": video["id"], "spoiler": true });
+    let sent = stack.succeed("publish", in_market(json!({ "media": [item] }))).await;
+    assert!(media(&stack, &sent["message_id"]) == Some((film, true)));
+    let shown = document(&stack, &sent["message_id"]);
+    assert!(shown.is_video && shown.streams, "{shown:?}");
+    assert_eq!((shown.seconds, shown.size), (12.0, (1280, 720)));
+    assert_eq!(shown.mime_type, "video/mp4");
+    let given = json!({
+        "type": "video", "file": video["id"], "duration_seconds": 3, "width": 320, "height": 240,
+    });
+    let sent = stack.succeed("publish", in_market(json!({ "media": [given] }))).await;
+    let shown = document(&stack, &sent["message_id"]);
+    assert_eq!((shown.seconds, shown.size), (3.0, (320, 240)));
+    let as_file = json!({ "type": "document", "file": video["id"] });
+    let sent = stack.succeed("publish", in_market(json!({ "media": [as_file] }))).await;
+    assert!(!document(&stack, &sent["message_id"]).is_video);
+    let half = json!({ "type": "video", "file": video["id"], "width": 320 });
+    let problem = refused(&stack, in_market(json!({ "media": [half] }))).await;
+    assert_eq!(problem["field"], "args.media[0]", "{problem}");
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voice_message_has_its_length_and_stands_alone() {
+    let (stack, _directory) = files().await;
+    let _worker = stack.worker().await;
+    let (_, voice) = upload(&stack, ogg(9), "audio/ogg", "tide.ogg").await;
+    let item = json!({ "type": "voice", "file": voice["id"] });
+    let args = in_market(json!({ "text": "Listen", "media": [item] }));
+    let sent = stack.succeed("publish", args).await;
+    let heard = document(&stack, &sent["message_id"]);
+    assert!(heard.is_voice && !heard.is_video, "{heard:?}");
+    assert_eq!((heard.seconds, heard.mime_type.as_str()), (9.0, "audio/ogg"));
+    let problem = refused(&stack, in_market(json!({ "media": [item, item] }))).await;
+    assert_eq!(problem["field"], "args.media", "{problem}");
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_album_of_pictures_and_videos_is_one_and_is_found_again() {
+    let (stack, _directory) = files().await;
+    let _worker = stack.worker().await;
+    let (_, picture) = upload(&stack, PNG.to_vec(), "image/png", "tide.png").await;
+    let (_, video) = upload(&stack, mp4(5), "video/mp4", "tide.mp4").await;
+    let items = json!([
+        { "type": "photo", "file": picture["id"] },
+        { "type": "video", "file": video["id"], "spoiler": true },
+        { "type": "photo", "file": picture["id"] },
+    ]);
+    stack.fault(Fault::once("messages.sendMultiMedia", Effect::DropAfter));
+    let album = stack
+        .succeed("publish", in_market(json!({ "text": "Mixed", "media": items })))
+        .await;
+    let ids = album["message_ids"].as_array().expect("several").clone();
+    assert_eq!(ids.len(), 3, "{album}");
+    assert_eq!(stack.calls("messages.sendMultiMedia"), 1, "found again, not sent again");
+    let shown = document(&stack, &ids[1]);
+    assert_eq!((shown.is_video, shown.seconds), (true, 5.0));
+    assert_eq!(media(&stack, &ids[0]).expect("a picture").0, PNG);
+    let groups: Vec<Option<i64>> = ids
+        .iter()
+        .map(|id| {
+            message(&stack, id.as_i64().expect("an id"))
+                .extras
+                .and_then(|extras| extras.group)
+        })
+        .collect();
+    assert!(
+        groups[0].is_some() && groups.iter().all(|group| *group == groups[0]),
+        "{groups:?}"
+    );
+    let mixed = json!([
+        { "type": "photo", "file": picture["id"] },
+        { "type": "document", "file": video["id"] },
+    ]);
+    let problem = refused(&stack, in_market(json!({ "media": mixed }))).await;
+    assert_eq!(problem["field"], "args.media", "{problem}");
+    stack.finish().await;
+}

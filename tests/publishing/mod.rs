@@ -5,6 +5,7 @@ mod endings;
 mod many;
 mod media;
 mod plan;
+mod statistics;
 mod templates;
 
 use std::time::Duration;
@@ -250,5 +251,58 @@ async fn changes_and_forwards_survive_a_lost_answer_once() {
     assert!(forwarded["message_id"].is_i64(), "{forwarded}");
     assert_eq!(stack.calls("messages.forwardMessages"), 1, "found by looking");
     assert_eq!(stack.count_messages("big_bazaar", "After"), 1);
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_mode_is_looked_up_before_a_single_chat_too() {
+    let stack = with_accounts(vec!["alice"]).await;
+    let _worker = stack.worker().await;
+    stack.succeed("join", json!({ "chat": "@slow_pier" })).await;
+    let args = |text: &str| json!({ "chat": "@slow_pier", "text": text });
+    stack.succeed("publish", args("first")).await;
+    let sent = stack.calls("messages.sendMessage");
+    let id = stack.post("publish", args("second")).await;
+    let waiting = stack.job_when(&id, "waiting", |job| job["state"] == "scheduled").await;
+    assert_eq!(waiting["wait_reason"]["code"], "slow_mode", "{waiting}");
+    assert_eq!(waiting["attempt"], 0, "{waiting}");
+    assert_eq!(
+        stack.calls("messages.sendMessage"),
+        sent,
+        "it was looked up, and nothing tried"
+    );
+    let response = stack
+        .request(Method::POST, &format!("/v1/jobs/{id}/cancel"))
+        .send()
+        .await;
+    response.expect("answered");
+    assert_eq!(stack.finished(&id).await["state"], "cancelled");
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bots_message_has_its_buttons() {
+    let stack = with_accounts(Vec::new()).await;
+    let _worker = stack.worker().await;
+    let bot = stack.account("harbour_bot");
+    let token = json!({ "label": "bot", "bot_token": format!("{bot}:harbour_bot-sandbox") });
+    let response = stack.request(Method::POST, "/v1/sessions").json(&token).send().await;
+    assert!(response.expect("answered").status().is_success());
+    let buttons = json!([
+        [{ "text": "Read", "url": "https://example.com/tides" }],
+        [{ "text": "Yes", "data": "yes" }, { "text": "No", "data": "no" }],
+    ]);
+    let args = in_market(json!({ "text": "Coming?", "buttons": buttons }));
+    let sent = stack.succeed("publish", args).await;
+    let id = sent["message_id"].as_i64().expect("an id");
+    let markup = message(&stack, id).extras.and_then(|extras| extras.markup);
+    let shown = format!("{:?}", markup.expect("buttons"));
+    for part in ["https://example.com/tides", "Read", "Yes", "No"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let edit = in_market(json!({
+        "action": "edit", "message_id": id, "text": "Come!", "buttons": [[{ "text": "Map", "url": "https://example.com" }]],
+    }));
+    assert_eq!(stack.succeed("publish", edit).await["status"], "edited");
     stack.finish().await;
 }

@@ -243,3 +243,54 @@ async fn a_long_attempt_makes_room() {
     fakes.telegram.send_message(Ok(message(7, 1)));
     assert_eq!(snoozed(run(&fakes, 3).await).1.code, "batch_done");
 }
+
+#[tokio::test]
+async fn chats_that_were_met_are_looked_up_by_one_call_and_one_that_was_renamed_by_its_own() {
+    let named = |id: i64| Chat {
+        username: Some(format!("Reading_Club_{id}")),
+        ..supergroup(id)
+    };
+    let fakes = Fakes::new();
+    let met = (1..=3).map(|id| (format!("reading_club_{id}"), supergroup(id).id));
+    fakes.store.state().met = met.collect();
+    let renamed = Chat {
+        username: Some("elsewhere".into()),
+        ..supergroup(2)
+    };
+    fakes.telegram.chats_by_id(Ok(vec![named(1), renamed, named(3)]));
+    fakes.telegram.resolve_username(Ok(supergroup(8)));
+    for number in 1..=3 {
+        fakes.telegram.send_message(Ok(message(number, 1)));
+    }
+    let report: PublishResult = result(run(&fakes, 3).await);
+    assert_eq!(report.counts, BTreeMap::from([("sent".to_owned(), 3)]));
+    assert_eq!(report.targets[1].chat_id, Some(supergroup(8).id));
+    let journal = fakes.take_journal();
+    let lookups = journal
+        .iter()
+        .filter(|call| call.starts_with("chats_by_id") || call.starts_with("resolve_username"));
+    assert_eq!(lookups.count(), 2, "{journal:?}");
+}
+
+#[tokio::test]
+async fn a_look_ahead_that_is_refused_leaves_each_chat_to_itself() {
+    let fakes_that_met = || {
+        let fakes = Fakes::new();
+        let met = (1..=2).map(|id| (format!("reading_club_{id}"), supergroup(id).id));
+        fakes.store.state().met = met.collect();
+        fakes
+    };
+    for refusal in [target_error("CHANNEL_INVALID"), flood(30)] {
+        let fakes = fakes_that_met();
+        fakes.telegram.chats_by_id(Err(refusal));
+        found(&fakes, 1..=2);
+        fakes.telegram.send_message(Ok(message(7, 1)));
+        fakes.telegram.send_message(Ok(message(8, 1)));
+        let report: PublishResult = result(run(&fakes, 2).await);
+        assert_eq!(report.counts, BTreeMap::from([("sent".to_owned(), 2)]));
+    }
+    let fakes = fakes_that_met();
+    fakes.telegram.chats_by_id(Err(unknown_outcome()));
+    retried(run(&fakes, 2).await);
+    assert_eq!(sends(&fakes), 0);
+}

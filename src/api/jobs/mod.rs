@@ -18,6 +18,7 @@ mod messages;
 mod patch;
 mod progress;
 mod retry;
+mod statistics;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ pub use self::{
     messages::{ScannedMessageView, ScannedMessagesApi},
     patch::{ChangeBody, PatchApi},
     retry::RetryApi,
+    statistics::{StatisticsApi, StatisticsView},
     targets::{TargetView, TargetsApi},
     view::{JobSummary, JobView},
     why::{WhyApi, WhyView},

@@ -23,6 +23,7 @@ use crate::{
         page::{self, List, Page},
         problem::{Code, Problem},
         shell::RequestContext,
+        templates,
         typed::Typed,
     },
     ids::ScheduleId,
@@ -58,7 +59,8 @@ impl ManageApi {
     /// Create a schedule
     ///
     /// Stores a cron expression in a time zone, and the job that each of its ticks makes. However many workers there are,
-    /// whatever their restarts and whatever the clock does, a tick has one job. Scope: operator.
+    /// whatever their restarts and whatever the clock does, a tick has one job. The args of a `publish` may name a template,
+    /// which is filled in now: a missing variable is refused here, and no tick meets it. Scope: operator.
     #[oai(
         path = "/v1/schedules",
         method = "post",
@@ -73,7 +75,9 @@ impl ManageApi {
         body: NewBody,
     ) -> Result<Created, Problem> {
         let (state, context, actor) = (state.0, context.0, caller.0.actor());
-        let mut request = ScheduleRequest::parse(&json_of(&body.0)?, state.clock.now())?;
+        let body = json_of(&body.0)?;
+        let body = templates::filled_schedule(&state.pool, &body).await?;
+        let mut request = ScheduleRequest::parse(&body, state.clock.now())?;
         edit::resolve(state, &mut request, None).await?;
         let mut transaction = state.pool.begin().await.map_err(failed("begin_create_schedule"))?;
         let now = schedules::now(&mut transaction).await?;
@@ -226,6 +230,7 @@ async fn changed(
 ) -> Result<ScheduleRecord, Problem> {
     let reason = before.pause.as_ref().map(|pause| pause.reason.as_str());
     let body = patched(as_posted(&before.settings, reason), patch)?;
+    let body = templates::filled_schedule(&state.pool, &body).await?;
     let mut request = ScheduleRequest::parse(&body, state.clock.now())?;
     edit::resolve(state, &mut request, Some(&before.settings)).await?;
     let now = schedules::now(conn).await?;

@@ -178,7 +178,9 @@ impl ScheduleView {
     /// As lists show it: without the text of messages.
     pub fn listed(mut schedule: ScheduleRecord) -> Self {
         if let Some(args) = schedule.settings.template.args.as_object_mut() {
-            args.remove("text");
+            for field in ["text", "variables", "targets"] {
+                args.remove(field);
+            }
         }
         Self::of(schedule)
     }

@@ -14,6 +14,8 @@ mod leases;
 #[cfg(feature = "sandbox")]
 mod monitor;
 #[cfg(feature = "sandbox")]
+mod publish;
+#[cfg(feature = "sandbox")]
 mod scan;
 #[cfg(feature = "sandbox")]
 mod script;
@@ -52,6 +54,7 @@ Examples:
   wireroom bench sessions --accounts 1000 --secs 60
   wireroom bench scan --rounds 5
   wireroom bench scan --answer-after 20 --crowd 100000 --telethon venv/bin/python
+  wireroom bench publish --chats 1000
   wireroom bench monitor --chats 1000 --rate 2000 --secs 30
 
 Everything happens in a schema that is made for the run and dropped after it; the role must be allowed to make one. Use
@@ -80,6 +83,9 @@ pub enum Command {
     /// How fast are members read, beside the bare loop of grammers? Against a made-up Telegram.
     #[cfg(feature = "sandbox")]
     Scan(scan::Args),
+    /// How much later than its pace does a publish to many chats end? Against a made-up Telegram.
+    #[cfg(feature = "sandbox")]
+    Publish(publish::Args),
     /// How soon is a message of a watched chat an event, and a webhook? Against a made-up Telegram.
     #[cfg(feature = "sandbox")]
     Monitor(monitor::Args),
@@ -113,6 +119,8 @@ enum Measured {
     #[cfg(feature = "sandbox")]
     Scan(scan::Report),
     #[cfg(feature = "sandbox")]
+    Publish(publish::Report),
+    #[cfg(feature = "sandbox")]
     Monitor(monitor::Report),
 }
 
@@ -128,6 +136,8 @@ impl Measured {
             Self::Sessions(report) => report.print(json),
             #[cfg(feature = "sandbox")]
             Self::Scan(report) => report.print(json),
+            #[cfg(feature = "sandbox")]
+            Self::Publish(report) => report.print(json),
             #[cfg(feature = "sandbox")]
             Self::Monitor(report) => report.print(json),
         }
@@ -183,6 +193,8 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "sandbox")]
         Command::Scan(args) => &args.target,
         #[cfg(feature = "sandbox")]
+        Command::Publish(args) => &args.target,
+        #[cfg(feature = "sandbox")]
         Command::Monitor(args) => &args.target,
     };
     let json = target.json;
@@ -226,6 +238,8 @@ async fn measure(command: &Command, site: &Site) -> anyhow::Result<Measured> {
         }
         #[cfg(feature = "sandbox")]
         Command::Scan(args) => return scan::measure(args, site).await.map(Measured::Scan),
+        #[cfg(feature = "sandbox")]
+        Command::Publish(args) => return publish::measure(args, site).await.map(Measured::Publish),
         #[cfg(feature = "sandbox")]
         Command::Monitor(args) => return monitor::measure(args, site).await.map(Measured::Monitor),
         #[cfg(feature = "sandbox")]

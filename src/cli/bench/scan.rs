@@ -2,7 +2,7 @@
 //! there is one; and does its memory grow with the chat? A made-up Telegram in a process of its own, one real worker, and the
 //! loop in this process; in turns, so that what else the machine does hits all.
 
-mod bare;
+pub(super) mod bare;
 mod report;
 mod telethon;
 

@@ -29,6 +29,20 @@ pub struct Stored {
     media: tl::enums::MessageMedia,
 }
 
+/// What is said of a document.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DocumentFacts {
+    pub mime_type: String,
+    pub is_video: bool,
+    pub is_voice: bool,
+    /// Of a video or a voice message.
+    pub seconds: f64,
+    /// Width and height of a video.
+    pub size: (i32, i32),
+    /// A video that may be shown while it loads.
+    pub streams: bool,
+}
+
 /// All files of the sandbox, in memory.
 #[derive(Debug, Default)]
 pub struct Uploads {
@@ -154,6 +168,37 @@ impl World {
             _ => return None,
         };
         Some((self.uploads.find(file)?.bytes.clone(), spoiler))
+    }
+
+    /// What is said of the document of a channel's message. `None` when it has none.
+    pub fn document_of(&self, chat: PeerKey, id: i32) -> Option<DocumentFacts> {
+        use grammers_tl_types::enums::{Document, DocumentAttribute, MessageMedia};
+        let PeerKey::Channel(channel) = chat else { return None };
+        let message = self.channels.get(&channel)?.posts.get(id)?;
+        let MessageMedia::Document(media) = message.extras.as_ref()?.media.as_ref()? else {
+            return None;
+        };
+        let Document::Document(document) = media.document.as_ref()? else {
+            return None;
+        };
+        let mut facts = DocumentFacts {
+            mime_type: document.mime_type.clone(),
+            is_video: media.video,
+            is_voice: media.voice,
+            ..DocumentFacts::default()
+        };
+        for attribute in &document.attributes {
+            match attribute {
+                DocumentAttribute::Video(video) => {
+                    facts.seconds = video.duration;
+                    facts.size = (video.w, video.h);
+                    facts.streams = video.supports_streaming;
+                }
+                DocumentAttribute::Audio(audio) => facts.seconds = audio.duration.into(),
+                _ => {}
+            }
+        }
+        Some(facts)
     }
 
     fn by_reference(&self, owner: UserId, id: i64, reference: &[u8]) -> Answer<tl::enums::MessageMedia> {

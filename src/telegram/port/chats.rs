@@ -10,6 +10,9 @@ use wireroom_jobs::{
 use super::{JobTelegram, failures, own_error};
 use crate::telegram::errors::{KnownError, Meaning};
 
+/// Telegram describes so many channels by one call.
+const MOST_AT_ONCE: usize = 100;
+
 impl JobTelegram {
     pub(super) async fn resolve(&self, username: &str) -> Result<Chat, TelegramError> {
         let request = tl::functions::contacts::ResolveUsername {
@@ -63,6 +66,28 @@ impl JobTelegram {
             .filter_map(chat_of)
             .find(|chat| Some(chat.id) == id)
             .ok_or_else(not_described)
+    }
+
+    /// Present facts of supergroups and channels that this session has met, and its rights there, by one call.
+    pub(super) async fn look_up_channels(&self, ids: &[i64]) -> Result<Vec<Chat>, TelegramError> {
+        let mut peers = Vec::with_capacity(ids.len());
+        for id in ids.iter().take(MOST_AT_ONCE) {
+            let is_channel = PeerId::from_bot_api_dialog_id(*id).is_some_and(|peer| peer.kind() == PeerKind::Channel);
+            if is_channel && let Some(peer) = self.known_reference(*id).await? {
+                peers.push(peer.into());
+            }
+        }
+        if peers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = tl::functions::channels::GetChannels { id: peers };
+        let chats = match self.call(Action::Read, None, &request).await? {
+            tl::enums::messages::Chats::Chats(answer) => answer.chats,
+            tl::enums::messages::Chats::Slice(answer) => answer.chats,
+        };
+        self.connection.learn(&[], &chats).await;
+        self.rights.note(&chats);
+        Ok(chats.iter().filter_map(chat_of).collect())
     }
 
     pub(super) async fn details(&self, chat: &Chat) -> Result<ChatDetails, TelegramError> {

@@ -14,7 +14,12 @@ use wireroom_jobs::{
     publish::post::{Attachment, MediaKind, Uploaded},
 };
 
-use super::{JobTelegram, own_error, text, text::Parsed};
+use super::{
+    JobTelegram,
+    media_facts::{Facts, Reader},
+    own_error, text,
+    text::Parsed,
+};
 
 /// The references as Telegram takes them.
 pub(super) fn inputs(uploaded: &[Uploaded]) -> Result<Vec<tl::enums::InputMedia>, TelegramError> {
@@ -151,11 +156,13 @@ impl JobTelegram {
             name: media.name.clone(),
             content_type: media.content_type.clone(),
         };
-        let file = self.put_parts(media).await?;
+        let mut reader = Reader::default();
+        let file = self.put_parts(media, &mut reader).await?;
+        let facts = reader.facts();
         let request = |peer: PeerRef| tl::functions::messages::UploadMedia {
             business_connection_id: None,
             peer: peer.into(),
-            media: described(item, &label, file.clone()),
+            media: described(item, &label, facts, file.clone()),
         };
         let media = Box::pin(self.call_about(Action::Other, chat, request)).await?;
         let input = reference_to(&media, item.spoiler).ok_or_else(|| {
@@ -171,7 +178,8 @@ impl JobTelegram {
         })
     }
 
-    async fn put_parts(&self, media: OpenMedia) -> Result<tl::enums::InputFile, TelegramError> {
+    /// `reader` sees the bytes as they go by.
+    async fn put_parts(&self, media: OpenMedia, reader: &mut Reader) -> Result<tl::enums::InputFile, TelegramError> {
         let file_id = random_file_id()?;
         let is_big = media.size > BIG;
         let parts = i32::try_from(media.size.div_ceil(PART as u64)).unwrap_or(i32::MAX);
@@ -181,6 +189,7 @@ impl JobTelegram {
         loop {
             let chunk = bytes.next().await.transpose().map_err(|error| refused(&error))?;
             let is_end = chunk.is_none();
+            reader.take(chunk.as_deref().unwrap_or_default());
             rest.extend_from_slice(chunk.as_deref().unwrap_or_default());
             while rest.len() >= PART || (is_end && !rest.is_empty()) {
                 let behind = rest.split_off(rest.len().min(PART));
@@ -309,8 +318,8 @@ struct Label {
     content_type: String,
 }
 
-/// What an upload is to become.
-fn described(item: &Attachment, label: &Label, file: tl::enums::InputFile) -> tl::enums::InputMedia {
+/// What an upload is to become. What the job says of it counts before what its bytes say.
+fn described(item: &Attachment, label: &Label, facts: Facts, file: tl::enums::InputFile) -> tl::enums::InputMedia {
     if item.kind == MediaKind::Photo {
         return tl::types::InputMediaUploadedPhoto {
             spoiler: item.spoiler,
@@ -325,45 +334,17 @@ fn described(item: &Attachment, label: &Label, file: tl::enums::InputFile) -> tl
     let file_name = label.name.clone().unwrap_or_else(|| "file".to_owned());
     let mut attributes = vec![tl::types::DocumentAttributeFilename { file_name }.into()];
     match item.kind {
-        MediaKind::Voice => attributes.push(
-            tl::types::DocumentAttributeAudio {
-                voice: true,
-                duration: 0,
-                title: None,
-                performer: None,
-                waveform: None,
-            }
-            .into(),
-        ),
-        // Telegram looks at the file itself for its length and size.
-        MediaKind::Video => attributes.push(
-            tl::types::DocumentAttributeVideo {
-                round_message: false,
-                supports_streaming: true,
-                nosound: false,
-                duration: 0.0,
-                w: 0,
-                h: 0,
-                preload_prefix_size: None,
-                video_start_ts: None,
-                video_codec: None,
-            }
-            .into(),
-        ),
+        MediaKind::Voice => attributes.push(voice(item, facts)),
+        MediaKind::Video => attributes.push(video(item, facts)),
         MediaKind::Photo | MediaKind::Document => {}
     }
-    let mime_type = if item.kind == MediaKind::Voice {
-        "audio/ogg".to_owned()
-    } else {
-        label.content_type.clone()
-    };
     tl::types::InputMediaUploadedDocument {
         nosound_video: false,
         force_file: item.kind == MediaKind::Document,
         spoiler: item.spoiler,
         file,
         thumb: None,
-        mime_type,
+        mime_type: mime_type(item.kind, label, facts),
         attributes,
         stickers: None,
         video_cover: None,
@@ -371,6 +352,47 @@ fn described(item: &Attachment, label: &Label, file: tl::enums::InputFile) -> tl
         ttl_seconds: None,
     }
     .into()
+}
+
+fn voice(item: &Attachment, facts: Facts) -> tl::enums::DocumentAttribute {
+    let read = facts.seconds.map(f64::round);
+    #[expect(clippy::cast_possible_truncation, reason = "clamped to what fits")]
+    let read = read.map(|seconds| seconds.clamp(1.0, 86_400.0) as i32);
+    tl::types::DocumentAttributeAudio {
+        voice: true,
+        duration: item.duration_seconds.or(read).unwrap_or(0),
+        title: None,
+        performer: None,
+        waveform: None,
+    }
+    .into()
+}
+
+/// Without it a video is a file to be loaded.
+fn video(item: &Attachment, facts: Facts) -> tl::enums::DocumentAttribute {
+    let given = item.width.zip(item.height);
+    let (w, h) = given.or(facts.size).unwrap_or((0, 0));
+    tl::types::DocumentAttributeVideo {
+        round_message: false,
+        supports_streaming: true,
+        nosound: false,
+        duration: item.duration_seconds.map(f64::from).or(facts.seconds).unwrap_or(0.0),
+        w,
+        h,
+        preload_prefix_size: None,
+        video_start_ts: None,
+        video_codec: None,
+    }
+    .into()
+}
+
+/// Telegram goes by it: a video that is called anything else is a file.
+fn mime_type(kind: MediaKind, label: &Label, facts: Facts) -> String {
+    match kind {
+        MediaKind::Voice => "audio/ogg".to_owned(),
+        MediaKind::Video if facts.is_mp4 && !label.content_type.starts_with("video/") => "video/mp4".to_owned(),
+        MediaKind::Video | MediaKind::Photo | MediaKind::Document => label.content_type.clone(),
+    }
 }
 
 /// What an upload became, as messages name it.

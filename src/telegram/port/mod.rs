@@ -13,6 +13,7 @@ mod failures;
 mod history;
 mod joining;
 mod media;
+mod media_facts;
 mod members;
 mod messages;
 mod people;

@@ -1,5 +1,7 @@
 //! Publishing beyond a new message: changes of messages that are there, forwards, and what is asked before.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use grammers_session::types::{PeerKind, PeerRef};
@@ -8,7 +10,7 @@ use wireroom_jobs::{
     Action,
     ports::{Chat, Draft, SentMessage, TelegramError},
     publish::{
-        ports::{Access, Changed, Forward, Posting},
+        ports::{Access, Changed, Counts, Forward, Found, Look, Posting},
         post::{Attachment, Uploaded},
     },
 };
@@ -23,6 +25,15 @@ use super::{
 impl Posting for JobTelegram {
     async fn access(&self, chat: &Chat) -> Result<Access, TelegramError> {
         Box::pin(self.access_to(chat)).await
+    }
+
+    async fn chats_by_id(&self, ids: &[i64]) -> Result<Vec<Chat>, TelegramError> {
+        Box::pin(self.look_up_channels(ids)).await
+    }
+
+    async fn message_counts(&self, chat: &Chat, message_ids: &[i32]) -> Result<Vec<Look>, TelegramError> {
+        let messages = Box::pin(self.messages_by_id(chat, message_ids)).await?;
+        Ok(messages.iter().map(look_of).collect())
     }
 
     async fn upload(&self, chat: &Chat, item: &Attachment) -> Result<Uploaded, TelegramError> {
@@ -152,6 +163,18 @@ impl Posting for JobTelegram {
 impl JobTelegram {
     /// What messages say that are to be forwarded; those that are not there are left out.
     async fn texts_of(&self, chat: &Chat, message_ids: &[i32]) -> Result<Vec<String>, TelegramError> {
+        let messages = self.messages_by_id(chat, message_ids).await?;
+        Ok(messages
+            .into_iter()
+            .filter_map(|message| match message {
+                tl::enums::Message::Message(message) => Some(message.message),
+                tl::enums::Message::Empty(_) | tl::enums::Message::Service(_) => None,
+            })
+            .collect())
+    }
+
+    /// Messages by their ids; one that is not there comes back empty.
+    async fn messages_by_id(&self, chat: &Chat, message_ids: &[i32]) -> Result<Vec<tl::enums::Message>, TelegramError> {
         let ids = || {
             let ids = message_ids
                 .iter()
@@ -168,13 +191,44 @@ impl JobTelegram {
             let request = |_: PeerRef| tl::functions::messages::GetMessages { id: ids() };
             self.call_about(Action::Read, chat, request).await?
         };
-        let messages = self.messages_of(answer).await?;
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| match message {
-                tl::enums::Message::Message(message) => Some(message.message),
-                tl::enums::Message::Empty(_) | tl::enums::Message::Service(_) => None,
-            })
-            .collect())
+        self.messages_of(answer).await
     }
+}
+
+fn look_of(message: &tl::enums::Message) -> Look {
+    let found = match message {
+        tl::enums::Message::Empty(_) => Found::Deleted,
+        tl::enums::Message::Service(_) => Found::There(Counts::default()),
+        tl::enums::Message::Message(message) => Found::There(Counts {
+            views: message.views,
+            forwards: message.forwards,
+            replies: message
+                .replies
+                .as_ref()
+                .map(|tl::enums::MessageReplies::Replies(replies)| replies.replies),
+            by_reaction: message.reactions.as_ref().map(reactions).unwrap_or_default(),
+        }),
+    };
+    Look {
+        message_id: message.id(),
+        found,
+    }
+}
+
+/// How many there are of each; who reacted is left out.
+fn reactions(reactions: &tl::enums::MessageReactions) -> BTreeMap<String, i32> {
+    let tl::enums::MessageReactions::Reactions(reactions) = reactions;
+    let each = reactions
+        .results
+        .iter()
+        .filter_map(|tl::enums::ReactionCount::Count(one)| {
+            let name = match &one.reaction {
+                tl::enums::Reaction::Emoji(emoji) => emoji.emoticon.clone(),
+                tl::enums::Reaction::CustomEmoji(emoji) => format!("custom:{}", emoji.document_id),
+                tl::enums::Reaction::Paid => "paid".to_owned(),
+                tl::enums::Reaction::Empty => return None,
+            };
+            Some((name, one.count))
+        });
+    each.collect()
 }

@@ -1,4 +1,4 @@
-//! The bare loop: grammers' own client and its own iterator, which keep a page and store nothing.
+//! The bare loops: grammers' own client, which stores nothing, with its own iterator, or sending one message after the other.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4, SocketAddrV6},
@@ -9,7 +9,11 @@ use std::{
 use anyhow::{Context, anyhow};
 use grammers_client::Client;
 use grammers_mtsender::{ConnectionParams, NoRetries, SenderPool, SenderPoolFatHandle};
-use grammers_session::{Session, storages::MemorySession, types::DcOption};
+use grammers_session::{
+    Session,
+    storages::MemorySession,
+    types::{DcOption, PeerRef},
+};
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
@@ -64,19 +68,31 @@ impl Bare {
 
     /// Reads the members of a chat; how many there were.
     pub async fn read(&self, username: &str) -> anyhow::Result<i64> {
-        let chat = self.client.resolve_username(username).await?;
-        let chat = chat.context("the sandbox has no such chat")?;
-        let chat = chat
-            .to_ref()
-            .await
-            .map_err(anyhow::Error::from_boxed)?
-            .context("the chat cannot be referred to")?;
+        let chat = self.find(username).await?;
         let mut members = self.client.iter_participants(chat);
         let mut read = 0;
         while members.next().await?.is_some() {
             read += 1;
         }
         Ok(read)
+    }
+
+    /// How a public chat is referred to.
+    pub async fn find(&self, username: &str) -> anyhow::Result<PeerRef> {
+        let chat = self.client.resolve_username(username).await?;
+        let chat = chat.context("the sandbox has no such chat")?;
+        chat.to_ref()
+            .await
+            .map_err(anyhow::Error::from_boxed)?
+            .context("the chat cannot be referred to")
+    }
+
+    /// Sends the same to each of these chats, the next when the last is answered.
+    pub async fn send(&self, chats: &[PeerRef], text: &str) -> anyhow::Result<()> {
+        for chat in chats {
+            Box::pin(self.client.send_message(*chat, text)).await?;
+        }
+        Ok(())
     }
 
     pub async fn leave(self) -> anyhow::Result<()> {
