@@ -37,7 +37,16 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("files", &["addresses", "config", "store"]),
     (
         "telegram",
-        &["clock", "config", "ids", "mtproto", "proxy", "store", "vault"],
+        &[
+            "clock",
+            "config",
+            "ids",
+            "mtproto",
+            "person_key",
+            "proxy",
+            "store",
+            "vault",
+        ],
     ),
     (
         "queue",
@@ -51,6 +60,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
             "ids",
             "letterbox",
             "lifecycle",
+            "person_key",
             "proxy",
             "store",
             "telegram",

@@ -33,6 +33,8 @@ pub struct ExportView {
     pub user_id: i64,
     /// The rows that are theirs or name them, by table; at most 10,000 of each.
     pub tables: BTreeMap<String, Vec<Map<String, Value>>>,
+    /// The tables that have more such rows than are shown.
+    pub truncated: Vec<String>,
 }
 
 /// How far an erasure has come.
@@ -78,6 +80,8 @@ enum Erased {
     ),
 }
 
+/// How many rows of each table an export shows.
+const MOST_ROWS: i32 = 10_000;
 /// How long a request works on an erasure itself.
 const IN_REQUEST: Duration = Duration::from_secs(2);
 
@@ -87,7 +91,7 @@ pub struct PeopleApi;
 impl PeopleApi {
     /// Export all about a person
     ///
-    /// Shows every row that is theirs or names them, of every table. Scope: admin.
+    /// Shows the rows that are theirs or name them, of every table, and says where there are more of them than 10,000. Scope: admin.
     #[oai(
         path = "/v1/people/:id/export",
         method = "get",
@@ -103,9 +107,24 @@ impl PeopleApi {
     ) -> Result<Json<Typed<ExportView>>, Problem> {
         let user_id = user_id(&id)?;
         let mut conn = store::connection(&state.pool, "export_person").await?;
-        let found = erasure::export(&mut conn, user_id).await?;
-        let tables = serde_json::from_value(found).map_err(Problem::internal)?;
-        Ok(Json(Typed(ExportView { user_id, tables })))
+        let mut view = ExportView {
+            user_id,
+            tables: BTreeMap::new(),
+            truncated: Vec::new(),
+        };
+        for table in erasure::tables(&mut conn).await? {
+            let found = erasure::export(&mut conn, user_id, &table, MOST_ROWS + 1).await?;
+            let most = usize::try_from(MOST_ROWS).unwrap_or(usize::MAX);
+            if found.len() > most {
+                view.truncated.push(table.clone());
+            }
+            let rows = found.into_iter().take(most).map(serde_json::from_value);
+            let rows: Vec<_> = rows.collect::<Result<_, _>>().map_err(Problem::internal)?;
+            if !rows.is_empty() {
+                view.tables.insert(table, rows);
+            }
+        }
+        Ok(Json(Typed(view)))
     }
 
     /// Erase a person
@@ -136,6 +155,13 @@ impl PeopleApi {
             return Err(Problem::new(Code::PersonIsSession, detail));
         }
         settle_key(&mut transaction, &key).await?;
+        // First of all nobody stores anything new: whoever did not see the mark has committed before the tables are read.
+        erasure::mark(&mut transaction, &key, user_id).await?;
+        transaction.commit().await.map_err(failed("mark_erased"))?;
+        let mut transaction = state.pool.begin().await.map_err(failed("await_writers"))?;
+        erasure::await_writers(&mut transaction).await?;
+        transaction.commit().await.map_err(failed("await_writers"))?;
+        let mut transaction = state.pool.begin().await.map_err(failed("begin_erasure"))?;
         let begun = erasure::begin(&mut transaction, &key, user_id, &caller.0.actor()).await?;
         // Nothing of it is lost when the steps of this request are.
         let record = noted(&mut transaction, begun, "person.erasure_requested", context.0).await?;

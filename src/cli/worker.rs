@@ -149,12 +149,14 @@ async fn start(
 ) -> anyhow::Result<(Arc<Holder>, QueueHandle)> {
     let Identity { id, clock } = identity;
     let stop_words = config.outreach.stop_words();
+    let person_key = process::person_key(config)?;
     let settings = HolderSettings {
         worker: id,
         sessions: config.sessions.clone(),
         telegram: config.telegram.clone(),
         worker_fresh: config.queue.worker_dead,
         stop_words: Arc::clone(&stop_words),
+        person_key: person_key.clone(),
     };
     let holder = Holder::start(pool.clone(), vault, Arc::clone(&clock), settings)?;
     let sessions = Arc::new(Held(Arc::clone(&holder)));
@@ -162,7 +164,7 @@ async fn start(
         holder: Arc::clone(&holder),
         pool: pool.clone(),
         clock,
-        person_key: process::person_key(config)?,
+        person_key,
         stop_words,
         media: Arc::new(Media(Arc::new(Files::new(config.files.clone(), pool.clone())))),
     });

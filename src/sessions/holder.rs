@@ -23,6 +23,7 @@ use super::{held::HeldSession, settings, stagger::Stagger, term::Term};
 use crate::{
     config::{SessionsConfig, TelegramConfig},
     ids::{SessionId, WorkerId},
+    person_key::PersonKey,
     store::{
         self, StoreError, leases,
         line::{Line, lease_pool},
@@ -55,6 +56,8 @@ pub struct HolderSettings {
     pub worker_fresh: Duration,
     /// With these words people ask to be left alone.
     pub stop_words: Arc<StopWords>,
+    /// Tells people who were erased.
+    pub person_key: Option<PersonKey>,
 }
 
 /// Why a process cannot hold sessions.
@@ -106,7 +109,11 @@ impl Holder {
         let stagger = Stagger::new(settings.sessions.connects_per_second);
         let holder = Arc::new(Self {
             stagger,
-            recorder: Recorder::start(database.clone(), Arc::clone(&settings.stop_words)),
+            recorder: Recorder::start(
+                database.clone(),
+                Arc::clone(&settings.stop_words),
+                settings.person_key.clone(),
+            ),
             database,
             vault,
             clock,

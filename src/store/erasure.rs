@@ -11,24 +11,23 @@ use uuid::Uuid;
 use super::{StoreError, audit, failed, leases::interval};
 use crate::person_key::PersonKey;
 
-/// Which of these people were erased.
-pub async fn erased_among(conn: &mut PgConnection, key: &PersonKey, ids: &[i64]) -> Result<HashSet<i64>, StoreError> {
-    let any = sqlx::query_scalar!(
-        r#"-- any_erased
-        SELECT EXISTS (SELECT FROM erased_people) AS "any!""#
-    )
-    .fetch_one(&mut *conn)
-    .await
-    .map_err(failed("any_erased"))?;
-    // As everywhere where nobody was erased yet.
-    if !any {
-        return Ok(HashSet::new());
-    }
-    let marks: Vec<Vec<u8>> = ids.iter().map(|id| key.user(*id).to_vec()).collect();
+/// Which of these people were erased. Nobody else's erasure begins before the caller's transaction ends: so what it stores of
+/// people who are not among them is found by theirs. Fails when people were marked with another key, or this process has none.
+pub async fn erased_among(
+    conn: &mut PgConnection,
+    key: Option<&PersonKey>,
+    ids: &[i64],
+) -> Result<HashSet<i64>, StoreError> {
+    let marks: Vec<Vec<u8>> = match key {
+        Some(key) => ids.iter().map(|id| key.user(*id).to_vec()).collect(),
+        None => Vec::new(),
+    };
+    let check = key.map(|key| key.check().to_vec());
     let erased: Vec<Vec<u8>> = sqlx::query_scalar!(
-        "-- erased_among
-        SELECT user_hash FROM erased_people WHERE user_hash = ANY ($1)",
+        r#"-- erased_among
+        SELECT erased_marks($1, $2) AS "mark!""#,
         &marks,
+        check,
     )
     .fetch_all(conn)
     .await
@@ -48,7 +47,6 @@ pub async fn without_erased<R: Clone>(
     rows: &[R],
     people_of: impl Fn(&R) -> Vec<i64>,
 ) -> Result<Option<Vec<R>>, StoreError> {
-    let Some(key) = key else { return Ok(None) };
     let ids: Vec<i64> = rows.iter().flat_map(&people_of).collect();
     let erased = erased_among(conn, key, &ids).await?;
     if erased.is_empty() {
@@ -70,6 +68,32 @@ pub struct ErasureRecord {
     pub requested_by: String,
     pub created_at: DateTime<Utc>,
     pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Marks a person as erased: from the commit on nobody stores anything of them.
+pub async fn mark(conn: &mut PgConnection, key: &PersonKey, user: i64) -> Result<(), StoreError> {
+    let mark = key.user(user);
+    sqlx::query!(
+        "-- mark_erased
+        INSERT INTO erased_people (user_hash) VALUES ($1) ON CONFLICT DO NOTHING",
+        mark.as_slice(),
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("mark_erased"))?;
+    Ok(())
+}
+
+/// Waits for the transactions that looked people up before a mark was committed. Call it in a transaction of its own.
+pub async fn await_writers(conn: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query!(
+        r#"-- await_writers
+        SELECT pg_advisory_xact_lock(hashtextextended('wireroom.erased_people', 0)) IS NULL AS "waited!""#
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("await_writers"))?;
+    Ok(())
 }
 
 /// Begins to remove a person from every table, or finds the erasure that is under way: their mark alone is remembered, and from
@@ -159,16 +183,29 @@ pub async fn note(
     audit::record(conn, entry).await
 }
 
-/// Everything that is known of a person, by table.
-pub async fn export(conn: &mut PgConnection, user: i64) -> Result<serde_json::Value, StoreError> {
+/// The tables that may hold people.
+pub async fn tables(conn: &mut PgConnection) -> Result<Vec<String>, StoreError> {
     sqlx::query_scalar!(
-        r#"-- export_person
-        SELECT export_person($1) AS "found!""#,
-        user,
+        r#"-- tables_about_people
+        SELECT DISTINCT tab AS "tab!" FROM columns_about_people() ORDER BY 1"#
     )
-    .fetch_one(conn)
+    .fetch_all(conn)
     .await
-    .map_err(failed("export_person"))
+    .map_err(failed("tables_about_people"))
+}
+
+/// What is known of a person in one of [`tables`], at most so many rows.
+pub async fn export(conn: &mut PgConnection, user: i64, table: &str, most: i32) -> Result<Vec<Value>, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- export_person_from
+        SELECT export_person_from($1, $2, $3) AS "row!""#,
+        user,
+        table,
+        most,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("export_person_from"))
 }
 
 /// Whether the person is the account of one of our own sessions.

@@ -3,9 +3,11 @@
 //! One transaction stores what many sessions have read, raises its events, and moves each session's place in its updates:
 //! a crash repeats updates and never skips one. The watches concerned are locked first, so the events of a chat have one
 //! order, and whether a message is known already is decided under that lock: however often and by whomever it is told, it
-//! is stored and raised once. Only the session that a watch names is listened to.
+//! is stored and raised once. Only the session that a watch names is listened to. People who were erased are left out, and
+//! what they write is counted.
 
 mod decide;
+mod erased;
 pub(super) mod left;
 mod rows;
 
@@ -19,6 +21,7 @@ use wireroom_jobs::message::{Message, Reaction};
 pub use self::rows::Filters;
 use self::{
     decide::{Decided, Ledger},
+    erased::Erased,
     rows::Asked,
 };
 use super::{
@@ -27,7 +30,7 @@ use super::{
     outbox,
     update_states::{self, BoxState},
 };
-use crate::ids::SessionId;
+use crate::{ids::SessionId, person_key::PersonKey};
 
 /// What one session has read, and how far it has got with that.
 #[derive(Debug)]
@@ -114,10 +117,12 @@ pub fn owner_of(chat: i64, account_id: i64) -> i64 {
     if chat <= FIRST_CHANNEL { 0 } else { account_id }
 }
 
-/// Stores what sessions have read, in one answer per arrival. The caller commits.
+/// Stores what sessions have read, in one answer per arrival. By `key` people are known again who were erased; without it
+/// nothing of a watched chat is stored once somebody was. The caller commits.
 pub async fn record(
     connection: &mut PgConnection,
     filters: &mut Filters,
+    key: Option<&PersonKey>,
     arrivals: &[Arrival],
 ) -> Result<Vec<Recorded>, StoreError> {
     let keys: Vec<LeaseKey> = arrivals.iter().map(|arrival| arrival.lease).collect();
@@ -126,7 +131,7 @@ pub async fn record(
         .iter()
         .filter(|arrival| held.contains(&arrival.lease.session))
         .collect();
-    let troubled = record_incoming(connection, filters, &live).await?;
+    let troubled = record_incoming(connection, filters, key, &live).await?;
     update_states::advance(connection, &places(&live)).await?;
     let recorded = arrivals.iter().map(|arrival| {
         let session = arrival.lease.session;
@@ -141,18 +146,31 @@ pub async fn record(
     Ok(recorded.collect())
 }
 
-/// Stores messages that were read from the history of a watched chat, oldest first, as the stream would have; `read_to` is
-/// how far they account for the chat, when that is further than the newest of them: older messages that are not among them
-/// do not exist. What the stream has said meanwhile of messages that were left to the history holds: they are stored as they
+/// What was read from the history of a watched chat.
+#[derive(Debug, Clone, Copy)]
+pub struct Page<'p> {
+    pub watch: Uuid,
+    /// Oldest first.
+    pub messages: &'p [Message],
+    /// How far they account for the chat, when that is further than the newest of them: older messages that are not among
+    /// them do not exist.
+    pub read_to: Option<i32>,
+}
+
+/// Stores messages that were read from the history, as the stream would have. What the stream has said meanwhile of messages that were left to the history holds: they are stored as they
 /// are by now, and not at all when they were deleted. Answers how many were new. Nothing when the session is not the watch's any more.
 pub async fn record_history(
     connection: &mut PgConnection,
     filters: &mut Filters,
+    key: Option<&PersonKey>,
     lease: LeaseKey,
-    watch: Uuid,
-    messages: &[Message],
-    read_to: Option<i32>,
+    page: Page<'_>,
 ) -> Result<u64, StoreError> {
+    let Page {
+        watch,
+        messages,
+        read_to,
+    } = page;
     leases::hold(connection, lease, "record_history").await?;
     let Some(row) = rows::lock_watch(connection, lease.session, watch).await? else {
         return Ok(0);
@@ -160,13 +178,14 @@ pub async fn record_history(
     let watches = filters.equip(connection, vec![row]).await?;
     let [watch] = watches.as_slice() else { return Ok(0) };
     let owner = watch.owner;
+    let erased = Erased::find(connection, key, messages.iter().flat_map(erased::people_in)).await?;
     let mut asked = Asked::default();
     for message in messages {
-        asked.row(message.chat_id, owner, message.id);
+        asked.row(erased.chat(message.chat_id), owner, message.id);
     }
     let known = rows::find(connection, asked).await?;
     let changes = left::find(connection, watch.id, messages).await?;
-    let mut ledger = Ledger::new(watches, known);
+    let mut ledger = Ledger::new(watches, known, erased);
     let stored = ledger.take_history(messages, &changes, read_to);
     write(connection, ledger.decided()).await?;
     Ok(stored)
@@ -209,6 +228,7 @@ pub async fn finish_filling(
 async fn record_incoming(
     connection: &mut PgConnection,
     filters: &mut Filters,
+    key: Option<&PersonKey>,
     arrivals: &[&Arrival],
 ) -> Result<HashSet<SessionId>, StoreError> {
     let mut chats = HashSet::new();
@@ -233,14 +253,16 @@ async fn record_incoming(
         return Ok(HashSet::new());
     }
     let watches = filters.equip(connection, locked).await?;
+    let all = arrivals.iter().flat_map(|arrival| &arrival.incoming);
+    let erased = Erased::find(connection, key, all.flat_map(erased::people_of)).await?;
     let mut asked = Asked::default();
     for arrival in arrivals {
         for incoming in &arrival.incoming {
-            asked.about(incoming, arrival.account_id);
+            asked.about(incoming, arrival.account_id, &erased);
         }
     }
     let known = rows::find(connection, asked).await?;
-    let mut ledger = Ledger::new(watches, known);
+    let mut ledger = Ledger::new(watches, known, erased);
     for arrival in arrivals {
         for incoming in &arrival.incoming {
             ledger.take(arrival.lease.session, arrival.account_id, incoming);

@@ -188,13 +188,8 @@ impl JobOutreach {
     }
 
     async fn is_erased(&self, conn: &mut PgConnection, person: &Person) -> Result<bool, StoreError> {
-        match outreach_switch::require_key(conn, self.key.as_ref()).await? {
-            None => Ok(false),
-            Some(key) => {
-                let erased = super::erasure::erased_among(conn, key, &[person.user_id]).await?;
-                Ok(!erased.is_empty())
-            }
-        }
+        let erased = super::erasure::erased_among(conn, self.key.as_ref(), &[person.user_id]).await?;
+        Ok(!erased.is_empty())
     }
 
     async fn leave_out(

@@ -234,16 +234,14 @@ impl Store for JobStore {
     async fn record_history(&self, page: &HistoryPage) -> Result<(), ports::StoreError> {
         let mut transaction = self.fenced("record_history").await?;
         let mut filters = self.filters.lock().await;
-        intake::record_history(
-            &mut transaction,
-            &mut filters,
-            self.lease,
-            self.attempt.job.0,
-            &page.messages,
-            Some(page.reaches),
-        )
-        .await?;
-        said_stop::read(&mut transaction, &self.stop_words, self.lease, &page.messages).await?;
+        let key = self.key.as_ref();
+        let read = intake::Page {
+            watch: self.attempt.job.0,
+            messages: &page.messages,
+            read_to: Some(page.reaches),
+        };
+        intake::record_history(&mut transaction, &mut filters, key, self.lease, read).await?;
+        said_stop::read(&mut transaction, &self.stop_words, key, self.lease, &page.messages).await?;
         Ok(commit(transaction, "record_history").await?)
     }
 

@@ -243,16 +243,6 @@ pub async fn require_key<'k>(
     fitting(key_fit(conn, key).await?, key)
 }
 
-/// The same for whoever asks only who was marked: `None` as long as nobody was. The key is known before the first mark is made.
-pub async fn marking_key<'k>(
-    conn: &mut PgConnection,
-    key: Option<&'k PersonKey>,
-) -> Result<Option<&'k PersonKey>, StoreError> {
-    let known = known_check(conn).await?;
-    let key = fitting(fit(known.as_deref(), key), key)?;
-    Ok(key.filter(|_| known.is_some()))
-}
-
 fn fitting(fit: KeyFit, key: Option<&PersonKey>) -> Result<Option<&PersonKey>, StoreError> {
     match fit {
         KeyFit::Fits => Ok(key),

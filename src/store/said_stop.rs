@@ -1,6 +1,6 @@
 //! People who answered that they want to be left alone: whoever hears it, nobody contacts them again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::json;
 use sqlx::PgConnection;
@@ -9,12 +9,14 @@ use wireroom_jobs::{message::Message, stop::StopWords};
 
 use super::{
     StoreError, audit,
+    erasure::erased_among,
     event_types::{EventType, Subject},
     failed,
     intake::{Arrival, Incoming, Recorded},
     leases::LeaseKey,
     outbox::{self, NewEvent},
 };
+use crate::person_key::PersonKey;
 
 const REASON: &str = "They answered that they do not want to be contacted.";
 
@@ -23,6 +25,7 @@ const REASON: &str = "They answered that they do not want to be contacted.";
 pub async fn heard(
     conn: &mut PgConnection,
     words: &StopWords,
+    key: Option<&PersonKey>,
     arrivals: &[Arrival],
     recorded: &[Recorded],
 ) -> Result<usize, StoreError> {
@@ -37,19 +40,20 @@ pub async fn heard(
             }
         }
     }
-    suppress(conn, &said).await
+    suppress(conn, key, &said).await
 }
 
 /// The same for messages that a session has read in its private histories.
 pub async fn read(
     conn: &mut PgConnection,
     words: &StopWords,
+    key: Option<&PersonKey>,
     lease: LeaseKey,
     messages: &[Message],
 ) -> Result<usize, StoreError> {
     let said = messages.iter().filter_map(|message| who_says_stop(words, message));
     let said: Vec<(LeaseKey, i64)> = said.map(|user| (lease, user)).collect();
-    suppress(conn, &said).await
+    suppress(conn, key, &said).await
 }
 
 /// The person whose private message asks to be left alone.
@@ -59,8 +63,17 @@ fn who_says_stop(words: &StopWords, message: &Message) -> Option<i64> {
 }
 
 /// Those of them who are on the list or in the ledger of any campaign, and were not suppressed yet.
-async fn suppress(conn: &mut PgConnection, said: &[(LeaseKey, i64)]) -> Result<usize, StoreError> {
-    let mut seen = HashSet::new();
+async fn suppress(
+    conn: &mut PgConnection,
+    key: Option<&PersonKey>,
+    said: &[(LeaseKey, i64)],
+) -> Result<usize, StoreError> {
+    if said.is_empty() {
+        return Ok(0);
+    }
+    // Of those who were erased nothing is written down, and nobody contacts them anyway.
+    let users: Vec<i64> = said.iter().map(|(_, user)| *user).collect();
+    let mut seen = erased_among(conn, key, &users).await?;
     let said: Vec<&(LeaseKey, i64)> = said.iter().filter(|(_, user)| seen.insert(*user)).collect();
     if said.is_empty() {
         return Ok(0);

@@ -15,7 +15,7 @@ use super::{
     StoreError, attempt_data,
     erasure::{self, erased_among},
     job_store::{JobStore, commit},
-    outreach_switch, scan_messages, scan_rows, scans,
+    scan_messages, scan_rows, scans,
 };
 
 impl JobStore {
@@ -26,8 +26,10 @@ impl JobStore {
         end: EndPage<'_>,
     ) -> Result<Tally, StoreError> {
         let mut transaction = self.fenced_page("save_members").await?;
-        let key = outreach_switch::marking_key(&mut transaction, self.key.as_ref()).await?;
-        let kept = erasure::without_erased(&mut transaction, key, members, |member| vec![member.user_id]).await?;
+        let kept = erasure::without_erased(&mut transaction, self.key.as_ref(), members, |member| {
+            vec![member.user_id]
+        })
+        .await?;
         let members = kept.as_deref().unwrap_or(members);
         let tally = scans::save_members(&mut transaction, self.attempt, chat_id, members).await?;
         self.end_page(&mut transaction, &end(tally)).await?;
@@ -42,8 +44,7 @@ impl JobStore {
         end: EndPage<'_>,
     ) -> Result<Tally, StoreError> {
         let mut transaction = self.fenced_page("save_messages").await?;
-        let key = outreach_switch::marking_key(&mut transaction, self.key.as_ref()).await?;
-        let kept = erasure::without_erased(&mut transaction, key, messages, people_of).await?;
+        let kept = erasure::without_erased(&mut transaction, self.key.as_ref(), messages, people_of).await?;
         let messages = kept.as_deref().unwrap_or(messages);
         let tally = scan_messages::save(&mut transaction, self.attempt, place, messages).await?;
         self.end_page(&mut transaction, &end(tally)).await?;
@@ -61,9 +62,8 @@ impl JobStore {
 
     async fn keep_profile(&self, profile: &Profile) -> Result<bool, StoreError> {
         let mut transaction = self.fenced("save_profile").await?;
-        let key = outreach_switch::require_key(&mut transaction, self.key.as_ref()).await?;
-        if let (Profile::Person(person), Some(key)) = (profile, key) {
-            let erased = erased_among(&mut transaction, key, &[person.user_id]).await?;
+        if let Profile::Person(person) = profile {
+            let erased = erased_among(&mut transaction, self.key.as_ref(), &[person.user_id]).await?;
             if !erased.is_empty() {
                 return Ok(false);
             }

@@ -60,6 +60,7 @@ async fn an_erased_person_is_in_no_table_and_does_not_come_back() {
             "{table} is not in {tables:?}"
         );
     }
+    assert_eq!(exported["truncated"], json!([]));
     let (status, erased) = send(&stack, Method::DELETE, &format!("/v1/people/{frank}"), &Value::Null).await;
     assert_eq!((status, &erased["state"]), (StatusCode::OK, &json!("done")), "{erased}");
     for needle in [frank.to_string().as_str(), "frank"] {
@@ -182,5 +183,68 @@ async fn an_erasure_that_takes_longer_is_gone_on_with_by_the_workers() {
     // Whoever asks again finds nothing more.
     let (status, again) = send(&stack, Method::DELETE, &format!("/v1/people/{frank}"), &Value::Null).await;
     assert_eq!((status, &again["tables"]), (StatusCode::OK, &json!({})));
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_person_who_writes_on_in_a_watched_chat_is_counted_and_not_recorded() {
+    let stack = stack_of(vec!["alice"]).await;
+    for name in ["frank", "dave"] {
+        join(&stack, name);
+    }
+    let (chat, alice) = (stack.chat("harbour_market"), stack.chat("alice"));
+    let (frank, dave) = (stack.account("frank"), stack.account("dave"));
+    let say = |who, place, text: &str| {
+        let said = stack
+            .sandbox
+            .controls()
+            .with_world(|world| world.post_as(who, place, text));
+        said.expect("said");
+    };
+    let _worker = stack.worker().await;
+    let watches = [json!({ "chat": CHAT }), json!({ "chat": "private" })];
+    let mut ids = Vec::new();
+    for args in watches {
+        let job = json!({ "kind": "monitor", "session": "alice", "args": args });
+        ids.push(stack.post_job(job).await);
+    }
+    let seen = async |at: usize, wanted: i64| {
+        until("seen", async || {
+            let path = format!("/v1/watches/{}", ids[at]);
+            let answer = stack.request(Method::GET, &path).send().await.expect("answered");
+            let watch: Value = answer.json().await.unwrap_or_default();
+            watch["running"] == true && watch["filling"] == false && watch["completeness"]["seen"] == wanted
+        })
+        .await;
+    };
+    seen(0, 0).await;
+    seen(1, 0).await;
+    say(frank, chat, "Frank here");
+    say(frank, alice, "Frank here, too");
+    seen(0, 1).await;
+    seen(1, 1).await;
+    let (status, erased) = send(&stack, Method::DELETE, &format!("/v1/people/{frank}"), &Value::Null).await;
+    assert_eq!((status, &erased["state"]), (StatusCode::OK, &json!("done")), "{erased}");
+    let nobodys = "SELECT count(*) FROM messages WHERE sender_id IS NULL AND content IS NULL";
+    assert_eq!(stack.figure(nobodys).await, 1, "his message in the group still counts");
+    say(frank, chat, "Frank again");
+    say(frank, alice, "stop it");
+    say(dave, chat, "Dave here");
+    seen(0, 3).await;
+    seen(1, 2).await;
+    assert_eq!(stack.figure(nobodys).await, 3);
+    let told = "SELECT count(*) FROM events WHERE type = 'message.new'";
+    assert_eq!(stack.figure(told).await, 3, "two from before, without him, and Dave's");
+    for text in ["Frank", "stop it"] {
+        let rows = rows_with(&stack, text).await;
+        assert_eq!(rows, Vec::<String>::new(), "{text}");
+    }
+    let rows = rows_with(&stack, &frank.to_string()).await;
+    assert!(rows.iter().all(|row| row.starts_with("session_peers")), "{rows:?}");
+    for id in &ids {
+        let stop = format!("/v1/watches/{id}/stop");
+        post(&stack, &stop, &json!({})).await;
+        stack.finished(id).await;
+    }
     stack.finish().await;
 }

@@ -5,6 +5,7 @@ mod crashes;
 mod endings;
 mod erasure;
 mod outcomes;
+mod planted;
 mod replies;
 mod stops;
 

@@ -158,6 +158,7 @@ fn holder_settings(worker: WorkerId, telegram: TelegramConfig) -> HolderSettings
             peer_cache: 100,
         },
         telegram,
+        person_key: None,
         stop_words: Arc::default(),
         worker_fresh: Duration::from_mins(1),
     }

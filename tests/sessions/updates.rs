@@ -230,10 +230,13 @@ impl<'a> Scene<'a> {
             intake::record_history(
                 &mut transaction,
                 &mut Filters::default(),
+                None,
                 lease,
-                watch,
-                &messages,
-                read_to,
+                intake::Page {
+                    watch,
+                    messages: &messages,
+                    read_to,
+                },
             )
             .await
             .expect("stored");

@@ -195,7 +195,7 @@ impl CampaignsApi {
         let mut erased = Vec::new();
         if let Ok(key) = person_key(&state) {
             let waiting = campaign_people::waiting_ids(&mut conn, id).await?;
-            erased.extend(erasure::erased_among(&mut conn, &key, &waiting).await?);
+            erased.extend(erasure::erased_among(&mut conn, Some(&key), &waiting).await?);
         }
         let mut view = PreflightView {
             campaign: id,

@@ -290,7 +290,7 @@ impl CampaignPeopleApi {
         }
         if let Ok(key) = person_key(state.0) {
             let ids: Vec<i64> = rows.iter().map(|row| row.user_id).collect();
-            let erased = erasure::erased_among(&mut transaction, &key, &ids).await?;
+            let erased = erasure::erased_among(&mut transaction, Some(&key), &ids).await?;
             // They are not contacted anyway, and no row may say so.
             rows.retain(|row| !erased.contains(&row.user_id));
         }
@@ -334,7 +334,7 @@ impl Known {
     async fn of(state: &State, conn: &mut PgConnection, people: &[PersonRef]) -> Result<Self, Problem> {
         let names = Names::of(people);
         let erased = match person_key(state) {
-            Ok(key) => erasure::erased_among(conn, &key, &names.ids).await?,
+            Ok(key) => erasure::erased_among(conn, Some(&key), &names.ids).await?,
             Err(_) => HashSet::new(),
         };
         let scanned = campaign_people::scanned(conn, &names).await?;

@@ -13,6 +13,7 @@ use wireroom_jobs::{
 
 use super::{
     Incoming, Key, Move, Row, Rows,
+    erased::Erased,
     left::{Change, Changes},
     owner_of,
 };
@@ -89,6 +90,16 @@ impl Watch {
             from_history,
         }
     }
+
+    /// The row of a message whose sender must not be known.
+    fn nobodys_row(&self, message: &Message, from_history: bool) -> Row {
+        Row {
+            sender_id: None,
+            edited_at: None,
+            digest: 0,
+            ..self.row(message, None, from_history)
+        }
+    }
 }
 
 /// What is to be written.
@@ -126,10 +137,11 @@ pub(super) struct Ledger {
     events: Vec<NewEvent>,
     left: Changes,
     troubled: HashSet<SessionId>,
+    erased: Erased,
 }
 
 impl Ledger {
-    pub fn new(watches: Vec<Watch>, rows: Rows) -> Self {
+    pub fn new(watches: Vec<Watch>, rows: Rows, erased: Erased) -> Self {
         let by_chat = watches
             .iter()
             .enumerate()
@@ -154,6 +166,7 @@ impl Ledger {
             events: Vec::new(),
             left: Changes::new(),
             troubled: HashSet::new(),
+            erased,
         }
     }
 
@@ -192,12 +205,15 @@ impl Ledger {
                 by,
                 date,
             } => {
-                if let Some(at) = self.watch_of(session, *chat) {
+                if let Some(at) = self.watch_of(session, *chat)
+                    && !self.erased.has(*user_id)
+                {
                     let told = if *joined {
                         EventType::MemberJoined
                     } else {
                         EventType::MemberLeft
                     };
+                    let by = by.filter(|by| !self.erased.has(*by));
                     let data = json!({ "user_id": user_id, "by": by, "message_id": null, "date": date });
                     self.tell(at, told, *chat, data);
                 }
@@ -299,7 +315,7 @@ impl Ledger {
             return;
         }
         // The history will bring it, in its order.
-        let key = (message.chat_id, account.watch.owner, message.id);
+        let key = (self.erased.chat(message.chat_id), account.watch.owner, message.id);
         if self.rows.contains_key(&key) || account.watch.accounts_for(message) {
             return;
         }
@@ -311,7 +327,7 @@ impl Ledger {
     /// Stores a message unless it is known, and tells of it. Whether it was new.
     fn store_new(&mut self, at: usize, message: &Message, from_history: bool) -> bool {
         let account = &mut self.accounts[at];
-        let key = (message.chat_id, account.watch.owner, message.id);
+        let key = (self.erased.chat(message.chat_id), account.watch.owner, message.id);
         if self.rows.contains_key(&key) {
             return false;
         }
@@ -321,6 +337,13 @@ impl Ledger {
         account.watch.last_message_id = account.watch.last_message_id.max(message.id);
         account.last_message_at = account.last_message_at.max(Some(message.date));
         let watch = &account.watch;
+        let Some(message) = self.erased.leave_out(message) else {
+            // It counts, and says no more than that there was one.
+            let row = watch.nobodys_row(message, from_history);
+            self.insert(key, row);
+            return true;
+        };
+        let message = message.as_ref();
         let told = told_as(message);
         let is_taken = told != EventType::MessageNew || watch.takes(message);
         let row = watch.row(message, is_taken.then(|| message.clone()), from_history);
@@ -338,6 +361,10 @@ impl Ledger {
     }
 
     fn take_edit(&mut self, at: usize, message: &Message) {
+        let Some(message) = self.erased.leave_out(message) else {
+            return;
+        };
+        let message = message.as_ref();
         let watch = &self.accounts[at].watch;
         let key = (message.chat_id, watch.owner, message.id);
         let Some(known) = self.rows.get(&key) else {
@@ -366,6 +393,8 @@ impl Ledger {
             content: (is_taken || known.content.is_some()).then(|| message.clone()),
             edited_at: message.edited_at.or(known.edited_at),
             digest: digest(message),
+            // Kept from here on for as long as one that is new: while the row is there, the edit is not told again.
+            retention_days: if is_edit { watch.retention_days } else { 0 },
             ..known.clone()
         };
         if is_edit && is_taken {
@@ -392,6 +421,10 @@ impl Ledger {
         }
         if message.id > watch.last_message_id {
             // It has not come in yet: it will come as it is by then.
+            return;
+        }
+        // What was told of an edit is kept for as long as rows are: of an older one nobody knows whether it was.
+        if message.edited_at.is_some_and(|at| at < watch.expired_before) {
             return;
         }
         let is_taken = watch.takes(message);

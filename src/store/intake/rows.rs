@@ -14,7 +14,7 @@ use wireroom_jobs::{
     monitor::{Matcher, MessageFilter},
 };
 
-use super::{Filling, Incoming, Key, Move, Row, Rows, decide::Watch, owner_of};
+use super::{Filling, Incoming, Key, Move, Row, Rows, decide::Watch, erased::Erased, owner_of};
 use crate::{
     ids::SessionId,
     store::{StoreError, failed},
@@ -217,10 +217,11 @@ impl Asked {
         self.ids.push(id);
     }
 
-    pub fn about(&mut self, incoming: &Incoming, account_id: i64) {
+    pub fn about(&mut self, incoming: &Incoming, account_id: i64, erased: &Erased) {
         match incoming {
             Incoming::New(message) | Incoming::Edited(message) => {
-                self.row(message.chat_id, owner_of(message.chat_id, account_id), message.id);
+                let chat = erased.chat(message.chat_id);
+                self.row(chat, owner_of(chat, account_id), message.id);
             }
             Incoming::Deleted {
                 chat: Some(chat),
@@ -302,7 +303,7 @@ fn entry(found: Found) -> (Key, Row) {
     let row = Row {
         watch: found.watch_id,
         session: found.session_id,
-        // Of a stored message it is in its date of expiry already.
+        // Of a stored message it is in its date of expiry already, and 0 leaves that as it is.
         retention_days: 0,
         date: found.date,
         sender_id: found.sender_id,
@@ -375,9 +376,11 @@ pub(super) async fn change(connection: &mut PgConnection, rows: &[(Key, Row)]) -
     sqlx::query!(
         "-- change_messages
         UPDATE messages m SET edited_at = k.edited_at, content = k.content, digest = k.digest,
-            deleted_at = CASE WHEN k.deleted THEN COALESCE(m.deleted_at, wireroom_now()) END
-        FROM unnest($1::bigint[], $2::bigint[], $3::int[], $4::timestamptz[], $5::jsonb[], $6::bigint[], $7::bool[])
-            AS k (chat_id, owner, message_id, edited_at, content, digest, deleted)
+            deleted_at = CASE WHEN k.deleted THEN COALESCE(m.deleted_at, wireroom_now()) END,
+            expires_at = CASE WHEN k.retention_days > 0
+                THEN GREATEST(m.expires_at, wireroom_now() + make_interval(days => k.retention_days)) ELSE m.expires_at END
+        FROM unnest($1::bigint[], $2::bigint[], $3::int[], $4::timestamptz[], $5::jsonb[], $6::bigint[], $7::bool[], $8::int[])
+            AS k (chat_id, owner, message_id, edited_at, content, digest, deleted, retention_days)
         WHERE m.chat_id = k.chat_id AND m.owner = k.owner AND m.message_id = k.message_id",
         &each(rows, |(key, _)| key.0),
         &each(rows, |(key, _)| key.1),
@@ -386,6 +389,7 @@ pub(super) async fn change(connection: &mut PgConnection, rows: &[(Key, Row)]) -
         &each(rows, |(_, row)| content(row)) as &[Option<Value>],
         &each(rows, |(_, row)| row.digest),
         &each(rows, |(_, row)| row.deleted),
+        &each(rows, |(_, row)| row.retention_days),
     )
     .execute(connection)
     .await

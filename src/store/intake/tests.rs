@@ -1,4 +1,5 @@
 mod beside;
+mod erased;
 mod left;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,6 +10,7 @@ use wireroom_jobs::{message::ServiceMessage, testing::chat_message};
 use super::*;
 use crate::{
     cluster::testing::TestDatabase,
+    config::Secret,
     ids::WorkerId,
     store::sessions::{self, DcRow, NewSession},
     vault::Vault,
@@ -118,7 +120,9 @@ impl Bed {
 
     async fn record(&mut self, arrivals: &[Arrival]) -> Vec<Recorded> {
         let mut transaction = self.database.pool().begin().await.unwrap();
-        let recorded = record(&mut transaction, &mut self.filters, arrivals).await.unwrap();
+        let recorded = record(&mut transaction, &mut self.filters, Some(&key()), arrivals)
+            .await
+            .unwrap();
         transaction.commit().await.unwrap();
         recorded
     }
@@ -128,10 +132,13 @@ impl Bed {
         let stored = record_history(
             &mut transaction,
             &mut self.filters,
+            Some(&key()),
             self.lease,
-            watch,
-            messages,
-            read_to,
+            Page {
+                watch,
+                messages,
+                read_to,
+            },
         )
         .await
         .unwrap();
@@ -165,6 +172,11 @@ impl Bed {
     async fn figure(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(self.pool()).await.unwrap()
     }
+}
+
+/// The key that people are marked with.
+fn key() -> PersonKey {
+    PersonKey::parse(&Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")).unwrap()
 }
 
 const STORED: Recorded = Recorded::Stored { troubled: false };
@@ -213,6 +225,46 @@ async fn a_message_is_stored_and_told_once_however_often_it_comes() {
     );
     let left = "SELECT extract(day FROM min(expires_at) - wireroom_now())::bigint FROM messages";
     assert_eq!(bed.figure(left).await, 29);
+}
+
+#[tokio::test]
+async fn an_edit_is_told_once_however_far_behind_the_session_is_that_brings_it_again() {
+    let mut bed = Bed::new().await;
+    bed.watch(Some(CHAT), json!({})).await;
+    let now: DateTime<Utc> = sqlx::query_scalar("SELECT wireroom_now()")
+        .fetch_one(bed.pool())
+        .await
+        .unwrap();
+    let edited = |id, ago: TimeDelta| {
+        Incoming::Edited(Message {
+            edited_at: Some(now - ago),
+            ..said(id, "hello there")
+        })
+    };
+    bed.take(vec![new(5), new(6)]).await;
+    bed.told().await;
+    // On the last day of the message's own time; what is told of it is kept as long as a message is.
+    sqlx::raw_sql("UPDATE messages SET expires_at = expires_at - interval '29 days'")
+        .execute(bed.pool())
+        .await
+        .unwrap();
+    bed.take(vec![edited(5, TimeDelta::zero())]).await;
+    assert_eq!(bed.told_ids().await, events("message.edited", [5]));
+    let left = "SELECT extract(day FROM max(expires_at) - wireroom_now())::bigint FROM messages WHERE message_id = ";
+    let of = async |sql: String| -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .fetch_one(bed.pool())
+            .await
+            .unwrap()
+    };
+    assert_eq!((of(format!("{left}5")).await, of(format!("{left}6")).await), (29, 0));
+    bed.take(vec![edited(5, TimeDelta::zero())]).await;
+    assert_eq!(bed.told_ids().await, []);
+    // Both rows have expired: what is older than rows become was told, or came too late.
+    sqlx::raw_sql("DELETE FROM messages").execute(bed.pool()).await.unwrap();
+    bed.take(vec![edited(5, TimeDelta::days(31)), edited(6, TimeDelta::days(29))])
+        .await;
+    assert_eq!(bed.told_ids().await, events("message.edited", [6]));
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ async fn connected() -> World {
         catch_up: Arc::new(Semaphore::new(1)),
         probe_after: telegram.probe_after,
         silence: telegram.silence,
-        recorder: Recorder::start(database.pool().clone(), Arc::default()),
+        recorder: Recorder::start(database.pool().clone(), Arc::default(), None),
     };
     let trust = Arc::new(Trust::new(start, BOUND * 2));
     let connection = Connection::open(Arc::new(storage), None, trust, settings).unwrap();

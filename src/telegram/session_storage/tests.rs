@@ -99,7 +99,7 @@ impl World {
             boxes: boxes.to_vec(),
             incoming: Vec::new(),
         };
-        let recorded = intake::record(&mut transaction, &mut Filters::default(), &[arrival]).await;
+        let recorded = intake::record(&mut transaction, &mut Filters::default(), None, &[arrival]).await;
         commit(transaction, "test").await.unwrap();
         recorded.unwrap()[0]
     }

@@ -12,10 +12,13 @@ use tokio::{
 
 use wireroom_jobs::stop::StopWords;
 
-use crate::store::{
-    StoreError, failed,
-    intake::{self, Arrival, Filters, Recorded},
-    said_stop,
+use crate::{
+    person_key::PersonKey,
+    store::{
+        StoreError, failed,
+        intake::{self, Arrival, Filters, Recorded},
+        said_stop,
+    },
 };
 
 /// How much one transaction takes in, so that none lasts long.
@@ -37,10 +40,11 @@ struct Handover {
 }
 
 impl Recorder {
-    /// Starts the writer on this database; with these words people ask to be left alone.
-    pub fn start(database: PgPool, words: Arc<StopWords>) -> Arc<Self> {
+    /// Starts the writer on this database; with these words people ask to be left alone, and by `key` those are known again
+    /// who were erased.
+    pub fn start(database: PgPool, words: Arc<StopWords>, key: Option<PersonKey>) -> Arc<Self> {
         let (queue, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(write(Place { database, words }, waiting));
+        tokio::spawn(write(Place { database, words, key }, waiting));
         Arc::new(Self { queue })
     }
 
@@ -61,6 +65,7 @@ impl Recorder {
 struct Place {
     database: PgPool,
     words: Arc<StopWords>,
+    key: Option<PersonKey>,
 }
 
 async fn write(place: Place, mut waiting: mpsc::UnboundedReceiver<Handover>) {
@@ -149,8 +154,8 @@ async fn store_alone(place: Place, handover: Handover, first_pause: Duration) {
 async fn try_store(place: &Place, filters: &mut Filters, arrivals: &[Arrival]) -> Result<Vec<Recorded>, StoreError> {
     const OPERATION: &str = "record_arrivals";
     let mut transaction = place.database.begin().await.map_err(failed(OPERATION))?;
-    let recorded = intake::record(&mut transaction, filters, arrivals).await?;
-    let left_alone = said_stop::heard(&mut transaction, &place.words, arrivals, &recorded).await?;
+    let recorded = intake::record(&mut transaction, filters, place.key.as_ref(), arrivals).await?;
+    let left_alone = said_stop::heard(&mut transaction, &place.words, place.key.as_ref(), arrivals, &recorded).await?;
     transaction.commit().await.map_err(failed(OPERATION))?;
     if left_alone > 0 {
         tracing::info!(people = left_alone, "people said stop, and are left alone from here on");
