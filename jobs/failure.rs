@@ -90,9 +90,18 @@ fn known_refusal(name: &str) -> Option<(&'static str, &'static str)> {
             "chat_not_found",
             "This session does not know the chat. Give its @name or a link in args.chat.",
         ),
-        "INVITE_HASH_EXPIRED" | "INVITE_HASH_INVALID" | "INVITE_HASH_EMPTY" => (
-            "invite_link_dead",
-            "The invite link does not work (any more). Ask an admin of the chat for a new one.",
+        "INVITE_HASH_EXPIRED" => (
+            "invite_link_expired",
+            "The invite link works no more: it ran out, was used up or taken back, or the chat has banned the session. Ask an \
+             admin of the chat for a new one.",
+        ),
+        "INVITE_HASH_INVALID" => (
+            "invite_link_invalid",
+            "Telegram knows no invite link like this one. Compare it with the one that was given out.",
+        ),
+        "INVITE_HASH_EMPTY" => (
+            "invite_link_empty",
+            "The invite link names no chat: what follows `+` is missing.",
         ),
         "CHANNEL_PRIVATE" | "CHAT_FORBIDDEN" | "CHANNEL_PUBLIC_GROUP_NA" => (
             "chat_inaccessible",
@@ -262,7 +271,9 @@ mod tests {
             ("USERNAME_NOT_OCCUPIED", Decision::Target, "chat_not_found"),
             ("USERNAME_INVALID", Decision::Target, "chat_not_found"),
             ("PEER_ID_INVALID", Decision::Target, "chat_not_found"),
-            ("INVITE_HASH_EXPIRED", Decision::Target, "invite_link_dead"),
+            ("INVITE_HASH_EXPIRED", Decision::Target, "invite_link_expired"),
+            ("INVITE_HASH_INVALID", Decision::Target, "invite_link_invalid"),
+            ("INVITE_HASH_EMPTY", Decision::Target, "invite_link_empty"),
             ("CHANNEL_PRIVATE", Decision::Target, "chat_inaccessible"),
             ("CHAT_INVALID", Decision::Target, "chat_invalid"),
             ("USER_CREATOR", Decision::Target, "creator_cannot_leave"),

@@ -62,6 +62,9 @@ pub enum Action {
     Read,
     /// Adding people to chats.
     Invite,
+    /// Joining supergroups and channels, beside all of [`Action::Join`]: closed while the account is in as many as it may be. No
+    /// kind waits for it: whoever leaves one opens it.
+    JoinChannel,
     /// Anything else.
     Other,
 }
@@ -139,12 +142,13 @@ impl Lane {
 }
 
 impl Action {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Resolve,
         Self::Join,
         Self::Send,
         Self::Read,
         Self::Invite,
+        Self::JoinChannel,
         Self::Other,
     ];
 
@@ -155,6 +159,7 @@ impl Action {
             Self::Send => "send",
             Self::Read => "read",
             Self::Invite => "invite",
+            Self::JoinChannel => "join_channel",
             Self::Other => "other",
         }
     }

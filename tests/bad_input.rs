@@ -36,7 +36,7 @@ async fn an_expired_or_revoked_link_fails_the_job() {
     for link in ["https://t.me/+SandboxExpired03", "tg://join?invite=SandboxRevoked05"] {
         assert_eq!(
             stack.fail("join", json!({ "chat": link })).await,
-            "invite_link_dead",
+            "invite_link_expired",
             "{link}"
         );
     }

@@ -96,6 +96,6 @@ pub(super) fn refused(by: Refusal) -> Refusal {
 pub(super) fn is_refusal(refusal: &Refusal) -> bool {
     matches!(
         refusal.code.as_str(),
-        "invite_link_dead" | "chat_inaccessible" | "banned_from_chat"
+        "invite_link_expired" | "invite_link_invalid" | "chat_inaccessible" | "banned_from_chat"
     )
 }

@@ -17,7 +17,11 @@ use super::{
     refusal::{self, CHANNEL_LIMIT, PEER_FLOOD, Refusal, Stop},
     report::{JoinStatus, JoinedList, JoinedOne, TargetRow},
 };
-use crate::{JobContext, JobError, Outcome, WaitReason, ports::Progress};
+use crate::{
+    JobContext, JobError, Outcome, WaitReason,
+    ports::Progress,
+    publish::ports::{self, Decided},
+};
 
 /// An attempt that has come this far makes room for others.
 const PER_ATTEMPT: usize = 25;
@@ -71,12 +75,14 @@ pub(super) async fn run(args: &JoinArgs, context: &JobContext, targets: &[Target
     for (index, target) in targets.iter().enumerate() {
         first.entry(target.key()).or_insert(index);
     }
+    let kept: Kept = context.read_checkpoint().await?.unwrap_or_default();
     let list = List {
         args,
         context,
         targets,
         first,
-        kept: context.read_checkpoint().await?.unwrap_or_default(),
+        shown: kept.rows.len(),
+        kept,
         begun: context.clock.now(),
     };
     list.work_through().await
@@ -89,6 +95,8 @@ struct List<'a> {
     /// Where each chat is named first, as far as the texts say.
     first: HashMap<String, usize>,
     kept: Kept,
+    /// How many of the rows are where everybody may read them, whatever becomes of the job.
+    shown: usize,
     /// When this attempt began.
     begun: DateTime<Utc>,
 }
@@ -355,7 +363,12 @@ impl List<'_> {
         Ok(self.save().await?)
     }
 
-    async fn save(&self) -> Result<(), Outcome> {
+    /// First where everybody may read it: what is in the checkpoint is not looked at again.
+    async fn save(&mut self) -> Result<(), Outcome> {
+        for row in self.kept.rows.iter().skip(self.shown) {
+            self.context.store.keep_target(&shown(row)).await?;
+        }
+        self.shown = self.kept.rows.len();
         self.context.write_checkpoint(&self.kept).await
     }
 
@@ -406,6 +419,23 @@ fn trouble(outcome: &Outcome) -> Option<&JobError> {
     };
     let of_the_attempt = ["fenced", "store_failed", "session_unavailable", "checkpoint_unreadable"];
     (!of_the_attempt.contains(&error.code.as_str())).then_some(error)
+}
+
+/// A row as `GET /v1/jobs/{id}/targets` has it.
+fn shown(row: &TargetRow) -> ports::Target {
+    let of_telegram = row.telegram_error.as_ref();
+    let error = of_telegram.map(|error| format!("Telegram's error: {error}."));
+    let first = row.duplicate_of;
+    ports::Target {
+        position: row.index,
+        chat_id: row.chat_id,
+        decided: Some(Decided {
+            outcome: row.outcome.clone(),
+            error: error.or_else(|| first.map(|first| format!("The target at position {first} names the same chat."))),
+            sent: None,
+        }),
+        ..ports::Target::default()
+    }
 }
 
 fn over(index: usize, report: &JoinedOne) -> Turn {

@@ -260,7 +260,7 @@ async fn a_short_deadline_still_leaves_one_look() {
 #[tokio::test]
 async fn refusals_end_the_job() {
     for (error, code) in [
-        (target_error("INVITE_HASH_EXPIRED"), "invite_link_dead"),
+        (target_error("INVITE_HASH_EXPIRED"), "invite_link_expired"),
         (target_error("CHANNELS_TOO_MUCH"), "channel_limit"),
         (
             telegram_error("USER_CHANNELS_TOO_MUCH", Decision::Person { suppress: false }),
@@ -524,7 +524,7 @@ async fn a_check_says_what_would_happen_and_asks_for_nothing() {
         assert!(fakes.store.state().chats.is_empty());
     }
     for (error, code) in [
-        (target_error("INVITE_HASH_EXPIRED"), "invite_link_dead"),
+        (target_error("INVITE_HASH_EXPIRED"), "invite_link_expired"),
         (target_error("CHANNEL_PRIVATE"), "chat_inaccessible"),
     ] {
         let fakes = Fakes::new();

@@ -47,7 +47,7 @@ impl Capped {
             Action::Join => Some(Self::Join),
             Action::Send => Some(Self::Message),
             Action::Invite => Some(Self::Invite),
-            Action::Resolve | Action::Read | Action::Other => None,
+            Action::Resolve | Action::Read | Action::JoinChannel | Action::Other => None,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Gates: a session may not do an action until a time, everywhere or in one chat. A gate is only ever extended.
+//! Gates: a session may not do an action until a time, everywhere or in one chat. A gate is only ever
+//! extended, but for that of a full account, which leaving a chat opens.
 
 use std::time::Duration;
 
@@ -63,6 +64,20 @@ pub async fn close(
     .await
     .map_err(failed("close_gate"))?;
     Ok(Opening::new(row.opens_at, row.left))
+}
+
+/// Opens a gate early.
+pub async fn open(connection: &mut PgConnection, session: SessionId, action: Action) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- open_gate
+        DELETE FROM gates WHERE session_id = $1 AND action = $2 AND chat_id = 0",
+        session.0,
+        action.as_str(),
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("open_gate"))?;
+    Ok(())
 }
 
 /// The gates of a session that are closed now; those that have opened are deleted.

@@ -297,8 +297,9 @@ pub enum Response {
     Answer(Decision),
     /// Wait `seconds`, in place or behind a gate.
     Wait { seconds: u32, reach: Reach },
-    /// Close the action's gate for long, and answer the job with this decision.
-    Close { span: Duration, decision: Decision },
+    /// The account is in as many channels as it may be: it joins none for so long, or until it leaves one. Answer the job with
+    /// this decision.
+    Full { span: Duration, decision: Decision },
     /// The session is lost, or its application: hang up, and never connect again before a person has mended that.
     Lose,
     /// Answer the job with `Retry`; when no attempt is left, the session gets no jobs until it answers again.
@@ -344,7 +345,7 @@ impl Meaning {
             Self::PeerFlood => Response::Limit,
             Self::NoAccess => Response::LoseChat,
             Self::StalePeer => Response::ResolveAgain,
-            Self::AccountFull => Response::Close {
+            Self::AccountFull => Response::Full {
                 span: FULL,
                 decision: Decision::Target,
             },

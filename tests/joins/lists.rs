@@ -40,7 +40,7 @@ async fn a_list_has_an_outcome_for_each_target() {
             "chat_full",
             "joined",
             "already_member",
-            "invite_link_dead",
+            "invite_link_expired",
             "duplicate",
             "chat_is_person",
             "chat_not_found",
@@ -109,8 +109,35 @@ async fn a_flood_puts_the_list_off_and_a_full_account_ends_what_needs_room() {
         .await;
     assert_eq!(
         outcomes(&checked),
-        ["would_request", "would_join", "invite_link_dead"],
+        ["would_request", "would_join", "invite_link_expired"],
         "{checked}"
     );
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_cancelled_shows_how_far_it_came() {
+    let (stack, _worker) = started(vec!["alice"]).await;
+    let chats = ["@harbour_market", "@nobody_is_here", "t.me/+SandboxLantern02"];
+    let id = stack.post("join", json!({ "chats": chats })).await;
+    stack
+        .job_when(&id, "pending", |job| job["wait_reason"]["code"] == "approval_pending")
+        .await;
+    let path = format!("/v1/jobs/{id}/targets");
+    let shown = async || {
+        let page = stack.get(&path).await;
+        let items = page["items"].as_array().expect("a list").iter();
+        let rows = items.map(|row| (row["position"].clone(), row["outcome"].clone()));
+        rows.collect::<Vec<_>>()
+    };
+    let decided = vec![(json!(0), json!("joined")), (json!(1), json!("chat_not_found"))];
+    assert_eq!(shown().await, decided, "the third waits for an admin");
+    let cancel = stack.request(Method::POST, &format!("/v1/jobs/{id}/cancel"));
+    assert!(cancel.send().await.expect("answered").status().is_success());
+    let job = stack.finished(&id).await;
+    assert_eq!((&job["state"], &job["result"]), (&json!("cancelled"), &Value::Null), "{job}");
+    assert_eq!(shown().await, decided);
+    let page = stack.get(&format!("{path}?outcome=chat_not_found")).await;
+    assert_eq!(page["items"][0]["error"], "Telegram's error: USERNAME_NOT_OCCUPIED.", "{page}");
     stack.finish().await;
 }

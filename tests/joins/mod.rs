@@ -300,9 +300,9 @@ async fn a_check_tells_what_would_happen_and_changes_nothing() {
     assert_eq!(checked(&stack, "t.me/+SandboxLantern02").await, ok("would_request"));
     assert_eq!(
         checked(&stack, "t.me/+SandboxExpired03").await,
-        fails("invite_link_dead")
+        fails("invite_link_expired")
     );
-    assert_eq!(checked(&stack, "t.me/+NobodyMadeThis").await, fails("invite_link_dead"));
+    assert_eq!(checked(&stack, "t.me/+NobodyMadeThis").await, fails("invite_link_invalid"));
     assert_eq!(
         checked(&stack, &format!("t.me/+{paid}")).await,
         fails("payment_required")
@@ -355,10 +355,91 @@ async fn a_full_account_is_known_before_telegram_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_account_may_leave_and_joins_again_then() {
+    let (stack, _worker) = started(vec!["alice"]).await;
+    stack.succeed("join", json!({ "chat": "@harbour_market" })).await;
+    stack.fault(Fault::once("channels.joinChannel", error("CHANNELS_TOO_MUCH")));
+    assert_eq!(
+        stack.fail("join", json!({ "chat": "@slow_pier" })).await,
+        "channel_limit"
+    );
+    let asked = stack.calls("channels.joinChannel");
+    // By name and by a link; neither waits for a day, nor asks again.
+    for chat in ["@quiet_quay", "t.me/+SandboxHarbour01"] {
+        assert_eq!(stack.fail("join", json!({ "chat": chat })).await, "channel_limit");
+    }
+    let checked = stack.succeed("join", check("@quiet_quay")).await;
+    assert_eq!(checked["code"], "channel_limit", "{checked}");
+    assert_eq!(stack.calls("channels.joinChannel"), asked);
+    assert_eq!(stack.calls("messages.importChatInvite"), 0);
+    let closed = "SELECT count(*) FROM gates WHERE action = 'join_channel' AND reason = 'CHANNELS_TOO_MUCH'";
+    assert_eq!(stack.figure(closed).await, 1);
+    let left = stack.succeed("join", leave("@harbour_market")).await;
+    assert_eq!(left["status"], "left", "{left}");
+    assert_eq!(stack.figure(closed).await, 0);
+    let joined = stack.succeed("join", json!({ "chat": "@quiet_quay" })).await;
+    assert_eq!(joined["status"], "joined", "{joined}");
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_of_a_premium_account_is_counted_over_all_pages_of_its_chats() {
+    let stack = Stack::start().await;
+    let (judy, alice, bob) = (stack.account("judy"), stack.account("alice"), stack.account("bob"));
+    world(&stack, |world| {
+        world.set_channels_limit(60);
+        world.set_premium(alice);
+        for stall in world.add_stalls(119, &[bob]) {
+            world.post_as(judy, stall, "Open").expect("posted");
+        }
+    });
+    let _worker = stack.worker().await;
+    let joined = stack.succeed("join", json!({ "chat": "@harbour_market" })).await;
+    assert_eq!(joined["status"], "joined", "{joined}");
+    assert_eq!(stack.calls("messages.getDialogs"), 2, "120 chats are two pages");
+    let asked = stack.calls("channels.joinChannel");
+    assert_eq!(stack.fail("join", json!({ "chat": "@slow_pier" })).await, "channel_limit");
+    let checked = stack.succeed("join", check("@slow_pier")).await;
+    assert!(
+        checked["message"].as_str().expect("a message").contains("may be in 120"),
+        "{checked}"
+    );
+    assert_eq!(stack.calls("channels.joinChannel"), asked);
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chat_that_asks_in_a_mini_app_is_left_to_a_person() {
+    let (stack, _worker) = started(vec!["alice"]).await;
+    let (pier, board, bot) = (
+        stack.chat("slow_pier"),
+        stack.chat("Harbour board"),
+        stack.account("harbour_bot"),
+    );
+    world(&stack, |world| {
+        world.set_join_app(pier, bot)?;
+        world.set_join_app(board, bot)
+    })
+    .expect("arranged");
+    for chat in ["@slow_pier", "t.me/+SandboxHarbour01"] {
+        assert_eq!(stack.fail("join", json!({ "chat": chat })).await, "join_needs_app");
+    }
+    let list = json!({ "chats": ["@slow_pier", "@quiet_quay"] });
+    let result = stack.succeed("join", list).await;
+    let outcomes = result["targets"].as_array().expect("rows").iter();
+    let outcomes: Vec<&Value> = outcomes.map(|row| &row["outcome"]).collect();
+    assert_eq!(outcomes, ["join_needs_app", "joined"], "{result}");
+    assert!(!is_in(&stack, "slow_pier", "alice"));
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_error_that_joining_meets_has_its_code() {
     let (stack, _worker) = started(vec!["alice"]).await;
     for (name, code) in [
-        ("INVITE_HASH_EXPIRED", "invite_link_dead"),
+        ("INVITE_HASH_EXPIRED", "invite_link_expired"),
+        ("INVITE_HASH_INVALID", "invite_link_invalid"),
+        ("INVITE_HASH_EMPTY", "invite_link_empty"),
         ("USERS_TOO_MUCH", "chat_full"),
         ("CHANNEL_PRIVATE", "chat_inaccessible"),
         ("USER_BANNED_IN_CHANNEL", "account_restricted"),
@@ -366,7 +447,7 @@ async fn each_error_that_joining_meets_has_its_code() {
         ("STARS_PAYMENT_REQUIRED", "payment_required"),
         ("USER_CHANNELS_TOO_MUCH", "channel_limit"),
         ("SOMETHING_NEW", "telegram_error"),
-        // Closes the gate for a day, so it comes last.
+        // Closes the gate of a full account, so it comes last.
         ("CHANNELS_TOO_MUCH", "channel_limit"),
     ] {
         stack.fault(Fault::once("channels.joinChannel", error(name)));

@@ -99,7 +99,11 @@ fn case_of(meaning: &str) -> Option<Case> {
         "already_so" => Done(JobKind::Join, "channels.joinChannel"),
         "account_full" => Full,
         "chat_full" => Refused(JobKind::Join, "channels.joinChannel", |_| "chat_full"),
-        "dead_link" => Refused(JobKind::Join, "messages.checkChatInvite", |_| "invite_link_dead"),
+        "dead_link" => Refused(JobKind::Join, "messages.checkChatInvite", |name| match name {
+            "INVITE_HASH_EXPIRED" => "invite_link_expired",
+            "INVITE_HASH_INVALID" => "invite_link_invalid",
+            _ => "invite_link_empty",
+        }),
         "pending" => Pending,
         "no_access" => ChatLost,
         "no_right" => Refused(JobKind::Publish, SEND, |name| match name {

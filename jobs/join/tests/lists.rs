@@ -54,7 +54,7 @@ async fn each_target_has_an_outcome_and_duplicates_are_told() {
         [
             "joined",
             "already_member",
-            "invite_link_dead",
+            "invite_link_expired",
             "duplicate",
             "duplicate",
             "joined"
@@ -73,8 +73,9 @@ async fn each_target_has_an_outcome_and_duplicates_are_told() {
 #[tokio::test]
 async fn each_error_has_its_own_outcome_and_the_list_goes_on() {
     let cases = [
-        (target_error("INVITE_HASH_EXPIRED"), "invite_link_dead"),
-        (target_error("INVITE_HASH_INVALID"), "invite_link_dead"),
+        (target_error("INVITE_HASH_EXPIRED"), "invite_link_expired"),
+        (target_error("INVITE_HASH_INVALID"), "invite_link_invalid"),
+        (target_error("INVITE_HASH_EMPTY"), "invite_link_empty"),
         (target_error("USERS_TOO_MUCH"), "chat_full"),
         (target_error("CHANNEL_PRIVATE"), "chat_inaccessible"),
         (target_error("USER_BANNED_IN_CHANNEL"), "account_restricted"),
@@ -95,7 +96,7 @@ async fn each_error_has_its_own_outcome_and_the_list_goes_on() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let report: JoinedList = result(list(&names).run(&fakes.context()).await);
     assert_eq!(outcomes(&report), cases.map(|(_, outcome)| outcome));
-    assert_eq!(report.targets[7].telegram_error.as_deref(), Some("SOMETHING_NEW"));
+    assert_eq!(report.targets[8].telegram_error.as_deref(), Some("SOMETHING_NEW"));
 }
 
 #[tokio::test]
@@ -251,6 +252,6 @@ async fn lists_are_left_and_checked_too() {
         ..list(&["@club_1", "t.me/+AbCdEf"])
     };
     let report: JoinedList = result(args.run(&fakes.context()).await);
-    assert_eq!(outcomes(&report), ["would_join", "invite_link_dead"]);
+    assert_eq!(outcomes(&report), ["would_join", "invite_link_invalid"]);
     assert_eq!(count(&fakes.take_journal(), "join"), 0);
 }

@@ -1,4 +1,4 @@
-//! `GET /v1/jobs/{id}/targets`: what became of each chat of a publish to several, while it runs and afterwards.
+//! `GET /v1/jobs/{id}/targets`: what became of each chat of a job with several, while it runs and however it ends.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::{
     store::{job_reads, publish_targets},
 };
 
-/// One chat of a job that publishes to several.
+/// One chat of a job that publishes to several, or joins, leaves or checks several.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "PublishTarget")]
 pub struct TargetView {
@@ -34,9 +34,10 @@ pub struct TargetView {
     pub position: i32,
     /// The chat, once it was found.
     pub chat_id: Option<i64>,
-    /// `sent`, or a stable word for what kept it from being sent; null while that is not decided.
+    /// Of a publish `sent`, of a join as its result has it (`joined`, `left`, …), or a stable word for what kept it from being
+    /// done; null while that is not decided.
     pub outcome: Option<String>,
-    /// What happened, and what to do about it; null when it was sent.
+    /// What happened, and what to do about it; null when it was done.
     pub error: Option<String>,
     /// The message, or the first of several.
     pub message_id: Option<i32>,
@@ -77,10 +78,11 @@ pub struct TargetsApi;
 
 #[OpenApi]
 impl TargetsApi {
-    /// List a publish's chats
+    /// List a job's chats
     ///
-    /// Lists what became of each chat of a job with `args.chats`, by its place there: chats that it has not come to yet are
-    /// left out. They are kept as long as finished jobs are. Scope: viewer.
+    /// Lists what became of each chat of a `publish` or `join` job with `args.chats`, by its place there: chats that it has not
+    /// come to yet are left out. So it says how far a job came that was cancelled or failed, too. They are kept as long as
+    /// finished jobs are. Scope: viewer.
     #[oai(
         path = "/v1/jobs/:id/targets",
         method = "get",

@@ -75,10 +75,25 @@ pub fn join_channel(call: &mut Call<'_>, request: JoinChannel) -> Answer<tl::enu
     let id = call.world.input_channel(by.account, &request.channel)?;
     call.world.may_join(by.account, id)?;
     let channel = call.world.open_channel(by.account, id)?;
+    if let Some(bot) = channel.settings.join_app {
+        return Ok(ask_in_app(call.world, by.account, bot));
+    }
     if channel.settings.join_request {
         return call.world.request_join(by.account, id, None);
     }
     joined(call.world, by, id, Arrival::ByUsername)
+}
+
+/// What whoever joins is to answer in first.
+pub(super) fn ask_in_app(world: &World, account: UserId, bot_id: UserId) -> tl::enums::messages::ChatInviteJoinResult {
+    let mut named = Named::default();
+    named.peer(PeerKey::User(bot_id));
+    tl::types::messages::ChatInviteJoinResultWebView {
+        bot_id,
+        query_id: 1,
+        users: world.named_users(account, &named),
+    }
+    .into()
 }
 
 /// Lets the caller in, and answers with what it needs to show the chat.

@@ -5,7 +5,7 @@ use tl::functions::messages::{
     CheckChatInvite, ExportChatInvite, GetChatInviteImporters, HideChatJoinRequest, ImportChatInvite,
 };
 
-use super::channels::joined;
+use super::channels::{ask_in_app, joined};
 use crate::sandbox::call::{Answer, Call, UserId};
 use crate::sandbox::world::World;
 use crate::sandbox::world::hearing::{Actor, Named};
@@ -73,6 +73,11 @@ pub fn import_chat_invite(
     }
     if invite.subscription.is_some() {
         return Err(bad("STARS_PAYMENT_REQUIRED"));
+    }
+    if let PeerKey::Channel(id) = invite.chat
+        && let Some(bot) = world.channel(id)?.settings.join_app
+    {
+        return Ok(ask_in_app(world, by.account, bot));
     }
     if let (PeerKey::Channel(id), true) = (invite.chat, invite.request_needed) {
         world.may_join(by.account, id)?;

@@ -57,6 +57,20 @@ impl World {
         self.channels_limit = limit;
     }
 
+    /// Gives an account Telegram Premium.
+    pub fn set_premium(&mut self, account: UserId) {
+        self.premium.insert(account);
+    }
+
+    /// Whoever joins has to answer in a bot's mini app first.
+    ///
+    /// # Errors
+    /// `CHANNEL_INVALID`.
+    pub fn set_join_app(&mut self, chat: PeerKey, bot: UserId) -> Answer<()> {
+        self.channel_mut(channel_id(chat)?)?.settings.join_app = Some(bot);
+        Ok(())
+    }
+
     /// Makes a link into a chat in the name of its first admin. Returns its hash.
     ///
     /// # Errors

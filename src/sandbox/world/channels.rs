@@ -32,6 +32,8 @@ pub struct Settings {
     pub hidden_history: bool,
     /// Joining by the username asks an admin first.
     pub join_request: bool,
+    /// The bot whose mini app decides who is let in.
+    pub join_app: Option<UserId>,
     /// Only admins may write (in a broadcast channel that is always so).
     pub read_only: bool,
     /// The pause between two messages of one member, in seconds.

@@ -70,7 +70,7 @@ impl World {
             .values()
             .filter(|channel| channel.members.contains(user))
             .count()
-            >= self.channels_limit
+            >= self.channels_limit * (1 + usize::from(self.premium.contains(&user)))
         {
             return Err(bad("CHANNELS_TOO_MUCH"));
         }

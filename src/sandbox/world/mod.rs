@@ -34,7 +34,7 @@ pub mod text;
 pub mod uploads;
 pub mod view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use grammers_tl_types as tl;
 use rand_chacha::ChaCha8Rng;
@@ -79,6 +79,8 @@ pub struct World {
     pub(crate) pushes: Vec<Push>,
     /// How many channels and supergroups one account may be in.
     pub(crate) channels_limit: usize,
+    /// Those who pay for Telegram Premium, and may be in twice as many.
+    pub(crate) premium: BTreeSet<UserId>,
 }
 
 impl World {
@@ -103,6 +105,7 @@ impl World {
             last_origin: 0,
             pushes: Vec::new(),
             channels_limit: joining::MOST_CHANNELS,
+            premium: BTreeSet::new(),
         };
         founding::found(&mut world);
         world

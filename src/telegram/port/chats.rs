@@ -152,6 +152,9 @@ impl JobTelegram {
     pub(super) async fn join(&self, chat: &Chat) -> Result<Joined, TelegramError> {
         match kind_of(chat)? {
             PeerKind::Channel => {
+                if self.gates.closed(Action::JoinChannel).is_some() {
+                    return Err(failures::account_full());
+                }
                 let request = |peer: PeerRef| tl::functions::channels::JoinChannel { channel: peer.into() };
                 let answer = Box::pin(self.call_about(Action::Join, chat, request)).await;
                 Box::pin(self.joined(answer, Some(chat.id))).await

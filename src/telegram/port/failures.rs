@@ -63,9 +63,9 @@ impl JobTelegram {
                 }
                 Decision::Retry
             }
-            Response::Close { span, decision } => {
-                tracing::error!(error = %error.name, "the account is full: it joins nothing for a day");
-                self.close_gate(call.action, None, &error.name, span).await;
+            Response::Full { span, decision } => {
+                tracing::error!(error = %error.name, "the account is full: it joins no channel before it leaves one, or for a day");
+                self.close_gate(Action::JoinChannel, None, &error.name, span).await;
                 decision
             }
             Response::Limit => {
@@ -133,6 +133,22 @@ impl JobTelegram {
             }
         });
         self.gates.close(action, chat_id, opens)
+    }
+
+    /// The account has left a supergroup or channel: there is room for one. In memory alone when the database is away.
+    pub(super) async fn open_for_channels(&self) {
+        if self.gates.closed(Action::JoinChannel).is_none() {
+            return;
+        }
+        let session = self.connection.storage().lease().session;
+        let stored = async {
+            let mut connection = self.database("open_gate").await?;
+            gates::open(&mut connection, session, Action::JoinChannel).await
+        };
+        if let Err(error) = stored.await {
+            tracing::error!(%error, "a gate was opened in memory alone");
+        }
+        self.gates.open(Action::JoinChannel);
     }
 
     async fn limit(&self, reason: &str) {
@@ -230,6 +246,15 @@ pub(super) fn gated(code: &str, until: DateTime<Utc>) -> TelegramError {
         "This session may not do this again until the gate opens.",
         Decision::Gate { until },
     )
+}
+
+/// As Telegram said when it was asked last, and nothing was left since.
+pub(super) fn account_full() -> TelegramError {
+    TelegramError {
+        code: "CHANNELS_TOO_MUCH".to_owned(),
+        message: Meaning::AccountFull.sentence().to_owned(),
+        decision: Decision::Target,
+    }
 }
 
 pub(super) fn limited() -> TelegramError {

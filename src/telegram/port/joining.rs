@@ -15,7 +15,7 @@ use wireroom_jobs::{
 use super::{
     JobTelegram,
     chats::{chat_of, described, kind_of, peer_number},
-    own_error,
+    failures, own_error,
 };
 
 /// The most chats one request gives.
@@ -58,6 +58,7 @@ impl Joining for JobTelegram {
                 self.connection.learn(users, chats).await;
                 if kind_of(chat)? == PeerKind::Channel {
                     self.connection.channel_count().change(-1);
+                    self.open_for_channels().await;
                 }
                 Ok(Left::Left)
             }
@@ -70,6 +71,9 @@ impl Joining for JobTelegram {
     }
 
     async fn channel_room(&self) -> Result<ChannelRoom, TelegramError> {
+        if self.gates.closed(Action::JoinChannel).is_some() {
+            return Err(failures::account_full());
+        }
         let count = self.connection.channel_count();
         if let Some(room) = count.get(Instant::now()) {
             return Ok(room);

@@ -181,7 +181,7 @@ pub async fn full(bench: &mut Bench, error: &Named) {
             &session["gates"][0]["action"],
             &session["gates"][0]["reason"]
         ),
-        (&json!("ready"), &json!("join"), &json!(error.word())),
+        (&json!("ready"), &json!("join_channel"), &json!(error.word())),
         "{error:?}: {session}"
     );
     bench.spoil(account).await;

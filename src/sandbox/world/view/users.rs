@@ -41,7 +41,7 @@ impl World {
             apply_min_photo: false,
             fake: false,
             bot_attach_menu: false,
-            premium: false,
+            premium: self.premium.contains(&person.id),
             attach_menu_enabled: false,
             bot_can_edit: false,
             close_friend: false,
