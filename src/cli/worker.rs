@@ -233,6 +233,7 @@ impl queue::Sessions for Held {
             },
             closed: session.closed_actions().into_iter().collect(),
             pooled: session.takes_pooled(),
+            watches: !session.is_bot(),
             lost: session.lost.clone(),
             leaving: session.leaving(),
             in_use: session.in_use.clone(),

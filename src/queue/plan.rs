@@ -140,7 +140,7 @@ impl<'a> Planner<'a> {
             self.variants.push((&session.pool, lane, Vec::new()));
             self.variants.len() - 1
         });
-        let takes = (&session.closed, session.pooled);
+        let takes = (&session.closed, takes_pooled(session, lane));
         let met = &mut self.variants[index].2;
         met.iter().position(|known| *known == takes).unwrap_or_else(|| {
             met.push(takes);
@@ -154,7 +154,7 @@ impl<'a> Planner<'a> {
             let group = &variant.group;
             group.lane == lane
                 && group.pool == session.pool
-                && group.pooled == session.pooled
+                && group.pooled == takes_pooled(session, lane)
                 && variant.closed == session.closed
         });
         if known.is_some() {
@@ -169,12 +169,17 @@ impl<'a> Planner<'a> {
                 pool: session.pool.clone(),
                 lane,
                 open_kinds,
-                pooled: session.pooled,
+                pooled: takes_pooled(session, lane),
             },
             closed: session.closed.clone(),
         });
         Some(self.groups.len() - 1)
     }
+}
+
+/// Whether the session gets jobs of its pool in that lane, beside its own.
+fn takes_pooled(session: &HeldSession, lane: Lane) -> bool {
+    session.pooled && (session.watches || lane != Lane::Watch)
 }
 
 /// The kinds of a lane that no closed gate of the session and no pause keeps back; `None` when that is all of them, and
@@ -209,6 +214,7 @@ mod tests {
             },
             closed: closed.iter().copied().collect(),
             pooled: true,
+            watches: true,
             lost: CancellationToken::new(),
             leaving: CancellationToken::new(),
             in_use: TaskTracker::new(),
@@ -296,6 +302,27 @@ mod tests {
         let second = plan(&room(&held, 10), &lanes(), 1, |_, _| 0).expect("there is room");
         assert_eq!(second.request.members[0].session, held[1].id);
         assert!(!second.request.groups[0].pooled && second.request.groups[0].open_kinds.is_none());
+    }
+
+    #[test]
+    fn a_bot_takes_jobs_of_its_pool_but_no_watches() {
+        let bot = Arc::new(HeldSession {
+            slots: Slots {
+                bulk: 1,
+                watch: 1,
+                ..Slots::default()
+            },
+            watches: false,
+            ..HeldSession::clone(&session("a", 1, &[]))
+        });
+        let plan = plan(&room(&[bot], 10), &lanes(), 0, |_, _| 0).expect("there is room");
+        let takes: Vec<(Lane, bool)> = plan
+            .request
+            .groups
+            .iter()
+            .map(|group| (group.lane, group.pooled))
+            .collect();
+        assert_eq!(takes, [(Lane::Bulk, true), (Lane::Watch, false)]);
     }
 
     #[test]

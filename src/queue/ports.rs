@@ -41,6 +41,8 @@ pub struct HeldSession {
     pub closed: BTreeSet<Action>,
     /// Whether it takes jobs of its pool, beside its own.
     pub pooled: bool,
+    /// Whether it could watch: a bot is given no histories, so a watch of the pool is left to the others.
+    pub watches: bool,
     /// Cancelled when trust in the lease ends, or the session is given up: its jobs stop and are handed over.
     pub lost: CancellationToken,
     /// Cancelled as soon as the session is to be given up, and with `lost`: its `watch` jobs are handed over, never awaited.

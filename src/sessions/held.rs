@@ -90,6 +90,11 @@ impl HeldSession {
         self.gates.takes_pooled()
     }
 
+    /// Whether the account is a bot.
+    pub fn is_bot(&self) -> bool {
+        self.connection.storage().is_bot()
+    }
+
     /// The port of one attempt of one job.
     pub fn telegram_for(&self, hooks: AttemptHooks) -> JobTelegram {
         JobTelegram::new(

@@ -107,6 +107,8 @@ pub struct Place {
     pub pool: String,
     /// The gate's action.
     pub action: &'static str,
+    /// Of the pool's sessions those of bots do not count.
+    pub people: bool,
 }
 
 /// How things are at a [`Place`].
@@ -404,6 +406,7 @@ pub async fn place_facts(executor: impl PgExecutor<'_>, places: &[Place]) -> Res
     let sessions: Vec<Option<Uuid>> = places.iter().map(|place| place.session.map(|id| id.0)).collect();
     let pools: Vec<String> = places.iter().map(|place| place.pool.clone()).collect();
     let actions: Vec<String> = places.iter().map(|place| place.action.to_owned()).collect();
+    let people: Vec<bool> = places.iter().map(|place| place.people).collect();
     sqlx::query_as!(
         PlaceFacts,
         r#"-- place_facts
@@ -422,8 +425,9 @@ pub async fn place_facts(executor: impl PgExecutor<'_>, places: &[Place]) -> Res
             min(b.open_until) FILTER (WHERE s.state = 'ready') AS rests_until,
             min(s.state) FILTER (WHERE p.session_id IS NOT NULL) AS session_state,
             min(s.state_reason) FILTER (WHERE p.session_id IS NOT NULL) AS session_state_reason
-        FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS p (session_id, pool, action, position)
-        LEFT JOIN sessions s ON s.id = p.session_id OR (p.session_id IS NULL AND s.pool = p.pool)
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bool[]) WITH ORDINALITY AS p (session_id, pool, action, people, position)
+        LEFT JOIN sessions s ON s.id = p.session_id
+            OR (p.session_id IS NULL AND s.pool = p.pool AND NOT (p.people AND s.is_bot))
         LEFT JOIN session_leases l ON l.session_id = s.id AND l.owner IS NOT NULL AND l.expires_at > wireroom_now()
         LEFT JOIN session_breakers b ON b.session_id = s.id AND b.open_until > wireroom_now()
         LEFT JOIN applications a ON a.id = s.application_id OR (s.application_id IS NULL AND a.is_default)
@@ -444,6 +448,7 @@ pub async fn place_facts(executor: impl PgExecutor<'_>, places: &[Place]) -> Res
         &sessions as &[Option<Uuid>],
         &pools,
         &actions,
+        &people,
     )
     .fetch_all(executor)
     .await

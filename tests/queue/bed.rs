@@ -324,6 +324,7 @@ pub fn held(id: SessionId, fence: i64, slots: i32) -> HeldSession {
         },
         closed: BTreeSet::<Action>::new(),
         pooled: true,
+        watches: true,
         lost: CancellationToken::new(),
         leaving: CancellationToken::new(),
         in_use: TaskTracker::new(),

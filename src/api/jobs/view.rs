@@ -192,6 +192,7 @@ pub fn place(job: &JobRecord) -> Option<Place> {
         session: job.session,
         pool: job.pool.clone(),
         action: kind.action().as_str(),
+        people: kind == JobKind::Monitor,
     })
 }
 

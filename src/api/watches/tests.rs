@@ -266,6 +266,22 @@ async fn a_bot_is_given_no_watch() {
 }
 
 #[tokio::test]
+async fn a_watch_of_a_pool_waits_for_a_persons_session() {
+    let bed = Bed::new().await;
+    let job = json!({ "kind": "monitor", "args": { "chat": "@reading_club" } });
+    let id = bed.api.post_job(&job).await.json()["id"].as_str().expect("an id").to_owned();
+    let sessions = async || {
+        let why = bed.api.get(&format!("/v1/jobs/{id}/why")).await;
+        why.json()["sessions"]["total"].clone()
+    };
+    assert_eq!(sessions().await, 2);
+    bed.api
+        .execute("UPDATE sessions SET is_bot = true WHERE label = 'second'")
+        .await;
+    assert_eq!(sessions().await, 1, "a bot watches nothing");
+}
+
+#[tokio::test]
 async fn backups_are_sessions_that_exist() {
     let bed = Bed::new().await;
     let job = |backups: Value| json!({ "kind": "monitor", "session": "first", "args": { "chat": "@reading_club", "backups": backups } });

@@ -145,6 +145,7 @@ fn held_session(lease: AcquiredLease) -> HeldSession {
         },
         closed: BTreeSet::new(),
         pooled: true,
+        watches: true,
         lost: CancellationToken::new(),
         leaving: CancellationToken::new(),
         in_use: TaskTracker::new(),

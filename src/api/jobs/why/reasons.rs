@@ -127,7 +127,12 @@ fn at_place(job: &JobRecord, place: &PlaceFacts) -> Option<ReasonView> {
     let pool = &job.pool;
     let data = json!({ "pool": pool, "sessions": place.sessions, "ready": place.ready });
     if place.sessions == 0 {
-        return Some(plain("pool_empty", format!("The pool {pool} has no sessions."), data));
+        let message = if JobKind::parse(&job.kind) == Some(JobKind::Monitor) {
+            format!("The pool {pool} has no session of a person's account; a bot is given no histories, and cannot watch.")
+        } else {
+            format!("The pool {pool} has no sessions.")
+        };
+        return Some(plain("pool_empty", message, data));
     }
     if place.ready == 0 {
         let message = format!("None of the {} sessions of the pool {pool} is ready.", place.sessions);
