@@ -1,6 +1,7 @@
 //! Chats that are watched, over the sandbox: what is posted there is told once and in order, whoever watches.
 
 mod accounts;
+mod crashes;
 mod endings;
 mod fills;
 

@@ -9,7 +9,10 @@ const CHATS: [&str; 3] = ["@harbour_market", "@slow_pier", "@quiet_quay"];
 
 /// The worker is killed while the job is at the call number `at` of `method`, which `effect` hits; another one goes on.
 async fn killed_at(args: Value, method: &'static str, at: u64, effect: Effect) -> (Stack, Value) {
-    let stack = Stack::start().await;
+    killed_in(Stack::start().await, args, method, at, effect).await
+}
+
+async fn killed_in(stack: Stack, args: Value, method: &'static str, at: u64, effect: Effect) -> (Stack, Value) {
     // The second target, so that there is something to keep and something to come.
     for _ in 1..at {
         stack.fault(Fault::once(method, Effect::Delay { ms: 0 }));
@@ -79,6 +82,31 @@ async fn killed_after_a_single_join_or_leave_the_job_says_what_it_did() {
     assert_eq!(left["status"], "left", "{left}");
     assert_eq!(stack.calls("channels.leaveChannel"), 1);
     stack.finish().await;
+}
+
+/// A list of chats to leave, of which the second one's call is hit; how often chats were left.
+async fn killed_leaving(effect: Effect) -> u64 {
+    let stack = Stack::start().await;
+    let alice = stack.account("alice");
+    for chat in CHATS {
+        let chat = stack.chat(chat.trim_start_matches('@'));
+        world(&stack, |world| world.put_in(chat, alice)).expect("in the chat");
+    }
+    let args = json!({ "chats": CHATS, "action": "leave" });
+    let (stack, result) = killed_in(stack, args, "channels.leaveChannel", 2, effect).await;
+    for (row, chat) in result["targets"].as_array().expect("rows").iter().zip(CHATS) {
+        assert_eq!(row["outcome"], "left", "{result}");
+        assert!(!is_in(&stack, chat.trim_start_matches('@'), "alice"), "{chat}");
+    }
+    let calls = stack.calls("channels.leaveChannel");
+    stack.finish().await;
+    calls
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_or_after_it_leaves_each_chat_is_left_once() {
+    assert_eq!(killed_leaving(Effect::Blackhole).await, 4, "one was never run");
+    assert_eq!(killed_leaving(Effect::LoseAnswer).await, 3, "found by looking");
 }
 
 #[tokio::test(flavor = "multi_thread")]

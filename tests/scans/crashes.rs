@@ -145,3 +145,77 @@ async fn go_on(stack: &Stack, case: &Case, id: &str, stored: i64) {
     let count = rows(stack, &format!("/v1/chats/{}/counts", job["result"]["chat"]["id"])).await;
     assert_eq!(count.len(), 1, "one scan, one count");
 }
+
+/// The worker is killed while it waits for the answer number `at` to `method`; another one ends the scan. Its result, and how often
+/// the method was called in all.
+async fn killed_waiting(stack: &Stack, args: Value, method: &'static str, at: u64) -> (String, Value, u64) {
+    for _ in 1..at {
+        stack.fault(Fault::once(method, Effect::Delay { ms: 0 }));
+    }
+    stack.fault(Fault::once(method, Effect::Blackhole));
+    let worker = stack.worker().await;
+    let before = stack.calls(method);
+    let id = stack.post("scan", args).await;
+    eventually(JOB_BOUND, async || match stack.calls(method) - before {
+        calls if calls >= at => Ok(()),
+        calls => Err(calls),
+    })
+    .await;
+    worker.kill();
+    stack.sandbox.controls().clear_faults();
+    let _next = stack.worker().await;
+    let job = stack.finished(&id).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+    (id, job["result"].clone(), stack.calls(method) - before)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn comments_killed_between_two_pages_are_read_once() {
+    let stack = stack().await;
+    let (news, market) = (stack.chat("morning_news"), stack.chat("harbour_market"));
+    let bob = stack.account("bob");
+    stack.sandbox.controls().with_world(|world| {
+        world.link_discussion(news, market).expect("linked");
+        world.put_in(market, bob).expect("in the chat");
+        for number in 0..230 {
+            world
+                .comment_as(bob, news, 300, &format!("Comment {number}"))
+                .expect("commented");
+        }
+    });
+    let args = scan("comments", "@morning_news", json!({ "comments": { "posts": [300] } }));
+    let (id, result, calls) = killed_waiting(&stack, args, "messages.getReplies", 3).await;
+    assert_eq!(
+        (&result["seen"], &result["new"], &result["complete"]),
+        (&json!(230), &json!(230), &json!(true)),
+        "{result}"
+    );
+    assert_eq!(rows(&stack, &format!("/v1/jobs/{id}/messages")).await.len(), 230);
+    assert!(calls <= 5, "{calls} pages: it began again");
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_killed_between_two_queries_finds_each_chat_once() {
+    let stack = stack().await;
+    let queries = json!({ "queries": ["harbour", "morning"], "standing": "weekly" });
+    let args = scan("chats", "", with("search", queries.clone()));
+    let (id, result, _) = killed_waiting(&stack, args.clone(), "contacts.search", 2).await;
+    assert_eq!(result["new"], 3, "{result}");
+    assert_eq!(rows(&stack, &format!("/v1/jobs/{id}/chats")).await.len(), 3);
+    assert_eq!(stack.figure("SELECT count(*) FROM search_finds").await, 3);
+    let _worker = stack.worker().await;
+    let (_, again) = scanned(&stack, args).await;
+    assert_eq!(again["seen"], 0, "{again}");
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_killed_while_it_is_read_is_stored_once() {
+    let stack = stack().await;
+    let args = scan("profile", "@harbour_market", json!({}));
+    let (_, result, calls) = killed_waiting(&stack, args, "channels.getFullChannel", 1).await;
+    assert_eq!((calls, &result["seen"]), (2, &json!(1)), "{result}");
+    assert_eq!(stack.figure("SELECT count(*) FROM scan_profiles").await, 1);
+    stack.finish().await;
+}
