@@ -200,7 +200,9 @@ pub struct MonitorResult {
 /// Whether another session may see the chat that this one cannot. A name is the same to all.
 fn is_not_seen(reference: &ChatRef, error: &JobError) -> bool {
     match error.code.as_str() {
-        "chat_inaccessible" | "invite_link_expired" | "invite_link_invalid" | "invite_link_empty" | "not_a_member" => true,
+        "chat_inaccessible" | "invite_link_expired" | "invite_link_invalid" | "invite_link_empty" | "not_a_member" => {
+            true
+        }
         "chat_not_found" => !matches!(reference, ChatRef::Username(_)),
         _ => false,
     }

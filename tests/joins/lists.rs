@@ -135,9 +135,16 @@ async fn a_list_that_is_cancelled_shows_how_far_it_came() {
     let cancel = stack.request(Method::POST, &format!("/v1/jobs/{id}/cancel"));
     assert!(cancel.send().await.expect("answered").status().is_success());
     let job = stack.finished(&id).await;
-    assert_eq!((&job["state"], &job["result"]), (&json!("cancelled"), &Value::Null), "{job}");
+    assert_eq!(
+        (&job["state"], &job["result"]),
+        (&json!("cancelled"), &Value::Null),
+        "{job}"
+    );
     assert_eq!(shown().await, decided);
     let page = stack.get(&format!("{path}?outcome=chat_not_found")).await;
-    assert_eq!(page["items"][0]["error"], "Telegram's error: USERNAME_NOT_OCCUPIED.", "{page}");
+    assert_eq!(
+        page["items"][0]["error"], "Telegram's error: USERNAME_NOT_OCCUPIED.",
+        "{page}"
+    );
     stack.finish().await;
 }

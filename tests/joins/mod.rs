@@ -302,7 +302,10 @@ async fn a_check_tells_what_would_happen_and_changes_nothing() {
         checked(&stack, "t.me/+SandboxExpired03").await,
         fails("invite_link_expired")
     );
-    assert_eq!(checked(&stack, "t.me/+NobodyMadeThis").await, fails("invite_link_invalid"));
+    assert_eq!(
+        checked(&stack, "t.me/+NobodyMadeThis").await,
+        fails("invite_link_invalid")
+    );
     assert_eq!(
         checked(&stack, &format!("t.me/+{paid}")).await,
         fails("payment_required")
@@ -398,10 +401,16 @@ async fn the_room_of_a_premium_account_is_counted_over_all_pages_of_its_chats() 
     assert_eq!(joined["status"], "joined", "{joined}");
     assert_eq!(stack.calls("messages.getDialogs"), 2, "120 chats are two pages");
     let asked = stack.calls("channels.joinChannel");
-    assert_eq!(stack.fail("join", json!({ "chat": "@slow_pier" })).await, "channel_limit");
+    assert_eq!(
+        stack.fail("join", json!({ "chat": "@slow_pier" })).await,
+        "channel_limit"
+    );
     let checked = stack.succeed("join", check("@slow_pier")).await;
     assert!(
-        checked["message"].as_str().expect("a message").contains("may be in 120"),
+        checked["message"]
+            .as_str()
+            .expect("a message")
+            .contains("may be in 120"),
         "{checked}"
     );
     assert_eq!(stack.calls("channels.joinChannel"), asked);

@@ -269,7 +269,10 @@ async fn a_bot_is_given_no_watch() {
 async fn a_watch_of_a_pool_waits_for_a_persons_session() {
     let bed = Bed::new().await;
     let job = json!({ "kind": "monitor", "args": { "chat": "@reading_club" } });
-    let id = bed.api.post_job(&job).await.json()["id"].as_str().expect("an id").to_owned();
+    let id = bed.api.post_job(&job).await.json()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     let sessions = async || {
         let why = bed.api.get(&format!("/v1/jobs/{id}/why")).await;
         why.json()["sessions"]["total"].clone()

@@ -128,7 +128,9 @@ fn at_place(job: &JobRecord, place: &PlaceFacts) -> Option<ReasonView> {
     let data = json!({ "pool": pool, "sessions": place.sessions, "ready": place.ready });
     if place.sessions == 0 {
         let message = if JobKind::parse(&job.kind) == Some(JobKind::Monitor) {
-            format!("The pool {pool} has no session of a person's account; a bot is given no histories, and cannot watch.")
+            format!(
+                "The pool {pool} has no session of a person's account; a bot is given no histories, and cannot watch."
+            )
         } else {
             format!("The pool {pool} has no sessions.")
         };
