@@ -69,6 +69,7 @@ const NO_PERSON: &[&str] = &[
     "proxies_known_at",
     "random_id",
     "rank",
+    "reactions",
     "rows_read",
     "seconds",
     "seen",
