@@ -7,14 +7,23 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use wireroom_jobs::Lane;
 
 use crate::{
     ids::{JobId, SessionId},
-    store::claims::ClaimedJob,
+    store::claims::{self, ClaimedJob},
 };
+
+/// How long an attempt of a suspect job runs alone among them: whatever killed a worker at its start has shown by then. Watches
+/// last, and a worker may have had hundreds.
+const fn trial(lane: Lane) -> Duration {
+    match lane {
+        Lane::Watch => claims::WATCH_TRIAL,
+        Lane::Interactive | Lane::Bulk => Duration::from_mins(1),
+    }
+}
 
 /// An attempt: a job may be here twice, once under a fence that is over.
 pub type AttemptKey = (JobId, i64);
@@ -22,7 +31,6 @@ pub type AttemptKey = (JobId, i64);
 struct Flight {
     session: SessionId,
     lane: Lane,
-    suspect: bool,
     cancellation: CancellationToken,
 }
 
@@ -64,7 +72,8 @@ struct Inner {
     attempts: HashMap<AttemptKey, Flight, ById>,
     /// By session: slots taken per lane, in the order of [`Lane::ALL`].
     taken: HashMap<SessionId, [i32; 3], ById>,
-    suspects: usize,
+    /// Those that an earlier worker died under, and until when each runs alone among them.
+    suspects: HashMap<AttemptKey, Instant>,
     /// Started, and not yet written to the job's row.
     started: Vec<AttemptKey>,
 }
@@ -83,11 +92,14 @@ impl Flights {
     pub fn begin(&self, job: &ClaimedJob, cancellation: CancellationToken) {
         let mut inner = self.lock();
         inner.taken.entry(job.session).or_default()[lane_index(job.lane)] += 1;
-        inner.suspects += usize::from(job.suspect);
+        if job.suspect {
+            inner
+                .suspects
+                .insert((job.id, job.fence), Instant::now() + trial(job.lane));
+        }
         let flight = Flight {
             session: job.session,
             lane: job.lane,
-            suspect: job.suspect,
             cancellation,
         };
         inner.attempts.insert((job.id, job.fence), flight);
@@ -110,7 +122,7 @@ impl Flights {
         let Some(flight) = inner.attempts.remove(&key) else {
             return;
         };
-        inner.suspects -= usize::from(flight.suspect);
+        inner.suspects.remove(&key);
         if let Some(taken) = inner.taken.get_mut(&flight.session) {
             taken[lane_index(flight.lane)] -= 1;
             if taken.iter().all(|count| *count == 0) {
@@ -153,9 +165,13 @@ impl Flights {
         Taken(self.lock())
     }
 
-    /// Whether a job runs that an earlier worker died under.
+    /// Whether a job is on trial that an earlier worker died under: no other one of them begins.
     pub fn has_suspect(&self) -> bool {
-        self.lock().suspects > 0
+        self.has_suspect_at(Instant::now())
+    }
+
+    fn has_suspect_at(&self, now: Instant) -> bool {
+        self.lock().suspects.values().any(|until| *until > now)
     }
 
     pub fn len(&self) -> usize {
@@ -226,5 +242,50 @@ const fn lane_index(lane: Lane) -> usize {
         Lane::Interactive => 0,
         Lane::Bulk => 1,
         Lane::Watch => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::to_raw_value;
+    use wireroom_jobs::JobKind;
+
+    use super::*;
+
+    fn suspect(lane: Lane) -> ClaimedJob {
+        ClaimedJob {
+            id: JobId::generate(),
+            kind: JobKind::Scan,
+            args: to_raw_value(&()).expect("JSON"),
+            lane,
+            session: SessionId::generate(),
+            session_fence: 1,
+            attempt: 1,
+            max_attempts: 1,
+            fence: 1,
+            created_at: chrono::DateTime::UNIX_EPOCH,
+            deadline: None,
+            suspect: true,
+            pooled: false,
+        }
+    }
+
+    #[test]
+    fn a_suspect_is_alone_until_its_trial_is_over() {
+        for lane in Lane::ALL {
+            let flights = Flights::default();
+            let (before, job) = (Instant::now(), suspect(lane));
+            flights.begin(&job, CancellationToken::new());
+            assert!(
+                flights.has_suspect_at(before + trial(lane) - Duration::from_millis(1)),
+                "{lane:?}"
+            );
+            assert!(
+                !flights.has_suspect_at(Instant::now() + trial(lane)),
+                "{lane:?}: it may run for ever"
+            );
+            flights.end((job.id, job.fence));
+            assert!(!flights.has_suspect(), "{lane:?}: it has ended");
+        }
     }
 }

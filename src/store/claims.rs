@@ -11,6 +11,9 @@ use wireroom_jobs::{JobKind, Lane};
 use super::{StoreError, failed};
 use crate::ids::{JobId, SessionId, WorkerId};
 
+/// A watch that has run for as long has not killed its worker by its start.
+pub const WATCH_TRIAL: Duration = Duration::from_secs(5);
+
 /// What [`promote`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Promotion {

@@ -66,8 +66,8 @@ pub async fn of_job(conn: &mut PgConnection, id: JobId) -> Result<Option<JobHold
         JobHolds,
         r#"-- job_holds
         SELECT j.limit_key, j.suspect,
-            j.suspect AND EXISTS (SELECT FROM jobs r WHERE r.state = 'running' AND r.suspect AND r.id <> j.id)
-                AS "suspect_runs!",
+            j.suspect AND EXISTS (SELECT FROM jobs r WHERE r.state = 'running' AND r.suspect AND r.id <> j.id
+                AND r.claimed_at > wireroom_now() - interval '1 minute') AS "suspect_runs!",
             CASE WHEN j.state <> 'queued' THEN 0
                 WHEN j.session_id IS NULL THEN (SELECT count(*) FROM (
                     SELECT FROM jobs a WHERE a.state = 'queued' AND a.session_id IS NULL AND a.pool = j.pool

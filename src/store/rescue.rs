@@ -7,7 +7,7 @@ use uuid::Uuid;
 use wireroom_jobs::{Action, JobError, JobKind};
 
 use super::{
-    StoreError,
+    StoreError, claims,
     completions::error_value,
     failed,
     jobs::{cancel_waiting, micros},
@@ -43,7 +43,8 @@ pub struct RescueLimits {
 /// jobs stay, so that a crash is never taken for a lost lease. An attempt that had not started, or whose worker still lives, is refunded. One that had started under a worker that
 /// died counts, and counts as a crash; when attempts or crashes are spent the job ends `failed` with `worker_crashed`, or
 /// with `outcome_unknown` when a message of it may have been sent; so does one that was to be cancelled then.
-/// A job keeps its session when it is bound to it.
+/// A job keeps its session when it is bound to it. A watch, which lasts as long as its workers do, has no part in the death of
+/// a worker that lived on for [`claims::WATCH_TRIAL`] after its start.
 pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Result<Vec<Orphan>, StoreError> {
     let error = error_value(&JobError::transient(
         "worker_crashed",
@@ -55,7 +56,8 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
         orphans AS MATERIALIZED (
             SELECT j.id, j.attempt, j.max_attempts, j.fence, j.worker_id, j.session_id, j.started_at, j.crashes,
                 j.cancel_requested_at IS NOT NULL AS cancelled, outcome_in_doubt(j.id, j.checkpoint) AS in_doubt,
-                (w.id IS NULL OR w.state = 'stopped' OR w.heartbeat_at < c.t - $1::bigint * interval '1 microsecond') AS dead
+                (w.id IS NULL OR w.state = 'stopped' OR w.heartbeat_at < c.t - $1::bigint * interval '1 microsecond') AS dead,
+                j.lane = 'watch' AND w.heartbeat_at >= j.started_at + make_interval(secs => $5) AS acquitted
             FROM clock c CROSS JOIN jobs j
             LEFT JOIN workers w ON w.id = j.worker_id
             LEFT JOIN session_leases l ON l.session_id = j.session_id
@@ -67,14 +69,15 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
                 AND (l.fence IS DISTINCT FROM j.session_fence OR l.owner IS NULL OR l.expires_at <= c.t)
             ORDER BY j.claimed_at LIMIT $3 FOR UPDATE OF j SKIP LOCKED
         ), judged AS MATERIALIZED (
-            SELECT o.*, o.dead AND o.started_at IS NOT NULL AS crashed,
+            SELECT o.*, o.dead AND o.started_at IS NOT NULL AND o.acquitted IS NOT TRUE AS crashed,
                 CASE WHEN o.cancelled THEN CASE WHEN o.in_doubt THEN 'failed' ELSE 'cancelled' END
-                    WHEN o.dead AND o.started_at IS NOT NULL AND (o.attempt >= o.max_attempts OR o.crashes + 1 >= $2)
+                    WHEN o.dead AND o.started_at IS NOT NULL AND o.acquitted IS NOT TRUE AND (o.attempt >= o.max_attempts OR o.crashes + 1 >= $2)
                     THEN 'failed' ELSE 'queued' END AS becomes
             FROM orphans o
         ), returned AS (
             UPDATE jobs j SET state = 'queued', attempt = j.attempt - (NOT o.crashed)::int,
-                crashes = j.crashes + o.crashed::int, suspect = j.suspect OR o.dead,
+                crashes = CASE WHEN o.acquitted THEN 0 ELSE j.crashes + o.crashed::int END,
+                suspect = (j.suspect OR o.dead) AND o.acquitted IS NOT TRUE,
                 session_id = CASE WHEN j.session_bound THEN j.session_id END, session_fence = NULL, worker_id = NULL,
                 claimed_at = NULL, started_at = NULL
             FROM judged o WHERE j.id = ANY (ARRAY[o.id]) AND o.becomes = 'queued'
@@ -98,6 +101,7 @@ pub async fn rescue_orphans(conn: &mut PgConnection, limits: RescueLimits) -> Re
         i32::from(limits.crashes),
         limits.batch,
         error,
+        claims::WATCH_TRIAL.as_secs_f64(),
     )
     .fetch_all(conn)
     .await

@@ -158,6 +158,38 @@ async fn a_session_under_a_newer_fence_gives_its_old_jobs_back_without_a_crash()
     );
 }
 
+#[tokio::test]
+async fn a_watch_has_no_part_in_the_death_of_a_worker_that_lived_on_after_its_start() {
+    let bed = Bed::new().await;
+    let id = bed.enqueue_one(job()).await;
+    bed.run("UPDATE jobs SET lane = 'watch', started_at = wireroom_now()")
+        .await;
+    let rescued = async |heartbeat: f64| {
+        let worker = bed.worker().await;
+        sqlx::query(
+            "UPDATE jobs SET state = 'running', attempt = attempt + 1, fence = fence + 1, worker_id = $1,
+                started_at = wireroom_now() - interval '1 hour'",
+        )
+        .bind(worker.0)
+        .execute(bed.pool())
+        .await
+        .unwrap();
+        sqlx::query("UPDATE workers SET heartbeat_at = wireroom_now() - interval '1 hour' + make_interval(secs => $1)")
+            .bind(heartbeat)
+            .execute(bed.pool())
+            .await
+            .unwrap();
+        assert_eq!(rescue(&bed).await[0].became, "queued");
+        bed.count("SELECT (crashes * 100 + attempt * 10 + suspect::int)::bigint FROM jobs WHERE state = 'queued'")
+            .await
+    };
+    assert_eq!(rescued(4.0).await, 111, "it may have been the watch");
+    for _ in 0..5 {
+        assert_eq!(rescued(6.0).await, 10, "it was not, nor is it counted");
+    }
+    assert_eq!(bed.job(id).await.state, "queued");
+}
+
 /// The lease may run out, and another worker take it, a moment before the dead worker's silence has lasted long enough.
 #[tokio::test]
 async fn a_crash_counts_although_the_lease_was_taken_over_before_the_worker_counted_as_dead() {

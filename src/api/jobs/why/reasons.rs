@@ -257,7 +257,7 @@ fn limited(job: &JobRecord, controls: &Controls) -> Vec<ReasonView> {
 
 fn suspect(holds: &JobHolds) -> Option<ReasonView> {
     (holds.suspect && holds.suspect_runs).then(|| {
-        let message = "A worker died while it held the job: such jobs run again one at a time, and another does now.";
+        let message = "A worker died while it held the job: such jobs begin again one after the other, and another has just begun.";
         plain("suspect", message.to_owned(), json!({}))
     })
 }
