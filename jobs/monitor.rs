@@ -30,6 +30,8 @@ use crate::{
 const HEALTHY: TimeDelta = TimeDelta::minutes(10);
 /// How often what was seen is compared with what exists.
 const CHECK_EVERY: Duration = Duration::from_hours(1);
+/// How soon after a look that found the chat it is believed to be lost all the same.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(1);
 /// Why a bot's session does not watch.
 const SESSION_IS_BOT: &str = "session_is_bot";
 /// How long a watch that was healthy waits after a failure.
@@ -98,9 +100,33 @@ impl MonitorArgs {
         };
         let line = LogLine::new("watching", "The session watches the chat.");
         context.log(LogLevel::Info, line).await;
-        match watch(context, chat.as_ref(), state).await? {
-            Stretch::Lost(reason) => self.fail_over(context, &reason).await,
-            Stretch::Over => Ok(Outcome::Cancelled),
+        self.watch_on(context, chat.as_ref(), &start, state).await
+    }
+
+    /// Watches until the chat is lost for sure: what the update stream read of a loss may be older than what undid it.
+    async fn watch_on(
+        &self,
+        context: &JobContext,
+        chat: Option<&Chat>,
+        start: &WatchStart,
+        first: WatchState,
+    ) -> Result<Outcome, Outcome> {
+        let mut state = first;
+        let mut looked: Option<Instant> = None;
+        loop {
+            let reason = match watch(context, chat, state).await? {
+                Stretch::Lost(reason) => reason,
+                Stretch::Over => return Ok(Outcome::Cancelled),
+            };
+            let is_late = looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN_AFTER);
+            if !is_late || !matches!(self.chat(context).await?, Seen::Chat(_)) {
+                return self.fail_over(context, &reason).await;
+            }
+            looked = Some(Instant::now());
+            state = match context.store.begin_watch(start).await? {
+                WatchBegun::Watching(state) => state,
+                WatchBegun::Other { .. } | WatchBegun::Stopped => return Ok(Outcome::Cancelled),
+            };
         }
     }
 
@@ -173,6 +199,7 @@ impl MonitorArgs {
         Ok(match context.store.lose_watch(reason, self.failover).await? {
             Failover::Again => wait("The session lost sight of the chat and looks again."),
             Failover::Next => wait("The session lost sight of the chat; the next one of the list goes on."),
+            Failover::Moved => Outcome::Cancelled,
             Failover::Exhausted => Outcome::Discard(JobError::permanent(
                 "exhausted",
                 format!("No session of the list can see the chat any more ({reason}). Give one that is a member."),

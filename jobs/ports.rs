@@ -194,6 +194,8 @@ pub enum Failover {
     Next,
     /// No session is left.
     Exhausted,
+    /// On the session that it was given meanwhile: nothing is noted.
+    Moved,
 }
 
 /// How the text of a message is written.

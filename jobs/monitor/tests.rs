@@ -176,6 +176,8 @@ async fn a_session_that_cannot_see_the_chat_hands_over_or_gives_up() {
 #[tokio::test]
 async fn a_loss_that_the_stream_saw_hands_over() {
     let fakes = member();
+    fakes.telegram.chat_by_id(Err(gone()));
+    fakes.telegram.resolve_username(Err(gone()));
     fakes.store.state().watch = Some(WatchState {
         lost_reason: Some("kicked".into()),
         ..WatchState::default()
@@ -183,6 +185,22 @@ async fn a_loss_that_the_stream_saw_hands_over() {
     fakes.store.state().failover = Some(Failover::Next);
     assert!(matches!(args().run(&fakes.context()).await, Outcome::Snooze { .. }));
     assert_eq!(fakes.store.state().losses, ["kicked"]);
+}
+
+#[tokio::test]
+async fn a_loss_that_was_undone_since_ends_nothing() {
+    let fakes = member();
+    fakes.telegram.chat_by_id(Ok(testing::supergroup(1)));
+    fakes.store.state().watch = Some(WatchState {
+        lost_reason: Some("removed".into()),
+        ..WatchState::default()
+    });
+    // After the two first looks, and the one at whether it is lost.
+    fakes.telegram.cancel_after(3, fakes.cancellation.clone());
+    assert_eq!(args().run(&fakes.context()).await, Outcome::Cancelled);
+    let state = fakes.store.state();
+    assert!(state.losses.is_empty());
+    assert_eq!(state.watch.as_ref().and_then(|watch| watch.lost_reason.clone()), None);
 }
 
 #[tokio::test]

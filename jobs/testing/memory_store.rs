@@ -196,7 +196,10 @@ impl Store for MemoryStore {
             last_message_id: start.newest,
             ..WatchState::default()
         };
-        state.watch_start = Some(start.clone());
+        let begun_before = state.watch_start.replace(start.clone()).is_some();
+        if let (true, Some(watch)) = (begun_before, &mut state.watch) {
+            watch.lost_reason = None;
+        }
         Ok(WatchBegun::Watching(state.watch.get_or_insert(fresh).clone()))
     }
 

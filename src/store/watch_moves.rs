@@ -23,6 +23,9 @@ pub async fn lose(
     failover: FailoverArgs,
 ) -> Result<Failover, StoreError> {
     let job = attempt.job;
+    if !is_of(conn, job, session).await? {
+        return Ok(Failover::Moved);
+    }
     let tries = sqlx::query_scalar!(
         "-- note_watch_loss
         INSERT INTO watch_losses AS l (job_id, session_id, reason, counts_until)
@@ -64,6 +67,19 @@ pub async fn lose(
         exhaust(conn, job, reason).await?;
         Ok(Failover::Exhausted)
     }
+}
+
+/// Whether the job is still that session's: a person may have given it to another one while the attempt ran.
+async fn is_of(conn: &mut PgConnection, job: JobId, session: SessionId) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- is_watch_of_session
+        SELECT session_id IS NOT DISTINCT FROM $2 AS "is_of!" FROM jobs WHERE id = $1"#,
+        job.0,
+        session.0,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("is_watch_of_session"))
 }
 
 /// How many seconds a loss counts: long enough for each session of the longest list to have had its tries.

@@ -207,22 +207,33 @@ pub async fn state(conn: &mut PgConnection, job: JobId, session: SessionId) -> R
 /// Looks for messages that exist among those that were seen, and counts those that were not. Only such as the watch accounts
 /// for, and each once.
 pub async fn check(conn: &mut PgConnection, job: JobId, message_ids: &[i32]) -> Result<(), StoreError> {
+    // Locked by a statement of its own: the next one sees every message that was stored before the place it reads up to.
+    let watch = sqlx::query!(
+        r#"-- lock_watch_to_check
+        SELECT chat_id, owner, greatest(checked_to, begun_after) AS "above!", last_message_id FROM watches
+        WHERE id = $1 AND state = 'active' AND NOT filling FOR UPDATE"#,
+        job.0,
+    )
+    .fetch_optional(&mut *conn)
+    .await
+    .map_err(failed("lock_watch_to_check"))?;
+    let Some(watch) = watch else { return Ok(()) };
     sqlx::query!(
         "-- check_watch
-        WITH watch AS (
-            SELECT id, chat_id, owner, greatest(checked_to, begun_after) AS above, last_message_id FROM watches
-            WHERE id = $1 AND state = 'active' AND NOT filling FOR UPDATE
-        ), looked_for AS (
-            SELECT k.id, EXISTS (SELECT FROM messages m WHERE m.chat_id = w.chat_id AND m.owner = w.owner
-                AND m.message_id = k.id) AS seen
-            FROM watch w CROSS JOIN unnest($2::int[]) AS k (id) WHERE k.id > w.above AND k.id <= w.last_message_id
+        WITH looked_for AS (
+            SELECT k.id, EXISTS (SELECT FROM messages m WHERE m.chat_id = $3 AND m.owner = $4 AND m.message_id = k.id) AS seen
+            FROM unnest($2::int[]) AS k (id) WHERE k.id > $5 AND k.id <= $6
         ), found AS (
             SELECT count(*) AS checked, count(*) FILTER (WHERE NOT seen) AS missed, max(id) AS checked_to FROM looked_for
         )
         UPDATE watches w SET checked = w.checked + f.checked, missed = w.missed + f.missed, checked_to = f.checked_to
-        FROM found f, watch WHERE w.id = watch.id AND f.checked > 0",
+        FROM found f WHERE w.id = $1 AND f.checked > 0",
         job.0,
         message_ids,
+        watch.chat_id,
+        watch.owner,
+        watch.above,
+        watch.last_message_id,
     )
     .execute(conn)
     .await

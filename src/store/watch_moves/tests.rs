@@ -163,6 +163,26 @@ async fn the_list_is_gone_through_in_its_order_and_then_there_is_nobody() {
 }
 
 #[tokio::test]
+async fn a_watch_that_was_given_to_another_session_meanwhile_is_not_taken_from_it() {
+    let bed = Bed::new(2).await;
+    // By a switch: the one that runs cannot have heard of it.
+    sqlx::query("UPDATE jobs SET session_id = $1")
+        .bind(bed.sessions[1].0)
+        .execute(bed.database.pool())
+        .await
+        .expect("given");
+    assert_eq!(bed.lose(0, ONCE).await, Failover::Moved);
+    assert_eq!(bed.session_of_job().await, bed.sessions[1]);
+    let told = "SELECT (SELECT count(*) FROM watch_losses)
+        + (SELECT count(*) FROM events WHERE type = 'watch.access_lost')";
+    assert_eq!(bed.count(told).await, 0, "nothing is told or noted");
+    assert_eq!(
+        bed.count("SELECT count(*) FROM watches WHERE state = 'active'").await,
+        1
+    );
+}
+
+#[tokio::test]
 async fn a_session_has_its_tries_and_one_event() {
     let bed = Bed::new(2).await;
     let thrice = FailoverArgs { tries: 3, ..ONCE };
@@ -314,6 +334,43 @@ async fn what_exists_is_looked_for_once() {
         .await
         .expect("looked");
     assert_eq!(counted().await, 301, "once each");
+}
+
+#[tokio::test]
+async fn what_comes_in_while_the_check_waits_is_not_missed() {
+    let bed = Bed::new(1).await;
+    bed.execute("UPDATE watches SET filling = false").await;
+    let mut intake = bed.database.pool().begin().await.expect("begun");
+    sqlx::raw_sql(
+        "INSERT INTO messages (chat_id, owner, message_id, watch_id, session_id, date, digest, from_history, expires_at)
+         SELECT w.chat_id, 0, 8, w.id, w.session_id, now(), 0, false, 'infinity' FROM watches w;
+         UPDATE watches SET last_message_id = 8",
+    )
+    .execute(&mut *intake)
+    .await
+    .expect("come in");
+    let mut conn = bed.database.pool().acquire().await.expect("a connection");
+    let check = watches::check(&mut conn, bed.attempt.job, &[8]);
+    let let_go = async {
+        waits_for_a_lock(&bed).await;
+        intake.commit().await.expect("committed");
+    };
+    tokio::join!(check, let_go).0.expect("looked");
+    let counted = "SELECT checked * 100 + missed FROM watches";
+    assert_eq!(bed.count(counted).await, 100, "it is there");
+}
+
+/// Returns when somebody waits for another's lock.
+async fn waits_for_a_lock(bed: &Bed) {
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    for _ in 0..500 {
+        if bed.count(waiting).await > 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("nobody waits");
 }
 
 #[tokio::test]
