@@ -31,6 +31,19 @@ impl Settings {
     }
 }
 
+/// What a subscription is set to; nobody else changes it until the transaction ends. `None`: there is no such subscription.
+pub async fn lock(conn: &mut PgConnection, id: SubscriptionId) -> Result<Option<Settings>, StoreError> {
+    sqlx::query_as!(
+        Settings,
+        "-- lock_subscription
+        SELECT url, description, types, subjects, enabled FROM subscriptions WHERE id = $1 FOR NO KEY UPDATE",
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("lock_subscription"))
+}
+
 /// A subscription, without its secret.
 #[derive(Debug, Clone)]
 pub struct SubscriptionRecord {

@@ -70,7 +70,7 @@ impl ConsumerView {
     fn of(record: ConsumerRecord, extent: Extent) -> Self {
         Self {
             lag: (extent.head - record.position).max(0),
-            has_missed: record.position > 0 && record.position < extent.oldest - 1,
+            has_missed: record.position < extent.oldest - 1,
             name: record.name,
             types: record.types,
             position: record.position,
@@ -134,9 +134,9 @@ impl ConsumersApi {
         let body = body.read()?;
         check_name("consumer", &body.consumer)?;
         let extent = event_log::extent(&state.pool).await?;
-        check_position("position", body.position, extent)?;
+        let position = place("position", body.position, extent)?;
         let mut conn = state.pool.acquire().await.map_err(failed("ack_events"))?;
-        let position = event_consumers::ack(&mut conn, &body.consumer, body.position, body.back).await?;
+        let position = event_consumers::ack(&mut conn, &body.consumer, position, body.back).await?;
         Ok(Json(Typed(AckView {
             consumer: body.consumer,
             position,
@@ -182,8 +182,7 @@ impl ConsumersApi {
         check_name("name", &name)?;
         filter::known_types(&body.types).map_err(|message| body::invalid("types", message))?;
         let extent = event_log::extent(&state.pool).await?;
-        let position = body.after.unwrap_or(extent.head);
-        check_position("after", position, extent)?;
+        let position = place("after", body.after.unwrap_or(extent.head), extent)?;
         let mut transaction = state.pool.begin().await.map_err(failed("begin_consumer"))?;
         event_consumers::put(&mut transaction, &name, &body.types, position).await?;
         let entry = audit::Entry {
@@ -266,12 +265,13 @@ fn check_name(field: &str, name: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_position(field: &str, position: i64, extent: Extent) -> Result<(), Problem> {
+/// The place that a position names; 0 is before the oldest event that is kept.
+fn place(field: &str, position: i64, extent: Extent) -> Result<i64, Problem> {
     if !(0..=extent.head).contains(&position) {
         return Err(body::invalid(
             field,
             format!("must be from 0 to {}, the newest event's position.", extent.head),
         ));
     }
-    Ok(())
+    Ok(if position == 0 { extent.oldest - 1 } else { position })
 }

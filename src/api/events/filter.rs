@@ -108,7 +108,8 @@ pub(super) async fn place(
         if !types_given {
             filter = filter.of_types(&consumer.types);
         }
-        consumer.position
+        // It has a place of its own, which may be 0, but never means whatever is the oldest.
+        return Ok((kept(consumer.position, extent)?, filter));
     } else if let Some(after) = start.after {
         position("after", after)?
     } else if let Some(since) = start.since {
@@ -135,10 +136,14 @@ pub(super) fn position(field: &'static str, text: &str) -> Result<i64, Problem> 
 
 /// Refuses a place from which events would be missed without a word. 0 is the oldest, whichever that is.
 fn within(place: i64, extent: Extent) -> Result<i64, Problem> {
-    let first = extent.oldest - 1;
     if place == 0 {
-        return Ok(first);
+        return Ok(extent.oldest - 1);
     }
+    kept(place, extent)
+}
+
+fn kept(place: i64, extent: Extent) -> Result<i64, Problem> {
+    let first = extent.oldest - 1;
     if place < first {
         let detail = format!(
             "Events up to {first} were deleted by age, and some after {place} with them. Begin with after={first}, and bring \

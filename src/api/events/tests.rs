@@ -97,6 +97,7 @@ async fn a_place_before_the_oldest_event_is_refused_and_not_passed_over() {
         raise(&api, EventType::SessionStateChanged, &session(), number).await;
     }
     post(&api, "/v1/events/ack", &json!({ "consumer": "late", "position": 1 })).await;
+    post(&api, "/v1/events/ack", &json!({ "consumer": "never", "position": 0 })).await;
     api.execute("DELETE FROM event_log WHERE position < 3").await;
     api.execute("UPDATE event_days SET first_position = 3").await;
     let problem = api.get("/v1/events?after=1").await.problem("events_expired");
@@ -106,7 +107,17 @@ async fn a_place_before_the_oldest_event_is_refused_and_not_passed_over() {
             .is_some_and(|detail| detail.contains("after=2")),
         "{problem}"
     );
-    api.get("/v1/events?consumer=late").await.problem("events_expired");
+    for consumer in ["late", "never"] {
+        api.get(&format!("/v1/events?consumer={consumer}"))
+            .await
+            .problem("events_expired");
+    }
+    post(&api, "/v1/events/ack", &json!({ "consumer": "new", "position": 0 })).await;
+    assert_eq!(
+        numbers(&api.get("/v1/events?consumer=new").await.json()),
+        [3],
+        "0 is the oldest there is"
+    );
     for good in ["", "?after=0", "?after=2"] {
         assert_eq!(
             numbers(&api.get(&format!("/v1/events{good}")).await.json()),
@@ -114,10 +125,14 @@ async fn a_place_before_the_oldest_event_is_refused_and_not_passed_over() {
             "{good}"
         );
     }
-    assert_eq!(
-        api.get("/v1/events/consumers").await.json()["items"][0]["has_missed"],
-        true
-    );
+    let consumers = api.get("/v1/events/consumers").await.json();
+    let missed: Vec<&Value> = consumers["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| &item["has_missed"])
+        .collect();
+    assert_eq!(missed, [true, true, false], "late, never, new: {consumers}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use url::Url;
 use crate::{
     addresses,
     api::{events, jobs::body::invalid, problem::Problem},
-    store::subscriptions::{Settings, SubscriptionRecord},
+    store::subscriptions::Settings,
 };
 
 const LONGEST_URL: usize = 2000;
@@ -87,7 +87,7 @@ impl NewSubscriptionBody {
 }
 
 impl SubscriptionPatch {
-    pub fn settings(self, was: SubscriptionRecord, allows_private: bool) -> Result<Settings, Problem> {
+    pub fn settings(self, was: Settings, allows_private: bool) -> Result<Settings, Problem> {
         checked(
             Settings {
                 url: self.url.unwrap_or(was.url),

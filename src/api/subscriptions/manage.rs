@@ -143,8 +143,10 @@ impl SubscriptionsApi {
     ) -> Result<Json<Typed<SubscriptionView>>, Problem> {
         let id = parse(&id)?;
         let body = body.read()?;
-        let settings = body.settings(one(&state, id).await?, state.config.events.allow_private)?;
         let mut transaction = state.pool.begin().await.map_err(failed("begin_subscription"))?;
+        // What the patch leaves out is as it was left by whoever changed it last.
+        let was = subscriptions::lock(&mut transaction, id).await?.ok_or_else(not_found)?;
+        let settings = body.settings(was, state.config.events.allow_private)?;
         subscriptions::update(&mut transaction, id, &settings)
             .await?
             .ok_or_else(not_found)?;

@@ -43,7 +43,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[schemars(rename = "RotateRequest")]
 pub struct RotateBody {
     /// Seconds in which webhooks carry a signature of each secret; a day when it is left out, a week at most, 0: the secret
-    /// before is worth nothing at once.
+    /// before signs nothing from a second after the answer on.
     #[serde(default)]
     #[schemars(range(min = 0, max = 604_800))]
     overlap_seconds: Option<u64>,
