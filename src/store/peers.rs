@@ -51,9 +51,9 @@ pub async fn insert(connection: &mut PgConnection, session: SessionId, peers: &[
         INSERT INTO session_peers AS p (session_id, peer_id, access_hash, info)
         SELECT $1, k.peer_id, k.access_hash, k.info
         FROM unnest($2::bigint[], $3::bigint[], $4::jsonb[]) AS k (peer_id, access_hash, info)
-        WHERE NOT EXISTS (
-            SELECT FROM session_peers s WHERE s.session_id = $1 AND s.peer_id = k.peer_id AND s.info @> k.info
-                AND (k.access_hash IS NULL OR s.access_hash IS NOT DISTINCT FROM k.access_hash))
+        -- A value, and not NOT EXISTS: that could become a join which reads all peers of the session.
+        WHERE (SELECT s.info @> k.info AND (k.access_hash IS NULL OR s.access_hash IS NOT DISTINCT FROM k.access_hash)
+            FROM session_peers s WHERE s.session_id = $1 AND s.peer_id = k.peer_id) IS NOT TRUE
         ON CONFLICT (session_id, peer_id) DO UPDATE
         SET access_hash = COALESCE(EXCLUDED.access_hash, p.access_hash), info = p.info || EXCLUDED.info",
         session.0,
