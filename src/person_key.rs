@@ -56,6 +56,12 @@ impl PersonKey {
         self.mark(b"phone", digits.as_bytes())
     }
 
+    /// The mark of a name, in any case, with or without `@`.
+    pub fn username(&self, name: &str) -> Mark {
+        let name = name.strip_prefix('@').unwrap_or(name).to_lowercase();
+        self.mark(b"username", name.as_bytes())
+    }
+
     /// The mark of a Telegram user id.
     pub fn user(&self, id: i64) -> Mark {
         self.mark(b"user", &id.to_be_bytes())
@@ -98,6 +104,8 @@ mod tests {
         assert_ne!(key.user(7), key.user(8));
         assert_ne!(key.user(7).as_slice(), key.phone("7").as_slice());
         assert_ne!(key.check().as_slice(), key.phone("").as_slice());
+        assert_ne!(key.username("7"), key.phone("7"));
+        assert_eq!(key.username("@Harbour_Friend"), key.username("harbour_friend"));
     }
 
     #[test]

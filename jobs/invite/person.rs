@@ -98,13 +98,19 @@ impl<'a> Invitation<'a> {
     }
 
     async fn not_found(&self, error: TelegramError) -> Result<Option<&'static str>, Outcome> {
-        match error.decision {
-            Decision::Person { .. } | Decision::Target => {
-                let verdict = verdict::skipped("not_found", Some(error.code));
-                self.decide(None, verdict).await.map(Some)
-            }
-            _ => Err(error.into()),
+        if is_final(&error) {
+            let verdict = verdict::skipped("not_found", Some(error.code));
+            return self.decide(None, verdict).await.map(Some);
         }
+        Err(self.trouble(error).await)
+    }
+
+    /// What is nobody's outcome. The next person would meet what the session may not do at all: then the campaign stops.
+    async fn trouble(&self, error: TelegramError) -> Outcome {
+        if error.decision == Decision::Campaign {
+            return halt_for(self.context, self.campaign, error.into()).await;
+        }
+        error.into()
     }
 
     /// Why somebody who may be contacted is not to be, as Telegram shows them.
@@ -115,7 +121,13 @@ impl<'a> Invitation<'a> {
         }
         let confirmed = match self.listed.basis {
             Basis::Contact => person.is_contact,
-            Basis::Dialogue => self.context.telegram.wrote_before(person).await?,
+            Basis::Dialogue => match self.context.telegram.wrote_before(person).await {
+                Ok(wrote) => wrote,
+                Err(error) if is_final(&error) => {
+                    return Ok(Some(verdict::skipped("basis_unconfirmed", Some(error.code))));
+                }
+                Err(error) => return Err(self.trouble(error).await),
+            },
             // The one is recorded with who vouches for it. The other is asked for last: whoever was let in meanwhile is a member.
             Basis::Import | Basis::JoinRequest => true,
         };
@@ -137,7 +149,7 @@ impl<'a> Invitation<'a> {
             Ok(true) => return Ok(None),
             Ok(false) => None,
             Err(error) if is_final(&error) => Some(error.code),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(self.trouble(error).await),
         };
         Ok(Some(verdict::skipped("basis_unconfirmed", why)))
     }
@@ -147,7 +159,7 @@ impl<'a> Invitation<'a> {
         match self.context.telegram.presence(self.chat, person).await {
             Ok(presence) => Ok(Some(presence)),
             Err(error) if is_final(&error) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.trouble(error).await),
         }
     }
 
@@ -169,7 +181,7 @@ impl<'a> Invitation<'a> {
                 Looked::Reached(verdict::invited("invited", Some(message)))
             })),
             Err(error) if is_final(&error) => Ok(Looked::CannotLook),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.trouble(error).await),
         }
     }
 
@@ -184,6 +196,10 @@ impl<'a> Invitation<'a> {
         };
         match verdict::judge(&error, self.campaign.mode) {
             Judged::Person(verdict) => self.decide(Some(person), verdict).await.map(Some),
+            Judged::LeftAlone(verdict) => {
+                self.release(person).await?;
+                self.decide(Some(person), verdict).await.map(Some)
+            }
             Judged::AlreadySo => {
                 let verdict = self.already_so(person, was_begun).await;
                 self.decide(Some(person), verdict).await.map(Some)

@@ -232,6 +232,72 @@ async fn peer_flood_stops_the_campaign_and_nothing_was_sent() {
 }
 
 #[tokio::test]
+async fn an_answer_that_would_be_the_same_each_time_ends_the_person_and_not_the_job() {
+    for decision in [Decision::Bug, Decision::Target, Decision::Content] {
+        let fakes = with_ada(InviteMode::Message, Basis::Contact);
+        fakes.telegram.person(Err(telegram_error("SOMETHING_NEW", decision)));
+        assert_eq!(outcome_of(&fakes).await, "not_found");
+        let why = fakes.outreach.state().verdicts[0].1.why.clone();
+        assert_eq!(why.as_deref(), Some("SOMETHING_NEW"));
+        let fakes = with_ada(InviteMode::Message, Basis::Dialogue);
+        fakes.telegram.person(Ok(contact(ADA)));
+        fakes
+            .telegram
+            .wrote_before(Err(telegram_error("SOMETHING_NEW", decision)));
+        assert_eq!(outcome_of(&fakes).await, "basis_unconfirmed");
+        let why = fakes.outreach.state().verdicts[0].1.why.clone();
+        assert_eq!(why.as_deref(), Some("SOMETHING_NEW"));
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_left_alone_since_a_moment_ago_was_not_asked() {
+    for outcome in ["suppressed", "erased"] {
+        let fakes = with_ada(InviteMode::Message, Basis::Contact);
+        seen(&fakes, Presence::Absent);
+        fakes.telegram.send_message(Err(refusal(outcome, false)));
+        assert_eq!(outcome_of(&fakes).await, outcome);
+        let state = fakes.outreach.state();
+        assert_eq!(state.verdicts[0].1.class, VerdictClass::Skipped);
+        assert!(state.in_doubt.is_empty(), "the ledger says that nothing was sent");
+    }
+}
+
+#[tokio::test]
+async fn what_stops_the_session_before_the_call_stops_the_campaign_too() {
+    let flooded = || telegram_error("PEER_FLOOD", Decision::Campaign);
+    for place in 0..4 {
+        let basis = match place {
+            1 => Basis::Dialogue,
+            3 => Basis::JoinRequest,
+            _ => Basis::Contact,
+        };
+        let fakes = with_ada(InviteMode::Message, basis);
+        match place {
+            0 => {
+                fakes.telegram.person(Err(flooded()));
+            }
+            1 => {
+                fakes.telegram.person(Ok(contact(ADA)));
+                fakes.telegram.wrote_before(Err(flooded()));
+            }
+            2 => {
+                fakes.telegram.person(Ok(contact(ADA)));
+                fakes.telegram.presence(Err(flooded()));
+            }
+            _ => {
+                seen(&fakes, Presence::Absent);
+                fakes.telegram.asked_to_join(Err(flooded()));
+            }
+        }
+        assert_eq!(discarded(run(&fakes).await).code, "peer_flood");
+        let state = fakes.outreach.state();
+        assert_eq!(state.halted.as_deref(), Some("peer_flood"), "{place}");
+        assert_eq!(state.waiting.len(), 1, "the person stays on the list");
+    }
+}
+
+#[tokio::test]
 async fn a_chat_that_takes_nobody_else_stops_the_campaign() {
     let fakes = with_ada(InviteMode::Add, Basis::Import);
     seen(&fakes, Presence::Absent);

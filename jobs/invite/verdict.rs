@@ -10,6 +10,8 @@ use crate::{
 pub(super) enum Judged {
     /// This person.
     Person(Verdict),
+    /// This person, who is to be left alone since a moment ago: nothing was sent.
+    LeftAlone(Verdict),
     /// Nobody: it is so already.
     AlreadySo,
     /// The session, for now: nothing was sent.
@@ -64,8 +66,14 @@ pub(super) fn missing(premium_would_allow_invite: bool, premium_required_for_pm:
     verdict(outcome, VerdictClass::Refused, Some(why.to_owned()))
 }
 
+/// What is answered instead of a call to somebody whom nobody may contact any more: outcomes of ours, no names of Telegram's.
+const LEFT_ALONE: [&str; 2] = ["suppressed", "erased"];
+
 /// What a refusal, or the want of an answer, means.
 pub(super) fn judge(error: &TelegramError, mode: InviteMode) -> Judged {
+    if let Some(outcome) = LEFT_ALONE.into_iter().find(|outcome| *outcome == error.code) {
+        return Judged::LeftAlone(skipped(outcome, None));
+    }
     match error.decision {
         Decision::Done => Judged::AlreadySo,
         Decision::Pending => Judged::Person(verdict(

@@ -237,3 +237,6 @@ fn user_id(text: &str) -> Result<i64, Problem> {
         Problem::new(Code::InvalidParameter, detail).field("id")
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ use crate::{
     store::{
         self, PgPool, StoreError,
         attempt_data::{self, AttemptKey},
+        contact::Contact,
         job_outreach::JobOutreach,
         job_store::JobStore,
         leases::LeaseKey,
@@ -296,6 +297,7 @@ impl Functions {
             is_last: job.attempt >= job.max_attempts,
             guard: Arc::new(guard),
         });
+        let contact = Contact::default();
         Some(JobContext {
             id: job.id.0,
             attempt: job.attempt,
@@ -303,18 +305,15 @@ impl Functions {
             created_at: job.created_at,
             deadline: job.deadline,
             cancellation: attempt.cancellation,
-            telegram: Arc::new(telegram.with_media(self.media.clone())),
+            telegram: Arc::new(telegram.with_media(self.media.clone()).asking(contact.clone())),
             store: Arc::new(
                 JobStore::new(self.pool.clone(), key, lease)
                     .knowing(self.person_key.clone())
                     .hearing(Arc::clone(&self.stop_words)),
             ),
-            outreach: Arc::new(JobOutreach::new(
-                self.pool.clone(),
-                key,
-                lease.session,
-                self.person_key.clone(),
-            )),
+            outreach: Arc::new(
+                JobOutreach::new(self.pool.clone(), key, lease.session, self.person_key.clone()).telling(contact),
+            ),
             clock: Arc::clone(&self.clock),
         })
     }

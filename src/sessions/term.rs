@@ -268,6 +268,7 @@ impl Term {
                 database: holder.database.clone(),
                 clock: Arc::clone(&holder.clock),
                 wait_in_place: telegram.wait_in_place,
+                call_deadline: telegram.call_deadline,
             },
             answers: AtomicBool::new(false),
             last_check: Mutex::new(None),

@@ -115,9 +115,13 @@ fn name_of(person: &PersonRef) -> Option<String> {
 
 /// Which of these people are known from scans.
 pub async fn scanned(conn: &mut PgConnection, people: &Names) -> Result<Vec<PersonRef>, StoreError> {
+    if people.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows = sqlx::query!(
-        "-- scanned_people
-        SELECT id, lower(username) AS username FROM people WHERE id = ANY ($1) OR lower(username) = ANY ($2)",
+        r#"-- scanned_people
+        SELECT id AS "id!", lower(username) AS "username?" FROM people WHERE id = ANY ($1)
+        UNION SELECT id, lower(username) FROM people WHERE username IS NOT NULL AND lower(username) = ANY ($2)"#,
         &people.ids,
         &people.usernames,
     )
@@ -176,50 +180,6 @@ pub async fn counts(
         .collect())
 }
 
-/// Why those who wait could not be contacted, as far as that is known without asking Telegram; `eligible`: nothing is known
-/// against it.
-pub async fn preflight(
-    conn: &mut PgConnection,
-    campaign: Uuid,
-    erased: &[i64],
-) -> Result<Vec<(String, i64)>, StoreError> {
-    let rows = sqlx::query!(
-        r#"-- campaign_preflight
-        SELECT verdict AS "verdict!", count(*) AS "people!" FROM (
-            SELECT CASE
-                WHEN p.user_id = ANY ($2) THEN 'erased'
-                WHEN is_suppressed(p.user_id, ARRAY[p.username, (SELECT lower(k.username) FROM people k WHERE k.id = p.user_id)],
-                    NULL) THEN 'suppressed'
-                WHEN EXISTS (SELECT FROM campaign_ledger l WHERE l.campaign_id = p.campaign_id AND l.user_id = p.user_id
-                    AND l.state <> 'prepared') THEN 'already_invited'
-                WHEN EXISTS (SELECT FROM campaign_ledger l CROSS JOIN outreach_switch s WHERE l.user_id = p.user_id
-                    AND l.campaign_id <> p.campaign_id
-                    AND l.attempted_at > wireroom_now() - make_interval(days => s.person_rest_days)) THEN 'invited_lately'
-                WHEN EXISTS (SELECT FROM people k WHERE k.id = p.user_id AND (k.is_deleted OR k.is_bot)) THEN 'not_eligible'
-                ELSE 'eligible' END AS verdict
-            FROM campaign_people p WHERE p.campaign_id = $1 AND p.state = 'waiting'
-        ) v GROUP BY verdict ORDER BY verdict"#,
-        campaign,
-        erased,
-    )
-    .fetch_all(conn)
-    .await
-    .map_err(failed("campaign_preflight"))?;
-    Ok(rows.into_iter().map(|row| (row.verdict, row.people)).collect())
-}
-
-/// The user ids of those who wait.
-pub async fn waiting_ids(conn: &mut PgConnection, campaign: Uuid) -> Result<Vec<i64>, StoreError> {
-    sqlx::query_scalar!(
-        r#"-- waiting_ids
-        SELECT user_id AS "id!" FROM campaign_people WHERE campaign_id = $1 AND state = 'waiting' AND user_id IS NOT NULL"#,
-        campaign,
-    )
-    .fetch_all(conn)
-    .await
-    .map_err(failed("waiting_ids"))
-}
-
 /// Takes the next person for the attempt's job: first whom it was about before, then the first of the list whom no other job
 /// has and where it is not quiet.
 pub async fn take(
@@ -228,21 +188,21 @@ pub async fn take(
     campaign: Uuid,
     only: &[PersonRef],
 ) -> Result<Option<Listed>, StoreError> {
+    if let Some(mine) = in_hand(conn, attempt, campaign).await? {
+        return Ok(Some(mine));
+    }
     let only = Names::of(only);
     let row = sqlx::query!(
         r#"-- take_person
-        WITH mine AS MATERIALIZED (
-            SELECT id FROM campaign_people WHERE job_id = $2 AND campaign_id = $1 AND state = 'waiting' ORDER BY id LIMIT 1
-        ), next AS MATERIALIZED (
+        WITH next AS MATERIALIZED (
             SELECT p.id FROM campaign_people p JOIN campaigns c ON c.id = p.campaign_id
-            WHERE NOT EXISTS (SELECT FROM mine) AND p.campaign_id = $1 AND p.state = 'waiting'
+            WHERE p.campaign_id = $1 AND p.state = 'waiting'
                 AND (p.job_id IS NULL OR NOT EXISTS (SELECT FROM jobs j WHERE j.id = p.job_id))
                 AND ($3 OR p.user_id = ANY ($4) OR p.username = ANY ($5))
                 AND quiet_ends(c.quiet_from, c.quiet_until, coalesce(p.time_zone, c.time_zone), wireroom_now()) IS NULL
             ORDER BY p.id LIMIT 1 FOR UPDATE OF p SKIP LOCKED
         )
-        UPDATE campaign_people p SET job_id = $2
-        WHERE p.id = coalesce((SELECT id FROM mine), (SELECT id FROM next))
+        UPDATE campaign_people p SET job_id = $2 WHERE p.id = (SELECT id FROM next)
         RETURNING p.id, p.user_id, p.username, p.basis"#,
         campaign,
         attempt.job.0,
@@ -253,6 +213,23 @@ pub async fn take(
     .fetch_optional(conn)
     .await
     .map_err(failed("take_person"))?;
+    row.map(|row| listed(row.id, row.user_id, row.username, &row.basis))
+        .transpose()
+}
+
+/// Whom the job was about before. By the job, and not through the list: of that it is one.
+async fn in_hand(conn: &mut PgConnection, attempt: AttemptKey, campaign: Uuid) -> Result<Option<Listed>, StoreError> {
+    let row = sqlx::query!(
+        r#"-- person_in_hand
+        SELECT p.id AS "id!", p.user_id AS "user_id?", p.username AS "username?", p.basis AS "basis!"
+        FROM (SELECT * FROM campaign_people WHERE job_id = $2 AND state = 'waiting' OFFSET 0) p
+        WHERE p.campaign_id = $1 ORDER BY p.id LIMIT 1"#,
+        campaign,
+        attempt.job.0,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("person_in_hand"))?;
     row.map(|row| listed(row.id, row.user_id, row.username, &row.basis))
         .transpose()
 }
@@ -278,11 +255,12 @@ pub async fn in_doubt(
     campaign: Uuid,
 ) -> Result<Option<Listed>, StoreError> {
     let row = sqlx::query!(
-        "-- person_in_doubt
-        SELECT p.id, p.user_id, p.username, p.basis FROM campaign_people p
+        r#"-- person_in_doubt
+        SELECT p.id AS "id!", p.user_id AS "user_id?", p.username AS "username?", p.basis AS "basis!"
+        FROM (SELECT * FROM campaign_people WHERE job_id = $2 AND state = 'waiting' OFFSET 0) p
         JOIN campaign_ledger l ON l.campaign_id = p.campaign_id AND l.user_id = coalesce(p.user_id, p.resolved_id)
-        WHERE p.job_id = $2 AND p.campaign_id = $1 AND p.state = 'waiting' AND l.state = 'attempted' AND l.job_id = $2
-        ORDER BY p.id LIMIT 1",
+        WHERE p.campaign_id = $1 AND l.state = 'attempted' AND l.job_id = $2
+        ORDER BY p.id LIMIT 1"#,
         campaign,
         attempt.job.0,
     )
@@ -440,8 +418,10 @@ pub async fn finish(
 pub async fn tally(conn: &mut PgConnection, attempt: AttemptKey, campaign: Uuid) -> Result<Tally, StoreError> {
     let rows = sqlx::query!(
         r#"-- job_tally
-        SELECT outcome, count(*) AS "people!" FROM campaign_people
-        WHERE campaign_id = $1 AND (state = 'waiting' OR job_id = $2) GROUP BY outcome"#,
+        SELECT NULL::text AS outcome, count(*) AS "people!" FROM campaign_people WHERE campaign_id = $1 AND state = 'waiting'
+        UNION ALL
+        SELECT outcome, count(*) FROM campaign_people WHERE job_id = $2 AND campaign_id = $1 AND state = 'done'
+        GROUP BY outcome"#,
         campaign,
         attempt.job.0,
     )

@@ -315,11 +315,11 @@ pub async fn finish_if_done(conn: &mut PgConnection, id: Uuid, job: JobId) -> Re
 pub async fn stop_if_refused(conn: &mut PgConnection, id: Uuid, job: JobId) -> Result<Option<String>, StoreError> {
     let row = sqlx::query!(
         r#"-- count_refusals
-        SELECT c.state, c.stop_ratio, c.stop_after,
-            count(p.id) FILTER (WHERE p.class = 'refused') AS "refused!",
-            count(p.id) FILTER (WHERE p.class IN ('refused', 'invited')) AS "asked!"
-        FROM campaigns c LEFT JOIN campaign_people p ON p.campaign_id = c.id AND p.decided_at >= c.judged_since
-        WHERE c.id = $1 GROUP BY c.id"#,
+        SELECT c.state, c.stop_ratio, c.stop_after, n.refused AS "refused!", n.asked AS "asked!"
+        FROM campaigns c CROSS JOIN LATERAL (
+            SELECT count(*) FILTER (WHERE p.class = 'refused') AS refused, count(*) AS asked FROM campaign_people p
+            WHERE p.campaign_id = c.id AND p.decided_at >= c.judged_since AND p.class IN ('refused', 'invited')) n
+        WHERE c.id = $1"#,
         id,
     )
     .fetch_optional(&mut *conn)

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{StoreError, audit, failed, leases::interval};
+use super::{StoreError, audit, failed, leases::interval, suppressions};
 use crate::person_key::PersonKey;
 
 /// Which of these people were erased. Nobody else's erasure begins before the caller's transaction ends: so what it stores of
@@ -100,6 +100,7 @@ pub async fn await_writers(conn: &mut PgConnection) -> Result<(), StoreError> {
 /// the commit on nobody lists or scans them. Returns its id.
 pub async fn begin(conn: &mut PgConnection, key: &PersonKey, user: i64, actor: &str) -> Result<Uuid, StoreError> {
     let mark = key.user(user);
+    suppressions::mark_names_of(&mut *conn, key, user).await?;
     sqlx::query_scalar!(
         r#"-- begin_erasure
         SELECT begin_erasure($1, $2, $3, $4) AS "id!""#,

@@ -12,10 +12,13 @@ use wireroom_jobs::{
 use super::{
     StoreError,
     attempt_data::{self, AttemptKey},
-    campaign_people, campaigns, failed,
+    campaign_people, campaigns,
+    contact::Contact,
+    failed,
     job_store::fresh_random_id,
     ledger::{self, Gate, LedgerRow},
-    outreach_switch, suppressions,
+    outreach_switch,
+    suppressions::{self, Identity},
 };
 use crate::{ids::SessionId, person_key::PersonKey};
 
@@ -26,6 +29,7 @@ pub struct JobOutreach {
     attempt: AttemptKey,
     session: SessionId,
     key: Option<PersonKey>,
+    contact: Contact,
 }
 
 impl JobOutreach {
@@ -35,7 +39,14 @@ impl JobOutreach {
             attempt,
             session,
             key,
+            contact: Contact::default(),
         }
+    }
+
+    /// The same, which says in `contact` whom it has granted leave for.
+    #[must_use]
+    pub fn telling(self, contact: Contact) -> Self {
+        Self { contact, ..self }
     }
 
     /// A transaction in which the attempt keeps its job.
@@ -182,9 +193,7 @@ impl JobOutreach {
 
     async fn is_suppressed(&self, conn: &mut PgConnection, person: &Person) -> Result<bool, StoreError> {
         let key = outreach_switch::require_key(conn, self.key.as_ref()).await?;
-        let names: Vec<String> = person.usernames.iter().map(|name| name.to_lowercase()).collect();
-        let phone = key.zip(person.phone.as_ref()).map(|(key, phone)| key.phone(&phone.0));
-        suppressions::contains(conn, person.user_id, &names, phone.as_ref()).await
+        suppressions::contains(conn, &Identity::of(person, key)).await
     }
 
     async fn is_erased(&self, conn: &mut PgConnection, person: &Person) -> Result<bool, StoreError> {
@@ -206,26 +215,55 @@ impl JobOutreach {
         let mut transaction = self.fenced("begin_invitation").await?;
         let conn = &mut *transaction;
         let gate = ledger::gate(conn, id, Some(person.user_id)).await?;
+        // Two campaigns may have prepared the same person: one of them is first, and the other one sees that it was.
+        ledger::lock_person(conn, person.user_id).await?;
+        let row = ledger::find(conn, self.attempt, id, person.user_id).await?;
+        // By an earlier attempt, which was looked up and had not reached them.
+        let was_begun = row.is_some_and(|row| row.state == "attempted");
         let leave = if gate != Gate::Open || campaign_people::is_quiet(conn, listed.entry).await? {
-            let row = ledger::find(conn, self.attempt, id, person.user_id).await?;
-            if row.is_some_and(|row| row.state == "attempted") {
-                // An earlier attempt was looked up, and had not reached them.
+            if was_begun {
                 ledger::release(conn, self.attempt, id, person.user_id).await?;
             }
             // Somebody else of the list may be next where it is not night.
             campaign_people::put_back(conn, listed.entry).await?;
             Leave::NotNow
-        } else if self.is_suppressed(conn, person).await? {
-            let verdict = skipped("suppressed");
+        } else if let Some(outcome) = self.not_any_more(conn, id, person, was_begun).await? {
+            if was_begun {
+                ledger::release(conn, self.attempt, id, person.user_id).await?;
+            }
+            let verdict = skipped(outcome);
             ledger::decide(conn, self.attempt, id, person.user_id, &verdict).await?;
+            if outcome == "erased" {
+                campaign_people::scrub(conn, listed.entry).await?;
+            }
             campaign_people::finish(conn, self.attempt, listed.entry, &verdict).await?;
-            Leave::Decided(verdict.outcome)
+            Leave::Decided(outcome)
         } else {
             ledger::attempted(conn, self.attempt, id, person.user_id).await?;
+            self.contact
+                .is(Identity::of(person, self.key.as_ref()), self.key.as_ref());
             Leave::Granted
         };
         commit(transaction, "begin_invitation").await?;
         Ok(leave)
+    }
+
+    /// Why somebody who was prepared may not be contacted any more. Whoever was begun has been contacted by this campaign, as
+    /// far as any other one knows.
+    async fn not_any_more(
+        &self,
+        conn: &mut PgConnection,
+        id: Uuid,
+        person: &Person,
+        was_begun: bool,
+    ) -> Result<Option<&'static str>, StoreError> {
+        if self.is_erased(conn, person).await? {
+            return Ok(Some("erased"));
+        }
+        if was_begun {
+            return Ok(self.is_suppressed(conn, person).await?.then_some("suppressed"));
+        }
+        self.kept_out(conn, id, person).await
     }
 
     async fn settle(
@@ -244,6 +282,9 @@ impl JobOutreach {
                 let reason = "They blocked the account that contacted them.";
                 suppressions::suppress_user(conn, user, "blocked_us", reason, &actor).await?;
             }
+        }
+        if verdict.outcome == "erased" {
+            campaign_people::scrub(conn, listed.entry).await?;
         }
         campaign_people::finish(conn, self.attempt, listed.entry, verdict).await?;
         let stopped = match verdict.class {
@@ -332,3 +373,6 @@ impl Outreach for JobOutreach {
         Ok(commit(transaction, "halt_campaign").await?)
     }
 }
+
+#[cfg(test)]
+mod tests;

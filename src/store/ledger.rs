@@ -100,6 +100,19 @@ pub async fn gate(conn: &mut PgConnection, campaign: Uuid, besides: Option<i64>)
     Ok(Gate::Open)
 }
 
+/// Whoever is about to call this person waits until the transaction ends. After the campaign and the chat, always.
+pub async fn lock_person(conn: &mut PgConnection, user: i64) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- lock_outreach_person
+        SELECT pg_advisory_xact_lock(hashtextextended('wireroom.outreach.person.' || $1::bigint::text, 0)) IS NULL AS locked",
+        user,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("lock_outreach_person"))?;
+    Ok(())
+}
+
 /// A person's row.
 #[derive(Debug, Clone)]
 pub struct LedgerRow {

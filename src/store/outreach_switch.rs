@@ -58,7 +58,8 @@ pub async fn get(conn: &mut PgConnection) -> Result<Switch, StoreError> {
 pub async fn turn(conn: &mut PgConnection, stopped: bool, reason: Option<&str>, actor: &str) -> Result<(), StoreError> {
     sqlx::query!(
         "-- turn_outreach_switch
-        UPDATE outreach_switch SET state = $1, reason = $2, changed_by = $3, changed_at = wireroom_now()",
+        UPDATE outreach_switch SET state = $1, reason = $2, changed_by = $3, changed_at = wireroom_now(),
+            opened_at = CASE WHEN $1 = 'running' THEN wireroom_now() ELSE opened_at END",
         if stopped { "stopped" } else { "running" },
         reason,
         actor,
@@ -77,7 +78,7 @@ pub async fn set_limits(
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "-- set_outreach_limits
-        UPDATE outreach_switch SET per_target_per_day = $1, person_rest_days = $2",
+        UPDATE outreach_switch SET per_target_per_day = $1, person_rest_days = $2, opened_at = wireroom_now()",
         per_target_per_day,
         person_rest_days,
     )
@@ -163,7 +164,8 @@ pub async fn sweep(conn: &mut PgConnection, limit: i64) -> Result<u64, StoreErro
     Ok(swept.rows_affected())
 }
 
-/// Makes jobs ready again that waited for the switch, at most [`WAKE`]. Returns how many.
+/// Makes jobs ready again that waited for the switch, at most [`WAKE`]. Returns how many. Those that are just going to sleep see by
+/// `opened_at` that there is nothing to wait for any more (`look_again_at_outreach` in the schema).
 pub async fn wake(conn: &mut PgConnection, ageing_step: Duration) -> Result<i64, StoreError> {
     sqlx::query_scalar!(
         r#"-- wake_outreach
@@ -221,9 +223,14 @@ fn fit(known: Option<&[u8]>, key: Option<&PersonKey>) -> KeyFit {
     }
 }
 
-/// Remembers the key before anything is marked with it; `false`: people were marked with another one.
+/// Remembers the key before anything is marked with it; `false`: people were marked with another one. Only the first one locks the
+/// switch: whoever marks people is not what a stop waits for.
 pub async fn settle_key(conn: &mut PgConnection, key: &PersonKey) -> Result<bool, StoreError> {
     let check: &Mark = &key.check();
+    let known = known_check(&mut *conn).await?;
+    if let Some(known) = known {
+        return Ok(known == check);
+    }
     let settled = sqlx::query!(
         "-- settle_person_key
         UPDATE outreach_switch SET key_check = $1 WHERE key_check IS NULL OR key_check = $1",

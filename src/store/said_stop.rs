@@ -15,6 +15,7 @@ use super::{
     intake::{Arrival, Incoming, Recorded},
     leases::LeaseKey,
     outbox::{self, NewEvent},
+    suppressions,
 };
 use crate::person_key::PersonKey;
 
@@ -81,6 +82,7 @@ async fn suppress(
     let ids: Vec<Uuid> = said.iter().map(|_| Uuid::now_v7()).collect();
     let users: Vec<i64> = said.iter().map(|(_, user)| *user).collect();
     let sessions: Vec<Uuid> = said.iter().map(|(lease, _)| lease.session.0).collect();
+    suppressions::await_calls(&mut *conn).await?;
     let added: Vec<Uuid> = sqlx::query_scalar!(
         "-- suppress_who_said_stop
         INSERT INTO suppressions (id, user_id, reason, source, added_by)

@@ -1,7 +1,14 @@
 //! Caps and pacing over the sandbox: what is counted, what a spent cap does to jobs, and who opens it again.
 
-use wireroom::store::caps::{self, Cap, Capped};
-use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
+use wireroom::store::{
+    caps::{self, Cap, Capped},
+    contact::Contact,
+    suppressions::{self, Identity, NewSuppression, Suppressed},
+};
+use wireroom_jobs::{
+    outreach::PersonRef,
+    scan::ports::{MemberList, ScanTelegram},
+};
 
 use super::*;
 
@@ -318,6 +325,77 @@ async fn an_attempt_that_may_not_begin_here_is_anothers_and_neither_bound_nor_co
     telegram.resolve_username(&public_group(&world, 1000)).await.unwrap();
     let bound = telegram.join_by_invite(INVITES[0]).await.unwrap_err();
     assert!(matches!(bound.decision, Decision::Gate { .. }), "{bound:?}");
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+const IN_FLIGHT: &str = "SELECT count(*) FROM outreach_calls WHERE until > wireroom_now()";
+
+#[tokio::test]
+async fn a_first_message_that_may_still_leave_is_in_flight() {
+    let world = World::with_accounts(1).await;
+    noon(&world).await;
+    let holder = world.holder();
+    let session = held(&holder, 1).await.remove(0);
+    let (telegram, _) = port_of(&session);
+    let [dave, erin] = ["dave", "erin"].map(|name| PersonRef::Username(name.into()));
+    let dave = telegram.person(&dave).await.unwrap();
+    telegram.send_message(&dave.chat, 1, &draft("one")).await.unwrap();
+    assert_eq!(world.count(IN_FLIGHT).await, 0, "it was answered");
+    let erin = telegram.person(&erin).await.unwrap();
+    let controls = world.sandbox.controls();
+    controls.add_fault(Fault::once("messages.sendMessage", Effect::Blackhole));
+    let unknown = telegram.send_message(&erin.chat, 2, &draft("two")).await.unwrap_err();
+    assert_eq!(
+        (unknown.code.as_str(), unknown.decision),
+        ("call_deadline", Decision::Retry)
+    );
+    assert_eq!(world.count(IN_FLIGHT).await, 1, "it may leave with the next connection");
+    holder.shutdown(BOUND).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn whoever_is_suppressed_while_a_flood_is_waited_out_is_not_called_again() {
+    let world = World::with_accounts(1).await;
+    noon(&world).await;
+    let holder = world.holder();
+    let session = held(&holder, 1).await.remove(0);
+    let (telegram, _) = port_of(&session);
+    let dave = telegram.person(&PersonRef::Username("dave".into())).await.unwrap();
+    let contact = Contact::default();
+    contact.is(Identity::of(&dave, None), None);
+    let telegram = port_of(&session).0.asking(contact);
+    let controls = world.sandbox.controls();
+    controls.add_fault(Fault::once("messages.sendMessage", Effect::flood_wait(1)));
+    let said = draft("one");
+    let sending = telegram.send_message(&dave.chat, 1, &said);
+    let suppressing = async {
+        until("the first call", async || {
+            let calls = controls.calls();
+            calls.by_method.contains_key("messages.sendMessage").then_some(())
+        })
+        .await;
+        let mut conn = world.database.pool().acquire().await.unwrap();
+        let row = NewSuppression {
+            who: Suppressed::User(dave.user_id),
+            reason: "x".into(),
+        };
+        suppressions::add(&mut conn, &[row], "api", "key:test").await.unwrap();
+    };
+    let (refused, ()) = tokio::join!(sending, suppressing);
+    let refused = refused.unwrap_err();
+    assert_eq!(
+        (refused.code.as_str(), refused.decision),
+        ("suppressed", Decision::Person { suppress: false })
+    );
+    assert_eq!(controls.calls().by_method["messages.sendMessage"], 1);
+    assert_eq!(world.count(IN_FLIGHT).await, 0);
+    // Nor begun.
+    let refused = telegram.send_message(&dave.chat, 2, &said).await.unwrap_err();
+    assert_eq!(refused.code, "suppressed");
+    assert_eq!(controls.calls().by_method["messages.sendMessage"], 1);
+    assert_eq!(world.count(USED).await, 1, "and not counted");
     holder.shutdown(BOUND).await;
     world.end().await;
 }

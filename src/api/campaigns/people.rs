@@ -196,7 +196,7 @@ impl CampaignPeopleApi {
             return Err(not_found());
         }
         check_zones(&mut transaction, &bodies).await?;
-        let known = Known::of(state.0, &mut transaction, &named).await?;
+        let known = Known::of(state.0, &mut transaction, &named, &bodies).await?;
         let (mut people, mut refused) = (Vec::new(), Vec::new());
         for (index, (body, person)) in bodies.into_iter().zip(named).enumerate() {
             match known.basis(&person, &body) {
@@ -331,13 +331,22 @@ struct Known {
 }
 
 impl Known {
-    async fn of(state: &State, conn: &mut PgConnection, people: &[PersonRef]) -> Result<Self, Problem> {
+    /// `bodies` are those of `people`, one by one.
+    async fn of(
+        state: &State,
+        conn: &mut PgConnection,
+        people: &[PersonRef],
+        bodies: &[NewPersonBody],
+    ) -> Result<Self, Problem> {
         let names = Names::of(people);
         let erased = match person_key(state) {
             Ok(key) => erasure::erased_among(conn, Some(&key), &names.ids).await?,
             Err(_) => HashSet::new(),
         };
-        let scanned = campaign_people::scanned(conn, &names).await?;
+        // Of those alone who come without a reason: it says why they are refused.
+        let without = people.iter().zip(bodies).filter(|(_, body)| body.basis.is_none());
+        let without = Names::of(without.map(|(person, _)| person));
+        let scanned = campaign_people::scanned(conn, &without).await?;
         Ok(Self { erased, scanned })
     }
 

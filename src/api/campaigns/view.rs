@@ -153,4 +153,8 @@ pub struct PreflightView {
     pub eligible: i64,
     /// Why the others would be left out: how many people by outcome.
     pub left_out: BTreeMap<String, i64>,
+    /// How many were looked at: those who wait, in the order they came.
+    pub checked: i64,
+    /// More wait than were looked at.
+    pub truncated: bool,
 }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 use wireroom_jobs::{invite::parse_person, outreach::PersonRef};
+use zeroize::Zeroizing;
 
 use super::{person_key, settle_key};
 use crate::{
@@ -44,11 +45,12 @@ const MAX_REASON: usize = 500;
 const CHUNK: i64 = 1000;
 const CSV: &str = "text/csv; charset=utf-8";
 const NDJSON: &str = "application/x-ndjson";
-const CSV_HEADER: [&str; 8] = [
+const CSV_HEADER: [&str; 9] = [
     "id",
     "user_id",
     "username",
     "phone_hash",
+    "username_hash",
     "reason",
     "source",
     "added_by",
@@ -68,7 +70,8 @@ pub struct SuppressionBody {
     #[serde(default)]
     #[schemars(length(min = 4, max = 33), example = &"@harbour_friend")]
     username: Option<String>,
-    /// In the international form. Only its keyed hash is stored.
+    /// In the international form: with the country code, and without a zero that is dialled only inside the country. Only its
+    /// keyed hash is stored.
     #[serde(default)]
     #[schemars(length(min = 7, max = 32))]
     phone: Option<String>,
@@ -76,6 +79,10 @@ pub struct SuppressionBody {
     #[serde(default)]
     #[schemars(length(min = 64, max = 64))]
     phone_hash: Option<String>,
+    /// The hash of the name of somebody who was erased, as an export of the list shows it: 64 hexadecimal digits.
+    #[serde(default)]
+    #[schemars(length(min = 64, max = 64))]
+    username_hash: Option<String>,
     /// Why: 1 to 500 characters, without a phone number.
     #[schemars(length(min = 1, max = 500), example = &"Asked by letter not to be contacted")]
     reason: String,
@@ -93,7 +100,7 @@ pub struct SuppressionBody {
     added_at: Option<String>,
 }
 
-/// A row of the list: one of `user_id`, `username` and `phone_hash`.
+/// A row of the list: one of `user_id`, `username`, `phone_hash` and `username_hash`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "Suppression")]
 pub struct SuppressionView {
@@ -103,6 +110,8 @@ pub struct SuppressionView {
     pub username: Option<String>,
     /// The keyed hash of a phone number, in hexadecimal digits.
     pub phone_hash: Option<String>,
+    /// The keyed hash of a name, in hexadecimal digits: it was suppressed, and is or was the name of somebody who was erased.
+    pub username_hash: Option<String>,
     pub reason: String,
     /// `api`, `import`; `blocked_us`: they blocked an account that contacted them; `said_stop`: they answered so.
     #[schemars(extend("enum" = ["api", "import", "blocked_us", "said_stop"]))]
@@ -128,6 +137,7 @@ impl From<SuppressionRecord> for SuppressionView {
             user_id: record.user_id,
             username: record.username,
             phone_hash: record.phone_hash.as_deref().map(hex),
+            username_hash: record.username_hash.as_deref().map(hex),
             reason: record.reason,
             source: record.source,
             added_by: record.added_by,
@@ -375,10 +385,13 @@ fn read(state: &State, body: &SuppressionBody, prefix: &str) -> Result<NewSuppre
         let message = format!("must be 1 to {MAX_REASON} characters.");
         return Err(invalid(format!("{prefix}reason"), message));
     }
-    let who = match (body.user_id, &body.username, &body.phone, &body.phone_hash) {
-        (Some(id), None, None, None) if id > 0 => Suppressed::User(id),
-        (Some(_), None, None, None) => return Err(invalid(format!("{prefix}user_id"), "must be a positive number.")),
-        (None, Some(name), None, None) => {
+    let hashes = (&body.phone_hash, &body.username_hash);
+    let who = match (body.user_id, &body.username, &body.phone, hashes.0, hashes.1) {
+        (Some(id), None, None, None, None) if id > 0 => Suppressed::User(id),
+        (Some(_), None, None, None, None) => {
+            return Err(invalid(format!("{prefix}user_id"), "must be a positive number."));
+        }
+        (None, Some(name), None, None, None) => {
             let name = name.trim();
             match parse_person(&format!("@{}", name.strip_prefix('@').unwrap_or(name))) {
                 Some(PersonRef::Username(name)) => Suppressed::Username(name),
@@ -390,27 +403,22 @@ fn read(state: &State, body: &SuppressionBody, prefix: &str) -> Result<NewSuppre
                 }
             }
         }
-        (None, None, Some(phone), None) => {
-            let digits = phone.chars().filter(char::is_ascii_digit).count();
-            let clean = phone.chars().all(|c| c.is_ascii_digit() || " +-().".contains(c));
-            if !clean || !(7..=15).contains(&digits) {
-                let message = "must be a phone number with its country code.";
+        (None, None, Some(phone), None, None) => {
+            let Some(number) = international(phone) else {
+                let message = "must be a phone number as Telegram shows it: with its country code (+49 151 …), and without the 0 that is \
+                    dialled only inside the country.";
                 return Err(invalid(format!("{prefix}phone"), message));
-            }
-            Suppressed::Phone(person_key(state)?.phone(phone))
+            };
+            Suppressed::Phone(person_key(state)?.phone(&number))
         }
-        (None, None, None, Some(hash)) => {
-            person_key(state)?;
-            let mark = from_hex(hash);
-            Suppressed::Phone(mark.ok_or_else(|| {
-                invalid(
-                    format!("{prefix}phone_hash"),
-                    "must be 64 hexadecimal digits, as an export shows them.",
-                )
-            })?)
+        (None, None, None, Some(hash), None) => {
+            Suppressed::Phone(mark_of(state, hash, &format!("{prefix}phone_hash"))?)
+        }
+        (None, None, None, None, Some(hash)) => {
+            Suppressed::UsernameMark(mark_of(state, hash, &format!("{prefix}username_hash"))?)
         }
         _ => {
-            let message = "give one of user_id, username, phone and phone_hash.";
+            let message = "give one of user_id, username, phone, phone_hash and username_hash.";
             return Err(invalid(format!("{prefix}user_id"), message));
         }
     };
@@ -420,8 +428,34 @@ fn read(state: &State, body: &SuppressionBody, prefix: &str) -> Result<NewSuppre
     })
 }
 
+/// The digits of a phone number in the international form, however it is written. `None`: it is none, or none that could be told
+/// from another country's, as one with a zero that is dialled only inside the country.
+fn international(phone: &str) -> Option<Zeroizing<String>> {
+    let phone = phone.trim();
+    let rest = phone.strip_prefix('+').unwrap_or(phone);
+    let clean = rest.chars().all(|c| c.is_ascii_digit() || " -().".contains(c));
+    let mut digits = Zeroizing::new(rest.chars().filter(char::is_ascii_digit).collect::<String>());
+    let bare: Zeroizing<String> = Zeroizing::new(rest.chars().filter(|c| *c != ' ').collect());
+    if !clean || bare.contains("(0") {
+        return None;
+    }
+    if let Some(rest) = digits.strip_prefix("00") {
+        digits = Zeroizing::new(rest.to_owned());
+    }
+    (!digits.starts_with('0') && (7..=15).contains(&digits.len())).then_some(digits)
+}
+
+/// A hash as an export shows it.
+fn mark_of(state: &State, hash: &str, field: &str) -> Result<Mark, Problem> {
+    person_key(state)?;
+    from_hex(hash).ok_or_else(|| invalid(field, "must be 64 hexadecimal digits, as an export shows them."))
+}
+
 async fn settle(state: &State, conn: &mut store::PgConnection, rows: &[NewSuppression]) -> Result<(), Problem> {
-    if rows.iter().any(|row| matches!(row.who, Suppressed::Phone(_))) {
+    if rows
+        .iter()
+        .any(|row| matches!(row.who, Suppressed::Phone(_) | Suppressed::UsernameMark(_)))
+    {
         settle_key(conn, &person_key(state)?).await?;
     }
     Ok(())
@@ -480,12 +514,13 @@ fn write_csv(write: impl FnOnce(&mut csv::Writer<Vec<u8>>) -> csv::Result<()>) -
     writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
 }
 
-fn cells(row: &SuppressionRecord) -> [String; 8] {
+fn cells(row: &SuppressionRecord) -> [String; 9] {
     [
         row.id.to_string(),
         row.user_id.map(|id| id.to_string()).unwrap_or_default(),
         row.username.clone().unwrap_or_default(),
         row.phone_hash.as_deref().map(hex).unwrap_or_default(),
+        row.username_hash.as_deref().map(hex).unwrap_or_default(),
         safe_cell(&row.reason),
         row.source.clone(),
         row.added_by.clone(),

@@ -71,6 +71,39 @@ async fn a_phone_number_is_nowhere_and_found_again_however_it_is_written() {
 }
 
 #[tokio::test]
+async fn a_phone_number_is_taken_as_telegram_shows_it_or_not_at_all() {
+    let api = api().await;
+    let body = json!({ "phone": PHONE, "reason": "asked for it" });
+    let hash = post(&api, "/v1/suppressions", &body).await.json()["phone_hash"].clone();
+    for same in [
+        "00999 66 2 0001",
+        "0099966-2-0001",
+        "+00999 66 2 0001",
+        "+999 (66) 2.0001",
+    ] {
+        let again = post(&api, "/v1/suppressions", &json!({ "phone": same, "reason": "x" })).await;
+        assert_eq!(
+            (again.status, &again.json()["phone_hash"]),
+            (StatusCode::OK, &hash),
+            "{same}"
+        );
+    }
+    for never in [
+        "+999 (0)66 2 0001",
+        "066 2 0001 99",
+        "+066 2 0001 99",
+        "(066) 20001",
+        "000999 66 2 0001",
+        "999+6620001",
+    ] {
+        let body = json!({ "phone": never, "reason": "x" });
+        let refused = post(&api, "/v1/suppressions", &body).await;
+        assert_eq!(refused.problem("invalid_value")["field"], "phone", "{never}");
+    }
+    assert_eq!(api.count("suppressions").await, 1);
+}
+
+#[tokio::test]
 async fn without_the_key_or_with_another_one_no_number_is_taken() {
     let bare = TestApi::new().await;
     let body = json!({ "phone": PHONE, "reason": "x" });

@@ -15,7 +15,7 @@ use wireroom_jobs::{
     ports::{Decision, TelegramError},
 };
 
-use super::{JobTelegram, own_error};
+use super::{JobTelegram, WAITS_IN_PLACE, own_error};
 use crate::{
     ids::SessionId,
     store::{
@@ -26,8 +26,8 @@ use crate::{
     telegram::gates::Gates,
 };
 
-/// No call is answered later than this: a call's deadline at most, with the floods that are waited out in place.
-const ANSWER_BOUND: Duration = Duration::from_mins(2);
+/// How long a call that was given up on is taken to be on its way still: it may leave with the session's next connection.
+const LATE: Duration = Duration::from_mins(2);
 /// Whoever lets outreach go on wakes the jobs that wait for it; this is the net.
 const LOOK_AGAIN: TimeDelta = TimeDelta::hours(1);
 
@@ -110,16 +110,13 @@ impl JobTelegram {
         let opens = chat_id.filter(|chat| capped == Capped::Message && is_person(*chat));
         let looks = self.gates.looks();
         // Apart: a call that is counted should not carry its transaction around.
-        let taken = Box::pin(self.take(capped, opens)).await.map_err(|error| {
-            tracing::warn!(error = &error as &dyn std::error::Error, "a call could not be counted");
-            own_error(
-                "store_failed",
-                "The database did not answer, so Telegram was not called.",
-                Decision::Retry,
-            )
-        })?;
-        let Some((taken, entered)) = taken else {
-            return Err(self.outreach_is_stopped());
+        let taken = Box::pin(self.take(capped, opens))
+            .await
+            .map_err(|error| not_asked(&error))?;
+        let (taken, entered) = match taken {
+            Ok(taken) => taken,
+            Err(Shut::All) => return Err(self.outreach_is_stopped()),
+            Err(Shut::Person(outcome)) => return Err(left_alone(outcome)),
         };
         match taken.used {
             Use::Granted { spent } => {
@@ -161,14 +158,18 @@ impl JobTelegram {
         }
     }
 
-    /// Counts, and lets a call of outreach through, in one transaction. `None`: outreach is stopped, and nothing was counted.
-    async fn take(&self, capped: Capped, opens: Option<i64>) -> Result<Option<(Taken, Option<Uuid>)>, StoreError> {
+    /// Counts, and lets a call of outreach through, in one transaction.
+    async fn take(&self, capped: Capped, opens: Option<i64>) -> Result<Pass, StoreError> {
         let session = self.connection.storage().lease().session;
         let mut transaction = self.begin("take_cap").await?;
         let mut let_through = None;
         if self.is_outreach(&mut transaction, capped, opens).await? {
-            let entered = outreach_switch::enter(&mut transaction, session, self.hooks.job, ANSWER_BOUND).await?;
-            let Some(id) = entered else { return Ok(None) };
+            let bound = answer_bound(self.settings.call_deadline, self.settings.wait_in_place);
+            let entered = outreach_switch::enter(&mut transaction, session, self.hooks.job, bound).await?;
+            let Some(id) = entered else { return Ok(Err(Shut::All)) };
+            if let Some(outcome) = self.contact.left_alone(&mut transaction).await? {
+                return Ok(Err(Shut::Person(outcome)));
+            }
             let_through = Some(id);
         }
         let taken = caps::take(&mut transaction, session, capped, opens).await?;
@@ -178,7 +179,22 @@ impl JobTelegram {
             outreach_switch::leave(&mut transaction, id).await?;
         }
         transaction.commit().await.map_err(store::failed("take_cap"))?;
-        Ok(Some((taken, let_through)))
+        Ok(Ok((taken, let_through)))
+    }
+
+    /// A call of outreach has waited out a flood, and is about to be made again: whether it still may.
+    pub(super) async fn ask_again(&self) -> Result<(), TelegramError> {
+        let asked = async {
+            let mut transaction = self.begin("ask_again").await?;
+            let outcome = self.contact.left_alone(&mut transaction).await?;
+            transaction.commit().await.map_err(store::failed("ask_again"))?;
+            Ok::<_, StoreError>(outcome)
+        };
+        match asked.await {
+            Ok(None) => Ok(()),
+            Ok(Some(outcome)) => Err(left_alone(outcome)),
+            Err(error) => Err(not_asked(&error)),
+        }
     }
 
     /// Invitations, every message of a job that invites, and the first message to a person.
@@ -221,6 +237,37 @@ impl JobTelegram {
             );
         }
     }
+}
+
+/// What became of asking for a call: it is counted, or its cap is spent; with what is to be noted when a call of outreach is over.
+type Pass = Result<(Taken, Option<Uuid>), Shut>;
+
+/// Why a call of outreach is not let through. Nothing was counted.
+enum Shut {
+    /// All outreach is stopped.
+    All,
+    /// The person is to be left alone: an outcome's code.
+    Person(&'static str),
+}
+
+/// How long a call of outreach may be on its way: every time that it is made, with the floods that are waited out between, and what
+/// comes late.
+fn answer_bound(deadline: Duration, wait_in_place: Duration) -> Duration {
+    deadline * (WAITS_IN_PLACE + 1) + wait_in_place * WAITS_IN_PLACE + LATE
+}
+
+fn left_alone(outcome: &str) -> TelegramError {
+    let sentence = "The person was put on the list of those to leave alone in the moment before the call.";
+    own_error(outcome, sentence, Decision::Person { suppress: false })
+}
+
+fn not_asked(error: &StoreError) -> TelegramError {
+    tracing::warn!(error = error as &dyn std::error::Error, "a call could not be counted");
+    own_error(
+        "store_failed",
+        "The database did not answer, so Telegram was not called.",
+        Decision::Retry,
+    )
 }
 
 fn is_person(chat: i64) -> bool {
@@ -271,6 +318,9 @@ mod tests {
         let error = reached(&spent);
         assert_eq!(error.code, "cap_reached");
         assert_eq!(error.message, "This session may join chats 10 times an hour, and has.");
+        let (second, minute) = (Duration::from_secs(1), Duration::from_mins(1));
+        assert_eq!(answer_bound(second, Duration::ZERO), second * 4 + LATE);
+        assert!(answer_bound(second * 30, minute) > minute * 5, "whatever is configured");
         assert!(is_person(42) && !is_person(-42) && !is_person(-1_000_000_000_042));
     }
 }

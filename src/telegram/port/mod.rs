@@ -46,7 +46,7 @@ use super::{
     pace::Pace,
     trouble::Trouble,
 };
-use crate::ids::JobId;
+use crate::{ids::JobId, store::contact::Contact};
 
 /// Floods waited out in place by one call, before the gate closes.
 const WAITS_IN_PLACE: u32 = 3;
@@ -87,6 +87,8 @@ pub struct PortSettings {
     pub clock: Arc<dyn Clock>,
     /// Floods up to this long are waited out in place.
     pub wait_in_place: Duration,
+    /// How long one call may take.
+    pub call_deadline: Duration,
 }
 
 /// Telegram, as one attempt of one job sees it.
@@ -102,6 +104,8 @@ pub struct JobTelegram {
     media: Option<Arc<dyn MediaSource>>,
     /// What Telegram said of the session's rights in the chats it described.
     rights: access::Rights,
+    /// Whom the attempt has leave to call.
+    contact: Contact,
     /// What the update stream noted since the attempt began.
     watch_troubles: Mutex<watch::Receiver<u64>>,
 }
@@ -125,6 +129,7 @@ impl JobTelegram {
             hooks,
             bound: OnceCell::new(),
             media: None,
+            contact: Contact::default(),
             rights: access::Rights::default(),
             watch_troubles,
         }
@@ -137,6 +142,12 @@ impl JobTelegram {
             media: Some(media),
             ..self
         }
+    }
+
+    /// The same, which asks about that person before it calls them.
+    #[must_use]
+    pub fn asking(self, contact: Contact) -> Self {
+        Self { contact, ..self }
     }
 
     /// One call: admitted, counted, bound, made, and its failure turned into a decision. `chat_id` is what slow mode is
@@ -183,7 +194,10 @@ impl JobTelegram {
                 Err(other) => {
                     // After an answer there is nothing to give back: that call was made. One that is too late may still be
                     // in grammers' hands, and leave with its next connection.
-                    if waits == 0 && !other.is_late() {
+                    if other.is_late() {
+                        // Whoever stops outreach is not told that it is over.
+                        *let_through = None;
+                    } else if waits == 0 {
                         self.give_back_unless_it_left(counted, sent).await;
                     }
                     return Err(failures::without_answer(&other));
@@ -200,6 +214,9 @@ impl JobTelegram {
             }
             // Counted already: its own use may have closed the gate.
             self.admit_again(action, chat_id)?;
+            if let_through.is_some() {
+                Box::pin(self.ask_again()).await?;
+            }
         }
     }
 
