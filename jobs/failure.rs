@@ -77,10 +77,7 @@ fn refusal(error: &TelegramError) -> JobError {
 /// Our code for one of Telegram's names, and what a person can do about it.
 fn known_refusal(name: &str) -> Option<(&'static str, &'static str)> {
     Some(match name {
-        "USERNAME_NOT_OCCUPIED" | "USERNAME_INVALID" => (
-            "chat_not_found",
-            "Nobody has this name. Check the spelling of args.chat.",
-        ),
+        "USERNAME_NOT_OCCUPIED" | "USERNAME_INVALID" => ("chat_not_found", "Nobody has this name. Check its spelling."),
         "CHAT_INVALID" => ("chat_invalid", "Telegram takes this for no chat that can be joined."),
         "USER_CREATOR" => (
             "creator_cannot_leave",

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{ConfigError, Secret, Source};
+use super::{ConfigError, Secret, Source, source::invalid};
 
 /// Where Postgres is.
 #[derive(Debug, Clone)]
@@ -22,6 +22,13 @@ impl DatabaseConfig {
             variable: "DATABASE_URL",
             needed_for: "the Postgres database, postgres://user:password@host:port/database",
         })?;
+        if !["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme))
+        {
+            let message = "is no address of a Postgres database: postgres://user:password@host:port/database";
+            return Err(invalid("DATABASE_URL", message));
+        }
         Ok(Self {
             url: Secret::new(url),
             max_connections: source.within("WIREROOM_DATABASE_MAX_CONNECTIONS", 20, 2, 1000)?,

@@ -123,6 +123,15 @@ fn a_server_has_its_other_data_centres_where_they_are_named() {
 fn the_database_is_required() {
     let refused = Config::from_source(Source::from_values([])).unwrap_err().to_string();
     assert!(refused.starts_with("DATABASE_URL is not set"), "{refused}");
+    let other = Source::from_values([(
+        "DATABASE_URL".to_owned(),
+        "mysql://secret@localhost/wireroom".to_owned(),
+    )]);
+    let refused = Config::from_source(other).unwrap_err().to_string();
+    assert!(
+        refused.contains("no address of a Postgres database") && !refused.contains("secret"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use poem::web::Data;
 use poem_openapi::{
     OpenApi,
@@ -282,7 +282,9 @@ impl CampaignPeopleApi {
     ) -> Result<Json<Typed<LedgerImportView>>, Problem> {
         let id = campaign_id(&id)?;
         let rows = body.read()?.into_iter().enumerate();
-        let mut rows: Vec<ImportedRow> = rows.map(imported).collect::<Result<_, _>>()?;
+        let now = state.clock.now();
+        let rows = rows.map(|(index, row)| imported(index, &row, now));
+        let mut rows: Vec<ImportedRow> = rows.collect::<Result<_, _>>()?;
         let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
         let mut transaction = state.pool.begin().await.map_err(failed("begin_ledger_import"))?;
         if !campaigns::lock(&mut transaction, id).await? {
@@ -314,13 +316,21 @@ impl CampaignPeopleApi {
     }
 }
 
-fn imported((index, row): (usize, LedgerRowBody)) -> Result<ImportedRow, Problem> {
+fn imported(index: usize, row: &LedgerRowBody, now: DateTime<Utc>) -> Result<ImportedRow, Problem> {
     if row.user_id <= 0 {
         return Err(invalid(format!("items[{index}].user_id"), "must be a positive number."));
     }
+    let field = format!("items[{index}].invited_at");
+    let invited_at = body::time(&field, row.invited_at.as_deref())?;
+    if invited_at.is_some_and(|time| time > now + TimeDelta::minutes(5)) {
+        return Err(invalid(
+            field,
+            "must not be in the future: it is when the person was invited.",
+        ));
+    }
     Ok(ImportedRow {
         user_id: row.user_id,
-        invited_at: body::time(&format!("items[{index}].invited_at"), row.invited_at.as_deref())?,
+        invited_at,
     })
 }
 

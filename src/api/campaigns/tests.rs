@@ -164,6 +164,11 @@ async fn the_preflight_says_why_the_rest_is_not_eligible() {
         body["reason"] = json!("x");
         post(&api, "/v1/suppressions", &body).await.json();
     }
+    let ahead = json!({ "items": [{ "user_id": 2, "invited_at": "2999-01-01T00:00:00Z" }] });
+    let refused = post(&api, &format!("{path}/ledger/import"), &ahead)
+        .await
+        .problem("invalid_value");
+    assert_eq!(refused["field"], "items[0].invited_at", "{refused}");
     let ledger = json!({ "items": [{ "user_id": 2 }] });
     let imported = post(&api, &format!("{path}/ledger/import"), &ledger).await.json();
     assert_eq!(imported, json!({ "added": 1, "already_there": 0 }));

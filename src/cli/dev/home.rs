@@ -37,6 +37,22 @@ impl Home {
         self.dir.join("postgres")
     }
 
+    /// Where files are kept that belong to the private database.
+    pub fn files(&self) -> PathBuf {
+        self.dir.join("files")
+    }
+
+    /// Deletes those files: nothing knows of them any more.
+    pub fn forget_files(&self) -> anyhow::Result<()> {
+        let files = self.files();
+        match fs::remove_dir_all(&files) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot delete {}", files.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The sandbox's private RSA key; kept, so that a worker elsewhere can go on with the same public one.
     pub fn sandbox_key(&self) -> PathBuf {
         self.dir.join("sandbox-key.pem")

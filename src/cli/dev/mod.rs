@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     clock::SystemClock,
-    config::{ApiConfig, Config, QueueConfig, Secret, Source, TelemetryConfig},
+    config::{ApiConfig, Config, FilesPlace, QueueConfig, Secret, Source, TelemetryConfig},
     lifecycle::{Shutdown, Signals, supervise},
     queue::Waker,
     sandbox::{Controls, Sandbox, SandboxConfig, SandboxHandle},
@@ -178,6 +178,9 @@ impl Parts {
             download: args.download_postgres,
         };
         let (database, sandbox) = tokio::try_join!(Database::open(&home, &mut source, wanted), start_sandbox(&home))?;
+        if args.fresh {
+            home.forget_files()?;
+        }
         let config = configure(source, &home, &database, &sandbox)?;
         if let Err(error) = process::migrate(&config.database).await {
             return Err(if database.is_private() {
@@ -255,6 +258,9 @@ fn configure(mut source: Source, home: &Home, database: &Database, sandbox: &San
     if database.is_private() {
         source.set("WIREROOM_MASTER_KEYS", master_keys.expose());
         source.set("WIREROOM_PERSON_KEY", home.person_key()?.expose());
+        if source.text("WIREROOM_FILES_S3_BUCKET").is_none() {
+            source.fill("WIREROOM_FILES_DIR", home.files().display().to_string());
+        }
     } else {
         source.fill("WIREROOM_MASTER_KEYS", master_keys.expose());
         source.fill("WIREROOM_PERSON_KEY", home.person_key()?.expose());
@@ -301,6 +307,10 @@ impl Front {
         let server_key = home.sandbox_public_key().display().to_string();
         let master_keys = config.vault.master_keys.as_ref().map_or("", Secret::expose);
         let person_key = config.outreach.person_key.as_ref().map_or("", Secret::expose);
+        let files = match &config.files.place {
+            FilesPlace::Directory(directory) => directory.display().to_string(),
+            FilesPlace::S3 { .. } => String::new(),
+        };
         home.save_env(
             &[
                 ("WIREROOM_URL", &self.url),
@@ -309,6 +319,7 @@ impl Front {
                 // What a second worker needs besides.
                 ("WIREROOM_MASTER_KEYS", master_keys),
                 ("WIREROOM_PERSON_KEY", person_key),
+                ("WIREROOM_FILES_DIR", &files),
                 ("WIREROOM_TELEGRAM_SERVER", &server),
                 ("WIREROOM_TELEGRAM_SERVER_DCS", &self.other_dcs),
                 ("WIREROOM_TELEGRAM_SERVER_KEY", &server_key),
