@@ -34,6 +34,7 @@ impl From<TelegramError> for Outcome {
             Decision::Person { .. }
             | Decision::Target
             | Decision::Content
+            | Decision::StaleMedia
             | Decision::Bug
             | Decision::Done
             | Decision::Pending => Self::Discard(refusal(&error)),
@@ -176,6 +177,9 @@ fn refused_message(name: &str) -> Option<(&'static str, &'static str)> {
         | "PHOTO_EXT_INVALID"
         | "IMAGE_PROCESS_FAILED"
         | "PHOTO_SAVE_FILE_INVALID"
+        | "FILE_REFERENCE_EXPIRED"
+        | "FILE_REFERENCE_INVALID"
+        | "FILE_REFERENCE_EMPTY"
         | "MEDIA_EMPTY" => (
             "media_invalid",
             "Telegram cannot read the media as what args.media says it is. Check the file, or send it as a document.",

@@ -326,6 +326,8 @@ pub enum Decision {
     Retry,
     /// The job's own content is wrong.
     Content,
+    /// Telegram wants a file again that was put in before. Nothing was sent.
+    StaleMedia,
     /// A client error we do not know: fail and alert.
     Bug,
 }

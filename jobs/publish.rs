@@ -215,6 +215,7 @@ impl Publication<'_> {
         let context = self.context;
         self.maybe_sent = false;
         self.message.check(context, self.args)?;
+        self.check_time()?;
         context.stop_if_cancelled()?;
         let chat = target::resolve(context, reference).await?;
         target::refuse_person(&chat)?;
@@ -255,6 +256,11 @@ impl Publication<'_> {
         }
     }
 
+    fn check_time(&self) -> Result<(), Outcome> {
+        let checked = self.message.check_time(self.context, self.args);
+        checked.map_err(Outcome::Discard)
+    }
+
     /// Everything the message needs is in Telegram before its send begins: what is done here may be done again.
     async fn make_ready(&mut self, chat: &Chat) -> Result<(), Outcome> {
         let context = self.context;
@@ -275,7 +281,31 @@ impl Publication<'_> {
     async fn send(&mut self, kept: Kept, effect: &Effect) -> Result<PublishResult, Outcome> {
         let context = self.context;
         context.stop_if_cancelled()?;
+        // An earlier attempt may have been put off until there is no time left.
+        self.check_time()?;
         self.make_ready(&kept.chat).await?;
+        let mut answer = self.hand_over(&kept, effect).await?;
+        if let Err(error) = &answer
+            && error.decision == Decision::StaleMedia
+            && !self.media.is_empty()
+        {
+            self.say(LogLevel::Info, "media_again", "Telegram wants the files again.")
+                .await;
+            self.maybe_sent = false;
+            self.use_media(&[]);
+            self.keep(&kept.chat, Fate::NotSent).await?;
+            self.make_ready(&kept.chat).await?;
+            answer = self.hand_over(&kept, effect).await?;
+        }
+        match answer {
+            Ok(sent) => self.record(&kept.chat, sent).await,
+            Err(error) => self.not_confirmed(&kept.chat, effect, error).await,
+        }
+    }
+
+    /// One call that sends, with everything durable before it.
+    async fn hand_over(&mut self, kept: &Kept, effect: &Effect) -> Result<Result<SentMessage, TelegramError>, Outcome> {
+        let context = self.context;
         if kept.fate != Fate::Open || !self.media.is_empty() {
             self.keep(&kept.chat, Fate::Open).await?;
         }
@@ -283,11 +313,7 @@ impl Publication<'_> {
             .await;
         context.store.effect_attempted(kept.chat.id).await?;
         self.maybe_sent = true;
-        let answer = self.message.send(context, &kept.chat, effect.random_id).await;
-        match answer {
-            Ok(sent) => self.record(&kept.chat, sent).await,
-            Err(error) => self.not_confirmed(&kept.chat, effect, error).await,
-        }
+        Ok(self.message.send(context, &kept.chat, effect.random_id).await)
     }
 
     /// Telegram answered with the message: that is the result, whatever the store says of it.
@@ -332,10 +358,19 @@ impl Publication<'_> {
             | Decision::Target
             | Decision::Campaign
             | Decision::Content
+            | Decision::StaleMedia
             | Decision::Bug => {
                 self.maybe_sent = false;
+                let is_stale = error.decision == Decision::StaleMedia && !self.media.is_empty();
+                if is_stale {
+                    self.use_media(&[]);
+                }
                 let _kept = self.keep(chat, Fate::NotSent).await;
-                Err(error.into())
+                Err(if is_stale {
+                    sending::stale_again(&error)
+                } else {
+                    error.into()
+                })
             }
         }
     }

@@ -83,7 +83,7 @@ pub(super) fn judge(error: &TelegramError, mode: InviteMode) -> Judged {
         )),
         Decision::Gate { .. } | Decision::Elsewhere { .. } => Judged::NotSent,
         Decision::Retry | Decision::Session => Judged::Unknown,
-        Decision::Campaign | Decision::Content | Decision::Bug => Judged::Halt,
+        Decision::Campaign | Decision::Content | Decision::StaleMedia | Decision::Bug => Judged::Halt,
         Decision::Person { suppress } => Judged::Person(Verdict {
             suppress,
             ..refused(&error.code, suppress)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::refusal::Refusal;
 use crate::{JobContext, Outcome, WaitReason};
 
-/// How long an approval is waited for when neither the args nor a deadline say.
+/// How long an approval is waited for, from its request on, when neither the args nor a deadline say.
 const PATIENCE: TimeDelta = TimeDelta::days(7);
 /// The pause before the first look at a pending request; each one after it is twice as long.
 const FIRST_LOOK: TimeDelta = TimeDelta::minutes(1);
@@ -38,7 +38,7 @@ impl Request {
     /// Until when it is waited for: as long as the args say, and not beyond the job's deadline.
     pub fn expires(self, context: &JobContext, timeout: Option<u32>) -> DateTime<Utc> {
         let patience = timeout.map(|seconds| self.requested_at + TimeDelta::seconds(i64::from(seconds)));
-        let own = patience.unwrap_or(context.created_at + PATIENCE);
+        let own = patience.unwrap_or(self.requested_at + PATIENCE);
         match (patience, context.deadline) {
             (Some(_), Some(deadline)) => own.min(deadline),
             (None, Some(deadline)) => deadline,

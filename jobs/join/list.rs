@@ -31,6 +31,10 @@ const LONGEST_ATTEMPT: TimeDelta = TimeDelta::minutes(2);
 const AFTER_TROUBLE: TimeDelta = TimeDelta::seconds(30);
 /// How often a target is tried again after such trouble.
 const MOST_TRIES: u32 = 3;
+/// A request whose looks meet trouble is looked at after pauses that double so often.
+const MOST_DOUBLINGS: u32 = 6;
+/// So many requests in a row that meet trouble: it is no trouble with a chat.
+const MOST_IN_A_ROW: u32 = 2;
 /// A job that was woken early looks at this many requests that are not due yet.
 const EARLY_LOOKS: usize = 25;
 
@@ -62,6 +66,9 @@ struct Waiting {
     request: Request,
     /// The next look.
     at: DateTime<Utc>,
+    /// How often in a row a look met trouble.
+    #[serde(default)]
+    tries: u32,
 }
 
 /// How one turn at a target ended.
@@ -291,6 +298,7 @@ impl List<'_> {
                     ..request
                 },
                 at,
+                tries: 0,
             }),
             None => self.kept.rows.push(row(index, &approval::expired().code, chat_id)),
         }
@@ -307,10 +315,19 @@ impl List<'_> {
         } else {
             due
         };
+        let mut troubles = 0;
         for waiting in self.kept.waiting.iter().take(due).cloned().collect::<Vec<_>>() {
             self.context.stop_if_cancelled()?;
             self.keep_time()?;
-            self.look_at_request(waiting).await?;
+            match self.look_at_request(waiting).await? {
+                None => troubles = 0,
+                Some(error) => {
+                    troubles += 1;
+                    if troubles >= MOST_IN_A_ROW {
+                        return Err(self.after_trouble(&error));
+                    }
+                }
+            }
             self.show().await?;
         }
         let Some(at) = self.kept.waiting.iter().map(|each| each.at).min() else {
@@ -321,7 +338,8 @@ impl List<'_> {
         Err(approval::pause(at, expires.max().unwrap_or(at)))
     }
 
-    async fn look_at_request(&mut self, waiting: Waiting) -> Result<(), Outcome> {
+    /// Returns the passing trouble that the look met: the request is looked at again later, and the others go before it.
+    async fn look_at_request(&mut self, waiting: Waiting) -> Result<Option<JobError>, Outcome> {
         let Waiting {
             index,
             chat_id,
@@ -343,10 +361,12 @@ impl List<'_> {
                 ..row(index, &refusal.code, chat_id)
             }),
             Err(Stop::Job(outcome)) => {
-                return Err(match trouble(&outcome) {
-                    Some(error) => self.after_trouble(error),
-                    None => outcome,
-                });
+                let Some(error) = trouble(&outcome).cloned() else {
+                    return Err(outcome);
+                };
+                self.put_behind(waiting);
+                self.save().await?;
+                return Ok(Some(error));
             }
         };
         self.kept.waiting.retain(|each| each.index != index);
@@ -354,7 +374,25 @@ impl List<'_> {
             Some(row) => self.kept.rows.push(row),
             None => self.await_approval(index, chat_id, request),
         }
-        self.save().await
+        self.save().await?;
+        Ok(None)
+    }
+
+    /// After trouble: a later look, or none when the request's time is over.
+    fn put_behind(&mut self, waiting: Waiting) {
+        self.kept.waiting.retain(|each| each.index != waiting.index);
+        let now = self.context.clock.now();
+        let expires = waiting.request.expires(self.context, self.args.approval_timeout);
+        if now >= expires {
+            let row = row(waiting.index, &approval::expired().code, waiting.chat_id);
+            return self.kept.rows.push(row);
+        }
+        let pause = AFTER_TROUBLE * 2_i32.pow(waiting.tries.min(MOST_DOUBLINGS));
+        self.kept.waiting.push(Waiting {
+            at: expires.min(now + pause),
+            tries: waiting.tries.saturating_add(1),
+            ..waiting
+        });
     }
 
     /// Durable before Telegram is asked.

@@ -248,6 +248,17 @@ async fn a_request_without_a_deadline_expires_after_a_week() {
 }
 
 #[tokio::test]
+async fn the_week_begins_with_the_request() {
+    let fakes = Fakes::new();
+    fakes.clock.advance(TimeDelta::days(30));
+    fakes.telegram.check_invite(Ok(preview()));
+    fakes.telegram.join_by_invite(Ok(Joined::ApprovalPending));
+    let (until, reason) = snoozed(by_link().run(&fakes.context()).await);
+    assert_eq!(reason.code, "approval_pending");
+    assert_eq!(until, start_of_time() + TimeDelta::days(30) + TimeDelta::minutes(1));
+}
+
+#[tokio::test]
 async fn a_short_deadline_still_leaves_one_look() {
     let mut fakes = Fakes::new();
     fakes.deadline = Some(start_of_time() + TimeDelta::seconds(20));

@@ -1,19 +1,22 @@
 //! One message to many chats: each is a target with an outcome of its own, kept as soon as it is known.
 //!
 //! Before a send begins, the target's chat and the effect's `random_id` are durable; what became of it is kept in the
-//! transaction that settles the effect. So whatever crashes, the next attempt skips what is decided, looks for the one
-//! message that is in doubt, and goes on. Slow mode of one chat puts off that chat alone; a flood or a cap of the session
-//! puts off the job, with everything it has done.
+//! transaction that settles the effect. So whatever crashes, the next attempt skips what is decided, looks for the message
+//! that is in doubt before it does anything else, and goes on. Slow mode of one chat puts off that chat alone, and so does
+//! trouble with it; a flood or a cap of the session puts off the job, with everything it has done.
+//!
+//! What is in doubt is never said to be refused: until a look has found no message, every end of its target is
+//! `outcome_unknown`.
+
+mod files;
 
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
 
 use super::{
     OUTCOME_UNKNOWN, PublishArgs, PublishResult, PublishStatus, TargetReport, personal,
     ports::{Decided, Target},
-    post::Uploaded,
     sending::{self, Message},
 };
 use crate::{
@@ -26,21 +29,20 @@ use crate::{
 pub const SENT: &str = "sent";
 /// An attempt that takes longer makes room for others: everything it did is kept.
 const LONGEST_ATTEMPT: TimeDelta = TimeDelta::seconds(150);
-/// The pause after passing trouble that came after progress.
+/// The pause after passing trouble; each further one with the same chat is four times as long.
 const AFTER_TROUBLE: TimeDelta = TimeDelta::seconds(15);
-/// A send that was begun so often without anybody seeing it end is given up.
+const MOST_DOUBLINGS: u32 = 3;
+/// A chat whose look-up met trouble so often is given up, and so is a send that was begun so often without anybody seeing it
+/// end.
 const MOST_TRIES: i32 = 3;
+/// Looking for a message that is in doubt is worth more of them.
+const MOST_LOOKS: i32 = 6;
+/// So many chats in a row that meet trouble: it is no trouble with a chat.
+const MOST_IN_A_ROW: u32 = 2;
 /// How many decided targets are shown at once.
 const SHOWN_EACH: i64 = 10;
 /// How many chats are looked up by one call. What is said of a chat is so much older than its turn.
 const LOOKED_UP: usize = 100;
-
-/// The checkpoint: what all targets share.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Kept {
-    #[serde(default)]
-    media: Vec<Uploaded>,
-}
 
 pub(super) async fn run(args: &PublishArgs, context: &JobContext) -> Outcome {
     let mut broadcast = Broadcast {
@@ -52,9 +54,11 @@ pub(super) async fn run(args: &PublishArgs, context: &JobContext) -> Outcome {
         met: HashMap::new(),
         looked_up: HashMap::new(),
         looked_until: 0,
+        media_renewed: false,
         targets: Vec::new(),
         places: HashMap::new(),
         decided: 0,
+        troubles: 0,
         begun_at: context.clock.now(),
     };
     match broadcast.attempt().await {
@@ -81,18 +85,22 @@ struct Broadcast<'a> {
     looked_up: HashMap<i64, Chat>,
     /// The first place that was not looked up yet.
     looked_until: usize,
+    /// Telegram has asked for them again in this attempt.
+    media_renewed: bool,
     targets: Vec<Target>,
     /// Which target has a chat.
     places: HashMap<i64, i32>,
     /// How many this attempt has decided.
     decided: i64,
+    /// How many turns in a row met trouble.
+    troubles: u32,
     begun_at: DateTime<Utc>,
 }
 
 /// How a target's turn ended.
 enum Turn {
     Decided,
-    /// Its own chat makes it wait.
+    /// Its own chat makes it wait, or trouble with it does.
     PutOff,
 }
 
@@ -103,7 +111,14 @@ impl Broadcast<'_> {
         if let Some(plan) = self.args.statistics {
             self.context.store.follow(plan).await?;
         }
-        for place in 0..self.targets.len() {
+        if self
+            .targets
+            .iter()
+            .all(|target| target.chat_id.is_none() && target.decided.is_none())
+        {
+            self.check_time().map_err(Outcome::Discard)?;
+        }
+        for place in self.order() {
             if self.targets[place].decided.is_some() {
                 continue;
             }
@@ -117,6 +132,7 @@ impl Broadcast<'_> {
             }
             if let Turn::Decided = Box::pin(self.turn(place)).await? {
                 self.decided += 1;
+                self.troubles = 0;
                 if self.decided % SHOWN_EACH == 0 {
                     self.show().await?;
                 }
@@ -125,12 +141,19 @@ impl Broadcast<'_> {
         self.show().await?;
         match self.next_turn() {
             None => Ok(self.report()),
-            Some(until) => Err(Outcome::Snooze {
+            Some((until, troubled)) => Err(Outcome::Snooze {
                 until,
-                reason: WaitReason::new(
-                    "slow_mode",
-                    "The chats that are left are in slow mode; the job goes on when the first of them takes a message.",
-                ),
+                reason: if troubled {
+                    WaitReason::new(
+                        "trouble",
+                        "Telegram did not answer well for a chat that is left; the job tries it again.",
+                    )
+                } else {
+                    WaitReason::new(
+                        "slow_mode",
+                        "The chats that are left are in slow mode; the job goes on when the first of them takes a message.",
+                    )
+                },
             }),
         }
     }
@@ -149,6 +172,17 @@ impl Broadcast<'_> {
             .map_err(|error| Outcome::Discard(JobError::permanent("args_invalid", error.to_string())))?;
         self.message.use_text(text);
         Ok(())
+    }
+
+    /// What is in doubt comes first: nothing that a look goes by changes before it.
+    fn order(&self) -> Vec<usize> {
+        let (begun, others): (Vec<usize>, Vec<usize>) =
+            (0..self.targets.len()).partition(|place| self.targets[*place].begun);
+        [begun, others].concat()
+    }
+
+    fn check_time(&self) -> Result<(), JobError> {
+        self.message.check_time(self.context, self.args)
     }
 
     async fn read(&mut self) -> Result<(), Outcome> {
@@ -194,16 +228,9 @@ impl Broadcast<'_> {
         }
         match self.context.telegram.chats_by_id(&ids).await {
             Ok(chats) => self.looked_up.extend(chats.into_iter().map(|chat| (chat.id, chat))),
-            // A closed gate of reading is none of sending, and one chat that is wrong is not all of them.
-            Err(error)
-                if matches!(
-                    error.decision,
-                    Decision::Gate { .. }
-                        | Decision::Elsewhere { .. }
-                        | Decision::Target
-                        | Decision::Content
-                        | Decision::Bug
-                ) => {}
+            // A closed gate of reading is none of sending, one chat that is wrong is not all of them, and trouble is met again
+            // where it can be told whose it is.
+            Err(error) if error.decision != Decision::Session => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -234,21 +261,27 @@ impl Broadcast<'_> {
         is_it.then(|| chat.clone())
     }
 
-    /// When the first undecided target may be tried.
-    fn next_turn(&self) -> Option<DateTime<Utc>> {
+    /// When the first undecided target may be tried, and whether it is trouble that it waits for.
+    fn next_turn(&self) -> Option<(DateTime<Utc>, bool)> {
         let waiting = self.targets.iter().filter(|target| target.decided.is_none());
         waiting
-            .map(|target| target.not_before.unwrap_or_else(|| self.context.clock.now()))
+            .map(|target| {
+                let until = target.not_before.unwrap_or_else(|| self.context.clock.now());
+                (until, target.tries > 0)
+            })
             .min()
     }
 
     async fn turn(&mut self, place: usize) -> Result<Turn, Outcome> {
         self.use_text_of(place)?;
+        let begun = self.targets[place].begun;
+        if !begun && let Err(error) = self.check_time() {
+            return self.refuse(place, error).await;
+        }
         self.look_ahead(place).await?;
         let chat = match self.find(place).await {
             Ok(chat) => chat,
-            Err(Outcome::Discard(error)) => return self.refuse(place, error).await,
-            Err(outcome) => return Err(outcome),
+            Err(outcome) => return self.stopped(place, outcome).await,
         };
         let position = self.targets[place].position;
         if *self.places.entry(chat.id).or_insert(position) != position {
@@ -257,7 +290,7 @@ impl Broadcast<'_> {
         }
         self.targets[place].chat_id = Some(chat.id);
         self.context.store.save_chat(&chat).await?;
-        if self.targets[place].tries == 0 {
+        if !begun {
             match self.context.telegram.access(&chat).await {
                 Ok(access) if !access.may_write => return self.refuse(place, sending::may_not_write()).await,
                 Ok(access) => {
@@ -268,7 +301,9 @@ impl Broadcast<'_> {
                 Err(error) => return self.failed(place, &chat, error, false).await,
             }
         }
-        self.make_ready(&chat).await?;
+        if let Some(refused) = self.make_ready(&chat).await? {
+            return self.refuse(place, refused).await;
+        }
         self.send(place, &chat).await
     }
 
@@ -286,24 +321,6 @@ impl Broadcast<'_> {
         Ok(chat)
     }
 
-    async fn make_ready(&mut self, chat: &Chat) -> Result<(), Outcome> {
-        self.message.find_source(self.context, self.args).await?;
-        if self.media_ready {
-            return Ok(());
-        }
-        let kept: Kept = self.context.read_checkpoint().await?.unwrap_or_default();
-        let media = if kept.media.len() == self.args.media.len() {
-            kept.media
-        } else {
-            let media = sending::upload(self.context, chat, &self.args.media).await?;
-            self.context.write_checkpoint(&Kept { media: media.clone() }).await?;
-            media
-        };
-        self.message.use_media(&media);
-        self.media_ready = true;
-        Ok(())
-    }
-
     async fn send(&mut self, place: usize, chat: &Chat) -> Result<Turn, Outcome> {
         let context = self.context;
         self.targets[place].not_before = None;
@@ -313,45 +330,60 @@ impl Broadcast<'_> {
         }
         if effect.attempted_at.is_some() {
             // An earlier attempt began it, and nobody saw how that ended.
-            match self.look(chat, effect.prepared_at).await {
-                Ok(Some(sent)) => return self.sent(place, Some(sent)).await,
-                Ok(None) if self.targets[place].tries < MOST_TRIES => {}
-                Ok(None) | Err(Outcome::Discard(_)) => return self.refuse(place, unknown()).await,
-                Err(outcome) => {
-                    return self.doubted(place, outcome).await;
-                }
+            self.targets[place].begun = true;
+            match self.look(place, chat, effect.prepared_at).await {
+                Ok(true) => return Ok(Turn::Decided),
+                Ok(false) if self.targets[place].tries >= MOST_TRIES => return self.refuse(place, unknown()).await,
+                Ok(false) => self.targets[place].begun = false,
+                Err(outcome) => return self.stopped(place, outcome).await,
+            }
+            if let Err(error) = self.check_time() {
+                return self.refuse(place, error).await;
             }
         }
         match self.message.send(context, chat, effect.random_id).await {
             Ok(sent) => self.sent(place, Some(sent)).await,
             Err(error) if error.decision == Decision::Done => {
                 // Telegram had it already: never again. Its number is worth a look, no more.
-                let found = self.look(chat, effect.prepared_at).await.ok().flatten();
-                self.sent(place, found).await
+                match self.look(place, chat, effect.prepared_at).await {
+                    Ok(true) => Ok(Turn::Decided),
+                    Ok(false) | Err(_) => self.sent(place, None).await,
+                }
+            }
+            Err(error) if error.decision == Decision::StaleMedia && self.media_ready && !self.args.media.is_empty() => {
+                self.renew(place, chat, &error).await
             }
             Err(error) => self.failed(place, chat, error, true).await,
         }
     }
 
-    /// The oldest message that may be this target's.
-    async fn look(&self, chat: &Chat, prepared_at: DateTime<Utc>) -> Result<Option<SentMessage>, Outcome> {
+    /// Whether the target's message is in its chat; then it is decided. The oldest that no other job has claimed is it.
+    async fn look(&mut self, place: usize, chat: &Chat, prepared_at: DateTime<Utc>) -> Result<bool, Outcome> {
         let message = "It is not certain how an earlier send ended: the chat is searched for the message.";
         let line = LogLine::new("looking_for_message", message);
         self.context.log(LogLevel::Warn, line).await;
-        Ok(self
-            .message
-            .look(self.context, chat, prepared_at)
-            .await?
-            .into_iter()
-            .next())
+        for sent in self.message.look(self.context, chat, prepared_at).await? {
+            self.targets[place].decided = Some(sent_as(Some(sent)));
+            match self.context.store.claim_target(&self.targets[place]).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => self.targets[place].decided = None,
+                Err(error) => {
+                    self.targets[place].decided = None;
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// A call about a target failed. `begun`: it was its send.
     async fn failed(&mut self, place: usize, chat: &Chat, error: TelegramError, begun: bool) -> Result<Turn, Outcome> {
         let decision = error.decision;
         match decision {
-            Decision::Retry | Decision::Session if begun => self.doubted(place, error.into()).await,
-            Decision::Retry | Decision::Session => Err(error.into()),
+            Decision::Retry | Decision::Session => {
+                self.targets[place].begun |= begun;
+                self.stopped(place, error.into()).await
+            }
             Decision::Gate { until } => {
                 self.not_sent(place, chat, begun).await?;
                 match Outcome::from(error) {
@@ -371,6 +403,7 @@ impl Broadcast<'_> {
             Decision::Person { .. }
             | Decision::Target
             | Decision::Content
+            | Decision::StaleMedia
             | Decision::Bug
             | Decision::Pending
             | Decision::Done => match Outcome::from(error) {
@@ -387,15 +420,31 @@ impl Broadcast<'_> {
         Ok(())
     }
 
-    /// Nobody saw how a send, or the look for it, ended.
-    async fn doubted(&mut self, place: usize, outcome: Outcome) -> Result<Turn, Outcome> {
-        if let Outcome::Retry(error) = &outcome
-            && error.code != "fenced"
-        {
-            self.targets[place].tries += 1;
-            self.context.store.keep_target(&self.targets[place]).await?;
+    /// What kept a target from its send, or from the look for it. A refusal ends it; passing trouble puts it off, and ends it
+    /// when it comes again and again; anything else is the whole job's.
+    async fn stopped(&mut self, place: usize, outcome: Outcome) -> Result<Turn, Outcome> {
+        let error = match outcome {
+            Outcome::Discard(error) => return self.refuse(place, error).await,
+            Outcome::Retry(error) if is_of_target(&error) => error,
+            outcome => return Err(outcome),
+        };
+        let target = &mut self.targets[place];
+        target.tries += 1;
+        let most = if target.begun { MOST_LOOKS } else { MOST_TRIES };
+        if target.tries >= most {
+            return self.refuse(place, error).await;
         }
-        Err(outcome)
+        let longer = 4_i32.pow(target.tries.unsigned_abs().saturating_sub(1).min(MOST_DOUBLINGS));
+        let now = self.context.clock.now();
+        let turn = self.put_off(place, now + AFTER_TROUBLE * longer).await?;
+        self.troubles += 1;
+        if self.troubles >= MOST_IN_A_ROW {
+            return Err(Outcome::Snooze {
+                until: now + AFTER_TROUBLE,
+                reason: WaitReason::new("trouble", error.message),
+            });
+        }
+        Ok(turn)
     }
 
     async fn put_off(&mut self, place: usize, until: DateTime<Utc>) -> Result<Turn, Outcome> {
@@ -405,15 +454,11 @@ impl Broadcast<'_> {
     }
 
     async fn sent(&mut self, place: usize, sent: Option<SentMessage>) -> Result<Turn, Outcome> {
-        let decided = Decided {
-            outcome: SENT.into(),
-            error: None,
-            sent,
-        };
-        self.decide(place, decided).await
+        self.decide(place, sent_as(sent)).await
     }
 
     async fn refuse(&mut self, place: usize, error: JobError) -> Result<Turn, Outcome> {
+        let error = if self.targets[place].begun { unknown() } else { error };
         let decided = Decided {
             outcome: error.code,
             error: Some(error.message),
@@ -490,6 +535,20 @@ impl Broadcast<'_> {
             outcome => outcome,
         }
     }
+}
+
+fn sent_as(sent: Option<SentMessage>) -> Decided {
+    Decided {
+        outcome: SENT.into(),
+        error: None,
+        sent,
+    }
+}
+
+/// What may pass, and is the chat's rather than the session's or the database's.
+fn is_of_target(error: &JobError) -> bool {
+    let of_the_attempt = ["fenced", "store_failed", "session_unavailable", "checkpoint_unreadable"];
+    !of_the_attempt.contains(&error.code.as_str())
 }
 
 fn make_room(now: DateTime<Utc>) -> Outcome {

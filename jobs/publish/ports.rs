@@ -124,8 +124,10 @@ pub struct Target {
     pub position: i32,
     /// Known once the chat was found.
     pub chat_id: Option<i64>,
-    /// How often a send to it was begun and not seen to end.
+    /// How often trouble ended its turn: a send that was not seen to end, or a look-up that had no answer.
     pub tries: i32,
+    /// A send to it was begun, and nobody has seen how it ended. Told by the store alone.
+    pub begun: bool,
     /// Not to be tried before then.
     pub not_before: Option<DateTime<Utc>>,
     pub decided: Option<Decided>,
@@ -154,6 +156,8 @@ pub trait PublishStore: Send + Sync {
     async fn refuse_target(&self, target: &Target, chat_id: i64) -> Result<(), StoreError>;
     /// Keeps what became of a target, for good; what was in doubt of it no longer is.
     async fn decide_target(&self, target: &Target) -> Result<(), StoreError>;
+    /// The same for a message that was found in the chat. `false`: another job has claimed that message, and nothing is kept.
+    async fn claim_target(&self, target: &Target) -> Result<bool, StoreError>;
     /// Which of these public names (without `@`) this session has met, as chats of which id. By the name in lower case.
     async fn met_by_name(&self, names: &[String]) -> Result<HashMap<String, i64>, StoreError>;
     /// Has the job's messages looked at from now on; the plan that was told first stays.

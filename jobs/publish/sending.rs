@@ -67,20 +67,24 @@ impl Message {
             }
             _ => {}
         }
-        if let Some(at) = args.schedule_at {
-            let now = context.clock.now();
-            if at < now + SOON || at > now + LONGEST_SCHEDULE {
-                return wrong(
-                    "schedule_invalid",
-                    "args.schedule_at must be from 10 seconds to 365 days ahead when the message is sent.".into(),
-                );
-            }
-        }
         if !args.buttons.is_empty() && !context.telegram.is_bot() {
             return wrong(
                 "buttons_need_bot",
                 "Only a bot's messages have buttons. Run the job on a bot's session, or leave args.buttons out.".into(),
             );
+        }
+        Ok(())
+    }
+
+    /// Refuses a time that Telegram would not keep a message for.
+    pub fn check_time(&self, context: &JobContext, args: &PublishArgs) -> Result<(), JobError> {
+        let Some(at) = args.schedule_at else { return Ok(()) };
+        let now = context.clock.now();
+        if at < now + SOON || at > now + LONGEST_SCHEDULE {
+            return Err(JobError::permanent(
+                "schedule_invalid",
+                "args.schedule_at must be from 10 seconds to 365 days ahead when the message is sent.",
+            ));
         }
         Ok(())
     }
@@ -137,13 +141,14 @@ impl Message {
             Self::Forward(Some(forward)) => context.telegram.own_forwards_like(chat, forward, since).await?,
             Self::Forward(None) => return Err(no_source().into()),
         };
-        let ids: Vec<i32> = found.iter().map(|sent| sent.message_id).collect();
+        let ids: Vec<i32> = found.iter().flat_map(ids_of).collect();
         let claimed = if ids.is_empty() {
             HashSet::new()
         } else {
             context.store.claimed_messages(chat.id, &ids).await?
         };
-        let free = found.into_iter().filter(|sent| !claimed.contains(&sent.message_id));
+        let is_free = |sent: &SentMessage| !ids_of(sent).any(|id| claimed.contains(&id));
+        let free = found.into_iter().filter(is_free);
         Ok(free.collect())
     }
 
@@ -173,14 +178,49 @@ pub(super) fn draft(args: &PublishArgs) -> Draft {
     }
 }
 
+/// Why the media are not in Telegram.
+pub(super) enum NotUploaded {
+    Stopped(Outcome),
+    Refused(TelegramError),
+}
+
+impl From<NotUploaded> for Outcome {
+    fn from(reason: NotUploaded) -> Self {
+        match reason {
+            NotUploaded::Stopped(outcome) => outcome,
+            NotUploaded::Refused(error) => error.into(),
+        }
+    }
+}
+
 /// Puts the media into Telegram, one after the other.
-pub(super) async fn upload(context: &JobContext, chat: &Chat, media: &[Attachment]) -> Result<Vec<Uploaded>, Outcome> {
+pub(super) async fn upload(
+    context: &JobContext,
+    chat: &Chat,
+    media: &[Attachment],
+) -> Result<Vec<Uploaded>, NotUploaded> {
     let mut uploaded = Vec::with_capacity(media.len());
     for item in media {
-        context.stop_if_cancelled()?;
-        uploaded.push(context.telegram.upload(chat, item).await?);
+        context.stop_if_cancelled().map_err(NotUploaded::Stopped)?;
+        let put_in = context.telegram.upload(chat, item).await;
+        uploaded.push(put_in.map_err(NotUploaded::Refused)?);
     }
     Ok(uploaded)
+}
+
+/// Telegram wants the files again, and had them again in this attempt: the next one asks once more.
+pub(super) fn stale_again(error: &TelegramError) -> Outcome {
+    Outcome::Retry(JobError::transient(
+        "media_stale",
+        format!(
+            "Telegram does not take the files that it was just given. Nothing was sent. Telegram's error: {}.",
+            error.code
+        ),
+    ))
+}
+
+fn ids_of(sent: &SentMessage) -> impl Iterator<Item = i32> {
+    std::iter::once(sent.message_id).chain(sent.others.iter().copied())
 }
 
 /// All messages that a send became, when there are several.

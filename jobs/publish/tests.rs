@@ -329,6 +329,63 @@ async fn refusals_end_the_job_with_their_code() {
 }
 
 #[tokio::test]
+async fn files_that_telegram_wants_again_are_put_in_again_and_sent_under_the_same_number() {
+    let stale = || telegram_error("FILE_REFERENCE_EXPIRED", Decision::StaleMedia);
+    let uploaded = |reference: u8| post::Uploaded {
+        reference: vec![reference],
+        spoiler: false,
+    };
+    let picture = post::Attachment {
+        kind: post::MediaKind::Photo,
+        file: Some(uuid::Uuid::nil()),
+        url: None,
+        spoiler: false,
+        duration_seconds: None,
+        width: None,
+        height: None,
+    };
+    let args = PublishArgs {
+        media: vec![picture],
+        ..args()
+    };
+    let mut fakes = Fakes::new();
+    fakes.telegram.resolve_username(Ok(chat()));
+    fakes.telegram.upload(Ok(uploaded(1)));
+    fakes.telegram.send_message(Err(stale()));
+    fakes.telegram.upload(Ok(uploaded(2)));
+    fakes.telegram.send_message(Err(stale()));
+    assert_eq!(retried(args.run(&fakes.context()).await).code, "media_stale");
+    let kept = fakes.store.state().checkpoint.clone().expect("kept");
+    assert_eq!(kept["fate"], "not_sent");
+    fakes.take_journal();
+    fakes.attempt = 2;
+    fakes.telegram.chat_by_id(Ok(chat()));
+    fakes.telegram.upload(Ok(uploaded(3)));
+    fakes.telegram.send_message(Ok(message(7, 1)));
+    assert_eq!(
+        result::<PublishResult>(args.run(&fakes.context()).await).message_id,
+        Some(7)
+    );
+    assert_eq!(sends(&fakes), 1);
+}
+
+#[tokio::test]
+async fn a_time_that_came_while_the_job_waited_sends_nothing() {
+    let args = PublishArgs {
+        schedule_at: Some(start_of_time() + TimeDelta::minutes(1)),
+        ..args()
+    };
+    let fakes = Fakes::new();
+    fakes.telegram.resolve_username(Ok(chat()));
+    fakes.telegram.send_message(Err(flood(90)));
+    fakes.clock.set(snoozed(args.run(&fakes.context()).await).0);
+    fakes.take_journal();
+    fakes.telegram.chat_by_id(Ok(chat()));
+    assert_eq!(discarded(args.run(&fakes.context()).await).code, "schedule_invalid");
+    assert_eq!(sends(&fakes), 0);
+}
+
+#[tokio::test]
 async fn a_failure_before_the_first_send_is_what_it_is() {
     let mut fakes = Fakes::new();
     fakes.attempt = fakes.max_attempts;

@@ -81,7 +81,18 @@ impl Posting for FakeTelegram {
 #[async_trait]
 impl PublishStore for MemoryStore {
     async fn targets(&self) -> Result<Vec<Target>, StoreError> {
-        Ok(self.open("targets")?.targets.values().cloned().collect())
+        let state = self.open("targets")?;
+        let attempted = |chat: i64| {
+            state
+                .effects
+                .get(&chat)
+                .is_some_and(|effect| effect.attempted_at.is_some())
+        };
+        let targets = state.targets.values().map(|target| Target {
+            begun: target.decided.is_none() && target.chat_id.is_some_and(attempted),
+            ..target.clone()
+        });
+        Ok(targets.collect())
     }
 
     async fn keep_target(&self, target: &Target) -> Result<(), StoreError> {
@@ -160,5 +171,15 @@ impl PublishStore for MemoryStore {
             }
         }
         Ok(tally)
+    }
+
+    async fn claim_target(&self, target: &Target) -> Result<bool, StoreError> {
+        let sent = target.decided.as_ref().and_then(|decided| decided.sent.as_ref());
+        if let (Some(chat), Some(sent)) = (target.chat_id, sent)
+            && self.state().claimed_meanwhile.contains(&(chat, sent.message_id))
+        {
+            return Ok(false);
+        }
+        self.decide_target(target).await.map(|()| true)
     }
 }

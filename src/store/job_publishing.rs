@@ -127,4 +127,14 @@ impl PublishStore for JobStore {
         let mut conn = self.connection().await?;
         Ok(publications::tally(&mut conn, jobs, since).await?)
     }
+
+    async fn claim_target(&self, target: &Target) -> Result<bool, ports::StoreError> {
+        match (
+            target.chat_id,
+            target.decided.as_ref().and_then(|decided| decided.sent.as_ref()),
+        ) {
+            (Some(chat_id), Some(sent)) => Ok(self.claim_and_decide(target, chat_id, sent).await?),
+            _ => Ok(false),
+        }
+    }
 }

@@ -20,6 +20,7 @@ struct Row {
     message_id: Option<i32>,
     other_message_ids: Option<Vec<i32>>,
     message_date: Option<DateTime<Utc>>,
+    begun: bool,
 }
 
 impl From<Row> for Target {
@@ -38,6 +39,7 @@ impl From<Row> for Target {
             chat_id: row.chat_id,
             tries: row.tries,
             not_before: row.not_before,
+            begun: row.begun,
             decided: row.outcome.map(|outcome| Decided { outcome, error, sent }),
         }
     }
@@ -47,9 +49,11 @@ impl From<Row> for Target {
 pub async fn all(conn: &mut PgConnection, job: JobId) -> Result<Vec<Target>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
-        "-- publish_targets
-        SELECT position, chat_id, tries, not_before, outcome, error, message_id, other_message_ids, message_date
-        FROM publish_targets WHERE job_id = $1 ORDER BY position",
+        r#"-- publish_targets
+        SELECT t.position, t.chat_id, t.tries, t.not_before, t.outcome, t.error, t.message_id, t.other_message_ids,
+            t.message_date, (t.outcome IS NULL AND e.attempted_at IS NOT NULL AND e.settled_at IS NULL) AS "begun!"
+        FROM publish_targets t LEFT JOIN job_effects e ON e.job_id = t.job_id AND e.chat_id = t.chat_id
+        WHERE t.job_id = $1 ORDER BY t.position"#,
         job.0,
     )
     .fetch_all(conn)
@@ -68,11 +72,12 @@ pub async fn page(
 ) -> Result<Vec<Target>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
-        "-- publish_target_page
-        SELECT position, chat_id, tries, not_before, outcome, error, message_id, other_message_ids, message_date
+        r#"-- publish_target_page
+        SELECT position, chat_id, tries, not_before, outcome, error, message_id, other_message_ids, message_date,
+            false AS "begun!"
         FROM publish_targets
         WHERE job_id = $1 AND position > $2 AND ($3::text IS NULL OR outcome = $3)
-        ORDER BY position LIMIT $4",
+        ORDER BY position LIMIT $4"#,
         job.0,
         after,
         outcome,

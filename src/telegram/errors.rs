@@ -137,6 +137,9 @@ known_errors! {
     PhotoInvalidDimensions = "PHOTO_INVALID_DIMENSIONS",
     PhotoExtInvalid = "PHOTO_EXT_INVALID",
     ImageProcessFailed = "IMAGE_PROCESS_FAILED",
+    FileReferenceExpired = "FILE_REFERENCE_EXPIRED",
+    FileReferenceInvalid = "FILE_REFERENCE_INVALID",
+    FileReferenceEmpty = "FILE_REFERENCE_EMPTY",
     ChatSendPhotosForbidden = "CHAT_SEND_PHOTOS_FORBIDDEN",
     ChatSendVideosForbidden = "CHAT_SEND_VIDEOS_FORBIDDEN",
     ChatSendDocsForbidden = "CHAT_SEND_DOCS_FORBIDDEN",
@@ -180,6 +183,7 @@ pub enum Meaning {
     StalePeer,
     NobodyThere,
     BadContent,
+    StaleMedia,
     WrongApplication,
     UnknownOutcome,
     UnknownRefusal,
@@ -271,6 +275,7 @@ impl KnownError {
             | Self::PhotoInvalidDimensions
             | Self::PhotoExtInvalid
             | Self::ImageProcessFailed => Meaning::BadContent,
+            Self::FileReferenceExpired | Self::FileReferenceInvalid | Self::FileReferenceEmpty => Meaning::StaleMedia,
             Self::ApiIdInvalid | Self::ApiIdPublishedFlood => Meaning::WrongApplication,
         }
     }
@@ -361,6 +366,7 @@ impl Meaning {
             Self::TheirTrouble => Response::Degrade,
             Self::AfterFailedCall | Self::UnknownOutcome => Response::Answer(Decision::Retry),
             Self::BadContent => Response::Answer(Decision::Content),
+            Self::StaleMedia => Response::Answer(Decision::StaleMedia),
             // A login's errors are answered by the login, a lost place by the update stream, and no job's call leaves
             // the home data centre: a job that meets one of these has done something it must not.
             Self::LoginCode
@@ -408,6 +414,7 @@ impl Meaning {
             Self::StalePeer => "Telegram does not know the chat by the reference this session has.",
             Self::NobodyThere => "There is nobody by that name.",
             Self::BadContent => "Telegram does not take the content.",
+            Self::StaleMedia => "Telegram wants the file again.",
             Self::WrongApplication => "Telegram does not take the application's api id.",
             Self::UnknownOutcome => "Telegram failed; what became of the request is not known.",
             Self::UnknownRefusal => "Telegram refused for a reason that is not known here.",

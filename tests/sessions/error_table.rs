@@ -143,6 +143,8 @@ fn case_of(meaning: &str) -> Option<Case> {
             }
             _ => "message_invalid",
         }),
+        // A message without media; with them it is sent again (`jobs/publish/tests.rs`).
+        "stale_media" => Refused(JobKind::Publish, SEND, |_| "media_invalid"),
         "wrong_application" => ApplicationStopped,
         _ => return None,
     })

@@ -186,6 +186,52 @@ async fn requests_are_waited_for_when_all_else_is_over() {
 }
 
 #[tokio::test]
+async fn a_request_whose_looks_meet_trouble_keeps_no_other_and_expires() {
+    let fakes = Fakes::new();
+    for _ in 0..2 {
+        fakes.telegram.check_invite(Ok(preview()));
+        fakes.telegram.join_by_invite(Ok(Joined::ApprovalPending));
+    }
+    let args = JoinArgs {
+        approval_timeout: Some(600),
+        ..list(&["t.me/+AAAAAA", "t.me/+BBBBBB"])
+    };
+    let (until, _) = snoozed(args.run(&fakes.context()).await);
+    fakes.clock.set(until);
+    fakes.telegram.check_invite(Err(unknown_outcome()));
+    fakes.telegram.check_invite(Ok(Invite::Member(supergroup(2))));
+    let (mut until, _) = snoozed(args.run(&fakes.context()).await);
+    assert_eq!(fakes.telegram.unused_answers(), 0, "the second one was looked at");
+    let mut looks = 0;
+    let report: JoinedList = loop {
+        looks += 1;
+        fakes.clock.set(until);
+        fakes.telegram.check_invite(Err(unknown_outcome()));
+        match args.run(&fakes.context()).await {
+            Outcome::Done(value) => break serde_json::from_value(value).expect("reads"),
+            other => until = snoozed(other).0,
+        }
+    };
+    assert!((3..10).contains(&looks), "{looks} looks");
+    assert_eq!(outcomes(&report), ["approval_expired", "approved"]);
+}
+
+#[tokio::test]
+async fn trouble_with_every_request_puts_the_job_off() {
+    let fakes = Fakes::new();
+    for _ in 0..3 {
+        fakes.telegram.check_invite(Ok(preview()));
+        fakes.telegram.join_by_invite(Ok(Joined::ApprovalPending));
+    }
+    let args = list(&["t.me/+AAAAAA", "t.me/+BBBBBB", "t.me/+CCCCCC"]);
+    let (until, _) = snoozed(args.run(&fakes.context()).await);
+    fakes.clock.set(until + TimeDelta::minutes(1));
+    fakes.telegram.check_invite(Err(unknown_outcome()));
+    fakes.telegram.check_invite(Err(unknown_outcome()));
+    assert_eq!(snoozed(args.run(&fakes.context()).await).1.code, "trouble");
+}
+
+#[tokio::test]
 async fn a_full_account_asks_telegram_once_and_a_flood_of_contacts_ends_the_list() {
     let fakes = Fakes::new();
     fakes.telegram.resolve_username(Ok(public(1, false)));

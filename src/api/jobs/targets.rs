@@ -45,9 +45,9 @@ pub struct TargetView {
     pub message_ids: Vec<i32>,
     /// Telegram's date of the message.
     pub date: Option<DateTime<Utc>>,
-    /// Slow mode of the chat lets the message in then.
+    /// It is tried again then: slow mode of the chat lets the message in, or trouble with it may be over.
     pub not_before: Option<DateTime<Utc>>,
-    /// How often a send was begun and not seen to end.
+    /// How often trouble ended its turn: a send that was not seen to end, or a look-up without an answer.
     pub tries: i32,
 }
 
