@@ -365,7 +365,14 @@ async fn whoever_is_suppressed_while_a_flood_is_waited_out_is_not_called_again()
     let dave = telegram.person(&PersonRef::Username("dave".into())).await.unwrap();
     let contact = Contact::default();
     contact.is(Identity::of(&dave, None), None);
-    let telegram = port_of(&session).0.asking(contact);
+    let hooks = AttemptHooks {
+        job: JobId::generate(),
+        action: Action::Invite,
+        is_pooled: false,
+        is_last: false,
+        guard: Arc::new(Guard::default()),
+    };
+    let telegram = session.telegram_for(hooks).asking(contact);
     let controls = world.sandbox.controls();
     controls.add_fault(Fault::once("messages.sendMessage", Effect::flood_wait(1)));
     let said = draft("one");
