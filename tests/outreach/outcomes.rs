@@ -294,3 +294,44 @@ async fn each_other_answer_is_an_outcome_of_its_own() {
     assert_eq!(listed["items"][0]["why"], "PEER_ID_INVALID", "{listed}");
     stack.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_added_to_a_basic_group_too() {
+    let stack = stack_of(vec!["alice"]).await;
+    let group = stack.chat("Quay friends");
+    let _worker = stack.worker().await;
+    let path = campaign(&stack, json!({ "mode": "add", "chat": group.marked().to_string() })).await;
+    // The first call is done, and nobody hears of it.
+    stack.fault(Fault::once("messages.addChatUser", Effect::DropAfter));
+    let people = [
+        ("erin", "added"),
+        ("frank", "added"),
+        ("carol", "already_member"),
+        ("shy_person", "privacy"),
+        ("premium_only", "premium_needed"),
+        ("busy_person", "not_eligible"),
+    ];
+    list(&stack, &path, &people.map(|(name, _)| name)).await;
+    done(&stack, &resume(&stack, &path).await).await;
+    for (name, expected) in people {
+        assert_eq!(outcome(&stack, &path, name).await, expected, "{name}");
+    }
+    assert_eq!(
+        stack.calls("messages.addChatUser"),
+        5,
+        "erin was looked for, and not added again"
+    );
+    let refused = "USERS_TOO_MUCH".to_owned();
+    stack.fault(Fault::once(
+        "messages.addChatUser",
+        Effect::Error {
+            code: 400,
+            name: refused,
+        },
+    ));
+    list(&stack, &path, &["grace"]).await;
+    let job = stack.finished(&resume(&stack, &path).await).await;
+    assert_eq!(job["error"]["code"], "chat_full", "{job}");
+    assert_eq!(stack.get(&path).await["code"], "chat_full");
+    stack.finish().await;
+}

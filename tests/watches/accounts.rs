@@ -62,3 +62,43 @@ async fn an_account_with_two_sessions_has_one_watch_of_its_private_messages() {
     stack.finished(&other).await;
     stack.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_private_messages_goes_on_with_another_session_of_the_account() {
+    let stack = two_members().await;
+    let again = ["session", "import-sandbox", "alice", "--label", "alice-again"];
+    stack.command(&again).await;
+    let _worker = stack.worker().await;
+    let id = stack.monitor("alice", json!({ "chat": "private" })).await;
+    stack.watched(&id, "alice").await;
+    let (alice, judy) = (stack.chat("alice"), stack.account("judy"));
+    let write = |text: &str| {
+        let controls = stack.sandbox.controls();
+        let written = controls.with_world(|world| world.post_as(judy, alice, text));
+        written.expect("written");
+    };
+    let wanted = texts(0..20);
+    for text in &wanted[..10] {
+        write(text);
+    }
+    stack.told_when(&wanted[..10]).await;
+    // Logged out, while the account's other session is not; nobody has named that one.
+    let name = "AUTH_KEY_UNREGISTERED".to_owned();
+    stack.fault(Fault::once(
+        "contacts.resolveUsername",
+        Effect::Error { code: 401, name },
+    ));
+    let job = json!({ "kind": "join", "session": "alice", "args": { "chat": "@slow_pier", "action": "check" } });
+    let job = stack.post_job(job).await;
+    assert_eq!(stack.finished(&job).await["state"], "failed");
+    for text in &wanted[10..] {
+        write(text);
+    }
+    stack.watched(&id, "alice-again").await;
+    stack.told_when(&wanted).await;
+    let lost = "SELECT count(*) FROM events WHERE type = 'watch.access_lost'";
+    assert_eq!(stack.figure(lost).await, 1);
+    stop(&stack, &id).await;
+    stack.finished(&id).await;
+    stack.finish().await;
+}
