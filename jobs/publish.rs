@@ -257,7 +257,7 @@ impl Publication<'_> {
     }
 
     fn check_time(&self) -> Result<(), Outcome> {
-        let checked = self.message.check_time(self.context, self.args);
+        let checked = Message::check_time(self.context, self.args);
         checked.map_err(Outcome::Discard)
     }
 

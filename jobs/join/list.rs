@@ -364,7 +364,7 @@ impl List<'_> {
                 let Some(error) = trouble(&outcome).cloned() else {
                     return Err(outcome);
                 };
-                self.put_behind(waiting);
+                self.put_behind(&waiting);
                 self.save().await?;
                 return Ok(Some(error));
             }
@@ -379,7 +379,7 @@ impl List<'_> {
     }
 
     /// After trouble: a later look, or none when the request's time is over.
-    fn put_behind(&mut self, waiting: Waiting) {
+    fn put_behind(&mut self, waiting: &Waiting) {
         self.kept.waiting.retain(|each| each.index != waiting.index);
         let now = self.context.clock.now();
         let expires = waiting.request.expires(self.context, self.args.approval_timeout);
@@ -391,7 +391,7 @@ impl List<'_> {
         self.kept.waiting.push(Waiting {
             at: expires.min(now + pause),
             tries: waiting.tries.saturating_add(1),
-            ..waiting
+            ..*waiting
         });
     }
 

@@ -182,7 +182,7 @@ impl Broadcast<'_> {
     }
 
     fn check_time(&self) -> Result<(), JobError> {
-        self.message.check_time(self.context, self.args)
+        Message::check_time(self.context, self.args)
     }
 
     async fn read(&mut self) -> Result<(), Outcome> {

@@ -77,7 +77,7 @@ impl Message {
     }
 
     /// Refuses a time that Telegram would not keep a message for.
-    pub fn check_time(&self, context: &JobContext, args: &PublishArgs) -> Result<(), JobError> {
+    pub fn check_time(context: &JobContext, args: &PublishArgs) -> Result<(), JobError> {
         let Some(at) = args.schedule_at else { return Ok(()) };
         let now = context.clock.now();
         if at < now + SOON || at > now + LONGEST_SCHEDULE {

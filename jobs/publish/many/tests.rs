@@ -274,7 +274,7 @@ async fn what_is_in_doubt_is_never_said_to_be_refused() {
         fakes.telegram.chat_by_id(Ok(supergroup(1)));
         fakes.telegram.own_messages_like(Ok(vec![message(7, 1)]));
     };
-    let cases: [(&dyn Fn(&Fakes), &str); 2] = [(&lost, OUTCOME_UNKNOWN), (&muted, "sent")];
+    let cases: [(fn(&Fakes), &str); 2] = [(lost, OUTCOME_UNKNOWN), (muted, "sent")];
     for (arrange, outcome) in cases {
         let fakes = killed();
         arrange(&fakes);
