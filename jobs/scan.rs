@@ -74,7 +74,7 @@ pub enum Incomplete {
     HistoryHidden,
     /// Telegram answers a search with the few chats it thinks fit best, and never says how many there are.
     SearchIsPartial,
-    /// The person was erased here: nothing about them is stored.
+    /// People were erased here: they were met, and nothing about them is stored.
     PersonErased,
     /// Some of the posts cannot be commented or do not exist.
     CommentsClosed,

@@ -171,6 +171,13 @@ impl Reading<'_> {
         Ok(self.posts.queue.pop_front())
     }
 
+    /// The named posts that were not asked for yet.
+    fn left_posts(&self) -> impl Iterator<Item = i32> {
+        let (below, asked) = (self.position.before_post, self.posts.asked);
+        let posts = self.posts.wanted.posts.iter().copied();
+        posts.filter(move |id| (below == 0 || *id < below) && asked.is_none_or(|asked| *id < asked))
+    }
+
     async fn fill(&mut self) -> Result<(), Outcome> {
         let below = self.position.before_post;
         if let Some(newest) = self.posts.wanted.newest() {
@@ -192,10 +199,8 @@ impl Reading<'_> {
             }
             return Ok(());
         }
-        let left = self.posts.wanted.posts.iter().copied();
         let size = usize::try_from(PAGE).unwrap_or(1);
-        let is_left = |id: &i32| (below == 0 || *id < below) && self.posts.asked.is_none_or(|asked| *id < asked);
-        let ids: Vec<i32> = left.filter(is_left).take(size).collect();
+        let ids: Vec<i32> = self.left_posts().take(size).collect();
         let Some(lowest) = ids.last().copied() else {
             self.posts.ended = true;
             return Ok(());
@@ -243,13 +248,32 @@ impl Reading<'_> {
         Ok(())
     }
 
+    /// Whether there are comments that were not looked for, or posts of which that is not known.
+    fn is_more_left(&self) -> bool {
+        let is_commented = |post: &ScannedMessage| post.has_comments && post.replies.unwrap_or(0) > 0;
+        if self.position.open.is_some() || self.posts.queue.iter().any(is_commented) {
+            return true;
+        }
+        if self.posts.ended {
+            return false;
+        }
+        match self.posts.wanted.newest() {
+            Some(newest) => {
+                let queued = i64::try_from(self.posts.queue.len()).unwrap_or(0);
+                self.position.posts + queued < i64::from(newest)
+            }
+            None => self.left_posts().next().is_some(),
+        }
+    }
+
     fn ended_because(&self) -> Option<Incomplete> {
-        if self.bound.is_reached(self.tally.seen) && self.tally.seen < self.position.counted {
+        let is_cut = self.tally.seen < self.position.counted || self.is_more_left();
+        if self.bound.is_reached(self.tally.seen) && is_cut {
             Some(self.bound.reason())
         } else if self.position.closed > 0 {
             Some(Incomplete::CommentsClosed)
         } else if self.tally.seen < self.position.counted {
-            Some(Incomplete::ListChanged)
+            Some(self.tally.short_of(Some(self.position.counted)))
         } else {
             None
         }

@@ -179,7 +179,17 @@ impl<'a> Reading<'a> {
         };
         let room = usize::try_from(self.most() - self.tally.seen).unwrap_or(usize::MAX);
         let wanted = page.messages.into_iter().filter(|message| self.is_wanted(message));
-        let kept: Vec<ScannedMessage> = wanted.take(room).collect();
+        let mut kept: Vec<ScannedMessage> = wanted.collect();
+        if kept.len() > room {
+            kept.truncate(room);
+            let oldest = kept.last().map_or(self.position.before, |last| last.message.id);
+            self.position = Position {
+                before: oldest,
+                ended: false,
+                exhausted: false,
+                ..self.position
+            };
+        }
         let checkpoint = checkpoint_value(&self.position)?;
         if !self.is_next_certain(kept.len()) {
             return self.store(&kept, checkpoint).await;
@@ -252,7 +262,7 @@ impl<'a> Reading<'a> {
         if self.position.exhausted && is_hidden && self.position.before > 1 {
             Some(Incomplete::HistoryHidden)
         } else if is_short {
-            Some(Incomplete::ListChanged)
+            Some(self.tally.short_of(self.counted()))
         } else {
             None
         }

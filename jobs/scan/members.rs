@@ -293,7 +293,7 @@ impl<'a> Reading<'a> {
         } else if counted > CAP && (self.position.letter > 0 || i64::from(self.position.offset) >= NEAR_CAP) {
             Some(Incomplete::Cap10000)
         } else {
-            Some(Incomplete::ListChanged)
+            Some(self.tally.short_of(self.position.counted))
         }
     }
 

@@ -202,6 +202,19 @@ pub struct Tally {
     pub seen: i64,
     /// How many of them no earlier scan had seen.
     pub new: i64,
+    /// How many were met and not stored: they are about people who were erased here.
+    pub left_out: i64,
+}
+
+impl Tally {
+    /// Why there are fewer than `counted` when nothing else explains it.
+    pub(super) fn short_of(self, counted: Option<i64>) -> Incomplete {
+        if self.left_out > 0 && counted.is_some_and(|counted| self.seen + self.left_out >= counted) {
+            Incomplete::PersonErased
+        } else {
+            Incomplete::ListChanged
+        }
+    }
 }
 
 /// What a finished scan of a chat counted.

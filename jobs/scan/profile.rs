@@ -83,7 +83,8 @@ async fn of_chat(context: &JobContext, found: Chat) -> Result<ScanResult, Outcom
 /// The text with what looks like a phone number taken out.
 fn without_phones(text: &str) -> String {
     let masked = |found: &Captures<'_>| {
-        let digits = found[0].bytes().filter(u8::is_ascii_digit).count();
+        // Those of every script, as the pattern has them.
+        let digits = found[0].chars().filter(|c| c.is_numeric()).count();
         let least = if found[0].starts_with('+') {
             LEAST_DIGITS.0
         } else {
@@ -109,6 +110,7 @@ mod tests {
             ("999661234567", "[number left out]"),
             ("(999) 661-234-567!", "([number left out]!"),
             ("Since 2019-2024, 1000 members", "Since 2019-2024, 1000 members"),
+            ("+۹۹۹ ۶۶۱ ۲۳۴ ۵۶۷", "[number left out]"),
             ("No numbers", "No numbers"),
         ] {
             assert_eq!(without_phones(text), kept);

@@ -494,3 +494,15 @@ async fn the_letter_is_part_of_the_checkpoint() {
     assert!(scanned.complete, "{scanned:?}");
     assert_eq!(pages(&fakes.take_journal()), ["Search(\"b\") 0 200"]);
 }
+
+#[tokio::test]
+async fn erased_members_are_told_and_are_no_change_of_the_list() {
+    let fakes = with(details(&group(5)));
+    fakes.store.state().erased.insert(3);
+    fakes.telegram.members(Ok(page(0..5, 5)));
+    let scanned: ScanResult = result(run(&fakes, args()).await);
+    assert_eq!(
+        (scanned.seen, scanned.complete, scanned.reason),
+        (4, false, Some(Incomplete::PersonErased))
+    );
+}

@@ -59,8 +59,10 @@ pub struct Stored {
     pub known_finds: HashSet<i64>,
     pub profile: Option<Profile>,
     pub counts: Vec<Count>,
-    /// People that were erased: their profiles are not stored.
+    /// People that were erased: nothing about them is stored.
     pub erased: HashSet<i64>,
+    /// How much was not, of scans.
+    pub left_out: i64,
     /// What the job watches, how far it is, and what was recorded of the history.
     pub watch_start: Option<WatchStart>,
     pub watch: Option<WatchState>,

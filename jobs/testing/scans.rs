@@ -64,7 +64,11 @@ impl ScanTelegram for FakeTelegram {
 fn tally(state: &Stored) -> Tally {
     let rows = state.members.len() + state.messages.len() + state.finds.len() + usize::from(state.profile.is_some());
     let seen = i64::try_from(rows).unwrap_or(i64::MAX);
-    Tally { seen, new: seen }
+    Tally {
+        seen,
+        new: seen,
+        left_out: state.left_out,
+    }
 }
 
 /// As the store does: all of it at once, or nothing.
@@ -93,6 +97,10 @@ impl ScanStore for MemoryStore {
     async fn save_members(&self, _chat_id: i64, members: &[Member], end: EndPage<'_>) -> Result<Tally, StoreError> {
         let mut state = self.open("save_members")?;
         for member in members {
+            if state.erased.contains(&member.user_id) {
+                state.left_out += 1;
+                continue;
+            }
             state.members.insert(member.user_id, member.clone());
         }
         Ok(end_page(&mut state, end))
@@ -108,6 +116,10 @@ impl ScanStore for MemoryStore {
     ) -> Result<Tally, StoreError> {
         let mut state = self.open("save_messages")?;
         for scanned in messages {
+            if scanned.message.sender_id.is_some_and(|id| state.erased.contains(&id)) {
+                state.left_out += 1;
+                continue;
+            }
             state
                 .messages
                 .insert((chat_id, scanned.message.id), (post, scanned.clone()));

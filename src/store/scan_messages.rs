@@ -72,12 +72,13 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Stores a page, in one statement; messages that are known get what has changed since. Returns how many this scan has.
+/// Stores a page, in one statement; messages that are known get what has changed since; `left_out` are kept out of it. Returns how many this scan has.
 pub async fn save(
     conn: &mut PgConnection,
     attempt: AttemptKey,
     place: Place,
     messages: &[ScannedMessage],
+    left_out: i64,
 ) -> Result<Tally, StoreError> {
     let page = Columns::new(messages).map_err(|error| StoreError::Decode {
         operation: "save_messages",
@@ -109,8 +110,8 @@ pub async fn save(
             RETURNING 1
         )
         UPDATE scans SET seen = seen + (SELECT count(*) FROM seen),
-            fresh = fresh + (SELECT count(*) FROM known WHERE is_new)
-        WHERE job_id = $1 RETURNING seen, fresh",
+            fresh = fresh + (SELECT count(*) FROM known WHERE is_new), left_out = left_out + $20
+        WHERE job_id = $1 RETURNING seen, fresh, left_out",
         attempt.job.0,
         place.chat_id,
         place.owner,
@@ -130,6 +131,7 @@ pub async fn save(
         &page.replies as &[Option<i32>],
         &page.reactions,
         &page.services as &[Option<Value>],
+        left_out,
     )
     .fetch_optional(conn)
     .await
@@ -138,6 +140,7 @@ pub async fn save(
     Ok(Tally {
         seen: counted.seen,
         new: counted.fresh,
+        left_out: counted.left_out,
     })
 }
 

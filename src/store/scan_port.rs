@@ -30,8 +30,9 @@ impl JobStore {
             vec![member.user_id]
         })
         .await?;
-        let members = kept.as_deref().unwrap_or(members);
-        let tally = scans::save_members(&mut transaction, self.attempt, chat_id, members).await?;
+        let stored = kept.as_deref().unwrap_or(members);
+        let left_out = difference(members, stored);
+        let tally = scans::save_members(&mut transaction, self.attempt, chat_id, stored, left_out).await?;
         self.end_page(&mut transaction, &end(tally)).await?;
         commit(transaction, "save_members").await?;
         Ok(tally)
@@ -45,8 +46,9 @@ impl JobStore {
     ) -> Result<Tally, StoreError> {
         let mut transaction = self.fenced_page("save_messages").await?;
         let kept = erasure::without_erased(&mut transaction, self.key.as_ref(), messages, people_of).await?;
-        let messages = kept.as_deref().unwrap_or(messages);
-        let tally = scan_messages::save(&mut transaction, self.attempt, place, messages).await?;
+        let stored = kept.as_deref().unwrap_or(messages);
+        let left_out = difference(messages, stored);
+        let tally = scan_messages::save(&mut transaction, self.attempt, place, stored, left_out).await?;
         self.end_page(&mut transaction, &end(tally)).await?;
         commit(transaction, "save_messages").await?;
         Ok(tally)
@@ -72,6 +74,10 @@ impl JobStore {
         commit(transaction, "save_profile").await?;
         Ok(true)
     }
+}
+
+fn difference<R>(met: &[R], stored: &[R]) -> i64 {
+    i64::try_from(met.len() - stored.len()).unwrap_or(i64::MAX)
 }
 
 /// Whom a message is about: who sent it, and who came or went by it.

@@ -60,7 +60,7 @@ pub async fn save_find(conn: &mut PgConnection, attempt: AttemptKey, find: &Foun
         )
         UPDATE scans SET seen = seen + (SELECT count(*) FROM found),
             fresh = fresh + (SELECT count(*) FROM found WHERE is_new)
-        WHERE job_id = $1 RETURNING seen, fresh",
+        WHERE job_id = $1 RETURNING seen, fresh, left_out",
         attempt.job.0,
         find.chat.id,
         type_name(find.chat.chat_type),
@@ -79,6 +79,7 @@ pub async fn save_find(conn: &mut PgConnection, attempt: AttemptKey, find: &Foun
     Ok(Tally {
         seen: counted.seen,
         new: counted.fresh,
+        left_out: counted.left_out,
     })
 }
 

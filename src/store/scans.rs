@@ -46,7 +46,7 @@ pub async fn begin(conn: &mut PgConnection, attempt: AttemptKey, scan: &ScanStar
 pub async fn tally(conn: &mut PgConnection, attempt: AttemptKey) -> Result<Tally, StoreError> {
     let counted = sqlx::query!(
         "-- scan_tally
-        SELECT seen, fresh FROM scans WHERE job_id = $1",
+        SELECT seen, fresh, left_out FROM scans WHERE job_id = $1",
         attempt.job.0,
     )
     .fetch_optional(conn)
@@ -56,6 +56,7 @@ pub async fn tally(conn: &mut PgConnection, attempt: AttemptKey) -> Result<Tally
     Ok(Tally {
         seen: counted.seen,
         new: counted.fresh,
+        left_out: counted.left_out,
     })
 }
 
@@ -92,12 +93,13 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Stores a page, in one statement. Returns how many people this scan has seen by now.
+/// Stores a page, of which `left_out` are kept out of it, in one statement. Returns how many people this scan has seen by now.
 pub async fn save_members(
     conn: &mut PgConnection,
     attempt: AttemptKey,
     chat_id: i64,
     members: &[Member],
+    left_out: i64,
 ) -> Result<Tally, StoreError> {
     let page = Columns::new(members);
     let counted = sqlx::query!(
@@ -132,8 +134,8 @@ pub async fn save_members(
             RETURNING 1
         )
         UPDATE scans SET seen = seen + (SELECT count(*) FROM seen),
-            fresh = fresh + (SELECT count(*) FROM known WHERE is_new)
-        WHERE job_id = $1 RETURNING seen, fresh",
+            fresh = fresh + (SELECT count(*) FROM known WHERE is_new), left_out = left_out + $12
+        WHERE job_id = $1 RETURNING seen, fresh, left_out",
         attempt.job.0,
         chat_id,
         &page.user_ids,
@@ -145,6 +147,7 @@ pub async fn save_members(
         &page.premium,
         &page.roles as &[&str],
         &page.joined as &[Option<DateTime<Utc>>],
+        left_out,
     )
     .fetch_optional(conn)
     .await
@@ -153,6 +156,7 @@ pub async fn save_members(
     Ok(Tally {
         seen: counted.seen,
         new: counted.fresh,
+        left_out: counted.left_out,
     })
 }
 

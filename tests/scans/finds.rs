@@ -40,6 +40,18 @@ async fn public_chats_are_found_by_keywords() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn private_chats_of_the_account_are_nobodys_finds() {
+    let stack = stack().await;
+    let _worker = stack.worker().await;
+    // The account is in a private group whose name fits too.
+    let (id, _) = scanned(&stack, search(json!({ "queries": ["quay"] }))).await;
+    let found = rows(&stack, &format!("/v1/jobs/{id}/chats")).await;
+    assert!(!found.is_empty());
+    assert!(found.iter().all(|chat| chat["username"].is_string()), "{found:?}");
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_standing_search_reports_what_is_new() {
     let stack = stack().await;
     let _worker = stack.worker().await;

@@ -237,6 +237,18 @@ async fn an_erased_person_is_in_no_row_and_does_not_come_back() {
     let (id, _) = scanned(&stack, history_args()).await;
     let left = rows(&stack, &format!("/v1/jobs/{id}/messages")).await;
     assert!(left.iter().all(|row| row["sender_id"] != frank), "{left:?}");
+    let (_, members) = scanned(&stack, scan("members", "@harbour_market", json!({}))).await;
+    let (counted, seen) = (members["counted"].as_i64(), members["seen"].as_i64());
+    assert_eq!(
+        counted.zip(seen).map(|(counted, seen)| counted - seen),
+        Some(1),
+        "{members}"
+    );
+    assert_eq!(
+        (&members["complete"], &members["reason"]),
+        (&json!(false), &json!("person_erased")),
+        "{members}"
+    );
     let (_, refused) = scanned(&stack, scan("profile", "@frank", json!({}))).await;
     assert_eq!(
         (&refused["complete"], &refused["reason"]),

@@ -193,3 +193,50 @@ async fn a_group_has_no_posts() {
     let outcome = run(&fakes, &args(CommentsArgs::default())).await;
     assert_eq!(discarded(outcome).code, "not_a_channel");
 }
+
+#[tokio::test]
+async fn a_limit_reached_before_the_last_post_is_told() {
+    let fakes = with();
+    fakes
+        .telegram
+        .messages(Ok(posts(vec![post(30, 10), post(29, 4), post(28, 0)])));
+    fakes.telegram.discussion(Ok(Some(supergroup(2))));
+    fakes.telegram.comments(Ok(message_page(141..=150, 10)));
+    let limited = |limit, last_posts| ScanArgs {
+        limit: Some(limit),
+        ..args(CommentsArgs {
+            last_posts: Some(last_posts),
+            ..CommentsArgs::default()
+        })
+    };
+    let scanned: ScanResult = result(run(&fakes, &limited(10, 3)).await);
+    assert_eq!(
+        (scanned.seen, scanned.complete, scanned.reason),
+        (10, false, Some(Incomplete::Limit))
+    );
+
+    let fakes = with();
+    fakes.telegram.messages(Ok(posts(vec![post(30, 10), post(28, 0)])));
+    fakes.telegram.discussion(Ok(Some(supergroup(2))));
+    fakes.telegram.comments(Ok(message_page(141..=150, 10)));
+    let scanned: ScanResult = result(run(&fakes, &limited(10, 2)).await);
+    assert_eq!(
+        (scanned.seen, scanned.complete),
+        (10, true),
+        "nobody commented the last one"
+    );
+
+    let fakes = with();
+    fakes.telegram.posts(Ok(vec![post(30, 10)]));
+    fakes.telegram.discussion(Ok(Some(supergroup(2))));
+    fakes.telegram.comments(Ok(message_page(141..=150, 10)));
+    let named = ScanArgs {
+        limit: Some(10),
+        ..args(CommentsArgs {
+            posts: vec![30],
+            last_posts: None,
+        })
+    };
+    let scanned: ScanResult = result(run(&fakes, &named).await);
+    assert_eq!((scanned.seen, scanned.complete), (10, true), "there is no other post");
+}

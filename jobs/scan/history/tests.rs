@@ -211,3 +211,39 @@ async fn no_text_is_said() {
     let said = format!("{outcome:?} {:?}", fakes.store.state().lines);
     assert!(!said.contains("Tide"), "{said}");
 }
+
+#[tokio::test]
+async fn a_limit_that_cuts_the_last_page_is_told() {
+    let fakes = with(chat_profile());
+    let mut page = message_page(1..=100, 100);
+    for scanned in page.messages.iter_mut().take(80) {
+        scanned.message.media = Some(MediaKind::Photo);
+    }
+    fakes.telegram.messages(Ok(page));
+    let limited = ScanArgs {
+        limit: Some(50),
+        ..args(HistoryArgs {
+            media: vec![MediaKind::Photo],
+            ..HistoryArgs::default()
+        })
+    };
+    let scanned: ScanResult = result(run(&fakes, &limited).await);
+    assert_eq!(
+        (scanned.seen, scanned.complete, scanned.reason),
+        (50, false, Some(Incomplete::Limit))
+    );
+}
+
+#[tokio::test]
+async fn what_erased_people_wrote_is_told() {
+    let fakes = with(chat_profile());
+    fakes.store.state().erased.insert(77);
+    let mut page = message_page(1..=40, 40);
+    page.messages[7].message.sender_id = Some(77);
+    fakes.telegram.messages(Ok(page));
+    let scanned: ScanResult = result(run(&fakes, &args(HistoryArgs::default())).await);
+    assert_eq!(
+        (scanned.seen, scanned.complete, scanned.reason),
+        (39, false, Some(Incomplete::PersonErased))
+    );
+}

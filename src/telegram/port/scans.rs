@@ -127,6 +127,8 @@ impl ScanTelegram for JobTelegram {
             .chats
             .iter()
             .filter_map(chat_of)
+            // The account's own chats that fit come first, private ones too: those are nobody's finds.
+            .filter(|chat| chat.username.is_some())
             .map(|chat| (chat.id, chat))
             .collect();
         let order = found.my_results.iter().chain(&found.results).filter_map(peer_number);
