@@ -12,6 +12,7 @@ pub(super) fn escape(value: &str) -> String {
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&apos;"),
             c => escaped.push(c),
         }
     }

@@ -53,7 +53,10 @@ pub(super) fn text_of(args: &PublishArgs, index: usize) -> Result<String, ArgsEr
     let mut values = args.variables.clone();
     values.extend(target.variables.clone());
     template::fill(&args.text, args.format, &values).map_err(|error| match error {
-        TemplateError::Missing(_) | TemplateError::Unknown(_) => wrong(
+        TemplateError::Missing(_)
+        | TemplateError::Unknown(_)
+        | TemplateError::TooLong(_)
+        | TemplateError::Backtick(_) => wrong(
             format!("args.targets[{index}].variables"),
             format!("do not fit: {error}"),
         ),

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::MAX_RAW_BYTES;
 use crate::{
-    markup::{self, MarkupError},
+    markup::{self, EntityKind, MarkupError},
     ports::TextFormat,
 };
 
@@ -23,6 +24,11 @@ pub enum TemplateError {
     Missing(String),
     #[error("the template has no such variable: {0}")]
     Unknown(String),
+    #[error("the text would have {0} bytes; at most {MAX_RAW_BYTES} are taken")]
+    TooLong(usize),
+    /// Nothing stands for a backtick there.
+    #[error("the value of {0} has a backtick, and stands within code, where that would end the code")]
+    Backtick(String),
 }
 
 /// The parts of a template in their order.
@@ -81,18 +87,84 @@ pub fn fill(text: &str, format: TextFormat, values: &BTreeMap<String, String>) -
             .collect();
         return Err(TemplateError::Unknown(shown.join(", ")));
     }
-    let filled: String = parts
-        .iter()
-        .map(|part| match part {
-            Part::Text(text) => (*text).to_owned(),
-            Part::Variable(name) => values
-                .get(*name)
-                .map(|value| markup::escape(value, format))
-                .unwrap_or_default(),
-        })
-        .collect();
+    let filled = filled(&parts, format, values)?;
     markup::read(&filled, format)?;
     Ok(filled)
+}
+
+/// The parts with their values, if that is not too long: a short template can name a long value thousands of times.
+fn filled(parts: &[Part<'_>], format: TextFormat, values: &BTreeMap<String, String>) -> Result<String, TemplateError> {
+    let escaped: BTreeMap<&str, String> = values
+        .iter()
+        .map(|(name, value)| (name.as_str(), markup::escape(value, format)))
+        .collect();
+    let in_code = within_code(parts, format);
+    let mut pieces: Vec<&str> = Vec::with_capacity(parts.len());
+    for (index, part) in parts.iter().enumerate() {
+        pieces.push(match part {
+            Part::Text(text) => text,
+            Part::Variable(name) if in_code.contains(&index) => {
+                let value = values.get(*name).map_or("", String::as_str);
+                if value.contains('`') {
+                    return Err(TemplateError::Backtick((*name).to_owned()));
+                }
+                value
+            }
+            Part::Variable(name) => escaped.get(name).map_or("", String::as_str),
+        });
+    }
+    let length = pieces
+        .iter()
+        .fold(0_usize, |sum, piece| sum.saturating_add(piece.len()));
+    if length > MAX_RAW_BYTES {
+        return Err(TemplateError::TooLong(length));
+    }
+    Ok(pieces.concat())
+}
+
+/// Which parts are variables within Markdown's code, where a backslash is one and a value stands as it is.
+fn within_code(parts: &[Part<'_>], format: TextFormat) -> BTreeSet<usize> {
+    /// No character, so in no text that means one.
+    const MARK: char = '\u{fdd0}';
+    if format != TextFormat::Markdown
+        || parts
+            .iter()
+            .any(|part| matches!(part, Part::Text(text) if text.contains(MARK)))
+    {
+        return BTreeSet::new();
+    }
+    // Each variable with its number, in the form of an address, which may stand where a link leads.
+    let marked: String = parts
+        .iter()
+        .enumerate()
+        .map(|(index, part)| match part {
+            Part::Text(text) => (*text).to_owned(),
+            Part::Variable(_) => format!("https://x{MARK}{index}{MARK}"),
+        })
+        .collect();
+    let Ok(rich) = markup::read(&marked, format) else {
+        return BTreeSet::new();
+    };
+    let units: Vec<u16> = rich.text.encode_utf16().collect();
+    let mut found = BTreeSet::new();
+    for entity in &rich.entities {
+        let language = match &entity.kind {
+            EntityKind::Code => "",
+            EntityKind::Pre { language } => language,
+            _ => continue,
+        };
+        let code = units.get(entity.offset..entity.offset + entity.length).unwrap_or(&[]);
+        let code = String::from_utf16_lossy(code);
+        for text in [language, &code] {
+            found.extend(
+                text.split(MARK)
+                    .skip(1)
+                    .step_by(2)
+                    .filter_map(|index| index.parse::<usize>().ok()),
+            );
+        }
+    }
+    found
 }
 
 fn parts(text: &str) -> Result<Vec<Part<'_>>, TemplateError> {
@@ -188,5 +260,65 @@ mod tests {
         assert_eq!(error.column, 10);
         let nowhere = fill("[x]({{link}})", TextFormat::Markdown, &values(&[("link", "nowhere")]));
         assert!(matches!(nowhere, Err(TemplateError::Markup(_))));
+    }
+
+    #[test]
+    fn what_would_become_too_long_is_never_made() {
+        let many = "{{a}}".repeat(6_500);
+        let long = values(&[("a", &"x".repeat(10_000))]);
+        assert_eq!(
+            fill(&many, TextFormat::Plain, &long),
+            Err(TemplateError::TooLong(65_000_000))
+        );
+        let signs = values(&[("a", &"*".repeat(MAX_RAW_BYTES / 2))]);
+        assert!(fill("{{a}}", TextFormat::Markdown, &signs).is_ok());
+        assert!(matches!(
+            fill("{{a}}.", TextFormat::Markdown, &signs),
+            Err(TemplateError::TooLong(_))
+        ));
+    }
+
+    #[test]
+    fn a_value_within_code_stands_there_as_it_is() {
+        let given = values(&[
+            ("code", "AB-12_3*"),
+            ("link", "https://example.com/a_b"),
+            ("tongue", "c_s"),
+        ]);
+        let text = "[at]({{link}}) `{{code}}` {{code}}\n```{{tongue}}\nlet x = {{code}};\n```";
+        let filled = fill(text, TextFormat::Markdown, &given).expect("filled");
+        let rich = markup::read(&filled, TextFormat::Markdown).expect("good markup");
+        assert_eq!(rich.text, "at AB-12_3* AB-12_3*\nlet x = AB-12_3*;");
+        assert_eq!(rich.entities.len(), 3, "{:?}", rich.entities);
+        let language = rich.entities.iter().find_map(|entity| match &entity.kind {
+            EntityKind::Pre { language } => Some(language.as_str()),
+            _ => None,
+        });
+        assert_eq!(language, Some("c_s"));
+        let tick = values(&[("code", "a`b")]);
+        let refused = fill("`{{code}}`", TextFormat::Markdown, &tick);
+        assert_eq!(refused, Err(TemplateError::Backtick("code".into())));
+        assert!(fill("{{code}}", TextFormat::Markdown, &tick).is_ok());
+        let html = fill("<code>{{code}}</code>", TextFormat::Html, &given_code("AB-12_3<")).expect("filled");
+        assert_eq!(
+            markup::read(&html, TextFormat::Html).expect("good markup").text,
+            "AB-12_3<"
+        );
+    }
+
+    fn given_code(value: &str) -> BTreeMap<String, String> {
+        values(&[("code", value)])
+    }
+
+    #[test]
+    fn a_value_does_not_end_an_attribute() {
+        let given = values(&[("link", "https://example.com/' x='y")]);
+        let filled = fill("<a href='{{link}}'>us</a>", TextFormat::Html, &given);
+        assert!(matches!(filled, Err(TemplateError::Markup(_))), "{filled:?}");
+        let given = values(&[("link", "https://example.com/o'hara")]);
+        let filled = fill("<a href='{{link}}'>us</a>", TextFormat::Html, &given).expect("filled");
+        let rich = markup::read(&filled, TextFormat::Html).expect("good markup");
+        let url = "https://example.com/o'hara".to_owned();
+        assert_eq!(rich.entities[0].kind, EntityKind::Link { url });
     }
 }

@@ -60,9 +60,9 @@ pub struct TemplateTextBody {
     /// A text with variables such as `{{first_name}}`.
     #[schemars(length(min = 1, max = 32768))]
     text: String,
-    /// How it is written.
+    /// How it is written; left out: as before.
     #[serde(default)]
-    format: TextFormat,
+    format: Option<TextFormat>,
 }
 
 /// A text that jobs are filled in from.
@@ -223,10 +223,12 @@ impl TemplatesApi {
         body: Sent<TemplateTextBody>,
     ) -> Result<Json<Typed<TemplateView>>, Problem> {
         let body = body.read()?;
-        check(&body.text, body.format)?;
         let mut transaction = state.pool.begin().await.map_err(failed("replace_template"))?;
-        let stored = templates::replace(&mut transaction, &name, word(body.format), &body.text).await?;
+        let format = body.format.map(word);
+        let stored = templates::replace(&mut transaction, &name, format, &body.text).await?;
         let stored = stored.ok_or_else(not_found)?;
+        // What is wrong in the format that it has now is not committed.
+        check(&stored.text, format_of(&stored.format))?;
         let entry = audit::Entry {
             actor: &caller.0.actor(),
             action: "template.replaced",
@@ -299,7 +301,10 @@ pub async fn filled<'b>(pool: &PgPool, body: &'b Value) -> Result<Cow<'b, Value>
     }
     let values = values(args.get("variables"))?;
     let text = template::fill(&found.text, format, &values).map_err(|error| match error {
-        TemplateError::Missing(_) | TemplateError::Unknown(_) => invalid("args.variables", error.to_string()),
+        TemplateError::Missing(_)
+        | TemplateError::Unknown(_)
+        | TemplateError::TooLong(_)
+        | TemplateError::Backtick(_) => invalid("args.variables", error.to_string()),
         error => invalid("args.template", format!("filled in it cannot be sent: {error}")),
     })?;
     Ok(Cow::Owned(with_text(body, text, format, true)))
@@ -374,3 +379,6 @@ fn format_of(word: &str) -> TextFormat {
 fn not_found() -> Problem {
     Problem::new(Code::TemplateNotFound, "There is no template of that name.")
 }
+
+#[cfg(test)]
+mod tests;

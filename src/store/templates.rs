@@ -41,17 +41,17 @@ pub async fn create(
     .map_err(failed("create_template"))
 }
 
-/// Replaces a template's text; `None`: there is none of that name.
+/// Replaces a template's text, and its format if one is given; `None`: there is none of that name.
 pub async fn replace(
     conn: &mut PgConnection,
     name: &str,
-    format: &str,
+    format: Option<&str>,
     text: &str,
 ) -> Result<Option<TemplateRecord>, StoreError> {
     sqlx::query_as!(
         TemplateRecord,
         "-- replace_template
-        UPDATE templates SET format = $2, text = $3, updated_at = wireroom_now() WHERE name = $1
+        UPDATE templates SET format = coalesce($2, format), text = $3, updated_at = wireroom_now() WHERE name = $1
         RETURNING name, format, text, created_by, created_at, updated_at",
         name,
         format,
