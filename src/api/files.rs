@@ -48,7 +48,7 @@ pub struct FileView {
     /// Of its bytes, in hexadecimal.
     pub sha256: String,
     pub size_bytes: i64,
-    /// As it was said when it came in.
+    /// As it was said when it came in last.
     pub content_type: String,
     pub name: Option<String>,
     /// Whoever uploaded it first: `key:<id>`; null when a job fetched it.
@@ -97,7 +97,8 @@ impl FilesApi {
     /// Upload a file
     ///
     /// Takes the bytes of a picture, video or document as they are, with its type in `Content-Type`, and answers with an id
-    /// for `args.media` of `publish` jobs. Equal bytes are kept once. Scope: operator.
+    /// for `args.media` of `publish` jobs. Equal bytes are kept once, under the type and the name that were said last. Scope:
+    /// operator.
     #[oai(
         path = "/v1/files",
         method = "post",
@@ -268,6 +269,10 @@ fn content_type(request: &Request) -> Result<String, Problem> {
     if !fits || essence.starts_with("multipart/") {
         let detail = "Send the file's bytes as the body, with its own type as Content-Type, such as image/jpeg.";
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
+    }
+    // What clients say that were told nothing of a type.
+    if essence == "application/x-www-form-urlencoded" {
+        return Ok("application/octet-stream".to_owned());
     }
     Ok(essence)
 }

@@ -49,6 +49,9 @@ const fn wanted(kind: MediaKind) -> Wanted {
 fn media_error(error: FilesError) -> MediaError {
     match error {
         FilesError::Fetch(why) => MediaError::Refused(format!("The url in args.media was not used: {why}.")),
+        FilesError::Unreachable(why) => {
+            MediaError::Unreachable(format!("The file at the url in args.media was not fetched: {why}."))
+        }
         FilesError::TooLarge { most } => MediaError::Refused(format!(
             "The file in args.media has more than {most} bytes (WIREROOM_FILES_MAX_MB)."
         )),

@@ -5,6 +5,10 @@ use super::{ConfigError, Secret, Source, source::invalid};
 /// A mebibyte.
 const MB: u64 = 1024 * 1024;
 
+/// The largest file that may be allowed, in MB, and the longest time to fetch one, in seconds: an attempt has time for both.
+pub const MOST_FILE_MB: u64 = 1900;
+pub const MOST_FETCH_SECONDS: u64 = 240;
+
 /// Where uploaded files are kept, and what may be fetched. The API and the workers need the same.
 #[derive(Debug, Clone)]
 pub struct FilesConfig {
@@ -63,9 +67,14 @@ impl FilesConfig {
         };
         Ok(Self {
             place,
-            max_bytes: source.within("WIREROOM_FILES_MAX_MB", 64, 1, 1900)? * MB,
+            max_bytes: source.within("WIREROOM_FILES_MAX_MB", 64, 1, MOST_FILE_MB)? * MB,
             keep_days: source.within("WIREROOM_FILES_KEEP_DAYS", 30, 1, 3650)?,
-            fetch_timeout: Duration::from_secs(source.within("WIREROOM_FILES_FETCH_SECONDS", 60, 1, 240)?),
+            fetch_timeout: Duration::from_secs(source.within(
+                "WIREROOM_FILES_FETCH_SECONDS",
+                60,
+                1,
+                MOST_FETCH_SECONDS,
+            )?),
             allow_private: source.parsed("WIREROOM_FILES_ALLOW_PRIVATE", false)?,
         })
     }

@@ -19,7 +19,7 @@ pub use api::ApiConfig;
 pub use client::ClientConfig;
 pub use database::DatabaseConfig;
 pub use events::EventsConfig;
-pub use files::{FilesConfig, FilesPlace};
+pub use files::{FilesConfig, FilesPlace, MOST_FETCH_SECONDS, MOST_FILE_MB};
 pub use outreach::OutreachConfig;
 pub use queue::QueueConfig;
 pub use secret::Secret;

@@ -79,6 +79,8 @@ pub struct Fetcher {
 
 /// An answer whose bytes are still to come.
 pub struct Fetched {
+    /// Whose address it was.
+    pub host: String,
     pub name: Option<String>,
     pub content_type: String,
     pub bytes: BoxStream<'static, Result<bytes::Bytes, reqwest::Error>>,
@@ -110,7 +112,7 @@ impl Fetcher {
                 .get(url.clone())
                 .send()
                 .await
-                .map_err(|error| unreachable(&error))?;
+                .map_err(|error| unreachable(&error, &url))?;
             if !answer.status().is_redirection() {
                 return accept(answer, &url, wanted, most);
             }
@@ -136,7 +138,8 @@ impl Fetcher {
 fn accept(answer: Response, url: &Url, wanted: Wanted, most: u64) -> Result<Fetched, FilesError> {
     let status = answer.status();
     if status.is_server_error() || status.as_u16() == 429 {
-        return Err(FilesError::Unreachable(format!("it answered {}", status.as_u16())));
+        let what = format!("{} answered {}", host(url), status.as_u16());
+        return Err(FilesError::Unreachable(what));
     }
     if !status.is_success() {
         return Err(refused(&format!("the address answered {}", status.as_u16())));
@@ -167,6 +170,7 @@ fn accept(answer: Response, url: &Url, wanted: Wanted, most: u64) -> Result<Fetc
         .filter(|name| !name.is_empty() && name.len() <= 200)
         .map(str::to_owned);
     Ok(Fetched {
+        host: host(url),
         name,
         content_type,
         bytes: answer.bytes_stream().boxed(),
@@ -177,23 +181,37 @@ fn refused(why: &str) -> FilesError {
     FilesError::Fetch(why.to_owned())
 }
 
-fn unreachable(error: &reqwest::Error) -> FilesError {
+/// Whose address it is, and nothing behind that: a path or a query may carry a secret.
+fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or("the address");
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn unreachable(error: &reqwest::Error, url: &Url) -> FilesError {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut kind = None;
     while let Some(cause) = source {
-        if cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-        {
-            return refused("the address is not on the public internet");
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                return refused("the address is not on the public internet");
+            }
+            kind = Some(error.kind());
         }
         source = cause.source();
     }
-    let what = if error.is_timeout() {
-        "it took too long"
-    } else {
-        "it cannot be reached"
-    };
-    FilesError::Unreachable(what.to_owned())
+    let host = host(url);
+    FilesError::Unreachable(match kind {
+        _ if error.is_timeout() => format!("{host} took too long"),
+        Some(io::ErrorKind::ConnectionRefused) => format!("{host} refuses connections"),
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) => {
+            format!("{host} broke the connection off")
+        }
+        _ if error.is_connect() => {
+            format!("{host} cannot be reached: its name leads nowhere, or nothing answers there")
+        }
+        _ => format!("{host} did not give a whole answer"),
+    })
 }
 
 #[cfg(test)]

@@ -29,11 +29,11 @@ use crate::{
 const PARTS_AT_A_TIME: usize = 4;
 /// Files that are swept at once.
 const SWEPT_AT_ONCE: i64 = 20;
-/// How often files whose time is over are looked for.
 /// What is read of a file that is too large, so that its sender comes to read the answer: a connection that is closed on bytes
 /// that nobody has read takes the answer with it.
 const PASSED_OVER: u64 = 8 << 20;
 const PASSED_OVER_WITHIN: Duration = Duration::from_secs(5);
+/// How often files whose time is over are looked for.
 const SWEEP_EACH: Duration = Duration::from_mins(5);
 
 /// What went wrong with a file.
@@ -88,6 +88,11 @@ impl Files {
             objects: OnceCell::new(),
             fetcher: OnceCell::new(),
         }
+    }
+
+    /// How many days a file is kept after it was uploaded or used.
+    pub fn keep_days(&self) -> i32 {
+        self.config.keep_days
     }
 
     pub fn max_bytes(&self) -> u64 {
@@ -229,21 +234,35 @@ impl Files {
         };
         let (record, _) = tokio::time::timeout(self.config.fetch_timeout, self.put(fetched.bytes, &label))
             .await
-            .map_err(|_| FilesError::Unreachable("it took too long".to_owned()))??;
-        Ok(record)
+            .map_err(|_| FilesError::Unreachable(format!("{} took too long", fetched.host)))??;
+        // Equal bytes may be there under another name and type: this message shows what the address says.
+        Ok(FileRecord {
+            name: label.name,
+            content_type: label.content_type,
+            ..record
+        })
     }
 
     /// Deletes the bytes of files that are gone or whose time is over; returns how many. Any number of processes may do so.
     pub async fn sweep(&self) -> Result<usize, FilesError> {
+        // Committed before a byte is touched: a file that can still be found has its bytes, wherever this breaks off.
+        let mut conn = store::connection(&self.database, "expire_files").await?;
+        files::expire(&mut conn, SWEPT_AT_ONCE).await?;
+        drop(conn);
         let mut transaction = self.database.begin().await.map_err(failed("sweep_files"))?;
         let gone = files::lock_gone(&mut transaction, SWEPT_AT_ONCE).await?;
         let mut ids = Vec::with_capacity(gone.len());
+        let mut left = Vec::new();
         for (id, object) in gone {
             match self.objects().await?.delete(&Path::from(object)).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => ids.push(id),
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a file was not deleted"),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a file was not deleted");
+                    left.push(id);
+                }
             }
         }
+        files::put_off(&mut transaction, &left).await?;
         files::forget(&mut transaction, &ids).await?;
         transaction.commit().await.map_err(failed("sweep_files"))?;
         Ok(ids.len())
@@ -311,3 +330,6 @@ where
     // A sender that is slower than that is not waited for.
     let _ = tokio::time::timeout(PASSED_OVER_WITHIN, reading).await;
 }
+
+#[cfg(test)]
+mod tests;

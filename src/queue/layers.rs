@@ -9,6 +9,8 @@ use std::{
 use apalis::prelude::Task;
 use apalis_core::error::BoxDynError;
 use futures::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tower::{Layer, Service};
 use wireroom_jobs::{JobError, JobKind, Lane, Outcome};
 
@@ -119,6 +121,9 @@ fn log_outcome(facts: AttemptFacts, outcome: &Outcome) {
         outcome, code, "an attempt ended");
 }
 
+/// What an attempt with files may take beside the kind's own time.
+const FOR_MEDIA: Duration = Duration::from_mins(20);
+
 /// Makes [`AttemptTimeout`].
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptTimeoutLayer {
@@ -161,7 +166,7 @@ where
         if job.lane == Lane::Watch {
             return Box::pin(self.inner.call(task));
         }
-        let limit = (self.limit)(job.kind);
+        let limit = (self.limit)(job.kind) + more_time(job.kind, job.args.get());
         let attempt = self.inner.call(task);
         Box::pin(async move {
             tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {
@@ -172,6 +177,19 @@ where
             })
         })
     }
+}
+
+/// How much longer an attempt may take for what its args have it carry: files, of which the largest takes minutes to fetch and
+/// minutes to put into Telegram, and neither is resumed.
+fn more_time(kind: JobKind, args: &str) -> Duration {
+    #[derive(Deserialize)]
+    struct Media<'a> {
+        #[serde(borrow, default)]
+        media: Vec<&'a RawValue>,
+    }
+    let has_media =
+        kind == JobKind::Publish && serde_json::from_str::<Media<'_>>(args).is_ok_and(|args| !args.media.is_empty());
+    if has_media { FOR_MEDIA } else { Duration::ZERO }
 }
 
 /// What it takes to call a function.
@@ -250,6 +268,28 @@ impl Caller {
                 self.outage.failed(&error, 0).await;
                 false
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{MOST_FETCH_SECONDS, MOST_FILE_MB};
+
+    #[test]
+    fn the_largest_file_fits_into_an_attempt() {
+        let with_media = r#"{"chat":"@reading_club","media":[{"type":"video","url":"https://example.com/a.mp4"}]}"#;
+        let limit = JobKind::Publish.attempt_timeout() + more_time(JobKind::Publish, with_media);
+        // Parts of half a megabyte, a tenth of a second apart, over a line that carries 2 MB a second.
+        let putting = Duration::from_millis(MOST_FILE_MB * 2 * 100).max(Duration::from_secs(MOST_FILE_MB / 2));
+        assert!(limit >= Duration::from_secs(MOST_FETCH_SECONDS) + putting, "{limit:?}");
+        for (kind, args) in [
+            (JobKind::Publish, r#"{"chat":"@reading_club","text":"media"}"#),
+            (JobKind::Publish, r#"{"chat":"@reading_club","media":[]}"#),
+            (JobKind::Scan, with_media),
+        ] {
+            assert_eq!(more_time(kind, args), Duration::ZERO, "{args}");
         }
     }
 }

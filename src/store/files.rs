@@ -33,7 +33,8 @@ pub struct NewFile<'a> {
     pub keep_days: i32,
 }
 
-/// Stores a file, or finds the one with the same bytes and keeps that for as long from now on.
+/// Stores a file, or finds the one with the same bytes and keeps that for as long from now on. Whoever uploads it says anew what it
+/// is and is called, as far as they say anything; what a job fetches does not.
 pub async fn add(conn: &mut PgConnection, file: &NewFile<'_>) -> Result<FileRecord, StoreError> {
     sqlx::query_as!(
         FileRecord,
@@ -41,7 +42,10 @@ pub async fn add(conn: &mut PgConnection, file: &NewFile<'_>) -> Result<FileReco
         INSERT INTO files AS f (id, sha256, object, size_bytes, content_type, name, created_by, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, wireroom_now() + make_interval(days => $8))
         ON CONFLICT (sha256) WHERE deleted_at IS NULL DO UPDATE
-        SET expires_at = greatest(f.expires_at, excluded.expires_at)
+        SET expires_at = greatest(f.expires_at, excluded.expires_at),
+            content_type = CASE WHEN excluded.created_by IS NULL OR excluded.content_type = 'application/octet-stream'
+                THEN f.content_type ELSE excluded.content_type END,
+            name = CASE WHEN excluded.created_by IS NULL THEN f.name ELSE coalesce(excluded.name, f.name) END
         RETURNING id, sha256, object, size_bytes, content_type, name, created_by, created_at, expires_at",
         file.id,
         file.sha256,
@@ -116,18 +120,70 @@ pub async fn delete(conn: &mut PgConnection, id: Uuid) -> Result<bool, StoreErro
     Ok(done.rows_affected() == 1)
 }
 
-/// Files whose bytes are to be deleted, held against other processes until the transaction ends.
+/// Marks files whose time is over as gone, at most `limit`: from then on nobody finds them, and equal bytes are another file.
+pub async fn expire(conn: &mut PgConnection, limit: i64) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        "-- expire_files
+        UPDATE files SET deleted_at = wireroom_now() WHERE id = ANY(ARRAY(
+            -- The time as a value, without which the index is read to its end.
+            SELECT id FROM files WHERE deleted_at IS NULL AND expires_at <= (SELECT wireroom_now())
+            ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))",
+        limit,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("expire_files"))?;
+    Ok(done.rows_affected())
+}
+
+/// Files that are marked as gone, held against other processes until the transaction ends.
 pub async fn lock_gone(conn: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid, String)>, StoreError> {
     let rows = sqlx::query!(
         "-- lock_gone_files
-        SELECT id, object FROM files WHERE deleted_at IS NOT NULL OR expires_at <= wireroom_now()
-        ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED",
+        SELECT id, object FROM files WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT $1 FOR UPDATE SKIP LOCKED",
         limit,
     )
     .fetch_all(conn)
     .await
     .map_err(failed("lock_gone_files"))?;
     Ok(rows.into_iter().map(|row| (row.id, row.object)).collect())
+}
+
+/// Puts files whose bytes could not be deleted behind the others.
+pub async fn put_off(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- put_off_files
+        UPDATE files SET deleted_at = wireroom_now() WHERE id = ANY($1)",
+        ids,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("put_off_files"))?;
+    Ok(())
+}
+
+/// Keeps files for a job that runs at `until`, and `days` longer. Returns those that there are.
+pub async fn keep_until(
+    conn: &mut PgConnection,
+    ids: &[Uuid],
+    until: Option<DateTime<Utc>>,
+    days: i32,
+) -> Result<Vec<Uuid>, StoreError> {
+    sqlx::query_scalar!(
+        "-- keep_files_until
+        UPDATE files SET expires_at =
+            greatest(expires_at, greatest($2, wireroom_now()) + make_interval(days => $3))
+        WHERE id = ANY(ARRAY(
+            SELECT id FROM files WHERE id = ANY($1) AND deleted_at IS NULL AND expires_at > wireroom_now()
+            ORDER BY id FOR UPDATE))
+        RETURNING id",
+        ids,
+        until as Option<DateTime<Utc>>,
+        days,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("keep_files_until"))
 }
 
 /// Forgets files whose bytes are gone.

@@ -98,7 +98,25 @@ async fn pictures_documents_and_albums_arrive_whole() {
     let args = json!({ "media": [{ "type": "photo", "file": document["id"] }] });
     assert_eq!(stack.fail("publish", in_market(args)).await, "media_invalid");
     let nothing = json!({ "media": [{ "type": "photo", "file": uuid::Uuid::nil() }] });
-    assert_eq!(stack.fail("publish", in_market(nothing)).await, "file_not_found");
+    let problem = refused(&stack, in_market(nothing)).await;
+    assert_eq!(problem["field"], "args.media[0].file", "{problem}");
+    // One that is taken out while its job waits.
+    let at = |hours| chrono::DateTime::from_timestamp_millis(now_ms() + hours * 3_600_000).expect("in range");
+    let args = in_market(json!({ "media": [{ "type": "photo", "file": picture["id"] }] }));
+    let id = stack
+        .post_job(json!({ "kind": "publish", "args": args, "run_at": at(1) }))
+        .await;
+    let path = format!("/v1/files/{}", picture["id"].as_str().expect("an id"));
+    let gone = stack.request(Method::DELETE, &path).send().await.expect("answered");
+    assert_eq!(gone.status(), StatusCode::NO_CONTENT);
+    let request = stack.request(Method::PATCH, &format!("/v1/jobs/{id}"));
+    let moved = request
+        .json(&json!({ "run_at": at(0) }))
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(moved.status(), StatusCode::OK);
+    assert_eq!(stack.finished(&id).await["error"]["code"], "file_not_found");
     stack.finish().await;
 }
 

@@ -1,9 +1,10 @@
 //! From a request to a job that can be stored: what needs the database, asked over the connection of the caller's
 //! transaction.
 
+use uuid::Uuid;
 use wireroom_jobs::{JobArgs, JobKind};
 
-use super::body::{DEFAULT_POOL, JobRequest};
+use super::body::{DEFAULT_POOL, JobRequest, invalid};
 use crate::{
     api::{
         auth::Caller,
@@ -11,7 +12,7 @@ use crate::{
     },
     ids::{JobId, SessionId},
     store::{
-        PgConnection,
+        PgConnection, files,
         jobs::{EnqueueError, NewJob},
         session_reads,
         unique_keys::KeyedJob,
@@ -101,6 +102,22 @@ async fn usable(conn: &mut PgConnection, id_or_label: &str) -> Result<session_re
         return Err(Problem::new(Code::SessionNotReady, detail).field("session"));
     }
     Ok(session)
+}
+
+/// Keeps the uploaded files of a request's messages until its job has run, and refuses one that is not there.
+pub async fn keep_files(conn: &mut PgConnection, request: &JobRequest, days: i32) -> Result<(), Problem> {
+    let ids: Vec<Uuid> = request.files().map(|(_, id)| id).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let kept = files::keep_until(conn, &ids, request.run_at, days).await?;
+    match request.files().find(|(_, id)| !kept.contains(id)) {
+        None => Ok(()),
+        Some((index, _)) => Err(invalid(
+            format!("args.media[{index}].file"),
+            "there is no file of that id any more, or never was; upload it with POST /v1/files",
+        )),
+    }
 }
 
 /// The job that a request asks for, on the session of [`session_of`].

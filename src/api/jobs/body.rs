@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use serde_path_to_error::{Deserializer, Track};
+use uuid::Uuid;
 use wireroom_jobs::{ArgsError, JobArgs, JobKind};
 use zeroize::Zeroize;
 
@@ -158,6 +159,23 @@ impl JobRequest {
             unique,
             limit_key: envelope.limit_key.map(limit_key).transpose()?,
         })
+    }
+
+    /// Whether nothing that is stored has a say in it: no job with its key, and no file.
+    pub fn stands_alone(&self) -> bool {
+        self.unique.is_none() && self.files().next().is_none()
+    }
+
+    /// The uploaded files that its message has, each with its place in `args.media`.
+    pub fn files(&self) -> impl Iterator<Item = (usize, Uuid)> {
+        let media = match &self.args {
+            JobArgs::Publish(args) => args.media.as_slice(),
+            _ => &[],
+        };
+        media
+            .iter()
+            .enumerate()
+            .filter_map(|(index, item)| Some((index, item.file?)))
     }
 
     /// The args of a body that was found good once, as its job has them; whatever has become too late since.

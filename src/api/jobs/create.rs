@@ -120,7 +120,7 @@ impl CreateApi {
             _ => wait.map(|_| state.waiters.seat()).transpose()?,
         };
         let stored = match request {
-            Ok(request) if key.is_none() && request.unique.is_none() => intake.gather(request, size, seat).await?,
+            Ok(request) if request.stands_alone() && key.is_none() => intake.gather(request, size, seat).await?,
             request => intake.store(request, seat).await?,
         };
         if let Some(job) = &stored.wakes {
@@ -186,6 +186,7 @@ impl Intake<'_> {
         }
         let request = request?;
         let session = admission::session_of(&mut transaction, &request).await?;
+        admission::keep_files(&mut transaction, &request, self.state.files.keep_days()).await?;
         let keyed = admission::job(self.caller, request, session)?;
         let ageing_step = self.state.config.queue.ageing_step;
         let outcome = unique_keys::enqueue(&mut transaction, None, std::slice::from_ref(&keyed), ageing_step)

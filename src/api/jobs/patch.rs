@@ -6,7 +6,8 @@ use poem::web::Data;
 use poem_openapi::{OpenApi, param::Path, payload::Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{
     body, job_id, not_found,
@@ -23,7 +24,7 @@ use crate::{
         typed::Typed,
     },
     store::{
-        audit, failed, job_reads,
+        audit, failed, files, job_reads,
         reorder::{self, Change, Changed},
     },
 };
@@ -88,10 +89,20 @@ impl PatchApi {
         };
         audit::record(&mut transaction, entry).await?;
         let job = job_reads::get(&mut *transaction, id).await?.ok_or_else(not_found)?;
+        let files = files_of(&job.args);
+        if change.run_at.is_some() && !files.is_empty() {
+            files::keep_until(&mut transaction, &files, change.run_at, state.files.keep_days()).await?;
+        }
         transaction.commit().await.map_err(failed("commit_change_job"))?;
         state.signals.changed();
         Ok(Json(Typed(view::with_wait_reason(state, job).await?)))
     }
+}
+
+/// The uploaded files of a job's message.
+fn files_of(args: &Value) -> Vec<Uuid> {
+    let media = args["media"].as_array().into_iter().flatten();
+    media.filter_map(|item| item["file"].as_str()?.parse().ok()).collect()
 }
 
 fn parsed(body: &Sent<ChangeBody>, state: &State) -> Result<Change, Problem> {

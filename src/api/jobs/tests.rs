@@ -1,9 +1,11 @@
 //! Jobs over HTTP: what is done to jobs that are there (`control`), what is refused and how (`refusals`), what is shown
 //! (`shown`), how a result is waited for (`waits`), how a request is repeated (`repeats`), how a job is alone (`uniques`),
-//! how many come at once (`batches`), how those that come at the same time are stored together (`gathered`).
+//! how many come at once (`batches`), how those that come at the same time are stored together (`gathered`),
+//! which files they have (`files`).
 
 mod batches;
 mod control;
+mod files;
 mod gathered;
 mod refusals;
 mod repeats;

@@ -91,6 +91,21 @@ async fn what_is_not_wanted_is_refused() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_reached_is_named_without_its_path() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let busy = serving(vec![answer("503 Service Unavailable", "")]).await;
+    for (address, cause) in [(address, "refuses connections"), (busy, "answered 503")] {
+        let url = format!("http://{address}/secret/path?token=secret");
+        let fetched = fetcher(true).open(&url, Wanted::Anything, 1000).await;
+        let error = why(&fetched.map(|_| ()).expect_err("nobody answers"));
+        assert!(error.contains(&address.to_string()) && error.contains(cause), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn no_address_of_the_own_network_is_reached_at_any_step() {
     let strict = fetcher(false);
     for url in [

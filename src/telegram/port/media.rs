@@ -289,6 +289,9 @@ pub enum MediaError {
     /// Another attempt would be refused too.
     #[error("{0}")]
     Refused(String),
+    /// Its address did not give it; it may the next time.
+    #[error("{0}")]
+    Unreachable(String),
     /// It may be there the next time.
     #[error("The file cannot be read now.")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -299,7 +302,7 @@ fn refused(error: &MediaError) -> TelegramError {
     match error {
         MediaError::NotFound => own_error("file_not_found", &message, Decision::Content),
         MediaError::Refused(_) => own_error("media_refused", &message, Decision::Content),
-        MediaError::Failed(_) => own_error("file_unavailable", &message, Decision::Retry),
+        MediaError::Unreachable(_) | MediaError::Failed(_) => own_error("file_unavailable", &message, Decision::Retry),
     }
 }
 

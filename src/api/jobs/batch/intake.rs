@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{
     BatchCreated, ItemError, ItemOutcome, ItemView, MAX_JOBS, TIME_LIMIT,
@@ -71,6 +73,8 @@ pub struct Intake<'a> {
     pending_bytes: usize,
     /// Looked up once each: a batch names few.
     places: HashMap<Place, Result<Option<SessionId>, ItemError>>,
+    /// Until when files are needed by the jobs so far.
+    kept_files: HashMap<Uuid, DateTime<Utc>>,
     items: Vec<ItemView>,
     count: usize,
     refused: usize,
@@ -99,6 +103,7 @@ impl<'a> Intake<'a> {
             pending: Vec::new(),
             pending_bytes: 0,
             places: HashMap::new(),
+            kept_files: HashMap::new(),
             items: Vec::new(),
             count: 0,
             refused: 0,
@@ -242,9 +247,33 @@ impl<'a> Intake<'a> {
             self.places.insert(place, found.clone());
             found
         };
+        if let Err(error) = self.keep_files(&request).await? {
+            return Ok(Err(error));
+        }
         match session {
             Ok(session) => admission::job(self.caller, request, session).map(Ok),
             Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// A batch names few files, many times each: what is kept for long enough already is not asked for again.
+    async fn keep_files(&mut self, request: &JobRequest) -> Result<Result<(), ItemError>, Problem> {
+        let until = request.run_at.unwrap_or_else(|| self.state.clock.now());
+        let is_kept = |id: &Uuid| self.kept_files.get(id).is_some_and(|kept| *kept >= until);
+        if request.files().all(|(_, id)| is_kept(&id)) {
+            return Ok(Ok(()));
+        }
+        let transaction = self.transaction.as_mut().ok_or_else(no_transaction)?;
+        match admission::keep_files(transaction, request, self.state.files.keep_days()).await {
+            Ok(()) => {
+                for (_, id) in request.files() {
+                    let kept = self.kept_files.entry(id).or_insert(until);
+                    *kept = until.max(*kept);
+                }
+                Ok(Ok(()))
+            }
+            Err(problem) if problem.code().status().is_server_error() => Err(problem),
+            Err(problem) => Ok(Err(ItemError::from(&problem))),
         }
     }
 
