@@ -47,7 +47,12 @@ impl From<FieldError> for Problem {
 pub fn field_error(prefix: &str, path: &Path, message: &str, root: &Value) -> FieldError {
     let field = joined(prefix, path);
     if let Some(name) = between(message, "missing field `", "`") {
-        return FieldError::new(Code::MissingField, child(&field, name), "is missing.");
+        let field = child(&field, name);
+        let detail = match sought(&field) {
+            Some(sought) => format!("is missing: {sought}."),
+            None => "is missing.".to_owned(),
+        };
+        return FieldError::new(Code::MissingField, field, detail);
     }
     if message.starts_with("unknown field `") {
         let known = known(message);
@@ -62,9 +67,13 @@ pub fn field_error(prefix: &str, path: &Path, message: &str, root: &Value) -> Fi
         let detail = format!("has a value that is not known; {}.", known(message));
         return FieldError::new(Code::InvalidValue, field, detail);
     }
-    let expected = message
-        .rsplit_once(", expected ")
-        .map(|(_, expected)| type_name(expected));
+    if let Some(shape) = shape(message, &field) {
+        return FieldError::new(Code::InvalidValue, field, format!("must be {shape}."));
+    }
+    let expected = message.rsplit_once(", expected ").map(|(_, expected)| match expected {
+        "a formatted UUID string" => id_of(&field).to_owned(),
+        expected => type_name(expected),
+    });
     match expected {
         Some(expected) if message.starts_with("invalid type: ") => {
             let is = at(root, path).map_or("what it is", type_of);
@@ -72,6 +81,46 @@ pub fn field_error(prefix: &str, path: &Path, message: &str, root: &Value) -> Fi
         }
         Some(expected) => FieldError::new(Code::InvalidValue, field, format!("must be {expected} in its bounds.")),
         None => FieldError::new(Code::InvalidValue, field, "has a value that cannot be used."),
+    }
+}
+
+/// What belongs into a field whose name does not say it to everybody.
+fn sought(field: &str) -> Option<&'static str> {
+    match field {
+        "args.purpose" => Some(
+            "say in at most 200 characters why these data about people are collected, such as \"Yearly count of active \
+             members\"; it is kept with them",
+        ),
+        _ => None,
+    }
+}
+
+fn is_file(field: &str) -> bool {
+    field.starts_with("args.media[") && field.ends_with("].file")
+}
+
+/// What must be there instead of a text that a type of ours, and not of JSON, could not be read from.
+fn shape(message: &str, field: &str) -> Option<&'static str> {
+    // What chrono says of a time that it cannot read.
+    const TIMES: [&str; 6] = [
+        "input contains invalid characters",
+        "input is not enough for unique date and time",
+        "input is out of range",
+        "no possible date and time matching input",
+        "premature end of input",
+        "trailing input",
+    ];
+    if TIMES.contains(&message) {
+        return Some("a time with its offset (RFC 3339), such as 2030-01-31T12:00:00Z");
+    }
+    message.starts_with("UUID parsing failed").then(|| id_of(field))
+}
+
+fn id_of(field: &str) -> &'static str {
+    if is_file(field) {
+        "the id of an uploaded file, as POST /v1/files answered it: a UUID"
+    } else {
+        "an id as the API gave it: a UUID"
     }
 }
 

@@ -101,6 +101,38 @@ async fn args_are_refused_by_the_path_of_the_field() {
             "an integer",
         ),
         (scan("limit", json!(0)), invalid, "args.limit", "limit"),
+        (
+            json!({ "kind": "scan", "args": { "chat": "@reading_club" } }),
+            "missing_field",
+            "args.purpose",
+            "say in at most 200 characters why these data about people are collected",
+        ),
+        (
+            json!({ "kind": "scan", "args": {
+                "what": "history", "chat": "@reading_club", "purpose": "research", "history": { "from": "yesterday" } } }),
+            invalid,
+            "args.history.from",
+            "RFC 3339), such as 2030-01-31T12:00:00Z",
+        ),
+        (
+            publish("schedule_at", json!("tomorrow")),
+            invalid,
+            "args.schedule_at",
+            "RFC 3339), such as 2030-01-31T12:00:00Z",
+        ),
+        (publish("schedule_at", json!("2030-01-31")), invalid, "args.schedule_at", "RFC 3339"),
+        (
+            publish("media", json!([{ "type": "photo", "file": "tide.png" }])),
+            invalid,
+            "args.media[0].file",
+            "as POST /v1/files answered it",
+        ),
+        (
+            publish("media", json!([{ "type": "photo", "file": 7 }])),
+            wrong,
+            "args.media[0].file",
+            "as POST /v1/files answered it",
+        ),
     ])
     .await;
 }
