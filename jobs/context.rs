@@ -11,6 +11,7 @@ use crate::{
     JobError, LogLevel, LogLine, Outcome,
     outreach::Outreach,
     ports::{Clock, Store, Telegram},
+    scan::ports::FileKeeper,
 };
 
 /// One attempt of one job.
@@ -29,6 +30,7 @@ pub struct JobContext {
     pub telegram: Arc<dyn Telegram>,
     pub store: Arc<dyn Store>,
     pub outreach: Arc<dyn Outreach>,
+    pub files: Arc<dyn FileKeeper>,
     pub clock: Arc<dyn Clock>,
 }
 

@@ -5,6 +5,8 @@
 mod args;
 mod chats;
 mod comments;
+pub mod download;
+pub mod files;
 mod history;
 mod language;
 mod members;
@@ -17,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::args::{CommentsArgs, HistoryArgs, MAX_ROWS, MemberFilter, MembersArgs, ScanArgs, ScanWhat, SearchArgs};
+pub use self::download::{DownloadArgs, FilesReport};
 use self::ports::{Count, ScanStart, Tally};
 use crate::{
     ArgsError, Job, JobContext, LogLevel, LogLine, Outcome,
@@ -47,6 +50,9 @@ pub struct ScanResult {
     pub complete: bool,
     /// Why not; null when complete.
     pub reason: Option<Incomplete>,
+    /// What became of the files of the messages, where some were to be downloaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesReport>,
 }
 
 /// Why a scan saw fewer than there are.
@@ -216,6 +222,7 @@ async fn finish(context: &JobContext, chat: &Chat, count: Count, listed: Option<
         new: count.tally.new,
         complete: count.reason.is_none(),
         reason: count.reason,
+        files: None,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Fakes of the ports: a Telegram whose answers a test writes down, a store in memory, a clock that stands still. All
 //! three write into one journal, so that a test can assert what happened before what.
 
+mod files;
 mod joining;
 mod outreach;
 
@@ -38,7 +39,7 @@ use crate::{
         ports::{Access, Changed, Look},
         post::Uploaded,
     },
-    scan::ports::{ChatProfile, MessagePage, PersonProfile, ScannedMessage},
+    scan::ports::{ChatProfile, FilePart, MessagePage, PersonProfile, ScannedMessage},
 };
 
 /// The `random_id` of every effect in a [`MemoryStore`].
@@ -94,6 +95,7 @@ impl Fakes {
             telegram: self.telegram.clone(),
             store: self.store.clone(),
             outreach: self.outreach.clone(),
+            files: self.store.clone(),
             clock: self.clock.clone(),
         }
     }
@@ -208,6 +210,8 @@ pub struct FakeTelegram {
     search_chats: Answers<Vec<Chat>>,
     person_in_full: Answers<PersonProfile>,
     chat_in_full: Answers<ChatProfile>,
+    message_again: Answers<Option<ScannedMessage>>,
+    file_part: Answers<FilePart>,
     access: Answers<Access>,
     upload: Answers<Uploaded>,
     chats_by_id: Answers<Vec<Chat>>,
@@ -286,6 +290,8 @@ queue_answers! {
     search_chats: Vec<Chat>,
     person_in_full: PersonProfile,
     chat_in_full: ChatProfile,
+    message_again: Option<ScannedMessage>,
+    file_part: FilePart,
     access: Access,
     upload: Uploaded,
     chats_by_id: Vec<Chat>,

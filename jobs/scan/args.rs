@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::download::DownloadArgs;
 use crate::{
     ArgsError,
     message::MediaKind,
@@ -53,6 +54,13 @@ const DEFAULT_POSTS: i32 = 10;
     ..ScanArgs::default()
 })]
 #[schemars(example = ScanArgs {
+    what: ScanWhat::History,
+    chat: "@reading_club".into(),
+    purpose: "The posters of this year's evenings".into(),
+    download: Some(DownloadArgs { kinds: vec![MediaKind::Photo], max_bytes_each: Some(5_000_000), ..DownloadArgs::default() }),
+    ..ScanArgs::default()
+})]
+#[schemars(example = ScanArgs {
     what: ScanWhat::Chats,
     purpose: "New reading clubs, each Monday".into(),
     search: Some(SearchArgs { queries: vec!["reading club".into()], standing: Some("reading-clubs".into()), ..SearchArgs::default() }),
@@ -90,6 +98,9 @@ pub struct ScanArgs {
     /// Of `chats`: what to look for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<SearchArgs>,
+    /// Of `history` and `comments`: which files of the messages to download. None when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download: Option<DownloadArgs>,
 }
 
 /// What a scan reads.
@@ -223,6 +234,7 @@ impl Default for ScanArgs {
             history: None,
             comments: None,
             search: None,
+            download: None,
         }
     }
 }
@@ -328,6 +340,7 @@ impl ScanArgs {
         check_members(self.members.as_ref())?;
         check_history(self.history.as_ref())?;
         check_comments(self.comments.as_ref())?;
+        self.download.as_ref().map_or(Ok(()), DownloadArgs::check)?;
         check_search(self.search.as_ref())
     }
 
@@ -363,6 +376,13 @@ impl ScanArgs {
                     format!("belongs to what: {wanted}; leave it out, or ask for that"),
                 )?;
             }
+        }
+        let has_messages = matches!(self.what, ScanWhat::History | ScanWhat::Comments);
+        if self.download.is_some() && !has_messages {
+            wrong(
+                "download",
+                "belongs to what: history and what: comments; leave it out, or ask for one of them",
+            )?;
         }
         if self.what == ScanWhat::Chats && self.search.is_none() {
             wrong(

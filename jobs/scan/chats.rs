@@ -89,6 +89,7 @@ impl Searching<'_> {
             } else {
                 Incomplete::SearchIsPartial
             }),
+            files: None,
         })
     }
 

@@ -5,7 +5,9 @@ use std::{cmp::Reverse, collections::VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bound, CommentsArgs, Incomplete, ScanArgs, ScanResult, ScanWhat, begin, find, finish,
+    Bound, CommentsArgs, Incomplete, ScanArgs, ScanResult, ScanWhat, begin,
+    files::Downloads,
+    find, finish,
     history::PAGE,
     ports::{Count, MessageCut, PageEnd, ScannedMessage, Tally},
     rate::Rate,
@@ -73,6 +75,7 @@ pub(super) async fn read(args: &ScanArgs, context: &JobContext) -> Result<ScanRe
         position,
         tally,
         rate: Rate::new(context, tally.seen),
+        downloads: Downloads::begin(context, args.download.as_ref()).await?,
     };
     reading.run().await
 }
@@ -110,14 +113,18 @@ struct Reading<'a> {
     position: Position,
     tally: Tally,
     rate: Rate,
+    downloads: Option<Downloads<'a>>,
 }
 
 impl Reading<'_> {
     async fn run(mut self) -> Result<ScanResult, Outcome> {
+        // What an earlier attempt has left.
+        self.download().await?;
         while !self.bound.is_reached(self.tally.seen) {
             self.rate.stop_if_due(self.context)?;
             if let Some(open) = self.position.open {
                 self.page(open).await?;
+                self.download().await?;
             } else if !self.open_next().await? {
                 break;
             }
@@ -130,7 +137,19 @@ impl Reading<'_> {
             tally: self.tally,
             reason: self.ended_because(),
         };
-        finish(self.context, self.chat, count, None).await
+        let scanned = finish(self.context, self.chat, count, None).await?;
+        let files = match self.downloads {
+            Some(downloads) => Some(downloads.report().await?),
+            None => None,
+        };
+        Ok(ScanResult { files, ..scanned })
+    }
+
+    async fn download(&mut self) -> Result<(), Outcome> {
+        match &mut self.downloads {
+            Some(downloads) => downloads.run(&mut self.rate).await,
+            None => Ok(()),
+        }
     }
 
     /// Goes on to the next post that has comments; `false`: there is none.
@@ -220,7 +239,8 @@ impl Reading<'_> {
             before: open.before,
             limit: self.bound.room(self.tally.seen, PAGE),
         };
-        let page = self.context.telegram.comments(self.chat, open.post, cut).await?;
+        let mut page = self.context.telegram.comments(self.chat, open.post, cut).await?;
+        Downloads::plan(self.downloads.as_ref(), &mut page.messages);
         let read = open.read + i64::try_from(page.messages.len()).unwrap_or(0);
         let is_last = page.oldest == 0 || page.count.is_some_and(|count| read >= count);
         self.position.open = (!is_last).then_some(Open {

@@ -4,7 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bound, HistoryArgs, Incomplete, ScanArgs, ScanResult, ScanWhat, begin, find, finish,
+    Bound, HistoryArgs, Incomplete, ScanArgs, ScanResult, ScanWhat, begin,
+    files::Downloads,
+    find, finish,
     ports::{ChatProfile, Count, MessageCut, MessagePage, PageEnd, ScannedMessage, Tally},
     rate::Rate,
     say_begin,
@@ -59,6 +61,7 @@ pub(super) async fn read(args: &ScanArgs, context: &JobContext) -> Result<ScanRe
         tally,
         ahead: None,
         rate: Rate::new(context, tally.seen),
+        downloads: Downloads::begin(context, args.download.as_ref()).await?,
     };
     reading.run().await
 }
@@ -103,10 +106,13 @@ struct Reading<'a> {
     /// The next page, when it was asked for already.
     ahead: Option<Result<MessagePage, TelegramError>>,
     rate: Rate,
+    downloads: Option<Downloads<'a>>,
 }
 
 impl<'a> Reading<'a> {
     async fn run(mut self) -> Result<ScanResult, Outcome> {
+        // What an earlier attempt has left.
+        self.download().await?;
         while !self.position.ended && !self.has_enough() {
             self.rate.stop_if_due(self.context)?;
             let page = match self.ahead.take() {
@@ -114,6 +120,7 @@ impl<'a> Reading<'a> {
                 None => self.ask().await?,
             };
             self.keep(page).await?;
+            self.download().await?;
         }
         let count = Count {
             chat_id: self.chat.id,
@@ -123,7 +130,20 @@ impl<'a> Reading<'a> {
             tally: self.tally,
             reason: self.ended_because(),
         };
-        finish(self.context, self.chat, count, None).await
+        let scanned = finish(self.context, self.chat, count, None).await?;
+        let files = match self.downloads {
+            Some(downloads) => Some(downloads.report().await?),
+            None => None,
+        };
+        Ok(ScanResult { files, ..scanned })
+    }
+
+    /// Files are downloaded page by page: their references are fresh then.
+    async fn download(&mut self) -> Result<(), Outcome> {
+        match &mut self.downloads {
+            Some(downloads) => downloads.run(&mut self.rate).await,
+            None => Ok(()),
+        }
     }
 
     /// The next page, from the place that is known: it may be on its way while the page before is stored.
@@ -190,6 +210,7 @@ impl<'a> Reading<'a> {
                 ..self.position
             };
         }
+        Downloads::plan(self.downloads.as_ref(), &mut kept);
         let checkpoint = checkpoint_value(&self.position)?;
         if !self.is_next_certain(kept.len()) {
             return self.store(&kept, checkpoint).await;

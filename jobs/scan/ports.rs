@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Incomplete, ScanWhat};
+use super::{FilesReport, Incomplete, ScanWhat};
 use crate::{
     LogLine,
     message::Message,
@@ -44,6 +44,65 @@ pub struct ScannedMessage {
     pub replies: Option<i32>,
     /// Of a channel's post: whether it can be commented.
     pub has_comments: bool,
+    /// The file it carries, as far as Telegram shows it.
+    pub file: Option<RemoteFile>,
+    /// Why its file is not to be downloaded, where that is known before it is asked for.
+    pub passed_over: Option<PassedOver>,
+}
+
+/// Telegram's two kinds of stored files, each with ids of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Medium {
+    Photo,
+    Document,
+}
+
+/// A file as Telegram refers to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteFile {
+    pub medium: Medium,
+    /// Telegram's id: the same in every message that carries the file.
+    pub id: i64,
+    /// Of a photo, its largest size.
+    pub size_bytes: i64,
+    pub content_type: String,
+    pub name: Option<String>,
+    /// The data centre it is said to be in.
+    pub dc: i32,
+    /// What only the session that read the message can ask with, and not for ever.
+    pub location: Vec<u8>,
+}
+
+/// Why a file is not downloaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassedOver {
+    /// It is of none of the kinds that are wanted.
+    Kind,
+    /// It has more bytes than one file may have.
+    TooLarge,
+    /// The job may not download so much more.
+    TotalBound,
+    /// Telegram does not take its reference, nor a fresh one, or the message is gone.
+    ReferenceExpired,
+    /// Telegram does not give it: it deletes itself, or is none that clients download so.
+    NotDownloadable,
+}
+
+/// A file of a stored message that is to be downloaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingFile {
+    pub chat_id: i64,
+    pub owner: i64,
+    pub message_id: i32,
+    pub remote: RemoteFile,
+}
+
+/// What came of asking for a part of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilePart {
+    Bytes(Vec<u8>),
+    /// Telegram gives it by another way alone.
+    Elsewhere,
 }
 
 /// A part of a chat's messages, newest first.
@@ -247,6 +306,36 @@ impl fmt::Debug for ChatProfile {
     }
 }
 
+impl Medium {
+    /// The word for it in rows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Photo => "photo",
+            Self::Document => "document",
+        }
+    }
+}
+
+impl RemoteFile {
+    /// Whether it is the same file, however it is referred to.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.medium, self.id, self.size_bytes) == (other.medium, other.id, other.size_bytes)
+    }
+}
+
+impl PassedOver {
+    /// The word for it in results and rows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kind => "kind",
+            Self::TooLarge => "too_large",
+            Self::TotalBound => "total_bound",
+            Self::ReferenceExpired => "reference_expired",
+            Self::NotDownloadable => "not_downloadable",
+        }
+    }
+}
+
 impl Profile {
     /// The person's or the chat's id, in the Bot API's form.
     pub const fn id(&self) -> i64 {
@@ -280,6 +369,40 @@ pub trait ScanTelegram: Send + Sync {
     async fn search_chats(&self, query: &str) -> Result<Vec<Chat>, TelegramError>;
     async fn person_in_full(&self, person: &Chat) -> Result<PersonProfile, TelegramError>;
     async fn chat_in_full(&self, chat: &Chat) -> Result<ChatProfile, TelegramError>;
+    /// A message of a chat, with a fresh reference to its file; `None`: it is gone.
+    async fn message_again(&self, chat: &Chat, id: i32) -> Result<Option<ScannedMessage>, TelegramError>;
+    /// Up to `limit` bytes of a file from `offset` on, a multiple of `limit`, from whichever data centre it lies in.
+    async fn file_part(&self, file: &RemoteFile, offset: i64, limit: i32) -> Result<FilePart, TelegramError>;
+}
+
+/// Where downloaded files are kept.
+#[async_trait]
+pub trait FileKeeper: Send + Sync {
+    /// The most bytes a file may have.
+    fn max_bytes(&self) -> i64;
+    /// What became of the files of this scan so far.
+    async fn report(&self) -> Result<FilesReport, StoreError>;
+    /// Files of this scan's messages that nothing has become of yet, in the order of their messages.
+    async fn waiting(&self, limit: i64) -> Result<Vec<WaitingFile>, StoreError>;
+    /// Takes the file that is kept already under Telegram's id; `false`: none is.
+    async fn take_known(&self, file: &WaitingFile) -> Result<bool, StoreError>;
+    /// Notes that a file is not downloaded.
+    async fn pass_over(&self, file: &WaitingFile, why: PassedOver) -> Result<(), StoreError>;
+    /// Begins to keep a file, or goes on where an earlier attempt stopped.
+    async fn open(&self, file: &WaitingFile) -> Result<Box<dyn OpenFile>, StoreError>;
+}
+
+/// A file that comes in.
+#[async_trait]
+pub trait OpenFile: Send {
+    /// How many bytes it has; after an earlier attempt, those that are kept for good.
+    fn offset(&self) -> i64;
+    /// Takes its next bytes, in whole parts. They are kept for good from time to time, and at the end.
+    async fn write(&mut self, bytes: Vec<u8>) -> Result<(), StoreError>;
+    /// It is whole: it becomes a file of the store, or one with equal bytes does in its place.
+    async fn finish(self: Box<Self>) -> Result<(), StoreError>;
+    /// Forgets what there is of it.
+    async fn discard(self: Box<Self>) -> Result<(), StoreError>;
 }
 
 /// What is written with a page of rows, in their transaction.
@@ -309,7 +432,7 @@ pub trait ScanStore: Send + Sync {
     /// Stores a page of members; a row seen before by this job is updated.
     async fn save_members(&self, chat_id: i64, members: &[Member], end: EndPage<'_>) -> Result<Tally, StoreError>;
     /// Stores a page of messages of `chat_id`, under one numbering (`owner`: 0 where it is everybody's, else the account).
-    /// `post`: they are comments of that post.
+    /// `post`: they are comments of that post. Their files wait to be downloaded from then on.
     async fn save_messages(
         &self,
         chat_id: i64,

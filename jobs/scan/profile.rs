@@ -56,6 +56,7 @@ async fn of_person(context: &JobContext, found: &Chat) -> Result<ScanResult, Out
         new: tally.new,
         complete: is_stored,
         reason: (!is_stored).then_some(Incomplete::PersonErased),
+        files: None,
     })
 }
 

@@ -60,6 +60,12 @@ impl Rate {
         })
     }
 
+    /// The same, at a place where nothing was shown meanwhile.
+    pub fn stop_if_due_now(&mut self, context: &JobContext) -> Result<(), Outcome> {
+        self.seen_at = context.clock.now();
+        self.stop_if_due(context)
+    }
+
     /// 0 until time has passed.
     fn per_second(&self, done: i64) -> f64 {
         let seconds = (self.seen_at - self.began_at).as_seconds_f64();

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{FixedClock, Journal, RANDOM_ID, lock};
+use super::{FixedClock, Journal, RANDOM_ID, files::KeptFile, lock};
 use crate::{
     LogLevel, LogLine,
     message::Message,
@@ -25,10 +25,11 @@ use crate::{
 };
 
 /// A store in memory, for one job over all its attempts.
+#[derive(Clone)]
 pub struct MemoryStore {
     journal: Journal,
     pub(super) clock: Arc<FixedClock>,
-    state: Mutex<Stored>,
+    state: Arc<Mutex<Stored>>,
 }
 
 /// What a [`MemoryStore`] holds.
@@ -54,6 +55,10 @@ pub struct Stored {
     pub members: BTreeMap<i64, Member>,
     /// Messages of scans, by chat and number, with the post that they comment.
     pub messages: BTreeMap<(i64, i32), (Option<i32>, ScannedMessage)>,
+    /// What became of the files of those messages.
+    pub files: BTreeMap<(i64, i32), KeptFile>,
+    /// Telegram's ids of files that are kept already.
+    pub known_files: HashSet<i64>,
     pub finds: BTreeMap<i64, FoundChat>,
     /// Chats that earlier runs of the search have found.
     pub known_finds: HashSet<i64>,
@@ -87,7 +92,7 @@ impl MemoryStore {
         Self {
             journal,
             clock,
-            state: Mutex::default(),
+            state: Arc::default(),
         }
     }
 

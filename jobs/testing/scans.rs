@@ -10,8 +10,8 @@ use crate::{
     message::Message,
     ports::{Chat, Member, MemberPage, StoreError, TelegramError},
     scan::ports::{
-        ChatProfile, Count, EndPage, FoundChat, LastSeen, MemberList, MessageCut, MessagePage, PersonProfile, Profile,
-        ScanStart, ScanStore, ScanTelegram, ScannedMessage, Tally,
+        ChatProfile, Count, EndPage, FilePart, FoundChat, LastSeen, MemberList, MessageCut, MessagePage, PersonProfile,
+        Profile, RemoteFile, ScanStart, ScanStore, ScanTelegram, ScannedMessage, Tally,
     },
 };
 
@@ -57,6 +57,14 @@ impl ScanTelegram for FakeTelegram {
 
     async fn chat_in_full(&self, _chat: &Chat) -> Result<ChatProfile, TelegramError> {
         self.answer("chat_in_full".into(), &self.chat_in_full)
+    }
+
+    async fn message_again(&self, _chat: &Chat, id: i32) -> Result<Option<ScannedMessage>, TelegramError> {
+        self.answer(format!("message_again {id}"), &self.message_again)
+    }
+
+    async fn file_part(&self, file: &RemoteFile, offset: i64, limit: i32) -> Result<FilePart, TelegramError> {
+        self.answer(format!("file_part {} {offset} {limit}", file.id), &self.file_part)
     }
 }
 
@@ -161,6 +169,8 @@ pub fn scanned(message: Message) -> ScannedMessage {
         message,
         replies: None,
         has_comments: false,
+        file: None,
+        passed_over: None,
     }
 }
 

@@ -1,10 +1,14 @@
-//! Files to be published: uploaded, looked at, taken out.
+//! Files: uploaded to be published, downloaded by scans; looked at, given back, taken out.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, ops::Range, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use poem::{Body, Request, web::Data};
+use poem::{
+    Body, Request,
+    http::{HeaderMap, header::RANGE},
+    web::Data,
+};
 use poem_openapi::{
     ApiResponse, OpenApi,
     param::{Path, Query},
@@ -51,7 +55,7 @@ pub struct FileView {
     /// As it was said when it came in last.
     pub content_type: String,
     pub name: Option<String>,
-    /// Whoever uploaded it first: `key:<id>`; null when a job fetched it.
+    /// Whoever uploaded it first: `key:<id>`; null when a job fetched or downloaded it.
     pub created_by: Option<String>,
     pub created_at: DateTime<Utc>,
     /// It is deleted then, unless it is used or uploaded again before.
@@ -81,6 +85,26 @@ enum Uploaded {
     /// The file is stored.
     #[oai(status = 201)]
     Created(Json<Typed<FileView>>),
+}
+
+#[derive(ApiResponse)]
+enum Content {
+    /// All of it.
+    #[oai(status = 200)]
+    Whole(
+        Binary<Body>,
+        /// That ranges can be asked for.
+        #[oai(header = "Accept-Ranges")]
+        String,
+    ),
+    /// The range that was asked for.
+    #[oai(status = 206)]
+    Part(
+        Binary<Body>,
+        /// Which bytes of how many.
+        #[oai(header = "Content-Range")]
+        String,
+    ),
 }
 
 #[derive(ApiResponse)]
@@ -186,7 +210,8 @@ impl FilesApi {
 
     /// Download a file
     ///
-    /// Gives a file's bytes. Scope: operator.
+    /// Gives a file's bytes, or with `Range: bytes=…` one range of them, so that a download that broke off can be gone on with;
+    /// several ranges, and those the file does not have, are not heeded. Scope: operator.
     #[oai(
         path = "/v1/files/:id/content",
         method = "get",
@@ -197,13 +222,21 @@ impl FilesApi {
         &self,
         _caller: Allowed<Operator>,
         state: Data<&Arc<State>>,
+        headers: &HeaderMap,
         /// The file's id.
         id: Path<String>,
-    ) -> Result<Binary<Body>, Problem> {
+    ) -> Result<Content, Problem> {
         let file = state.files.find(file_id(&id)?).await.map_err(problem)?;
         let file = file.ok_or_else(not_found)?;
-        let bytes = state.files.read(&file).await.map_err(problem)?;
-        Ok(Binary(Body::from_bytes_stream(bytes.map_err(io::Error::other))))
+        let size = u64::try_from(file.size_bytes).unwrap_or(0);
+        let asked = headers.get(RANGE).and_then(|value| value.to_str().ok());
+        let range = asked.and_then(|range| one_range(range, size));
+        let bytes = state.files.read(&file, range.clone()).await.map_err(problem)?;
+        let body = Binary(Body::from_bytes_stream(bytes.map_err(io::Error::other)));
+        Ok(match range {
+            None => Content::Whole(body, "bytes".to_owned()),
+            Some(range) => Content::Part(body, format!("bytes {}-{}/{size}", range.start, range.end - 1)),
+        })
     }
 
     /// Delete a file
@@ -254,6 +287,22 @@ pub fn is_long(method: &poem::http::Method, path: &str) -> bool {
         || (path.starts_with("/v1/files/") && path.ends_with("/content"))
 }
 
+/// The bytes that a `Range` names, of a file of `size`: one range alone, and one that the file has something of.
+fn one_range(text: &str, size: u64) -> Option<Range<u64>> {
+    let (first, last) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
+    let number = |text: &str| -> Option<u64> {
+        text.bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| text.parse().ok())?
+    };
+    let range = match (first, last) {
+        ("", last) => size.saturating_sub(number(last)?)..size,
+        (first, "") => number(first)?..size,
+        (first, last) => number(first)?..number(last)?.saturating_add(1).min(size),
+    };
+    (range.start < range.end).then_some(range)
+}
+
 fn is_name(name: &str) -> bool {
     (1..=LONGEST_NAME).contains(&name.len()) && !name.contains(|c: char| c.is_control() || c == '/' || c == '\\')
 }
@@ -297,5 +346,31 @@ fn problem(error: FilesError) -> Problem {
         FilesError::Broken(_) => Problem::new(Code::BadRequest, "The body broke off."),
         FilesError::Database(error) => error.into(),
         error => Problem::internal(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_one_that_the_file_has() {
+        for (text, range) in [
+            ("bytes=0-0", Some(0..1)),
+            ("bytes=2-", Some(2..10)),
+            ("bytes=2-99", Some(2..10)),
+            ("bytes=-3", Some(7..10)),
+            ("bytes=-30", Some(0..10)),
+            ("bytes=10-", None),
+            ("bytes=5-4", None),
+            ("bytes=-0", None),
+            ("bytes=0-1,3-4", None),
+            ("bytes=+1-2", None),
+            ("bytes=-", None),
+            ("items=0-1", None),
+            ("bytes=0-99999999999999999999", None),
+        ] {
+            assert_eq!(one_range(text, 10), range, "{text}");
+        }
     }
 }

@@ -179,7 +179,7 @@ pub async fn serve(deps: ApiDeps, listener: TcpListener, shutdown: CancellationT
     ));
     let sweeper = {
         let state = Arc::clone(&state);
-        tokio::spawn(async move { state.files.keep_sweeping().await })
+        tokio::spawn(async move { tokio::join!(state.files.keep_sweeping(), state.files.keep_erasing()) })
     };
     let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
         .idle_timeout(IDLE_TIMEOUT)

@@ -130,7 +130,8 @@ impl PeopleApi {
     /// Erase a person
     ///
     /// Removes them from every table: from scans, campaigns and ledgers, and from the args, results, errors and events that
-    /// name them. What is kept is a keyed hash of their id: scans drop them, lists refuse them, and no campaign contacts
+    /// name them; files that scans downloaded from their messages, unless somebody else sent the same one, and files of text that name
+    /// them are deleted. What is kept is a keyed hash of their id: scans drop them, lists refuse them, and no campaign contacts
     /// them again. In a large database that takes a while: then the workers go on with it, in small steps. Asking again meanwhile
     /// changes nothing. The audit log, which names nobody, says who did it. Scope: admin.
     #[oai(
@@ -175,8 +176,23 @@ impl PeopleApi {
             let location = format!("/v1/erasures/{begun}");
             return Ok(Erased::Later(Json(Typed(view(record)?)), location));
         }
-        let record = noted(&mut transaction, begun, "person.erased", context.0).await?;
+        noted(&mut transaction, begun, "person.erased", context.0).await?;
         transaction.commit().await.map_err(failed("commit_erasure"))?;
+        // What it cannot do now others go on with.
+        let looked_through = state.files.erase(Some(begun), IN_REQUEST).await;
+        let swept = state.files.sweep().await;
+        for error in looked_through.err().into_iter().chain(swept.err()) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "files of an erasure were left for later"
+            );
+        }
+        let mut conn = store::connection(&state.pool, "get_erasure").await?;
+        let record = erasure::find(&mut conn, begun).await?.unwrap_or(record);
+        if !record.is_done {
+            let location = format!("/v1/erasures/{begun}");
+            return Ok(Erased::Later(Json(Typed(view(record)?)), location));
+        }
         Ok(Erased::Now(Json(Typed(view(record)?))))
     }
 

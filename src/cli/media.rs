@@ -27,7 +27,7 @@ impl MediaSource for Media {
             (None, Some(url)) => self.0.fetch(url, wanted(item.kind)).await.map_err(media_error)?,
             (None, None) => return Err(MediaError::NotFound),
         };
-        let bytes = self.0.read(&file).await.map_err(media_error)?;
+        let bytes = self.0.read(&file, None).await.map_err(media_error)?;
         Ok(OpenMedia {
             size: u64::try_from(file.size_bytes).unwrap_or(0),
             name: file.name,

@@ -12,7 +12,7 @@ use super::{descriptors, events, media::Media, process};
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
-    files::Files,
+    files::{Files, downloads::Keeper},
     ids::WorkerId,
     lifecycle::{Shutdown, Signals, supervise},
     person_key::PersonKey,
@@ -22,6 +22,7 @@ use crate::{
         self, PgPool, StoreError,
         attempt_data::{self, AttemptKey},
         contact::Contact,
+        downloads::Downloads,
         job_outreach::JobOutreach,
         job_store::JobStore,
         leases::LeaseKey,
@@ -161,13 +162,15 @@ async fn start(
     };
     let holder = Holder::start(pool.clone(), vault, Arc::clone(&clock), settings)?;
     let sessions = Arc::new(Held(Arc::clone(&holder)));
+    let files = Arc::new(Files::new(config.files.clone(), pool.clone()));
     let runner = Arc::new(Functions {
         holder: Arc::clone(&holder),
         pool: pool.clone(),
         clock,
         person_key,
         stop_words,
-        media: Arc::new(Media(Arc::new(Files::new(config.files.clone(), pool.clone())))),
+        media: Arc::new(Media(Arc::clone(&files))),
+        files,
     });
     let queue = Queue::start(QueueDeps {
         pool: pool.clone(),
@@ -256,6 +259,7 @@ struct Functions {
     person_key: Option<PersonKey>,
     stop_words: Arc<StopWords>,
     media: Arc<Media>,
+    files: Arc<Files>,
 }
 
 #[async_trait]
@@ -314,6 +318,10 @@ impl Functions {
             outreach: Arc::new(
                 JobOutreach::new(self.pool.clone(), key, lease.session, self.person_key.clone()).telling(contact),
             ),
+            files: Arc::new(Keeper::new(
+                Arc::clone(&self.files),
+                Downloads::new(self.pool.clone(), key),
+            )),
             clock: Arc::clone(&self.clock),
         })
     }

@@ -4,14 +4,18 @@
 //! row without bytes does not exist, and bytes without a row are those of an upload that broke off, which deletes them.
 //! Equal bytes are kept once, by their SHA-256.
 
+pub mod downloads;
+mod erasure;
 mod fetch;
+mod pieces;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
 use object_store::{
-    ObjectStore, ObjectStoreExt as _, WriteMultipart, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, WriteMultipart, aws::AmazonS3Builder,
+    local::LocalFileSystem, path::Path,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
@@ -20,13 +24,15 @@ use uuid::Uuid;
 use crate::{
     config::{FilesConfig, FilesPlace},
     store::{
-        self, PgPool, StoreError, failed,
+        self, PgConnection, PgPool, StoreError, downloads as partial_files, failed,
         files::{self, FileRecord, NewFile},
     },
 };
+use pieces::{Progress, Sink};
 
 /// Parts of an upload on their way to the storage at a time.
 const PARTS_AT_A_TIME: usize = 4;
+const DAY: Duration = Duration::from_hours(24);
 /// Files that are swept at once.
 const SWEPT_AT_ONCE: i64 = 20;
 /// What is read of a file that is too large, so that its sender comes to read the answer: a connection that is closed on bytes
@@ -50,6 +56,14 @@ pub enum FilesError {
     Storage(#[from] object_store::Error),
     #[error("the directory of the file store cannot be made")]
     Directory(#[source] std::io::Error),
+    #[error("the disk of the file store failed")]
+    Disk(#[source] std::io::Error),
+    #[error("how far a download is cannot be read or written")]
+    Progress(#[source] serde_json::Error),
+    #[error("a person cannot be looked for in files")]
+    Pattern(#[source] Box<regex::Error>),
+    #[error("the hash of a download cannot be gone on with")]
+    Unhashed,
     #[error(transparent)]
     Database(#[from] StoreError),
     /// The address is refused, or what is there.
@@ -72,7 +86,7 @@ pub struct Label {
 pub struct Files {
     config: FilesConfig,
     database: PgPool,
-    objects: OnceCell<Arc<dyn ObjectStore>>,
+    storage: OnceCell<Storage>,
     fetcher: OnceCell<fetch::Fetcher>,
 }
 
@@ -85,7 +99,7 @@ impl Files {
         Self {
             config,
             database,
-            objects: OnceCell::new(),
+            storage: OnceCell::new(),
             fetcher: OnceCell::new(),
         }
     }
@@ -99,10 +113,18 @@ impl Files {
         self.config.max_bytes
     }
 
-    async fn objects(&self) -> Result<&Arc<dyn ObjectStore>, FilesError> {
-        self.objects
+    async fn storage(&self) -> Result<&Storage, FilesError> {
+        self.storage
             .get_or_try_init(|| async { open(&self.config.place) })
             .await
+    }
+
+    async fn objects(&self) -> Result<&Arc<dyn ObjectStore>, FilesError> {
+        Ok(&self.storage().await?.objects)
+    }
+
+    async fn sink(&self) -> Result<&Sink, FilesError> {
+        Ok(&self.storage().await?.sink)
     }
 
     /// Stores a file. `true`: one with the same bytes was there, and is the answer.
@@ -112,7 +134,7 @@ impl Files {
         E: std::error::Error + Send + Sync + 'static,
     {
         let id = Uuid::now_v7();
-        let object = format!("{:02x}/{id}", id.as_bytes()[15]);
+        let object = object_of(id);
         let (sha256, size) = self.write(&object, bytes).await?;
         let stored = self.record(id, &object, &sha256, size, label).await;
         match stored {
@@ -188,7 +210,8 @@ impl Files {
             content_type: &label.content_type,
             name: label.name.as_deref(),
             created_by: label.created_by.as_deref(),
-            keep_days: self.config.keep_days,
+            keep: DAY * u32::try_from(self.config.keep_days).unwrap_or(u32::MAX),
+            downloaded: false,
         };
         Ok(files::add(&mut conn, &file).await?)
     }
@@ -209,9 +232,14 @@ impl Files {
         Ok(files::find(&self.database, id).await?)
     }
 
-    /// A file's bytes.
-    pub async fn read(&self, file: &FileRecord) -> Result<FileStream, FilesError> {
-        let got = self.objects().await?.get(&Path::from(file.object.as_str())).await?;
+    /// A file's bytes; of a `range` of them, which it must have, those alone.
+    pub async fn read(&self, file: &FileRecord, range: Option<Range<u64>>) -> Result<FileStream, FilesError> {
+        let options = GetOptions {
+            range: range.map(GetRange::Bounded),
+            ..GetOptions::default()
+        };
+        let path = Path::from(file.object.as_str());
+        let got = self.objects().await?.get_opts(&path, options).await?;
         Ok(got.into_stream().map(|chunk| chunk.map_err(FilesError::from)).boxed())
     }
 
@@ -264,7 +292,25 @@ impl Files {
         }
         files::put_off(&mut transaction, &left).await?;
         files::forget(&mut transaction, &ids).await?;
+        let swept = ids.len() + self.sweep_partial(&mut transaction).await?;
         transaction.commit().await.map_err(failed("sweep_files"))?;
+        Ok(swept)
+    }
+
+    /// The same for what downloads have left.
+    async fn sweep_partial(&self, conn: &mut PgConnection) -> Result<usize, FilesError> {
+        let mut ids = Vec::new();
+        for left in partial_files::lock_left(conn, SWEPT_AT_ONCE).await? {
+            let discarded = async {
+                let progress = Progress::read(&left.progress)?;
+                self.sink().await?.discard(&left.object, &progress).await
+            };
+            match discarded.await {
+                Ok(()) => ids.push(left.id),
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a download was not discarded"),
+            }
+        }
+        partial_files::forget(conn, &ids).await?;
         Ok(ids.len())
     }
 
@@ -272,7 +318,7 @@ impl Files {
     pub async fn keep_sweeping(&self) {
         loop {
             match self.sweep().await {
-                Ok(swept) if i64::try_from(swept).is_ok_and(|swept| swept == SWEPT_AT_ONCE) => {}
+                Ok(swept) if i64::try_from(swept).is_ok_and(|swept| swept >= SWEPT_AT_ONCE) => {}
                 Ok(_) => tokio::time::sleep(SWEEP_EACH).await,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "files were not swept");
@@ -285,11 +331,26 @@ impl Files {
 
 pub use fetch::Wanted;
 
-fn open(place: &FilesPlace) -> Result<Arc<dyn ObjectStore>, FilesError> {
-    Ok(match place {
+/// What the bytes of a file are called.
+fn object_of(id: Uuid) -> String {
+    format!("{:02x}/{id}", id.as_bytes()[15])
+}
+
+/// The bytes' place, as it takes them whole and piece by piece.
+struct Storage {
+    objects: Arc<dyn ObjectStore>,
+    sink: Sink,
+}
+
+fn open(place: &FilesPlace) -> Result<Storage, FilesError> {
+    match place {
         FilesPlace::Directory(directory) => {
             std::fs::create_dir_all(directory).map_err(FilesError::Directory)?;
-            Arc::new(LocalFileSystem::new_with_prefix(directory)?.with_automatic_cleanup(true))
+            let objects = LocalFileSystem::new_with_prefix(directory)?.with_automatic_cleanup(true);
+            Ok(Storage {
+                objects: Arc::new(objects),
+                sink: Sink::Directory(directory.clone()),
+            })
         }
         FilesPlace::S3 {
             bucket,
@@ -308,9 +369,13 @@ fn open(place: &FilesPlace) -> Result<Arc<dyn ObjectStore>, FilesError> {
                     .with_endpoint(endpoint)
                     .with_allow_http(endpoint.starts_with("http://"));
             }
-            Arc::new(builder.build()?)
+            let storage = Arc::new(builder.build()?);
+            Ok(Storage {
+                objects: Arc::clone(&storage) as Arc<dyn ObjectStore>,
+                sink: Sink::S3(storage),
+            })
         }
-    })
+    }
 }
 
 /// Reads on, and keeps nothing.

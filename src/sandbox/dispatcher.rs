@@ -108,6 +108,7 @@ table! {
         f::messages::SendMedia => services::media::send_media,
         f::messages::SendMultiMedia => services::media::send_multi_media,
         f::messages::UploadMedia => services::media::upload_media,
+        f::upload::GetFile => services::media::get_file,
         f::upload::SaveFilePart => services::media::save_file_part,
         f::upload::SaveBigFilePart => services::media::save_big_file_part,
         f::messages::ForwardMessages => services::publishing::forward_messages,
@@ -243,8 +244,12 @@ fn run_in(server: &Server, world: &mut World, caller: Caller, request: &Request)
     }
     if let Some(account) = caller.account {
         let (method, home) = (request.method(), services::auth::home_dc(world, account));
-        // Away from home there is nothing but what leads there.
-        if home != caller.dc && !["auth.", "help."].iter().any(|space| method.starts_with(space)) {
+        // Away from home there is nothing but what leads there, and files.
+        if home != caller.dc
+            && !["auth.", "help.", "upload."]
+                .iter()
+                .any(|space| method.starts_with(space))
+        {
             return Err(RpcError::new(303, format!("USER_MIGRATE_{home}")));
         }
     }

@@ -238,6 +238,7 @@ impl Term {
             probe_after: telegram.probe_after,
             silence: telegram.silence,
             recorder: Arc::clone(&holder.recorder),
+            elsewhere: Some(Arc::new(telegram.clone())),
         };
         let connection =
             Connection::open(Arc::new(storage), proxy, Arc::clone(&self.trust), settings).map_err(OpenError::Relay)?;

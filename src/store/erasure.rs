@@ -157,7 +157,8 @@ pub async fn find(conn: &mut PgConnection, erasure: Uuid) -> Result<Option<Erasu
     sqlx::query_as!(
         ErasureRecord,
         r#"-- find_erasure
-        SELECT id, state = 'done' AS "is_done!", cardinality(tables)::bigint AS "tables_left!", changed, requested_by, created_at,
+        SELECT id, state = 'done' AND NOT EXISTS (SELECT FROM file_erasures f WHERE f.erasure_id = erasures.id) AS "is_done!",
+            cardinality(tables)::bigint AS "tables_left!", changed, requested_by, created_at,
             finished_at
         FROM erasures WHERE id = $1"#,
         erasure,

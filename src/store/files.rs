@@ -1,10 +1,12 @@
-//! Uploaded files: what is known of them. Their bytes are elsewhere, under `object`.
+//! Files that were uploaded, fetched or downloaded: what is known of them. Their bytes are elsewhere, under `object`.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{StoreError, failed};
+use super::{StoreError, failed, leases::interval};
 
 /// A file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +32,10 @@ pub struct NewFile<'a> {
     pub content_type: &'a str,
     pub name: Option<&'a str>,
     pub created_by: Option<&'a str>,
-    pub keep_days: i32,
+    /// For how long from now on it is kept.
+    pub keep: Duration,
+    /// It is there for the messages that name it alone.
+    pub downloaded: bool,
 }
 
 /// Stores a file, or finds the one with the same bytes and keeps that for as long from now on. Whoever uploads it says anew what it
@@ -39,13 +44,14 @@ pub async fn add(conn: &mut PgConnection, file: &NewFile<'_>) -> Result<FileReco
     sqlx::query_as!(
         FileRecord,
         "-- add_file
-        INSERT INTO files AS f (id, sha256, object, size_bytes, content_type, name, created_by, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, wireroom_now() + make_interval(days => $8))
+        INSERT INTO files AS f (id, sha256, object, size_bytes, content_type, name, created_by, expires_at, downloaded)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, wireroom_now() + $8, $9)
         ON CONFLICT (sha256) WHERE deleted_at IS NULL DO UPDATE
         SET expires_at = greatest(f.expires_at, excluded.expires_at),
             content_type = CASE WHEN excluded.created_by IS NULL OR excluded.content_type = 'application/octet-stream'
                 THEN f.content_type ELSE excluded.content_type END,
-            name = CASE WHEN excluded.created_by IS NULL THEN f.name ELSE coalesce(excluded.name, f.name) END
+            name = CASE WHEN excluded.created_by IS NULL THEN f.name ELSE coalesce(excluded.name, f.name) END,
+            downloaded = f.downloaded AND excluded.downloaded
         RETURNING id, sha256, object, size_bytes, content_type, name, created_by, created_at, expires_at",
         file.id,
         file.sha256,
@@ -54,7 +60,8 @@ pub async fn add(conn: &mut PgConnection, file: &NewFile<'_>) -> Result<FileReco
         file.content_type,
         file.name,
         file.created_by,
-        file.keep_days,
+        interval(file.keep),
+        file.downloaded,
     )
     .fetch_one(conn)
     .await

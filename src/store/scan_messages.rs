@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 use wireroom_jobs::scan::ports::{ScannedMessage, Tally};
 
 use super::{StoreError, attempt_data::AttemptKey, failed, member_reads::planned, scans::no_scan};
@@ -167,6 +168,13 @@ pub struct MessageRecord {
     pub service: Option<Value>,
     pub first_seen_at: DateTime<Utc>,
     pub last_seen_at: DateTime<Utc>,
+    /// What became of its file in this scan; `None`: none was to be downloaded, or it has none.
+    pub file_state: Option<String>,
+    pub file_id: Option<Uuid>,
+    pub file_reason: Option<String>,
+    pub file_size: Option<i64>,
+    pub file_type: Option<String>,
+    pub file_name: Option<String>,
 }
 
 /// The place of a row in the list of a scan's messages.
@@ -203,18 +211,20 @@ pub async fn page(
     let mut transaction = planned(pool).await?;
     sqlx::query_as!(
         MessageRecord,
-        "-- scan_message_page
+        r#"-- scan_message_page
         SELECT m.chat_id, m.owner, m.message_id, l.post_id, m.sent_at, m.edited_at, m.sender_id, m.outgoing, m.text,
             m.media, m.reply_to, m.topic, m.album, m.views, m.forwards, m.replies, m.reactions, m.service,
-            m.first_seen_at, m.last_seen_at
+            m.first_seen_at, m.last_seen_at, f.state AS "file_state?", f.file_id, f.reason AS file_reason,
+            f.size_bytes AS file_size, f.content_type AS file_type, f.name AS file_name
         FROM scan_messages l
         JOIN seen_messages m USING (chat_id, owner, message_id)
+        LEFT JOIN scan_files f ON f.job_id = $1 AND (f.chat_id, f.owner, f.message_id) = (l.chat_id, l.owner, l.message_id)
         WHERE l.job_id = $1 AND (l.chat_id, l.owner, l.message_id) > ($2, $3, $4)
             AND ($6::bigint IS NULL OR m.sender_id = $6) AND ($7::text IS NULL OR m.media = $7)
             AND ($8::integer IS NULL OR l.post_id = $8) AND ($9::timestamptz IS NULL OR m.sent_at >= $9)
             AND ($10::timestamptz IS NULL OR m.sent_at <= $10)
             AND EXISTS (SELECT FROM scans s WHERE s.job_id = $1 AND s.expires_at > wireroom_now())
-        ORDER BY l.chat_id, l.owner, l.message_id LIMIT $5",
+        ORDER BY l.chat_id, l.owner, l.message_id LIMIT $5"#,
         job.0,
         after.chat_id,
         after.owner,

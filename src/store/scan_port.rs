@@ -12,7 +12,7 @@ use wireroom_jobs::{
 };
 
 use super::{
-    StoreError, attempt_data,
+    StoreError, attempt_data, downloads,
     erasure::{self, erased_among},
     job_store::{JobStore, commit},
     scan_messages, scan_rows, scans,
@@ -49,6 +49,7 @@ impl JobStore {
         let stored = kept.as_deref().unwrap_or(messages);
         let left_out = difference(messages, stored);
         let tally = scan_messages::save(&mut transaction, self.attempt, place, stored, left_out).await?;
+        downloads::plan(&mut transaction, self.attempt, place, stored).await?;
         self.end_page(&mut transaction, &end(tally)).await?;
         commit(transaction, "save_messages").await?;
         Ok(tally)

@@ -191,13 +191,24 @@ pub async fn sweep(conn: &mut PgConnection, limit: i64) -> Result<u64, StoreErro
     .execute(&mut *conn)
     .await
     .map_err(failed("sweep_scan_messages"))?;
+    let files = sqlx::query!(
+        "-- sweep_scan_files
+        DELETE FROM scan_files WHERE (job_id, chat_id, owner, message_id) IN (
+            SELECT f.job_id, f.chat_id, f.owner, f.message_id FROM scans s JOIN scan_files f USING (job_id)
+            WHERE s.expires_at <= wireroom_now() LIMIT $1)",
+        limit,
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(failed("sweep_scan_files"))?;
     // Found chats are few, and go with their scan.
     let scans = sqlx::query!(
         "-- sweep_scans
         DELETE FROM scans WHERE job_id IN (
             SELECT job_id FROM scans s WHERE expires_at <= wireroom_now()
                 AND NOT EXISTS (SELECT FROM scan_members m WHERE m.job_id = s.job_id)
-                AND NOT EXISTS (SELECT FROM scan_messages m WHERE m.job_id = s.job_id) LIMIT $1 FOR UPDATE SKIP LOCKED)",
+                AND NOT EXISTS (SELECT FROM scan_messages m WHERE m.job_id = s.job_id)
+                AND NOT EXISTS (SELECT FROM scan_files f WHERE f.job_id = s.job_id) LIMIT $1 FOR UPDATE SKIP LOCKED)",
         limit,
     )
     .execute(&mut *conn)
@@ -224,6 +235,7 @@ pub async fn sweep(conn: &mut PgConnection, limit: i64) -> Result<u64, StoreErro
     let rest = super::scan_rows::sweep(conn, limit).await?;
     Ok(members.rows_affected()
         + messages.rows_affected()
+        + files.rows_affected()
         + scans.rows_affected()
         + chat_members.rows_affected()
         + people.rows_affected()

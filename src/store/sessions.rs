@@ -308,6 +308,22 @@ pub async fn save_dc(connection: &mut PgConnection, lease: LeaseKey, dc: &DcRow)
     Ok(())
 }
 
+/// Forgets the key of a data centre that is not the session's home, under the lease.
+pub async fn forget_dc(connection: &mut PgConnection, lease: LeaseKey, dc: i32) -> Result<(), StoreError> {
+    leases::hold(connection, lease, "forget_session_dc").await?;
+    sqlx::query!(
+        "-- forget_session_dc
+        DELETE FROM session_dcs d USING sessions s
+        WHERE s.id = $1 AND d.session_id = s.id AND d.dc_id = $2 AND s.home_dc <> d.dc_id",
+        lease.session.0,
+        dc,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("forget_session_dc"))?;
+    Ok(())
+}
+
 /// Stores the account's present username under the lease.
 pub async fn save_username(
     connection: &mut PgConnection,

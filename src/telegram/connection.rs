@@ -4,6 +4,7 @@
 //! process goes on. A call that does not come back in time hangs up on the server: its outcome is unknown, and the next
 //! call dials anew. An answer that says the session is lost stops everything for good: nobody connects again.
 
+mod elsewhere;
 mod health;
 
 use std::{
@@ -41,6 +42,7 @@ use super::{
     updates::{self, recorder::Recorder},
 };
 use crate::{
+    config::TelegramConfig,
     proxy::Proxy,
     store::sessions::{SessionState, StateChange},
 };
@@ -75,6 +77,8 @@ pub struct ConnectionSettings {
     pub silence: Duration,
     /// Where the process stores what its sessions read.
     pub recorder: Arc<Recorder>,
+    /// How other data centres are reached for files; `None`: not at all.
+    pub elsewhere: Option<Arc<TelegramConfig>>,
 }
 
 /// Why a call gave no answer.
@@ -162,6 +166,7 @@ pub struct Connection {
     hung_up: AtomicBool,
     nudge: Notify,
     supervisor: Mutex<Option<JoinHandle<()>>>,
+    elsewhere: elsewhere::Elsewhere,
 }
 
 impl std::fmt::Debug for Connection {
@@ -208,6 +213,7 @@ impl Connection {
             hung_up: AtomicBool::new(false),
             nudge: Notify::new(),
             supervisor: Mutex::new(None),
+            elsewhere: elsewhere::Elsewhere::default(),
         });
         let supervisor = tokio::spawn(Arc::clone(&connection).supervise());
         *connection.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(supervisor);
@@ -501,7 +507,7 @@ impl Connection {
     /// this, the lease may be released.
     pub async fn close(&self) {
         self.cut_off();
-        self.relay.close().await;
+        tokio::join!(self.relay.close(), self.close_elsewhere());
         let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(supervisor) = supervisor {
             // It only ends; it returns nothing to look at, and a panic in it was logged by the runtime's hook.

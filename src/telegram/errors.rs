@@ -367,8 +367,9 @@ impl Meaning {
             Self::AfterFailedCall | Self::UnknownOutcome => Response::Answer(Decision::Retry),
             Self::BadContent => Response::Answer(Decision::Content),
             Self::StaleMedia => Response::Answer(Decision::StaleMedia),
-            // A login's errors are answered by the login, a lost place by the update stream, and no job's call leaves
-            // the home data centre: a job that meets one of these has done something it must not.
+            // A login's errors are answered by the login, a lost place by the update stream, and of a job's calls only
+            // those for files leave the home data centre, which see to it themselves: a job that meets one of these has
+            // done something it must not.
             Self::LoginCode
             | Self::PasswordNeeded
             | Self::PasswordWrong

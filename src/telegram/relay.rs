@@ -12,7 +12,7 @@
 //!
 //! The outgoing connection is made here and nowhere else, so this is where a session's proxy is: [`dial`](super::dial).
 //!
-//! A session has one connection at a time: a second one is dialled when the first is closed. It costs one local hop, 12 to
+//! A relay has one connection at a time: a second one is dialled when the first is closed. It costs one local hop, 12 to
 //! 15 µs of time and of CPU per round trip over a thousand connections (`wireroom bench sessions`; the look at the trust is
 //! 0.06 µs of that), and three more descriptors per session (the listener and both ends of the local connection); no buffer
 //! while idle.

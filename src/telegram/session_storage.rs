@@ -9,7 +9,7 @@
 //! - **A known update box is never overwritten** by `set_update_state`, which gets the server's newest numbers and would
 //!   skip what was missed. How far the updates were really read is stored with what they said.
 //! - **Only the home data centre is reached**, through the session's [`Relay`](super::relay::Relay): one socket, one
-//!   look at the trust before every byte.
+//!   look at the trust before every byte. For files that lie elsewhere there is [`connection`](super::connection)'s own way.
 
 use std::{
     net::{SocketAddrV4, SocketAddrV6},
@@ -172,6 +172,43 @@ impl PgSession {
     /// The key of the home data centre.
     pub(crate) fn home_key(&self) -> AuthKey {
         self.lock_home().key.clone()
+    }
+
+    /// The session's key in another data centre than its home, if it has one there.
+    pub(super) async fn key_of(&self, dc: i32) -> Result<Option<AuthKey>, StorageError> {
+        let session = self.settings.lease.session;
+        let mut connection = acquire(&self.pool, "load_session").await?;
+        let dcs = sessions::dcs(&mut connection, session).await?;
+        let Some(sealed) = dcs.into_iter().find(|row| row.dc_id == dc).and_then(|row| row.auth_key) else {
+            return Ok(None);
+        };
+        let opened = self.vault.open(&key_owner(session, dc), &sealed)?;
+        Ok(AuthKey::read(&opened))
+    }
+
+    /// Stores the session's key in another data centre than its home, under the lease.
+    pub(super) async fn save_key_of(
+        &self,
+        dc: i32,
+        key: &AuthKey,
+        ipv4: SocketAddrV4,
+        ipv6: SocketAddrV6,
+    ) -> Result<(), StorageError> {
+        let owner = key_owner(self.settings.lease.session, dc);
+        self.save_row(&DcRow {
+            dc_id: dc,
+            ipv4: ipv4.to_string(),
+            ipv6: ipv6.to_string(),
+            auth_key: Some(self.vault.seal(&owner, key.as_slice())?),
+        })
+        .await
+    }
+
+    /// Forgets the session's key in another data centre than its home.
+    pub(super) async fn forget_key_of(&self, dc: i32) -> Result<(), StorageError> {
+        let mut transaction = begin(&self.pool, "forget_session_dc").await?;
+        sessions::forget_dc(&mut transaction, self.settings.lease, dc).await?;
+        commit(transaction, "forget_session_dc").await
     }
 
     /// The real address of the home data centre.

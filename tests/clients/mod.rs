@@ -25,12 +25,12 @@ const INSTALL_BOUND: Duration = Duration::from_mins(3);
 const CHECK_BOUND: Duration = Duration::from_mins(2);
 
 /// A library for Python, in a virtual environment of its own.
-struct Library {
-    name: &'static str,
+pub struct Library {
+    pub name: &'static str,
     /// The exact packages, so that a new release cannot turn the test red or green.
-    packages: &'static [&'static str],
+    pub packages: &'static [&'static str],
     /// One test makes the environment, and the others wait.
-    made: Mutex<()>,
+    pub made: Mutex<()>,
 }
 
 static TELETHON: Library = Library {
@@ -60,7 +60,7 @@ static KURIGRAM: Library = Library {
 
 impl Library {
     /// Its Python. The environment is made once; a half-made one is made again.
-    async fn python(&self) -> PathBuf {
+    pub async fn python(&self) -> PathBuf {
         let _made = self.made.lock().await;
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(self.name);
         let complete = home.join("complete");

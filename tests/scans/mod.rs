@@ -4,10 +4,13 @@
 mod comments;
 mod crashes;
 mod endings;
+mod erased_files;
 mod finds;
 mod history;
+mod media;
 mod members;
 mod plans;
+mod storage;
 
 use reqwest::Method;
 use serde_json::{Value, json};

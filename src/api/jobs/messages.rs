@@ -11,6 +11,7 @@ use poem_openapi::{
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 use wireroom_jobs::message::{MediaKind, Reaction, ServiceMessage};
 
 use super::{job_id, members::must_have};
@@ -65,6 +66,24 @@ pub struct ScannedMessageView {
     pub first_seen_at: DateTime<Utc>,
     /// When a scan saw it last.
     pub last_seen_at: DateTime<Utc>,
+    /// Of a scan with `download`: what became of the file that the message carries.
+    pub file: Option<MessageFileView>,
+}
+
+/// What became of the file of a message in one scan.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "ScannedFile")]
+pub struct MessageFileView {
+    /// `waiting`, `downloaded`, `known` (it was here already), `skipped`, or `deleted` since.
+    pub state: String,
+    /// Its bytes are at `GET /v1/files/{id}/content`.
+    pub id: Option<Uuid>,
+    /// Why it was skipped: `kind`, `too_large`, `total_bound`, `reference_expired`, `not_downloadable`.
+    pub reason: Option<String>,
+    /// As Telegram says.
+    pub size_bytes: Option<i64>,
+    pub content_type: Option<String>,
+    pub name: Option<String>,
 }
 
 impl fmt::Display for MessageKey {
@@ -113,6 +132,9 @@ impl Row for MessageRecord {
         "replies",
         "reactions",
         "service",
+        "file_state",
+        "file_id",
+        "file_reason",
     ];
 
     fn key(&self) -> MessageKey {
@@ -142,11 +164,23 @@ impl Row for MessageRecord {
             plain_cell(self.replies),
             safe_cell(&reactions_cell(&self.reactions)),
             plain_cell(self.service.as_ref()),
+            text_cell(file_state(self)),
+            plain_cell(self.file_id),
+            text_cell(self.file_reason.as_deref()),
         ]
     }
 
     fn view(self) -> ScannedMessageView {
+        let file = file_state(&self).map(|state| MessageFileView {
+            state: state.to_owned(),
+            id: self.file_id,
+            reason: self.file_reason.clone(),
+            size_bytes: self.file_size,
+            content_type: self.file_type.clone(),
+            name: self.file_name.clone(),
+        });
         ScannedMessageView {
+            file,
             id: self.message_id,
             chat_id: self.chat_id,
             post_id: self.post_id,
@@ -167,6 +201,14 @@ impl Row for MessageRecord {
             first_seen_at: self.first_seen_at,
             last_seen_at: self.last_seen_at,
         }
+    }
+}
+
+/// A file that was there, and is not any more, is `deleted`.
+fn file_state(message: &MessageRecord) -> Option<&str> {
+    match (message.file_state.as_deref(), message.file_id) {
+        (Some("downloaded" | "known"), None) => Some("deleted"),
+        (state, _) => state,
     }
 }
 

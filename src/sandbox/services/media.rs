@@ -2,7 +2,7 @@
 
 use grammers_tl_types as tl;
 use tl::functions::messages::{SendMedia, SendMultiMedia, UploadMedia};
-use tl::functions::upload::{SaveBigFilePart, SaveFilePart};
+use tl::functions::upload::{GetFile, SaveBigFilePart, SaveFilePart};
 
 use super::messages::{Place, check_random_ids, kept, put_in};
 use crate::sandbox::call::{Answer, Call};
@@ -28,6 +28,19 @@ pub fn save_big_file_part(call: &mut Call<'_>, request: SaveBigFilePart) -> Answ
     let uploads = &mut call.world.uploads;
     uploads.keep_part(me, request.file_id, request.file_part, request.bytes)?;
     Ok(true)
+}
+
+/// Gives a part of a file, in the data centre where it lies.
+pub fn get_file(call: &mut Call<'_>, request: GetFile) -> Answer<tl::enums::upload::File> {
+    call.caller.signed_in()?;
+    let (dc, limit) = (call.caller.dc, request.limit.into());
+    let bytes = call.world.file_part(dc, &request.location, request.offset, limit)?;
+    let part = tl::types::upload::File {
+        r#type: tl::enums::storage::FileType::FileUnknown,
+        mtime: call.world.now(),
+        bytes,
+    };
+    Ok(part.into())
 }
 
 /// Makes a photo or a document of an upload, and sends nothing.

@@ -11,6 +11,7 @@ pub mod channels;
 pub mod clock;
 pub mod control;
 pub mod directory;
+pub mod files;
 mod founding;
 pub mod groups;
 pub mod hearing;

@@ -12,6 +12,8 @@ use crate::sandbox::call::{Answer, RpcError, UserId};
 /// A part's size is a multiple of this, and divides the largest.
 const PART_UNIT: usize = 1024;
 const LARGEST_PART: usize = 512 * 1024;
+/// Where files lie that nobody has moved.
+pub(super) const MAIN_DC: i32 = 2;
 /// Telegram takes 4,000 parts of 512 KiB.
 const MOST_PARTS: i32 = 4000;
 
@@ -26,7 +28,9 @@ struct Parts {
 pub struct Stored {
     pub owner: UserId,
     pub bytes: Vec<u8>,
-    media: tl::enums::MessageMedia,
+    pub(super) media: tl::enums::MessageMedia,
+    /// The data centre where it lies.
+    pub(super) dc: i32,
 }
 
 /// What is said of a document.
@@ -47,8 +51,12 @@ pub struct DocumentFacts {
 #[derive(Debug, Default)]
 pub struct Uploads {
     parts: HashMap<(UserId, i64), Parts>,
-    stored: BTreeMap<i64, Stored>,
+    pub(super) stored: BTreeMap<i64, Stored>,
     last_id: i64,
+    /// References of earlier ages have expired.
+    pub(super) age: u32,
+    /// The parts that were asked for, as (file, offset).
+    pub(super) asked: Vec<(i64, i64)>,
 }
 
 impl Uploads {
@@ -94,6 +102,11 @@ impl Uploads {
     /// What a photo or document is made of.
     pub fn find(&self, id: i64) -> Option<&Stored> {
         self.stored.get(&id)
+    }
+
+    /// By what a file is referred to now.
+    pub(super) fn reference_of(&self, id: i64) -> Vec<u8> {
+        [id.to_be_bytes().as_slice(), &self.age.to_be_bytes()].concat()
     }
 
     /// How many photos and documents there are.
@@ -204,22 +217,29 @@ impl World {
     fn by_reference(&self, owner: UserId, id: i64, reference: &[u8]) -> Answer<tl::enums::MessageMedia> {
         let stored = self.uploads.stored.get(&id).filter(|stored| stored.owner == owner);
         let stored = stored.ok_or_else(|| bad("MEDIA_INVALID"))?;
-        if reference != reference_of(id) {
+        if reference != self.uploads.reference_of(id) {
             return Err(bad("FILE_REFERENCE_EXPIRED"));
         }
         Ok(stored.media.clone())
     }
 
-    fn next_file(&mut self) -> i64 {
+    pub(super) fn next_file(&mut self) -> i64 {
         self.uploads.last_id += 1;
         5_000_000 + self.uploads.last_id
     }
 
-    fn keep(&mut self, id: i64, owner: UserId, bytes: Vec<u8>, media: tl::enums::MessageMedia) {
-        self.uploads.stored.insert(id, Stored { owner, bytes, media });
+    pub(super) fn keep(&mut self, id: i64, owner: UserId, bytes: Vec<u8>, media: tl::enums::MessageMedia) {
+        let dc = MAIN_DC;
+        let stored = Stored {
+            owner,
+            bytes,
+            media,
+            dc,
+        };
+        self.uploads.stored.insert(id, stored);
     }
 
-    fn tl_photo(&self, id: i64, bytes: &[u8], spoiler: bool) -> tl::enums::MessageMedia {
+    pub(super) fn tl_photo(&self, id: i64, bytes: &[u8], spoiler: bool) -> tl::enums::MessageMedia {
         let size = tl::types::PhotoSize {
             r#type: "x".to_owned(),
             w: 640,
@@ -230,11 +250,11 @@ impl World {
             has_stickers: false,
             id,
             access_hash: !id,
-            file_reference: reference_of(id),
+            file_reference: self.uploads.reference_of(id),
             date: self.now(),
             sizes: vec![size.into()],
             video_sizes: None,
-            dc_id: 2,
+            dc_id: MAIN_DC,
         };
         tl::types::MessageMediaPhoto {
             spoiler,
@@ -246,7 +266,7 @@ impl World {
         .into()
     }
 
-    fn tl_document(
+    pub(super) fn tl_document(
         &self,
         id: i64,
         bytes: &[u8],
@@ -259,13 +279,13 @@ impl World {
         let document = tl::types::Document {
             id,
             access_hash: !id,
-            file_reference: reference_of(id),
+            file_reference: self.uploads.reference_of(id),
             date: self.now(),
             mime_type: uploaded.mime_type.clone(),
             size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
             thumbs: None,
             video_thumbs: None,
-            dc_id: 2,
+            dc_id: MAIN_DC,
             attributes: uploaded.attributes.clone(),
         };
         tl::types::MessageMediaDocument {
@@ -282,10 +302,6 @@ impl World {
         }
         .into()
     }
-}
-
-fn reference_of(id: i64) -> Vec<u8> {
-    id.to_be_bytes().to_vec()
 }
 
 fn is_picture(bytes: &[u8]) -> bool {

@@ -80,6 +80,7 @@ async fn connected() -> World {
         probe_after: telegram.probe_after,
         silence: telegram.silence,
         recorder: Recorder::start(database.pool().clone(), Arc::default(), None),
+        elsewhere: None,
     };
     let trust = Arc::new(Trust::new(start, BOUND * 2));
     let connection = Connection::open(Arc::new(storage), None, trust, settings).unwrap();

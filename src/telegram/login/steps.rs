@@ -70,6 +70,15 @@ pub struct Exported {
     bytes: Zeroizing<Vec<u8>>,
 }
 
+impl From<tl::types::auth::ExportedAuthorization> for Exported {
+    fn from(exported: tl::types::auth::ExportedAuthorization) -> Self {
+        Self {
+            account: exported.id,
+            bytes: exported.bytes.into(),
+        }
+    }
+}
+
 impl Link {
     /// Asks for a code. An account that need not enter one is logged in at once.
     pub async fn send_code(&self, phone: &Secret, as_: &Application) -> Result<Result<SentCode, Account>, LinkError> {
@@ -201,10 +210,7 @@ impl Link {
     pub async fn export_authorization(&self, dc: i32) -> Result<Exported, LinkError> {
         let request = f::auth::ExportAuthorization { dc_id: dc };
         let answers::ExportedAuthorization::Authorization(exported) = self.call(&request).await?;
-        Ok(Exported {
-            account: exported.id,
-            bytes: exported.bytes.into(),
-        })
+        Ok(exported.into())
     }
 
     /// Takes an authorisation in that was exported elsewhere: this link's key is authorised from then on.

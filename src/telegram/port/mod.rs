@@ -10,6 +10,7 @@ mod access;
 mod caps;
 mod chats;
 mod failures;
+mod files;
 mod history;
 mod joining;
 mod media;
@@ -108,6 +109,8 @@ pub struct JobTelegram {
     contact: Contact,
     /// What the update stream noted since the attempt began.
     watch_troubles: Mutex<watch::Receiver<u64>>,
+    /// The file that Telegram sent on last, and where to.
+    moved_file: Mutex<Option<(i64, i32)>>,
 }
 
 impl JobTelegram {
@@ -132,6 +135,7 @@ impl JobTelegram {
             contact: Contact::default(),
             rights: access::Rights::default(),
             watch_troubles,
+            moved_file: Mutex::new(None),
         }
     }
 

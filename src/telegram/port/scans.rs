@@ -11,13 +11,15 @@ use wireroom_jobs::{
     Action,
     ports::{Chat, Decision, MemberPage, TelegramError},
     scan::ports::{
-        ChatProfile, LastSeen, MemberList, MessageCut, MessagePage, PersonProfile, ScanTelegram, ScannedMessage,
+        ChatProfile, FilePart, LastSeen, MemberList, MessageCut, MessagePage, PersonProfile, RemoteFile, ScanTelegram,
+        ScannedMessage,
     },
 };
 
 use super::{
     JobTelegram,
     chats::{chat_of, kind_of, peer_number},
+    files::file_of,
     own_error,
 };
 use crate::telegram::message_facts::{self, channel_id, storable};
@@ -180,10 +182,21 @@ impl ScanTelegram for JobTelegram {
         }
         Ok(profile)
     }
+
+    async fn message_again(&self, chat: &Chat, id: i32) -> Result<Option<ScannedMessage>, TelegramError> {
+        self.read_again(chat, id).await
+    }
+
+    async fn file_part(&self, file: &RemoteFile, offset: i64, limit: i32) -> Result<FilePart, TelegramError> {
+        Box::pin(self.part_of_file(file, offset, limit)).await
+    }
 }
 
 impl JobTelegram {
-    async fn page_of_messages(&self, answer: tl::enums::messages::Messages) -> Result<MessagePage, TelegramError> {
+    pub(super) async fn page_of_messages(
+        &self,
+        answer: tl::enums::messages::Messages,
+    ) -> Result<MessagePage, TelegramError> {
         let count = match &answer {
             tl::enums::messages::Messages::Messages(page) => i64::try_from(page.messages.len()).ok(),
             tl::enums::messages::Messages::Slice(page) => Some(page.count.into()),
@@ -200,16 +213,18 @@ impl JobTelegram {
     }
 }
 
-fn scanned(message: &tl::enums::Message, account: i64) -> Option<ScannedMessage> {
-    let replies = match message {
+fn scanned(whole: &tl::enums::Message, account: i64) -> Option<ScannedMessage> {
+    let replies = match whole {
         tl::enums::Message::Message(message) => message.replies.as_ref(),
         tl::enums::Message::Service(_) | tl::enums::Message::Empty(_) => None,
     };
     let replies = replies.map(|tl::enums::MessageReplies::Replies(replies)| replies);
     Some(ScannedMessage {
-        message: message_facts::message(message, account)?,
+        message: message_facts::message(whole, account)?,
         replies: replies.map(|replies| replies.replies),
         has_comments: replies.is_some_and(|replies| replies.comments),
+        file: file_of(whole),
+        passed_over: None,
     })
 }
 
