@@ -195,6 +195,9 @@ pub struct Retried {
 /// session, its priority, its tags and its limit key, and without its deadline. A job that ran on a session stays with it:
 /// work never moves on to get round a limit.
 ///
+/// A publish to several chats goes on where the old one ended: its messages that were sent stay sent, and where one may have
+/// been sent, nobody sends it again.
+///
 /// Left out are jobs that are not finished, that were retried before, or whose session cannot run jobs. After the commit
 /// call `queue::Waker::ready`.
 pub async fn retry(
@@ -222,6 +225,19 @@ pub async fn retry(
                 (extract(epoch FROM c.t) * 1000000)::bigint - o.priority * $2::bigint, c.t, o.max_attempts, o.tags,
                 o.limit_key, $3, c.t
             FROM old o JOIN origins n ON n.job_id = o.new_id CROSS JOIN clock c
+        ), ended AS (
+            SELECT n.job_id AS new_job, t.*, EXISTS (SELECT FROM job_effects e WHERE e.job_id = t.job_id AND e.chat_id = t.chat_id
+                AND e.attempted_at IS NOT NULL AND e.settled_at IS NULL) AS in_doubt
+            FROM origins n JOIN old o ON o.new_id = n.job_id AND o.kind = 'publish'
+            JOIN publish_targets t ON t.job_id = o.id
+        ), carried AS (
+            INSERT INTO publish_targets (job_id, position, chat_id, tries, outcome, error, message_id, other_message_ids,
+                message_date)
+            SELECT d.new_job, d.position, d.chat_id, d.tries, coalesce(d.outcome, 'outcome_unknown'),
+                CASE WHEN d.outcome IS NULL THEN 'The job that this one repeats ended before it could find out whether the'
+                    || ' message was sent. Look in the chat before you send it again.' ELSE d.error END,
+                d.message_id, d.other_message_ids, d.message_date
+            FROM ended d WHERE d.outcome IN ('sent', 'outcome_unknown') OR (d.outcome IS NULL AND d.in_doubt)
         )
         SELECT job_id, retry_of AS "retry_of!" FROM origins"#,
         &ids,

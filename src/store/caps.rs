@@ -115,6 +115,10 @@ pub enum Use {
     Granted { spent: Option<Spent> },
     /// Nothing was counted.
     Refused(Spent),
+    /// Nothing was counted: there are uses left, but not so many. They are again when that window ends.
+    TooMany(Spent),
+    /// Nothing was counted, and never is: so many are more than the day allows.
+    Never(Spent),
 }
 
 /// A use, and what gives it back.
@@ -137,6 +141,7 @@ pub struct Receipt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Counted {
     capped: Capped,
+    units: i32,
     minute_at: DateTime<Utc>,
     hour_at: DateTime<Utc>,
     day_at: DateTime<Utc>,
@@ -150,40 +155,51 @@ impl Receipt {
     }
 }
 
-/// Counts one use of `capped` by a session, and, when that is the first message to the person `opens`, one dialogue.
-/// Either both are counted or none. Runs in the caller's transaction, which holds the session's counters until it ends.
+/// Counts `units` uses of `capped` by a session, those of one call, and, when that is the first message to the person
+/// `opens`, one dialogue. Either all are counted or none. A call of more than a minute or an hour allows is made in one that
+/// has seen none; one of more than a day allows never is. Runs in the caller's transaction, which holds the session's counters
+/// until it ends.
 pub async fn take(
     conn: &mut PgConnection,
     session: SessionId,
     capped: Capped,
+    units: i32,
     opens: Option<i64>,
 ) -> Result<Taken, StoreError> {
     let Some(person) = opens else {
-        return take_one(conn, session, capped).await;
+        return take_some(conn, session, capped, units).await;
     };
     // Dialogues before messages, always: so two of these never wait for each other.
     let dialogues = roll(conn, session, Capped::Dialogue).await?;
     if !open_dialogue(conn, session, person).await? {
-        return take_one(conn, session, capped).await;
+        return take_some(conn, session, capped, units).await;
     }
     let mut taken = match dialogues.spent() {
-        Some(spent) => refused(spent),
-        None => take_one(conn, session, capped).await?,
+        Some(spent) => refused(Use::Refused(spent)),
+        None => take_some(conn, session, capped, units).await?,
     };
     match &mut taken.receipt {
-        Some(receipt) => receipt.opened = Some((person, count(conn, session, &dialogues).await?)),
+        Some(receipt) => receipt.opened = Some((person, count(conn, session, &dialogues, 1).await?)),
         None => drop(close_dialogue(conn, session, person).await?),
     }
     Ok(taken)
 }
 
-async fn take_one(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Result<Taken, StoreError> {
+async fn take_some(
+    conn: &mut PgConnection,
+    session: SessionId,
+    capped: Capped,
+    units: i32,
+) -> Result<Taken, StoreError> {
     let counters = roll(conn, session, capped).await?;
     if let Some(spent) = counters.spent() {
         close(conn, session, &spent).await?;
-        return Ok(refused(spent));
+        return Ok(refused(Use::Refused(spent)));
     }
-    let counted = count(conn, session, &counters).await?;
+    if let Some(too_many) = counters.too_many(units) {
+        return Ok(refused(too_many));
+    }
+    let counted = count(conn, session, &counters, units).await?;
     let used = Use::Granted {
         spent: counted.spent.clone(),
     };
@@ -191,11 +207,8 @@ async fn take_one(conn: &mut PgConnection, session: SessionId, capped: Capped) -
     Ok(Taken { used, receipt })
 }
 
-fn refused(spent: Spent) -> Taken {
-    Taken {
-        used: Use::Refused(spent),
-        receipt: None,
-    }
+const fn refused(used: Use) -> Taken {
+    Taken { used, receipt: None }
 }
 
 /// Gives a use back whose call has certainly not left this machine: to the windows it was counted in, as far as they last. The
@@ -229,9 +242,9 @@ async fn give_one_back(conn: &mut PgConnection, session: SessionId, receipt: &Co
     sqlx::query!(
         "-- give_cap_back
         UPDATE session_cap_usage SET
-            minute_used = CASE WHEN minute_at = $3 THEN greatest(minute_used - 1, 0) ELSE minute_used END,
-            hour_used = CASE WHEN hour_at = $4 THEN greatest(hour_used - 1, 0) ELSE hour_used END,
-            day_used = CASE WHEN day_at = $5 THEN greatest(day_used - 1, 0) ELSE day_used END,
+            minute_used = CASE WHEN minute_at = $3 THEN greatest(minute_used - $7, 0) ELSE minute_used END,
+            hour_used = CASE WHEN hour_at = $4 THEN greatest(hour_used - $7, 0) ELSE hour_used END,
+            day_used = CASE WHEN day_at = $5 THEN greatest(day_used - $7, 0) ELSE day_used END,
             closed_until = CASE WHEN closed_until = $6 THEN NULL ELSE closed_until END,
             closed_by = CASE WHEN closed_until = $6 THEN NULL ELSE closed_by END,
             closed_cap = CASE WHEN closed_until = $6 THEN NULL ELSE closed_cap END
@@ -242,6 +255,7 @@ async fn give_one_back(conn: &mut PgConnection, session: SessionId, receipt: &Co
         receipt.hour_at,
         receipt.day_at,
         receipt.spent.as_ref().map(|spent| spent.until),
+        receipt.units,
     )
     .execute(conn)
     .await
@@ -273,14 +287,41 @@ impl Counters {
     }
 
     fn spent_after(&self, more: i32) -> Option<Spent> {
-        let spent = self.windows.iter().find(|counter| counter.used + more >= counter.cap)?;
-        Some(Spent {
+        let spent = self
+            .windows
+            .iter()
+            .find(|counter| counter.used.saturating_add(more) >= counter.cap)?;
+        Some(self.of(spent))
+    }
+
+    /// Why so many at once cannot be had now. Minutes and hours are a pace: where they are smaller than one call, it is made
+    /// in one without any other. A day is a bound.
+    fn too_many(&self, units: i32) -> Option<Use> {
+        if let Some(day) = self
+            .windows
+            .iter()
+            .find(|counter| counter.window == Window::Day && units > counter.cap)
+        {
+            return Some(Use::Never(self.of(day)));
+        }
+        let lacks = |counter: &&Counter| {
+            let is_first = counter.window != Window::Day && counter.used == 0;
+            counter.used.saturating_add(units) > counter.cap && !is_first
+        };
+        self.windows
+            .iter()
+            .find(lacks)
+            .map(|counter| Use::TooMany(self.of(counter)))
+    }
+
+    fn of(&self, counter: &Counter) -> Spent {
+        Spent {
             capped: self.capped,
-            window: spent.window,
-            cap: spent.cap,
-            until: spent.ends,
-            left: spent.left,
-        })
+            window: counter.window,
+            cap: counter.cap,
+            until: counter.ends,
+            left: counter.left,
+        }
     }
 }
 
@@ -347,12 +388,17 @@ async fn roll(conn: &mut PgConnection, session: SessionId, capped: Capped) -> Re
     })
 }
 
-/// Counts one use in every window; answers with those, and the cap that this one spent.
-async fn count(conn: &mut PgConnection, session: SessionId, counters: &Counters) -> Result<Counted, StoreError> {
-    let spent = counters.spent_after(1);
+/// Counts uses in every window; answers with those, and the cap that they spent.
+async fn count(
+    conn: &mut PgConnection,
+    session: SessionId,
+    counters: &Counters,
+    units: i32,
+) -> Result<Counted, StoreError> {
+    let spent = counters.spent_after(units);
     sqlx::query!(
         "-- count_cap_use
-        UPDATE session_cap_usage SET minute_used = minute_used + 1, hour_used = hour_used + 1, day_used = day_used + 1,
+        UPDATE session_cap_usage SET minute_used = minute_used + $6, hour_used = hour_used + $6, day_used = day_used + $6,
             closed_until = $3, closed_by = $4, closed_cap = $5
         WHERE session_id = $1 AND action = $2",
         session.0,
@@ -360,6 +406,7 @@ async fn count(conn: &mut PgConnection, session: SessionId, counters: &Counters)
         spent.as_ref().map(|spent| spent.until),
         spent.as_ref().map(|spent| spent.window.as_str()),
         spent.as_ref().map(|spent| spent.cap),
+        units,
     )
     .execute(conn)
     .await
@@ -367,6 +414,7 @@ async fn count(conn: &mut PgConnection, session: SessionId, counters: &Counters)
     let (minute_at, hour_at, day_at) = counters.begin;
     Ok(Counted {
         capped: counters.capped,
+        units,
         minute_at,
         hour_at,
         day_at,

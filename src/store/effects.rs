@@ -127,7 +127,7 @@ pub async fn settle(conn: &mut PgConnection, attempt: AttemptKey, chat_id: i64) 
     Ok(())
 }
 
-/// Which of these messages belong to another job of the session.
+/// Which of these messages belong to another job of the session, as the first or any other message of its effect.
 pub async fn claimed(
     conn: &mut PgConnection,
     attempt: AttemptKey,
@@ -137,8 +137,10 @@ pub async fn claimed(
 ) -> Result<HashSet<i32>, StoreError> {
     let ids = sqlx::query_scalar!(
         r#"-- claimed_messages
-        SELECT message_id AS "message_id!" FROM job_effects
-        WHERE session_id = $1 AND chat_id = $2 AND message_id = ANY($3) AND job_id <> $4"#,
+        SELECT DISTINCT id AS "id!" FROM job_effects e
+        CROSS JOIN LATERAL unnest(e.other_message_ids || e.message_id) AS ids (id)
+        WHERE e.session_id = $1 AND e.chat_id = $2 AND e.job_id <> $4
+            AND (e.message_id = ANY ($3) OR e.other_message_ids && $3) AND id = ANY ($3)"#,
         session.0,
         chat_id,
         message_ids,

@@ -61,6 +61,8 @@ pub async fn expire_rows(conn: &mut PgConnection, keep: i32, limit: i64) -> Resu
             DELETE FROM publish_targets WHERE (job_id, position) IN (
                 SELECT t.job_id, t.position FROM publish_targets t
                 WHERE t.updated_at < (SELECT oldest FROM clock) AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)
+                    -- As long as their job can be retried.
+                    AND NOT EXISTS (SELECT FROM finished_jobs f WHERE f.id = t.job_id)
                 ORDER BY t.updated_at LIMIT $2)
             RETURNING 1
         ), old_origins AS (

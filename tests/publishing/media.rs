@@ -310,3 +310,59 @@ async fn an_album_of_pictures_and_videos_is_one_and_is_found_again() {
     assert_eq!(problem["field"], "args.media", "{problem}");
     stack.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forward_is_not_taken_for_another_one() {
+    let (stack, _directory) = files().await;
+    let _worker = stack.worker().await;
+    let (_, picture) = upload(&stack, PNG.to_vec(), "image/png", "tide.png").await;
+    let other = [PNG, b" at all"].concat();
+    let (_, other) = upload(&stack, other, "image/png", "ebb.png").await;
+    let mut posted = Vec::new();
+    for file in [&picture, &picture, &other] {
+        let args = json!({ "media": [{ "type": "photo", "file": file["id"] }] });
+        posted.push(stack.succeed("publish", in_market(args)).await["message_id"].clone());
+    }
+    let forward = |ids: &[Value]| json!({ "action": "forward", "chat": "@big_bazaar", "from_chat": "@harbour_market", "message_ids": ids });
+    let first = stack.succeed("publish", forward(&posted[..2])).await;
+    assert_eq!(first["message_ids"].as_array().map(Vec::len), Some(2), "{first}");
+    // Never made, and nobody knows: it has no caption either.
+    for (ids, hide_sender) in [(&posted[1..2], false), (&posted[2..], false), (&posted[2..], true)] {
+        stack.fault(Fault::once("messages.forwardMessages", Effect::Drop));
+        let mut args = forward(ids);
+        args["hide_sender"] = hide_sender.into();
+        let second = stack.succeed("publish", args).await;
+        let taken = first["message_ids"].as_array().expect("a list");
+        assert!(!taken.contains(&second["message_id"]), "{first} {second}");
+    }
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_telegram_wants_again_are_put_in_again() {
+    let (stack, _directory) = files().await;
+    let _worker = stack.worker().await;
+    add_stalls(&stack, 2, "judy");
+    let (_, picture) = upload(&stack, PNG.to_vec(), "image/png", "tide.png").await;
+    stack.fault(Fault::once("messages.sendMedia", Effect::flood_wait(4)));
+    let args = json!({
+        "chats": ["@stall1", "@stall2"], "text": "Tide", "media": [{ "type": "photo", "file": picture["id"] }],
+    });
+    let id = stack.post("publish", args).await;
+    eventually(crate::support::stack::JOB_BOUND, async || {
+        match stack.calls("messages.sendMedia") {
+            0 => Err("not sent yet"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    let controls = stack.sandbox.controls();
+    controls.with_world(wireroom::sandbox::world::World::expire_file_references);
+    let job = stack.finished(&id).await;
+    assert_eq!(job["result"]["counts"], json!({ "sent": 2 }), "{job}");
+    assert_eq!(stack.calls("upload.saveFilePart"), 2, "one more for all that were left");
+    for number in 0..2 {
+        assert_eq!(stack.count_messages(&stall(number), "Tide"), 1);
+    }
+    stack.finish().await;
+}

@@ -1,6 +1,7 @@
 //! `publish` over the sandbox, from an HTTP call to what is in the chats: texts, options, many chats, changes, media.
 
 mod crashes;
+mod doubts;
 mod endings;
 mod many;
 mod media;

@@ -143,7 +143,7 @@ fn case_of(meaning: &str) -> Option<Case> {
             }
             _ => "message_invalid",
         }),
-        // A message without media; with them it is sent again (`jobs/publish/tests.rs`).
+        // A message without media; with them it is sent again (`publishing::media`).
         "stale_media" => Refused(JobKind::Publish, SEND, |_| "media_invalid"),
         "wrong_application" => ApplicationStopped,
         _ => return None,

@@ -47,7 +47,9 @@ impl RetryApi {
     /// Makes a new job that names the finished one in `retry_of`, with its args, pool, priority, tags and limit key, due at
     /// once and without a deadline. A job that ran on a session stays with it. A job is retried once (409,
     /// `already_retried`): to try again, retry its retry. Look at `error` first: a job whose outcome is unknown may have
-    /// done its work. Scope: operator.
+    /// done its work. A publish to several chats goes on where it ended: chats that have the message do not get it again,
+    /// and those whose outcome is unknown keep it: look there, and make a new job for those that lack the message. A list of
+    /// joins finds the session in the chats that it joined; an invite goes by its campaign's ledger. Scope: operator.
     #[oai(
         path = "/v1/jobs/:id/retry",
         method = "post",

@@ -46,7 +46,10 @@ pub fn get_file(call: &mut Call<'_>, request: GetFile) -> Answer<tl::enums::uplo
 /// Makes a photo or a document of an upload, and sends nothing.
 pub fn upload_media(call: &mut Call<'_>, request: UploadMedia) -> Answer<tl::enums::MessageMedia> {
     let me = call.caller.signed_in()?;
-    call.world.input_peer(me, &request.peer)?;
+    // For no chat in particular, as bots write it.
+    if !matches!(request.peer, tl::enums::InputPeer::Empty) {
+        call.world.input_peer(me, &request.peer)?;
+    }
     call.world.accept_media(me, &request.media)
 }
 

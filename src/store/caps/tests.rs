@@ -49,15 +49,23 @@ impl Bed {
 
     async fn take(&self, capped: Capped, opens: Option<i64>) -> Use {
         let mut transaction = self.database.pool().begin().await.unwrap();
-        let taken = take(&mut transaction, self.session, capped, opens).await.unwrap();
+        let taken = take(&mut transaction, self.session, capped, 1, opens).await.unwrap();
         transaction.commit().await.unwrap();
         taken.used
+    }
+
+    /// So many messages by one call.
+    async fn take_messages(&self, units: i32) -> Taken {
+        let mut transaction = self.database.pool().begin().await.unwrap();
+        let taken = take(&mut transaction, self.session, Capped::Message, units, None).await;
+        transaction.commit().await.unwrap();
+        taken.unwrap()
     }
 
     /// A message to a person that is granted, and what gives it back.
     async fn message_to(&self, person: i64) -> Receipt {
         let mut transaction = self.database.pool().begin().await.unwrap();
-        let taken = take(&mut transaction, self.session, Capped::Message, Some(person))
+        let taken = take(&mut transaction, self.session, Capped::Message, 1, Some(person))
             .await
             .unwrap();
         transaction.commit().await.unwrap();
@@ -86,7 +94,7 @@ impl Bed {
 fn spent_by(used: &Use) -> Option<(Window, String)> {
     let spent = match used {
         Use::Granted { spent } => spent.as_ref(),
-        Use::Refused(spent) => Some(spent),
+        Use::Refused(spent) | Use::TooMany(spent) | Use::Never(spent) => Some(spent),
     };
     spent.map(|spent| (spent.window, spent.until.to_rfc3339()))
 }
@@ -247,4 +255,37 @@ async fn what_is_left_is_shown_for_this_moment() {
     assert!(!remove(&mut conn, bed.session, Capped::Join).await.unwrap());
     let caps = of_session(&mut conn, bed.session).await.unwrap();
     assert!(caps.len() == 4 && caps.iter().all(|cap| cap.is_default));
+}
+
+#[tokio::test]
+async fn a_call_of_many_messages_takes_as_many_uses() {
+    let bed = Bed::at("2026-11-20T10:00:30Z").await;
+    bed.cap(Capped::Message, 10, 60, 100).await;
+    assert!(matches!(bed.take_messages(101).await.used, Use::Never(spent) if spent.cap == 100));
+    // More than a minute allows, in one that has seen none.
+    let album = bed.take_messages(40).await;
+    assert!(matches!(&album.used, Use::Granted { spent: Some(spent) } if spent.window == Window::Minute));
+    assert_eq!(bed.used_today(Capped::Message).await, 40);
+    bed.now("2026-11-20T10:01:30Z").await;
+    let refused = bed.take_messages(30).await.used;
+    assert!(
+        matches!(&refused, Use::TooMany(spent) if spent.window == Window::Hour),
+        "{refused:?}"
+    );
+    assert_eq!(bed.spent().await, [], "one message may still go out");
+    assert!(matches!(
+        bed.take(Capped::Message, None).await,
+        Use::Granted { spent: None }
+    ));
+    bed.now("2026-11-20T11:01:30Z").await;
+    let refused = bed.take_messages(60).await.used;
+    assert!(
+        matches!(&refused, Use::TooMany(spent) if spent.window == Window::Day),
+        "{refused:?}"
+    );
+    let last = bed.take_messages(59).await;
+    assert!(matches!(&last.used, Use::Granted { spent: Some(spent) } if spent.window == Window::Day));
+    bed.give_back(&last.receipt.expect("granted")).await;
+    assert_eq!(bed.used_today(Capped::Message).await, 41);
+    assert_eq!(bed.spent().await, []);
 }

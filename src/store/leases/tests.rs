@@ -291,7 +291,7 @@ async fn a_use_of_a_cap_and_a_deletion_at_once_do_not_wait_for_each_other_for_ev
     let database = database_with(1).await;
     let key = take(database.pool(), WorkerId::generate(), 1).await[0];
     let mut using = database.pool().begin().await.unwrap();
-    caps::take(&mut using, key.session, Capped::Message, None)
+    caps::take(&mut using, key.session, Capped::Message, 1, None)
         .await
         .unwrap();
     let deletion = tokio::spawn({
@@ -302,7 +302,7 @@ async fn a_use_of_a_cap_and_a_deletion_at_once_do_not_wait_for_each_other_for_ev
         }
     });
     somebody_waits(database.pool(), &deletion).await;
-    caps::take(&mut using, key.session, Capped::Message, Some(7))
+    caps::take(&mut using, key.session, Capped::Message, 1, Some(7))
         .await
         .unwrap();
     using.commit().await.unwrap();

@@ -96,12 +96,14 @@ impl UseOf {
 }
 
 impl JobTelegram {
-    /// Counts the call, or says that it may not be made now. A use that spends a cap closes its action at once, so that
+    /// Counts the call, which sends `units` messages, or says that it may not be made now. A use that spends a cap closes its
+    /// action at once, so that
     /// no job is claimed to find that out. A call that contacts somebody is known until its end is noted: `let_through`.
     pub(super) async fn spend(
         &self,
         action: Action,
         chat_id: Option<i64>,
+        units: i32,
         let_through: &mut Option<Uuid>,
     ) -> Result<Counted, TelegramError> {
         let Some(capped) = Capped::of(action) else {
@@ -110,7 +112,7 @@ impl JobTelegram {
         let opens = chat_id.filter(|chat| capped == Capped::Message && is_person(*chat));
         let looks = self.gates.looks();
         // Apart: a call that is counted should not carry its transaction around.
-        let taken = Box::pin(self.take(capped, opens))
+        let taken = Box::pin(self.take(capped, units, opens))
             .await
             .map_err(|error| not_asked(&error))?;
         let (taken, entered) = match taken {
@@ -135,6 +137,16 @@ impl JobTelegram {
                     None => refusal,
                 })
             }
+            // One of fewer messages may go out: no gate closes.
+            Use::TooMany(spent) => Err(reached(&spent)),
+            Use::Never(spent) => Err(own_error(
+                "cap_too_small",
+                &format!(
+                    "The job would send {units} messages at once, and this session may send {} a day. Send fewer in one job.",
+                    spent.cap
+                ),
+                Decision::Content,
+            )),
         }
     }
 
@@ -159,7 +171,7 @@ impl JobTelegram {
     }
 
     /// Counts, and lets a call of outreach through, in one transaction.
-    async fn take(&self, capped: Capped, opens: Option<i64>) -> Result<Pass, StoreError> {
+    async fn take(&self, capped: Capped, units: i32, opens: Option<i64>) -> Result<Pass, StoreError> {
         let session = self.connection.storage().lease().session;
         let mut transaction = self.begin("take_cap").await?;
         let mut let_through = None;
@@ -172,8 +184,8 @@ impl JobTelegram {
             }
             let_through = Some(id);
         }
-        let taken = caps::take(&mut transaction, session, capped, opens).await?;
-        if matches!(taken.used, Use::Refused(_))
+        let taken = caps::take(&mut transaction, session, capped, units, opens).await?;
+        if !matches!(taken.used, Use::Granted { .. })
             && let Some(id) = let_through.take()
         {
             outreach_switch::leave(&mut transaction, id).await?;

@@ -37,18 +37,6 @@ pub(super) fn inputs(uploaded: &[Uploaded]) -> Result<Vec<tl::enums::InputMedia>
 
 /// Whether a message's media are what was uploaded; without any, that it has none that count.
 pub(super) fn is(media: Option<&tl::enums::MessageMedia>, wanted: Option<&tl::enums::InputMedia>) -> bool {
-    let there = match media {
-        Some(tl::enums::MessageMedia::Photo(photo)) => match &photo.photo {
-            Some(tl::enums::Photo::Photo(photo)) => Some(photo.id),
-            _ => None,
-        },
-        Some(tl::enums::MessageMedia::Document(document)) => match &document.document {
-            Some(tl::enums::Document::Document(document)) => Some(document.id),
-            _ => None,
-        },
-        // A preview of a link, a place, a poll: no upload.
-        _ => None,
-    };
     let wanted = match wanted {
         Some(tl::enums::InputMedia::Photo(photo)) => match &photo.id {
             tl::enums::InputPhoto::Photo(photo) => Some(photo.id),
@@ -60,7 +48,38 @@ pub(super) fn is(media: Option<&tl::enums::MessageMedia>, wanted: Option<&tl::en
         },
         _ => None,
     };
-    there == wanted
+    file_of(media) == wanted
+}
+
+/// Whether two messages have the same media: a forward has its source's files.
+pub(super) fn are_same(one: Option<&tl::enums::MessageMedia>, other: Option<&tl::enums::MessageMedia>) -> bool {
+    // A preview of a link may be there or not; it is what the text says.
+    let kind = |media: Option<&tl::enums::MessageMedia>| {
+        media
+            .filter(|media| {
+                !matches!(
+                    media,
+                    tl::enums::MessageMedia::WebPage(_) | tl::enums::MessageMedia::Empty
+                )
+            })
+            .map(std::mem::discriminant)
+    };
+    kind(one) == kind(other) && file_of(one) == file_of(other)
+}
+
+/// The number of a photo or document. A preview of a link, a place, a poll: no file.
+fn file_of(media: Option<&tl::enums::MessageMedia>) -> Option<i64> {
+    match media {
+        Some(tl::enums::MessageMedia::Photo(photo)) => match &photo.photo {
+            Some(tl::enums::Photo::Photo(photo)) => Some(photo.id),
+            _ => None,
+        },
+        Some(tl::enums::MessageMedia::Document(document)) => match &document.document {
+            Some(tl::enums::Document::Document(document)) => Some(document.id),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 impl JobTelegram {
@@ -139,11 +158,13 @@ impl JobTelegram {
             effect: None,
             allow_paid_stars: None,
         };
-        Box::pin(self.call_about(Action::Send, chat, request)).await
+        let units = i32::try_from(items.len()).unwrap_or(i32::MAX);
+        Box::pin(self.call_of_about(units, Action::Send, chat, request)).await
     }
 
     /// Puts an attachment into Telegram in parts. What was kept of an upload that broke off is forgotten there.
-    pub(super) async fn put_in(&self, chat: &Chat, item: &Attachment) -> Result<Uploaded, TelegramError> {
+    /// For no chat in particular: what one chat does not take, another one may.
+    pub(super) async fn put_in(&self, item: &Attachment) -> Result<Uploaded, TelegramError> {
         let Some(source) = &self.media else {
             return Err(own_error(
                 "file_not_found",
@@ -159,12 +180,16 @@ impl JobTelegram {
         let mut reader = Reader::default();
         let file = self.put_parts(media, &mut reader).await?;
         let facts = reader.facts();
-        let request = |peer: PeerRef| tl::functions::messages::UploadMedia {
+        let request = tl::functions::messages::UploadMedia {
             business_connection_id: None,
-            peer: peer.into(),
-            media: described(item, &label, facts, file.clone()),
+            peer: if self.connection.storage().is_bot() {
+                tl::enums::InputPeer::Empty
+            } else {
+                tl::enums::InputPeer::PeerSelf
+            },
+            media: described(item, &label, facts, file),
         };
-        let media = Box::pin(self.call_about(Action::Other, chat, request)).await?;
+        let media = Box::pin(self.call(Action::Other, None, &request)).await?;
         let input = reference_to(&media, item.spoiler).ok_or_else(|| {
             own_error(
                 "media_invalid",

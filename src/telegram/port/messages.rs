@@ -5,7 +5,7 @@ use grammers_session::types::PeerRef;
 use grammers_tl_types as tl;
 use wireroom_jobs::{
     Action,
-    ports::{Chat, ChatType, Decision, Draft, SentMessage, TelegramError},
+    ports::{Chat, Decision, Draft, SentMessage, TelegramError},
 };
 
 use super::{
@@ -157,10 +157,11 @@ impl JobTelegram {
     ) -> Result<Vec<tl::types::Message>, TelegramError> {
         // Telegram dates messages in whole seconds.
         let since = i32::try_from(since.timestamp()).unwrap_or(0);
+        let any_sender = Box::pin(self.may_write_as_another(chat)).await?;
         let mut found = Vec::new();
         let mut before = 0;
         for _ in 0..PAGES {
-            let page = self.page_of_own(chat, before, since).await?;
+            let page = self.page_of_own(chat, any_sender, before, since).await?;
             let Some(oldest) = page.iter().map(tl::enums::Message::id).min() else {
                 found.reverse();
                 return Ok(found);
@@ -188,15 +189,17 @@ impl JobTelegram {
         ))
     }
 
-    /// A page of the session's own messages, newest first, older than the message `before` (0: from the newest).
+    /// A page of the session's own messages, newest first, older than the message `before` (0: from the newest); of everybody's
+    /// with `any_sender`.
     async fn page_of_own(
         &self,
         chat: &Chat,
+        any_sender: bool,
         before: i32,
         since: i32,
     ) -> Result<Vec<tl::enums::Message>, TelegramError> {
-        let answer = if chat.chat_type == ChatType::Channel {
-            // A post is the channel's: it has no sender to search by.
+        let answer = if any_sender {
+            // What was not sent as the account cannot be searched for by it.
             let request = |peer: PeerRef| tl::functions::messages::GetHistory {
                 peer: peer.into(),
                 offset_id: before,

@@ -11,6 +11,7 @@ mod caps;
 mod chats;
 mod failures;
 mod files;
+mod forwards;
 mod history;
 mod joining;
 mod media;
@@ -160,8 +161,24 @@ impl JobTelegram {
     where
         R: RemoteCall + Identifiable + Sync,
     {
+        self.call_of(1, action, chat_id, request).await
+    }
+
+    /// The same, of a call that does so much at once as `units` others.
+    async fn call_of<R>(
+        &self,
+        units: i32,
+        action: Action,
+        chat_id: Option<i64>,
+        request: &R,
+    ) -> Result<R::Return, TelegramError>
+    where
+        R: RemoteCall + Identifiable + Sync,
+    {
         let mut let_through = None;
-        let answer = self.call_once(action, chat_id, request, &mut let_through).await;
+        let answer = self
+            .call_once((action, units), chat_id, request, &mut let_through)
+            .await;
         if let Some(id) = let_through {
             // Apart: calls of outreach are few, and every other one should not carry the room for this around.
             Box::pin(self.answered(id)).await;
@@ -172,7 +189,7 @@ impl JobTelegram {
     /// `let_through` gets what is to be noted when the call is over.
     async fn call_once<R>(
         &self,
-        action: Action,
+        (action, units): (Action, i32),
         chat_id: Option<i64>,
         request: &R,
         let_through: &mut Option<Uuid>,
@@ -184,7 +201,7 @@ impl JobTelegram {
         self.pace.turn().await;
         // The gate may have closed while this call waited for its turn.
         self.admit(action, chat_id)?;
-        let counted = self.spend(action, chat_id, let_through).await?;
+        let counted = self.spend(action, chat_id, units, let_through).await?;
         if let Err(error) = self.bind().await {
             counted.give_back().await;
             return Err(error);
@@ -295,13 +312,27 @@ impl JobTelegram {
     where
         R: RemoteCall + Identifiable + Sync,
     {
+        self.call_of_about(1, action, chat, request).await
+    }
+
+    /// The same, of a call that does so much at once as `units` others.
+    async fn call_of_about<R>(
+        &self,
+        units: i32,
+        action: Action,
+        chat: &Chat,
+        request: impl Fn(PeerRef) -> R,
+    ) -> Result<R::Return, TelegramError>
+    where
+        R: RemoteCall + Identifiable + Sync,
+    {
         let peer = self.reference(chat).await?;
-        let refused = match self.call(action, Some(chat.id), &request(peer)).await {
+        let refused = match self.call_of(units, action, Some(chat.id), &request(peer)).await {
             Err(error) if is_stale(&error) => error,
             answer => return answer,
         };
         match self.resolve_again(chat).await? {
-            Some(fresh) if fresh != peer => self.call(action, Some(chat.id), &request(fresh)).await,
+            Some(fresh) if fresh != peer => self.call_of(units, action, Some(chat.id), &request(fresh)).await,
             _ => Err(refused),
         }
     }

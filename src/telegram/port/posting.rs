@@ -8,7 +8,7 @@ use grammers_session::types::{PeerKind, PeerRef};
 use grammers_tl_types as tl;
 use wireroom_jobs::{
     Action,
-    ports::{Chat, Draft, SentMessage, TelegramError},
+    ports::{Chat, Decision, Draft, SentMessage, TelegramError},
     publish::{
         ports::{Access, Changed, Counts, Forward, Found, Look, Posting},
         post::{Attachment, Uploaded},
@@ -18,8 +18,10 @@ use wireroom_jobs::{
 use super::{
     JobTelegram,
     chats::{described, kind_of},
+    forwards, own_error,
     text::{self, Parsed},
 };
+use crate::telegram::message_facts;
 
 #[async_trait]
 impl Posting for JobTelegram {
@@ -36,8 +38,8 @@ impl Posting for JobTelegram {
         Ok(messages.iter().map(look_of).collect())
     }
 
-    async fn upload(&self, chat: &Chat, item: &Attachment) -> Result<Uploaded, TelegramError> {
-        Box::pin(self.put_in(chat, item)).await
+    async fn upload(&self, _chat: &Chat, item: &Attachment) -> Result<Uploaded, TelegramError> {
+        Box::pin(self.put_in(item)).await
     }
 
     async fn edit_message(&self, chat: &Chat, message_id: i32, draft: &Draft) -> Result<Changed, TelegramError> {
@@ -70,9 +72,15 @@ impl Posting for JobTelegram {
             };
             Box::pin(self.call_about(Action::Other, chat, request)).await?
         } else {
+            // The call names no chat: a number of another chat would be deleted there.
+            let there = Box::pin(self.messages_there(chat, message_ids)).await?;
+            let there: Vec<i32> = there.iter().map(tl::enums::Message::id).collect();
+            if there.is_empty() {
+                return Ok(0);
+            }
             let request = |_: PeerRef| tl::functions::messages::DeleteMessages {
                 revoke: true,
-                id: message_ids.to_vec(),
+                id: there.clone(),
             };
             Box::pin(self.call_about(Action::Other, chat, request)).await?
         };
@@ -128,7 +136,8 @@ impl Posting for JobTelegram {
             allow_paid_stars: None,
             suggested_post: None,
         };
-        let updates = Box::pin(self.call_about(Action::Send, chat, request)).await?;
+        let units = i32::try_from(count).unwrap_or(i32::MAX);
+        let updates = Box::pin(self.call_of_about(units, Action::Send, chat, request)).await?;
         self.became(&updates, random_id, count).await
     }
 
@@ -138,39 +147,41 @@ impl Posting for JobTelegram {
         forward: &Forward,
         since: DateTime<Utc>,
     ) -> Result<Vec<SentMessage>, TelegramError> {
-        let texts = self.texts_of(&forward.from, &forward.message_ids).await?;
-        let Some(first) = texts.first() else {
-            return Ok(Vec::new());
+        let sources = forwards::in_order(
+            self.messages_there(&forward.from, &forward.message_ids).await?,
+            &forward.message_ids,
+        );
+        // Without its source nobody can tell a forward: that is no look that found none.
+        let Some(sources) = sources else {
+            return Err(own_error(
+                "source_gone",
+                "What was to be forwarded is not there any more, so the forward cannot be recognised.",
+                Decision::Target,
+            ));
         };
-        let found = self
-            .own_messages(chat, since, |message| {
-                message.fwd_from.is_some() != forward.hide_sender && message.message == *first
-            })
-            .await?;
-        // Those of one forward follow each other.
-        let others = i32::try_from(texts.len()).unwrap_or(1);
-        Ok(found
-            .iter()
-            .map(|message| SentMessage {
-                message_id: message.id,
-                date: DateTime::<Utc>::from_timestamp(message.date.into(), 0).unwrap_or_default(),
-                others: (1..others).map(|step| message.id + step).collect(),
-            })
-            .collect())
+        let is_one = |message: &tl::types::Message| {
+            let mut sources = sources.iter();
+            sources.any(|source| forwards::is_of(message, source, forward.hide_sender))
+        };
+        let found = self.own_messages(chat, since, is_one).await?;
+        Ok(forwards::of_all(&found, &sources, forward.hide_sender))
     }
 }
 
 impl JobTelegram {
-    /// What messages say that are to be forwarded; those that are not there are left out.
-    async fn texts_of(&self, chat: &Chat, message_ids: &[i32]) -> Result<Vec<String>, TelegramError> {
-        let messages = self.messages_by_id(chat, message_ids).await?;
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| match message {
-                tl::enums::Message::Message(message) => Some(message.message),
-                tl::enums::Message::Empty(_) | tl::enums::Message::Service(_) => None,
-            })
-            .collect())
+    /// The messages of a chat that have these numbers; those that are not there, and other chats' of those numbers, are left
+    /// out.
+    async fn messages_there(&self, chat: &Chat, message_ids: &[i32]) -> Result<Vec<tl::enums::Message>, TelegramError> {
+        let mut messages = self.messages_by_id(chat, message_ids).await?;
+        messages.retain(|message| {
+            let peer = match message {
+                tl::enums::Message::Message(message) => &message.peer_id,
+                tl::enums::Message::Service(message) => &message.peer_id,
+                tl::enums::Message::Empty(_) => return false,
+            };
+            message_facts::peer_id(peer) == Some(chat.id)
+        });
+        Ok(messages)
     }
 
     /// Messages by their ids; one that is not there comes back empty.

@@ -51,6 +51,41 @@ async fn a_finished_job_is_retried_once_and_a_live_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_retried_broadcast_keeps_what_was_sent_and_what_may_have_been() {
+    let api = TestApi::new().await;
+    let args =
+        json!({ "chats": ["@club_one", "@club_two", "@club_three", "@club_four", "@club_five"], "text": "Hello" });
+    let job = api.post_job(&json!({ "kind": "publish", "args": args })).await.json();
+    let id = id_of(&job);
+    for statement in [
+        "INSERT INTO publish_targets (job_id, position, chat_id, tries, outcome, error, message_id, message_date) VALUES
+            ($1, 0, -1001, 0, 'sent', NULL, 7, now()), ($1, 1, -1002, 3, 'outcome_unknown', 'Look.', NULL, NULL),
+            ($1, 2, -1003, 0, 'write_forbidden', 'No.', NULL, NULL), ($1, 3, -1004, 1, NULL, NULL, NULL, NULL)",
+        "INSERT INTO job_effects (job_id, chat_id, session_id, random_id, attempted_at)
+            VALUES ($1, -1004, gen_random_uuid(), 5, now())",
+    ] {
+        let inserted = sqlx::query(statement).bind(id.0).execute(api.pool()).await;
+        inserted.expect("inserted");
+    }
+    api.finish(id).await;
+    let retried = bare_post(&api, &format!("/v1/jobs/{id}/retry")).await.json();
+    let targets = api.get(&format!("/v1/jobs/{}/targets", id_of(&retried))).await.json();
+    let told: Vec<(i64, &str)> = targets["items"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|target| {
+            let outcome = target["outcome"].as_str().expect("decided");
+            (target["position"].as_i64().expect("a place"), outcome)
+        })
+        .collect();
+    assert_eq!(told, [(0, "sent"), (1, "outcome_unknown"), (3, "outcome_unknown")]);
+    assert_eq!(targets["items"][0]["message_id"], 7);
+    let old = api.get(&format!("/v1/jobs/{id}/targets")).await.json();
+    assert_eq!(old["items"].as_array().map(Vec::len), Some(4));
+}
+
+#[tokio::test]
 async fn a_waiting_job_is_changed_and_any_other_is_not() {
     let api = TestApi::new().await;
     let job = api.post_job(&join()).await.json();
