@@ -107,14 +107,14 @@ impl Draw {
 
     fn op(&mut self) -> Op {
         match self.rng.random_range(0..100) {
-            0..22 => self.enqueue(),
-            22..29 => self.about_a_job(),
-            29..38 => self.about_a_schedule(),
-            38..45 => self.advance(),
-            45..52 => self.control(),
-            52..65 => self.telegram(),
-            65..75 => self.about_a_watch(),
-            75..83 => self.about_outreach(),
+            0..20 => self.enqueue(),
+            20..26 => self.about_a_job(),
+            26..34 => self.about_a_schedule(),
+            34..40 => self.advance(),
+            40..46 => self.control(),
+            46..58 => self.telegram(),
+            58..74 => self.about_a_watch(),
+            74..83 => self.about_outreach(),
             _ => self.worker(),
         }
     }
@@ -184,20 +184,20 @@ impl Draw {
     fn about_a_watch(&mut self) -> Op {
         let session = self.rng.random_range(0..ACCOUNTS.len());
         let chat = self.pick(&WATCHED);
-        if self.rng.random_bool(0.25) || !self.is_watching {
+        if self.rng.random_bool(0.15) || !self.is_watching {
             self.is_watching = true;
             self.watches += 1;
             return Op::Watch { chat, session };
         }
         let watch = self.rng.random_range(self.watches.saturating_sub(4)..self.watches);
         match self.rng.random_range(0..10) {
-            0..5 => Op::Say {
+            0..6 => Op::Say {
                 chat,
                 count: self.rng.random_range(1..20),
             },
-            5 | 6 => Op::SwitchWatch { watch, session },
-            7 => Op::StopWatch(watch),
-            8 => Op::PutOut(session),
+            6 => Op::SwitchWatch { watch, session },
+            7 if self.rng.random_bool(0.5) => Op::StopWatch(watch),
+            7 | 8 => Op::PutOut(session),
             _ => Op::LetIn(session),
         }
     }
@@ -209,6 +209,7 @@ impl Draw {
             return Op::Campaign {
                 place: self.place(),
                 adds: self.rng.random_bool(0.4),
+                starts: self.rng.random(),
                 people: self.rng.random_range(1..7),
             };
         }

@@ -44,12 +44,14 @@ pub async fn run(seed: u64, list: &[Step]) {
         }
     }
     println!(
-        "seed {seed}: {} steps, {} jobs, {} of them messages; {} watches, {} campaigns; {} looks",
+        "seed {seed}: {} steps, {} jobs, {} of them messages; {} watches told {} messages, {} campaigns reached {} people; {} looks",
         list.len(),
         bed.model.acknowledged.len(),
         bed.drafts_that_publish(),
         bed.model.watches.len(),
+        bed.told().await,
         bed.model.campaigns.len(),
+        bed.invitations(),
         bed.checker.looks
     );
     bed.end().await;

@@ -42,7 +42,17 @@ struct PersonRow {
 impl Bed {
     pub async fn act_on_outreach(&mut self, op: &Op) {
         match op {
-            Op::Campaign { place, adds, people } => self.campaign(place, *adds, *people).await,
+            Op::Campaign {
+                place,
+                adds,
+                starts,
+                people,
+            } => {
+                let number = self.campaign(place, *adds, *people).await;
+                if *starts {
+                    self.resume_campaign(number).await;
+                }
+            }
             Op::PauseCampaign(number) => self.pause_campaign(*number).await,
             Op::ResumeCampaign(number) => self.resume_campaign(*number).await,
             Op::Suppress {
@@ -56,8 +66,8 @@ impl Bed {
         }
     }
 
-    /// Makes a campaign with a list of new people, and starts it.
-    async fn campaign(&mut self, place: &Place, adds: bool, count: usize) {
+    /// Makes a campaign with a list of new people; its number.
+    async fn campaign(&mut self, place: &Place, adds: bool, count: usize) -> usize {
         let number = self.model.campaigns.len();
         let text = (!adds).then(|| format!("Invitation {}.{number}: ", self.seed));
         let mut body = json!({
@@ -90,7 +100,7 @@ impl Bed {
         self.expect(Method::POST, &path, Some(&json!({ "items": items })), &[200])
             .await;
         self.model.campaigns.push(Campaigned { id, text, people });
-        self.resume_campaign(number).await;
+        number
     }
 
     async fn pause_campaign(&mut self, number: usize) {
@@ -145,6 +155,17 @@ impl Bed {
         self.expect(Method::PUT, "/v1/outreach", Some(&body), &[200]).await;
     }
 
+    /// Lets every campaign go on that has not dealt with everybody.
+    pub async fn resume_campaigns(&mut self) {
+        for number in 0..self.model.campaigns.len() {
+            let path = format!("/v1/campaigns/{}", self.model.campaigns[number].id);
+            let view = self.expect(Method::GET, &path, None, &[200]).await;
+            if view["code"] != "done" {
+                self.resume_campaign(number).await;
+            }
+        }
+    }
+
     /// How many messages of a campaign somebody has.
     fn received(&self, campaign: &Campaigned, person: &Invitee) -> usize {
         let Some(text) = &campaign.text else { return 0 };
@@ -159,7 +180,7 @@ impl Bed {
     }
 
     /// All messages and additions of all campaigns.
-    fn invitations(&self) -> usize {
+    pub fn invitations(&self) -> usize {
         let members = self.members();
         let campaigns = self.model.campaigns.iter();
         campaigns

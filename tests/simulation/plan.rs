@@ -104,10 +104,11 @@ pub enum Op {
     /// That session may not see [`PRIVATE_CHAT`] any more.
     PutOut(usize),
     LetIn(usize),
-    /// A campaign with so many new people, which starts.
+    /// A campaign with so many new people, which starts at once or later.
     Campaign {
         place: Place,
         adds: bool,
+        starts: bool,
         people: usize,
     },
     PauseCampaign(usize),

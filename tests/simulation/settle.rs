@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     bed::Bed,
     check::{JobRow, Look},
-    plan::{SLOTS, Scope, SlotState, settled},
+    plan::{SLOTS, Scope, SlotState, WATCHED, settled},
 };
 use crate::support::wait::{INTERVAL, eventually};
 
@@ -50,6 +50,10 @@ impl Bed {
     }
 
     async fn end_faults(&mut self) {
+        // Heard by nobody who is cut off, and to be told all the same.
+        for chat in WATCHED {
+            self.say(chat, 2);
+        }
         self.sandbox.controls().clear_faults();
         // Those that fell silent, too: nothing but time would tell that they have.
         self.sandbox.controls().drop_connections(None);
@@ -82,6 +86,7 @@ impl Bed {
             self.limit_rate(key, None).await;
         }
         self.resume_outreach().await;
+        self.resume_campaigns().await;
         // No new jobs while the last ones end.
         for number in 0..self.model.schedules.len() {
             self.edit(number, json!({ "paused": { "reason": "simulated" } })).await;

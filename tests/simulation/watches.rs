@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     act::id_of,
     bed::Bed,
-    plan::{ACCOUNTS, PRIVATE_CHAT},
+    plan::{ACCOUNTS, PRIVATE_CHAT, WATCHED},
     settle::{BOUND, Quiet},
 };
 use crate::support::wait::INTERVAL;
@@ -135,6 +135,11 @@ impl Bed {
         (written, told.get(&watched.job).cloned().unwrap_or_default())
     }
 
+    /// How many messages all watches told of.
+    pub async fn told(&self) -> usize {
+        told(&self.pool).await.values().map(Vec::len).sum()
+    }
+
     pub async fn check_watches(&mut self) {
         // First what was told: what is written meanwhile may be told later.
         let (told, rows) = (told(&self.pool).await, rows(&self.pool).await);
@@ -168,6 +173,9 @@ impl Bed {
     pub async fn watches_catch_up(&mut self) {
         for session in 0..ACCOUNTS.len() {
             self.let_in(session);
+        }
+        for chat in WATCHED {
+            self.say(chat, 3);
         }
         let (begun, mut quiet) = (Instant::now(), Quiet::default());
         loop {

@@ -97,3 +97,47 @@ async fn while_the_history_is_not_given_the_stream_is_recorded_all_the_same() {
     stack.finished(&scan).await;
     stack.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_of_a_watch_is_told_from_its_start_to_its_end() {
+    let stack = two_members().await;
+    let _worker = stack.worker().await;
+    let args = json!({ "chat": "@harbour_market", "failover": { "delay_seconds": 0, "tries": 1 } });
+    let id = stack.monitor("alice", args).await;
+    stack.watched(&id, "alice").await;
+    let switch = stack.request(Method::POST, &format!("/v1/watches/{id}/switch"));
+    let answer = switch
+        .json(&json!({ "session": "bob" }))
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    stack.watched(&id, "bob").await;
+    let chat = stack.chat(CHAT);
+    for session in ["alice", "bob"] {
+        let account = stack.account(session);
+        let controls = stack.sandbox.controls();
+        controls.with_world(|world| world.ban(chat, account)).expect("put out");
+    }
+    let job = stack.finished(&id).await;
+    assert_eq!(job["error"]["code"], "exhausted", "{job}");
+    let path = format!("/v1/events?after=0&subject=watch:{id}");
+    let told = eventually(JOB_BOUND, async || {
+        let page = stack.get(&path).await;
+        let items = page["items"].as_array().expect("events");
+        let types: Vec<String> = items
+            .iter()
+            .filter_map(|event| event["type"].as_str().map(str::to_owned))
+            .collect();
+        if types.iter().any(|event| event == "watch.exhausted") {
+            Ok(types)
+        } else {
+            Err(types)
+        }
+    })
+    .await;
+    assert_eq!(told[..2], ["watch.started", "watch.switched"], "{told:?}");
+    assert!(told.contains(&"watch.access_lost".to_owned()), "{told:?}");
+    assert_eq!(told.last().map(String::as_str), Some("watch.exhausted"), "{told:?}");
+    stack.finish().await;
+}
