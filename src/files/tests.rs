@@ -36,7 +36,7 @@ impl Place {
     }
 
     async fn bytes(&self, file: &FileRecord) -> Vec<u8> {
-        let chunks = self.files.read(file).await.expect("bytes are there");
+        let chunks = self.files.read(file, None).await.expect("bytes are there");
         chunks.try_collect::<Vec<Bytes>>().await.expect("read").concat()
     }
 

@@ -72,9 +72,12 @@ pub async fn await_calls(conn: &mut PgConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The user id, the name, the phone number's mark and the name's, of which one is there.
+type Columns<'a> = (Option<i64>, Option<&'a str>, Option<&'a [u8]>, Option<&'a [u8]>);
+
 impl Suppressed {
-    /// As the columns of a row: the user id, the name, the phone number's mark and the name's.
-    fn columns(&self) -> (Option<i64>, Option<&str>, Option<&[u8]>, Option<&[u8]>) {
+    /// As the columns of a row.
+    fn columns(&self) -> Columns<'_> {
         match self {
             Self::User(id) => (Some(*id), None, None, None),
             Self::Username(name) => (None, Some(name), None, None),

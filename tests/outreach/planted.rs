@@ -38,6 +38,7 @@ const NO_PLACE: &[(&str, &str)] = &[
     ("erasures", "names"),
     ("erasures", "place"),
     ("erasures", "tables"),
+    ("file_erasures", "names"),
     // These names are found by the person's names, and not as text.
     ("campaign_people", "username"),
     ("suppressions", "username"),
@@ -117,8 +118,9 @@ fn planted(column: &Column, person: i64) -> Option<String> {
             "'{{\"user_id\": {person}, \"text\": \"Frank wrote\", \"all\": [{person}, \"frank\", {{\"deep\": \"@frank\"}}],
                 \"note\": {{\"of\": \"t.me/frank\", \"by\": \"{person}\"}}}}'::jsonb"
         )),
-        "bigint" if matches!(place, ("people" | "chats", "id")) => Some(person.to_string()),
-        "bigint" if !NO_PERSON.contains(&column.col.as_str()) => Some(person.to_string()),
+        "bigint" if matches!(place, ("people" | "chats", "id")) || !NO_PERSON.contains(&column.col.as_str()) => {
+            Some(person.to_string())
+        }
         _ => None,
     }
 }
@@ -137,8 +139,7 @@ fn other(column: &Column) -> &'static str {
         "time without time zone" => "'09:00'",
         "bytea" => "sha256(gen_random_uuid()::text::bytea)",
         "text" | "character varying" => "md5(random()::text)",
-        "text[]" | "character varying[]" | "integer[]" => "'{}'",
-        "jsonb" => "'{}'",
+        "text[]" | "character varying[]" | "integer[]" | "jsonb" => "'{}'",
         unknown => panic!("{}.{}: what is a {unknown}?", column.tab, column.col),
     }
 }

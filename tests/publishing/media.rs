@@ -101,7 +101,8 @@ async fn pictures_documents_and_albums_arrive_whole() {
     let problem = refused(&stack, in_market(nothing)).await;
     assert_eq!(problem["field"], "args.media[0].file", "{problem}");
     // One that is taken out while its job waits.
-    let at = |hours| chrono::DateTime::from_timestamp_millis(now_ms() + hours * 3_600_000).expect("in range");
+    let at =
+        |hours| chrono::DateTime::from_timestamp_millis(now_ms() + i64::from(hours) * 3_600_000).expect("in range");
     let args = in_market(json!({ "media": [{ "type": "photo", "file": picture["id"] }] }));
     let id = stack
         .post_job(json!({ "kind": "publish", "args": args, "run_at": at(1) }))

@@ -264,6 +264,7 @@ async fn one_chat_that_cannot_be_looked_at_does_not_end_the_others() {
 
 #[tokio::test]
 async fn what_is_in_doubt_is_never_said_to_be_refused() {
+    type Arrange = fn(&Fakes);
     let lost = |fakes: &Fakes| {
         fakes.telegram.chat_by_id(Err(target_error("CHANNEL_PRIVATE")));
         fakes
@@ -274,7 +275,7 @@ async fn what_is_in_doubt_is_never_said_to_be_refused() {
         fakes.telegram.chat_by_id(Ok(supergroup(1)));
         fakes.telegram.own_messages_like(Ok(vec![message(7, 1)]));
     };
-    let cases: [(fn(&Fakes), &str); 2] = [(lost, OUTCOME_UNKNOWN), (muted, "sent")];
+    let cases: [(Arrange, &str); 2] = [(lost, OUTCOME_UNKNOWN), (muted, "sent")];
     for (arrange, outcome) in cases {
         let fakes = killed();
         arrange(&fakes);

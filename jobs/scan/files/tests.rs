@@ -118,7 +118,8 @@ async fn a_flood_in_the_middle_is_waited_out_and_the_next_part_asked_for() {
     let wanted = args(DownloadArgs::default());
     assert_eq!(snoozed(wanted.run(&fakes.context()).await).1.code, "flood");
     fakes.take_journal();
-    look_up(&fakes);
+    fakes.telegram.chat_by_id(Ok(supergroup(1)));
+    fakes.telegram.chat_in_full(Ok(chat_profile()));
     gives(&fakes, 524_288);
     gives(&fakes, 151_424);
     let report = report(&fakes, DownloadArgs::default()).await;

@@ -77,6 +77,7 @@ impl Webhooks {
 }
 
 #[handler]
+#[expect(clippy::needless_pass_by_value, reason = "what a handler is given is its own")]
 fn take(request: &Request, body: Vec<u8>, desk: Data<&Desk>) -> StatusCode {
     let header = |name| request.header(name).unwrap_or_default();
     let (id, at) = (header("webhook-id"), header("webhook-timestamp").parse());

@@ -22,6 +22,10 @@ pub struct JoinRequest {
 }
 
 /// What a chat may be set to beyond the ordinary.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "settings that a chat has apart from each other"
+)]
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Only admins see the member list.

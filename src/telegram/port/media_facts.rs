@@ -277,7 +277,7 @@ mod tests {
         header.extend_from_slice(&[0; 7]);
         let file = [
             page(0, &header),
-            page(960, &[3; 90_000]),
+            page(960, &vec![3; 90_000]),
             page(48_000 * 9 + 312, &[4; 100]),
         ]
         .concat();

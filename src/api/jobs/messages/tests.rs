@@ -91,7 +91,7 @@ async fn csv_guards_its_cells_and_ndjson_holds_the_same() {
     let csv = api.get(&format!("/v1/jobs/{job}/messages?format=csv")).await;
     assert_eq!(csv.status, StatusCode::OK);
     let lines: Vec<&str> = csv.text.lines().collect();
-    assert_eq!(lines[1], "-1001,1,1,2026-01-01T01:00:00Z,,11,false,'=1,,,,,,,,👍 2,");
+    assert_eq!(lines[1], "-1001,1,1,2026-01-01T01:00:00Z,,11,false,'=1,,,,,,,,👍 2,,,,");
     assert_eq!(lines.len(), 3);
     let ndjson = api.get(&format!("/v1/jobs/{job}/messages?format=ndjson")).await;
     let messages: Vec<Value> = ndjson

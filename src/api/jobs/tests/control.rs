@@ -301,8 +301,8 @@ async fn why_names_what_nobody_set_and_how_a_job_ended() {
     );
     api.execute("UPDATE jobs SET kind = 'dance', suspect = true").await;
     api.execute(
-        "INSERT INTO jobs (id, kind, args, state, lane, pool, session_bound, rank, run_at, max_attempts, suspect, created_at)
-         VALUES (new_job_id(), 'join', '{}', 'running', 'bulk', 'default', false, 0, now(), 1, true, now())",
+        "INSERT INTO jobs (id, kind, args, state, lane, pool, session_bound, rank, run_at, max_attempts, suspect, created_at, claimed_at)
+         VALUES (new_job_id(), 'join', '{}', 'running', 'bulk', 'default', false, 0, now(), 1, true, now(), now())",
     )
     .await;
     let seen = why().await;
