@@ -55,6 +55,7 @@ pub fn steps(seed: u64, steps: usize) -> Vec<Step> {
         campaigns: 0,
         is_watching: false,
         is_inviting: false,
+        then: None,
         slots: [SlotState::Up, SlotState::Up, SlotState::Down],
         since_settle: 0,
         has_begun: false,
@@ -79,6 +80,8 @@ struct Draw {
     /// Since the last settling, which ends both.
     is_watching: bool,
     is_inviting: bool,
+    /// What comes next, whatever else.
+    then: Option<Op>,
     slots: [SlotState; SLOTS],
     since_settle: usize,
     has_begun: bool,
@@ -95,7 +98,7 @@ impl Draw {
             (self.is_watching, self.is_inviting) = (false, false);
             Op::Settle
         } else {
-            self.op()
+            self.then.take().unwrap_or_else(|| self.op())
         };
         let wait_ms = match self.rng.random_range(0..10) {
             0..4 => 0,
@@ -222,7 +225,11 @@ impl Draw {
                 person: self.rng.random_range(0..6),
                 by_name: self.rng.random(),
             },
-            8 => Op::StopOutreach,
+            8 => {
+                // Somebody must be due for a stop to hold anything up.
+                self.then = Some(Op::ResumeCampaign(campaign));
+                Op::StopOutreach
+            }
             _ => Op::ResumeOutreach,
         }
     }

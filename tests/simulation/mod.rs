@@ -3,6 +3,7 @@
 
 mod act;
 mod bed;
+mod broken;
 mod check;
 mod draw;
 mod faults;
@@ -31,7 +32,10 @@ const STEPS: usize = 60;
 
 /// Runs a list of steps in a bed of its own, and checks after each.
 pub async fn run(seed: u64, list: &[Step]) {
-    let mut bed = Bed::new(seed).await;
+    run_in(Bed::new(seed).await, seed, list).await;
+}
+
+async fn run_in(mut bed: Bed, seed: u64, list: &[Step]) {
     for (number, step) in list.iter().enumerate() {
         let stepped = async {
             bed.act(&step.op).await;

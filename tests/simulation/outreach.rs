@@ -144,6 +144,7 @@ impl Bed {
     async fn stop_outreach(&mut self) {
         let body = json!({ "state": "stopped", "reason": "simulated" });
         let stopped = self.expect(Method::PUT, "/v1/outreach", Some(&body), &[200]).await;
+        assert_eq!(stopped["state"], "stopped", "{stopped}");
         if stopped["calls_in_flight"] == 0 {
             self.model.invitations_when_stopped = Some(self.invitations());
         }
