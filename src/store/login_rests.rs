@@ -69,7 +69,8 @@ pub async fn current(conn: &mut PgConnection, targets: &[[u8; TARGET_BYTES]]) ->
 pub async fn sweep(conn: &mut PgConnection, limit: i64) -> Result<u64, StoreError> {
     let gone = sqlx::query!(
         "-- sweep_login_rests
-        DELETE FROM login_rests WHERE target IN (SELECT target FROM login_rests WHERE until <= wireroom_now() LIMIT $1)",
+        DELETE FROM login_rests WHERE target IN (
+            SELECT target FROM login_rests WHERE until <= wireroom_now() LIMIT $1 FOR UPDATE SKIP LOCKED)",
         limit,
     )
     .execute(conn)

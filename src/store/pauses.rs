@@ -165,7 +165,7 @@ pub async fn sweep(conn: &mut PgConnection, limit: i64) -> Result<i64, StoreErro
         WITH clock AS MATERIALIZED (SELECT wireroom_now() - interval '1 day' AS gone),
         ended AS (
             DELETE FROM pauses WHERE (scope, target) IN (
-                SELECT scope, target FROM pauses WHERE until < (SELECT gone FROM clock) LIMIT $1)
+                SELECT scope, target FROM pauses WHERE until < (SELECT gone FROM clock) LIMIT $1 FOR UPDATE SKIP LOCKED)
             RETURNING 1
         ), idle AS MATERIALIZED (
             -- Full again, with nobody in line: as good as none.

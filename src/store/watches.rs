@@ -264,7 +264,7 @@ pub async fn expire(conn: &mut PgConnection, keep: i32, limit: i64) -> Result<i6
         WITH old_messages AS (
             DELETE FROM messages WHERE (chat_id, owner, message_id) IN (
                 SELECT chat_id, owner, message_id FROM messages WHERE expires_at <= (SELECT wireroom_now())
-                ORDER BY expires_at LIMIT $2)
+                ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)
             RETURNING 1
         ), old_changes AS (
             DELETE FROM watch_changes WHERE watch_id IN (SELECT id FROM watches WHERE state <> 'active' OR NOT filling)
