@@ -7,6 +7,7 @@
 
 mod args;
 pub mod filter;
+mod private;
 
 use std::time::Duration;
 
@@ -313,9 +314,15 @@ async fn fill(context: &JobContext, chat: Option<&Chat>, state: &WatchState) -> 
         if context.cancellation.is_cancelled() {
             return Ok(Some(Stretch::Over));
         }
-        let mut page = match context.telegram.history_after(chat, after).await {
-            Ok(page) => page,
-            Err(error) => return Ok(Some(Stretch::Lost(lost(error)?))),
+        let mut page = match chat {
+            Some(chat) => match context.telegram.history_after(chat, after).await {
+                Ok(page) => page,
+                Err(error) => return Ok(Some(Stretch::Lost(lost(error)?))),
+            },
+            None => match private::read(context, after, &mut read).await? {
+                Ok(page) => page,
+                Err(end) => return Ok(Some(end)),
+            },
         };
         if page.is_last {
             page.reaches = page.reaches.max(before.left_to_history);

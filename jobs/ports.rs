@@ -136,10 +136,18 @@ pub struct MemberPage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryPage {
     pub messages: Vec<Message>,
-    /// The newest number this page accounts for: what is not in `messages` up to it does not exist (any more).
+    /// The newest number this page accounts for: what is not in `messages` up to it, or was before, does not exist (any more).
     pub reaches: i32,
     /// Nothing newer is there.
     pub is_last: bool,
+}
+
+/// Private chats of an account that have something new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrivateNews {
+    pub chats: Vec<Chat>,
+    /// The newest message of the account before the chats were looked through.
+    pub reaches: i32,
 }
 
 /// What a monitor job records of a chat, or of its session's private messages.
@@ -267,8 +275,10 @@ pub trait Telegram: Joining + Posting + ScanTelegram {
     async fn newest_message_until(&self, chat: &Chat, time: DateTime<Utc>) -> Result<i32, TelegramError>;
     /// The numbers of the newest messages of `chat` that people wrote, at most 100.
     async fn recent_messages(&self, chat: &Chat) -> Result<Vec<i32>, TelegramError>;
-    /// The messages after number `after`, oldest first: of `chat`, or of the account's private chats.
-    async fn history_after(&self, chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError>;
+    /// The messages of `chat` after number `after`, oldest first.
+    async fn history_after(&self, chat: &Chat, after: i32) -> Result<HistoryPage, TelegramError>;
+    /// The account's private chats that have something newer than number `after`.
+    async fn private_news(&self, after: i32) -> Result<PrivateNews, TelegramError>;
     /// Returns when the update stream has noted something about a watch of this session since the last time.
     async fn watch_noted(&self);
     /// This session's own messages in `chat` that say the same as `draft`, sent at or after `since`, oldest first. An

@@ -33,7 +33,7 @@ use crate::{
     outreach::{Added, Person, PersonRef, Presence},
     ports::{
         ChannelRoom, Chat, ChatDetails, ChatType, Clock, Decision, Draft, HistoryPage, Invite, Joined, Left, Member,
-        MemberPage, Role, SentMessage, Standing, Telegram, TelegramError,
+        MemberPage, PrivateNews, Role, SentMessage, Standing, Telegram, TelegramError,
     },
     publish::{
         ports::{Access, Changed, Look},
@@ -197,6 +197,7 @@ pub struct FakeTelegram {
     newest_message: Answers<i32>,
     newest_message_until: Answers<i32>,
     history_after: Answers<HistoryPage>,
+    private_news: Answers<PrivateNews>,
     recent_messages: Answers<Vec<i32>>,
     standing: Answers<Standing>,
     leave_chat: Answers<Left>,
@@ -277,6 +278,7 @@ queue_answers! {
     newest_message: i32,
     newest_message_until: i32,
     history_after: HistoryPage,
+    private_news: PrivateNews,
     recent_messages: Vec<i32>,
     standing: Standing,
     leave_chat: Left,
@@ -400,8 +402,12 @@ impl Telegram for FakeTelegram {
             .unwrap_or_else(|| Ok(Vec::new()))
     }
 
-    async fn history_after(&self, _chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError> {
+    async fn history_after(&self, _chat: &Chat, after: i32) -> Result<HistoryPage, TelegramError> {
         self.answer(format!("history_after {after}"), &self.history_after)
+    }
+
+    async fn private_news(&self, after: i32) -> Result<PrivateNews, TelegramError> {
+        self.answer(format!("private_news {after}"), &self.private_news)
     }
 
     async fn watch_noted(&self) {

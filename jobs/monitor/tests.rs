@@ -2,7 +2,7 @@ use chrono::TimeDelta;
 
 use super::*;
 use crate::{
-    ports::{HistoryPage, TelegramError},
+    ports::{HistoryPage, PrivateNews, TelegramError},
     testing::{self, Fakes},
 };
 
@@ -345,4 +345,65 @@ fn what_is_wrong_is_named() {
         Some("args.failover.delay_seconds")
     );
     assert_eq!(field(failover(0, 0)).as_deref(), Some("args.failover.tries"));
+}
+
+/// An account whose newest message was 10, and which was written to in two private chats since.
+fn written_to() -> Fakes {
+    let fakes = Fakes::new();
+    fakes.telegram.newest_message(Ok(10));
+    fakes.store.state().left_to_history = 14;
+    let chats = [21, 22].map(|id| Chat {
+        chat_type: ChatType::Private,
+        ..testing::supergroup(id)
+    });
+    fakes.telegram.private_news(Ok(PrivateNews {
+        chats: chats.to_vec(),
+        reaches: 14,
+    }));
+    fakes
+}
+
+fn recorded(fakes: &Fakes) -> Vec<i32> {
+    fakes.store.state().recorded.iter().map(|message| message.id).collect()
+}
+
+#[tokio::test]
+async fn a_flood_between_private_chats_is_waited_for_and_the_first_is_not_read_again() {
+    let fakes = written_to();
+    fakes.telegram.history_after(Ok(page(&[11, 14], 14, true)));
+    fakes.telegram.history_after(Err(testing::flood(1)));
+    // The last one came meanwhile.
+    fakes.telegram.history_after(Ok(page(&[12, 13, 15], 15, true)));
+    fakes.telegram.cancel_after(5, fakes.cancellation.clone());
+    let began = Instant::now();
+    assert_eq!(MonitorArgs::of(PRIVATE).run(&fakes.context()).await, Outcome::Cancelled);
+    assert!(began.elapsed() >= Duration::from_secs(1), "the flood was waited for");
+    assert_eq!(recorded(&fakes), [11, 14, 12, 13]);
+    let state = fakes.store.state();
+    let watch = state.watch.as_ref().expect("a watch");
+    assert!(!watch.filling && watch.last_message_id == 14, "{watch:?}");
+}
+
+#[tokio::test]
+async fn what_was_read_of_private_chats_before_a_long_flood_is_stored() {
+    let fakes = written_to();
+    fakes.telegram.history_after(Ok(page(&[11, 14], 14, true)));
+    fakes.telegram.history_after(Err(testing::flood(3600)));
+    let Outcome::Snooze { .. } = MonitorArgs::of(PRIVATE).run(&fakes.context()).await else {
+        panic!("later");
+    };
+    assert_eq!(recorded(&fakes), [11, 14]);
+    let state = fakes.store.state();
+    let watch = state.watch.as_ref().expect("a watch");
+    assert!(watch.filling && watch.last_message_id == 10, "{watch:?}");
+}
+
+#[tokio::test]
+async fn a_private_chat_that_is_not_given_holds_no_other_up() {
+    let fakes = written_to();
+    fakes.telegram.history_after(Err(gone()));
+    fakes.telegram.history_after(Ok(page(&[12], 12, true)));
+    fakes.telegram.cancel_after(4, fakes.cancellation.clone());
+    assert_eq!(MonitorArgs::of(PRIVATE).run(&fakes.context()).await, Outcome::Cancelled);
+    assert_eq!(recorded(&fakes), [12]);
 }

@@ -232,13 +232,13 @@ async fn names_and_links_say_what_they_are() {
 }
 
 #[tokio::test]
-async fn what_comes_while_private_chats_are_read_puts_none_of_them_ahead_of_another() {
-    const HISTORY: &str = "messages.getHistory";
+async fn what_comes_while_private_chats_are_looked_for_is_past_what_they_are_read_up_to() {
+    const DIALOGS: &str = "messages.getDialogs";
     let world = World::with_accounts(1).await;
     let alice = world.imported[0].account_id;
     let holder = world.holder();
     let session = held(&holder, 1).await.remove(0);
-    let (telegram, _) = port_of(&session);
+    let telegram = Arc::new(port_of(&session).0);
     let controls = world.sandbox.controls();
     let write = |name: &str, text: &str| {
         controls.with_world(|world| {
@@ -249,23 +249,33 @@ async fn what_comes_while_private_chats_are_read_puts_none_of_them_ahead_of_anot
         });
     };
     let after = telegram.newest_message(None).await.unwrap();
-    // Judy's chat is read first: hers is the newest.
     write("erin", "one");
     write("judy", "two");
-    controls.add_fault(Fault::once(HISTORY, Effect::Delay { ms: 500 }).forever());
-    let asked = || controls.calls().by_method.get(HISTORY).copied().unwrap_or(0);
+    controls.add_fault(Fault::once(DIALOGS, Effect::Delay { ms: 500 }).forever());
+    let asked = || controls.calls().by_method.get(DIALOGS).copied().unwrap_or(0);
     let before = asked();
-    let reading = tokio::spawn(async move { telegram.history_after(None, after).await });
-    until("the second chat is asked for", async || {
+    let looking = {
+        let telegram = telegram.clone();
+        tokio::spawn(async move { telegram.private_news(after).await })
+    };
+    until("the newest message is known, and the chats are asked for", async || {
         (asked() >= before + 2).then_some(())
     })
     .await;
     write("judy", "three");
     write("erin", "four");
-    let page = reading.await.expect("no panic").expect("read");
-    let read: Vec<&str> = page.messages.iter().map(|message| message.text.as_str()).collect();
-    assert_eq!(read, ["one", "two"], "a later one of hers would be passed by");
-    assert_eq!(page.messages.last().map(|message| message.id), Some(page.reaches));
+    let news = looking.await.expect("no panic").expect("found");
+    let mut read = Vec::new();
+    for chat in &news.chats {
+        read.extend(telegram.history_after(chat, after).await.expect("read").messages);
+    }
+    read.sort_unstable_by_key(|message| message.id);
+    let text: Vec<&str> = read.iter().map(|message| message.text.as_str()).collect();
+    assert_eq!(text, ["one", "two", "three", "four"]);
+    assert_eq!(
+        news.reaches, read[1].id,
+        "a later one is not what all chats are read up to"
+    );
     holder.shutdown(BOUND).await;
     world.end().await;
 }

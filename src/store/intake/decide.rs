@@ -254,11 +254,8 @@ impl Ledger {
         }
         let account = &mut self.accounts[0];
         account.touched = true;
-        let newest = messages
-            .iter()
-            .map(|message| message.id)
-            .chain(read_to)
-            .max()
+        let newest = read_to
+            .or_else(|| messages.iter().map(|message| message.id).max())
             .unwrap_or(0);
         account.watch.last_message_id = account.watch.last_message_id.max(newest);
         stored

@@ -6,7 +6,7 @@ use grammers_tl_types as tl;
 use wireroom_jobs::{
     Action,
     message::Message,
-    ports::{Chat, ChatType, Decision, HistoryPage, TelegramError},
+    ports::{Chat, ChatType, Decision, HistoryPage, PrivateNews, TelegramError},
 };
 
 use super::{JobTelegram, chats::peer_number, own_error};
@@ -77,15 +77,8 @@ impl JobTelegram {
         Ok(highest(&self.cut(chat, until).await?))
     }
 
-    pub(super) async fn after(&self, chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError> {
-        match chat {
-            Some(chat) => self.page_after(chat, after).await,
-            None => self.private_after(after).await,
-        }
-    }
-
     /// The oldest messages that are newer than `after`.
-    async fn page_after(&self, chat: &Chat, after: i32) -> Result<HistoryPage, TelegramError> {
+    pub(super) async fn page_after(&self, chat: &Chat, after: i32) -> Result<HistoryPage, TelegramError> {
         let cut = Cut {
             offset_id: after.saturating_add(1),
             add_offset: -PAGE,
@@ -102,30 +95,11 @@ impl JobTelegram {
         })
     }
 
-    /// All that is newer than `after` in private chats. Their numbers are one sequence, the account's, so what is read of
-    /// one chat must not run ahead of another: everything is read before any of it counts, and what comes meanwhile does
-    /// not, which may have come to one chat after that was read and to another before.
-    async fn private_after(&self, after: i32) -> Result<HistoryPage, TelegramError> {
-        let until = self.newest_own().await?.max(after);
-        let mut messages = Vec::new();
-        for dialog in self.private_dialogs_after(after).await? {
-            let mut from = after;
-            loop {
-                let page = self.page_after(&dialog, from).await?;
-                from = page.reaches;
-                messages.extend(page.messages);
-                if page.is_last {
-                    break;
-                }
-            }
-        }
-        messages.retain(|message: &Message| message.id <= until);
-        messages.sort_unstable_by_key(|message| message.id);
-        Ok(HistoryPage {
-            reaches: until,
-            is_last: true,
-            messages,
-        })
+    /// The private chats with something newer than `after`, and what was the newest of all before they were looked for.
+    pub(super) async fn private_chats_after(&self, after: i32) -> Result<PrivateNews, TelegramError> {
+        let reaches = self.newest_own().await?.max(after);
+        let chats = self.private_dialogs_after(after).await?;
+        Ok(PrivateNews { chats, reaches })
     }
 
     /// The private chats with something newer than `after`.
@@ -254,7 +228,7 @@ impl JobTelegram {
 
     /// A channel that has told nothing yet has no place in the updates: without one, nobody would notice that the first
     /// ones were lost.
-    pub(super) fn begin_updates(&self, chat: &Chat, answer: &tl::enums::messages::Messages) {
+    fn begin_updates(&self, chat: &Chat, answer: &tl::enums::messages::Messages) {
         let peer = PeerId::from_bot_api_dialog_id(chat.id).filter(|peer| peer.kind() == PeerKind::Channel);
         let channel = peer.and_then(PeerId::bare_id);
         if let (Some(channel), tl::enums::messages::Messages::ChannelMessages(page)) = (channel, answer) {

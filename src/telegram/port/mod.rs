@@ -36,7 +36,8 @@ use wireroom_jobs::{
     Action,
     outreach::{Added, Person, PersonRef, Presence},
     ports::{
-        Chat, ChatDetails, Clock, Decision, Draft, HistoryPage, Invite, Joined, SentMessage, Telegram, TelegramError,
+        Chat, ChatDetails, Clock, Decision, Draft, HistoryPage, Invite, Joined, PrivateNews, SentMessage, Telegram,
+        TelegramError,
     },
 };
 
@@ -430,8 +431,12 @@ impl Telegram for JobTelegram {
         self.recent(chat).await
     }
 
-    async fn history_after(&self, chat: Option<&Chat>, after: i32) -> Result<HistoryPage, TelegramError> {
-        Box::pin(self.after(chat, after)).await
+    async fn history_after(&self, chat: &Chat, after: i32) -> Result<HistoryPage, TelegramError> {
+        Box::pin(self.page_after(chat, after)).await
+    }
+
+    async fn private_news(&self, after: i32) -> Result<PrivateNews, TelegramError> {
+        Box::pin(self.private_chats_after(after)).await
     }
 
     async fn watch_noted(&self) {
