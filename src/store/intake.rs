@@ -42,6 +42,8 @@ pub struct Arrival {
     pub boxes: Vec<BoxState>,
     /// In the order in which it happened.
     pub incoming: Vec<Incoming>,
+    /// Bare ids of channels whose updates are not read any more.
+    pub forgotten: Vec<i64>,
 }
 
 /// Something that happened in a chat. Chats are named in the Bot API's form.
@@ -88,6 +90,14 @@ pub enum Incoming {
 }
 
 impl Incoming {
+    /// The bare id of the supergroup or channel that the session cannot see any more.
+    pub fn lost_channel(&self) -> Option<i64> {
+        match self {
+            Self::Lost { chat, .. } if *chat < FIRST_CHANNEL => Some(FIRST_CHANNEL - *chat),
+            _ => None,
+        }
+    }
+
     /// The chat it is about; `None` when only the account is known.
     fn chat(&self) -> Option<i64> {
         match self {
@@ -133,6 +143,16 @@ pub async fn record(
         .collect();
     let troubled = record_incoming(connection, filters, key, &live).await?;
     update_states::advance(connection, &places(&live)).await?;
+    let mut forgotten = Vec::new();
+    for arrival in &live {
+        forgotten.extend(
+            arrival
+                .forgotten
+                .iter()
+                .map(|channel| (arrival.lease.session, *channel)),
+        );
+    }
+    update_states::forget_channels(connection, &forgotten).await?;
     let recorded = arrivals.iter().map(|arrival| {
         let session = arrival.lease.session;
         if held.contains(&session) {
@@ -152,8 +172,8 @@ pub struct Page<'p> {
     pub watch: Uuid,
     /// Oldest first.
     pub messages: &'p [Message],
-    /// How far they account for the chat, when that is further than the newest of them: older messages that are not among
-    /// them do not exist.
+    /// How far they account for what is watched: older messages that are not among them, or were before, do not exist.
+    /// `None`: as far as the newest of them.
     pub read_to: Option<i32>,
 }
 

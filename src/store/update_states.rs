@@ -123,6 +123,26 @@ pub async fn forget(connection: &mut PgConnection, lease: LeaseKey, reason: &str
     outbox::append(connection, &[event]).await
 }
 
+/// Forgets how far sessions have got in channels, by their bare ids. The caller holds their leases.
+pub async fn forget_channels(connection: &mut PgConnection, channels: &[(SessionId, i64)]) -> Result<(), StoreError> {
+    let (sessions, boxes): (Vec<Uuid>, Vec<i64>) =
+        channels.iter().map(|(session, channel)| (session.0, *channel)).unzip();
+    if boxes.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "-- forget_channels
+        DELETE FROM session_update_states s USING unnest($1::uuid[], $2::bigint[]) AS k (session_id, box)
+        WHERE s.session_id = k.session_id AND s.box = k.box AND s.box <> 0",
+        &sessions,
+        &boxes,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("forget_channels"))?;
+    Ok(())
+}
+
 struct Columns {
     boxes: Vec<i64>,
     pts: Vec<Option<i32>>,

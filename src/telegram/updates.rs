@@ -123,7 +123,7 @@ async fn store(connection: &Connection, batch: Batch) -> bool {
     if batch.entered {
         wake_join_requests(connection).await;
     }
-    if batch.boxes.is_empty() && batch.incoming.is_empty() {
+    if batch.boxes.is_empty() && batch.incoming.is_empty() && batch.forgotten.is_empty() {
         return true;
     }
     let storage = connection.storage();
@@ -141,6 +141,7 @@ async fn store(connection: &Connection, batch: Batch) -> bool {
         account_id: storage.account_id(),
         boxes: batch.boxes,
         incoming: batch.incoming,
+        forgotten: batch.forgotten,
     };
     match connection.recorder().record(arrival).await {
         Recorded::Stored { troubled } => {

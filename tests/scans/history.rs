@@ -54,6 +54,12 @@ async fn a_history_is_read_whole_and_in_every_format() {
     let job = stack.job(&id).await;
     assert_eq!(job["progress"]["done"], 300, "{job}");
     assert_eq!(job["progress"]["seconds_left"], 0, "{job}");
+    let places = "SELECT count(*) FROM session_update_states WHERE box <> 0";
+    assert_eq!(
+        stack.figure(places).await,
+        0,
+        "the account is not in the channel: nobody asks for its updates"
+    );
     stack.finish().await;
 }
 

@@ -100,6 +100,15 @@ impl<'a> Scene<'a> {
         .await;
     }
 
+    /// Returns when no place in the chat's updates is stored any more: nothing asks for them at the next start.
+    async fn forgets_the_chat(&self) {
+        until("the chat's place is forgotten", async || {
+            let places = "SELECT count(*) FROM session_update_states WHERE box <> 0";
+            (self.figure(places).await == 0).then_some(())
+        })
+        .await;
+    }
+
     /// A watch of everything from here on.
     async fn watch(&self) -> uuid::Uuid {
         let newest = self.sandbox.controls().with_world(|world| world.messages_of(self.chat));
@@ -453,6 +462,7 @@ async fn a_chat_that_the_session_is_put_out_of_is_lost() {
         (scene.figure(noted).await == 1).then_some(())
     })
     .await;
+    scene.forgets_the_chat().await;
     stage.end().await;
 }
 
@@ -478,6 +488,7 @@ async fn a_channel_whose_difference_is_refused_is_lost() {
         (scene.figure(noted).await == 1).then_some(())
     })
     .await;
+    scene.forgets_the_chat().await;
     stage.end().await;
 }
 

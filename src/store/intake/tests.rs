@@ -114,6 +114,7 @@ impl Bed {
             account_id,
             boxes: Vec::new(),
             incoming,
+            forgotten: Vec::new(),
         };
         self.record(&[arrival]).await[0]
     }
@@ -300,6 +301,7 @@ async fn a_stale_lease_fails_its_session_and_no_other() {
         account_id: ACCOUNT,
         boxes: vec![place(5)],
         incoming,
+        forgotten: Vec::new(),
     };
     let stale = LeaseKey {
         fence: bed.other.fence + 1,

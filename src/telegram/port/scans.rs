@@ -53,7 +53,6 @@ impl ScanTelegram for JobTelegram {
             hash: 0,
         };
         let answer = self.call_about(Action::Read, chat, request).await?;
-        self.begin_updates(chat, &answer);
         self.page_of_messages(answer).await
     }
 

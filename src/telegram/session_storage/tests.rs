@@ -98,6 +98,7 @@ impl World {
             account_id: storage.account_id(),
             boxes: boxes.to_vec(),
             incoming: Vec::new(),
+            forgotten: Vec::new(),
         };
         let recorded = intake::record(&mut transaction, &mut Filters::default(), None, &[arrival]).await;
         commit(transaction, "test").await.unwrap();

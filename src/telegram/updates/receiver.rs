@@ -49,6 +49,8 @@ pub(super) struct Batch {
     pub incoming: Vec<Incoming>,
     pub users: Vec<tl::enums::User>,
     pub chats: Vec<tl::enums::Chat>,
+    /// Bare ids of channels whose updates are not read any more.
+    pub forgotten: Vec<i64>,
     moved: BTreeSet<Sequence>,
     /// The account was let into a supergroup or channel, perhaps.
     pub entered: bool,
@@ -62,6 +64,8 @@ pub(super) struct Receiver<'a> {
     /// When all is asked for, unless something comes before.
     silent_at: Instant,
     rests: Rests,
+    /// Channels that the account is in no more, by their bare ids.
+    left: BTreeSet<i64>,
     closed: bool,
 }
 
@@ -96,6 +100,7 @@ impl<'a> Receiver<'a> {
             updates,
             silent_at: Instant::now() + connection.silence(),
             rests: Rests::default(),
+            left: BTreeSet::new(),
             closed: false,
         }
     }
@@ -121,14 +126,23 @@ impl<'a> Receiver<'a> {
                 // A gap is noted in the boxes, which ask for a difference then: that dials.
                 let _ = self.boxes.process_updates(UpdatesLike::ConnectionClosed);
             }
-            let due = self.rests.take_due(Instant::now());
+            let now = Instant::now();
+            let mut due = self.rests.take_due(now);
+            let places = self.boxes.session_state();
+            self.left
+                .retain(|id| Sequence::Channel(*id).place_in(&places).is_some());
+            due.extend(&self.left);
             self.ask(due);
             let deadline = Instant::from_std(self.boxes.check_deadlines());
             if let Some(request) = self.boxes.get_difference() {
                 return Box::pin(self.difference(request)).await;
             }
             if let Some(request) = self.boxes.get_channel_difference() {
-                if bare_id(&request.channel).is_some_and(|id| self.rests.holds(id)) {
+                let id = bare_id(&request.channel);
+                if let Some(id) = id.filter(|id| self.left.remove(id)) {
+                    return Ok(self.forget_channel(id));
+                }
+                if id.is_some_and(|id| self.rests.holds(id, now)) {
                     // What was pushed of it meanwhile shows a gap: it is asked when its time has come.
                     self.boxes
                         .end_channel_difference(PrematureEndReason::TemporaryServerIssues);
@@ -162,6 +176,8 @@ impl<'a> Receiver<'a> {
     fn begin_channels(&mut self) -> Batch {
         let mut batch = Batch::default();
         for (channel, pts) in self.connection.take_begun_channels() {
+            // It is seen again since.
+            self.left.remove(&channel);
             if self.place(Sequence::Channel(channel)).is_none() {
                 self.boxes.try_set_channel_state(channel, pts);
                 batch.moved.insert(Sequence::Channel(channel));
@@ -259,8 +275,10 @@ impl<'a> Receiver<'a> {
     }
 
     /// Notes how far a batch goes.
-    fn finish(&self, batch: &mut Batch) {
+    fn finish(&mut self, batch: &mut Batch) {
         let state = self.boxes.session_state();
+        self.left
+            .extend(batch.incoming.iter().filter_map(Incoming::lost_channel));
         let mut boxes = BTreeMap::new();
         for sequence in &batch.moved {
             let stored = boxes.entry(sequence.stored_in()).or_insert(BoxState {
@@ -396,7 +414,8 @@ impl<'a> Receiver<'a> {
         mut request: tl::functions::updates::GetChannelDifference,
     ) -> Result<Batch, CallError> {
         let Some(id) = bare_id(&request.channel) else {
-            return Ok(self.lose_channel(None, "no channel"));
+            self.boxes.end_channel_difference(PrematureEndReason::Banned);
+            return Ok(Batch::default());
         };
         let Some(access_hash) = self.access_hash(id).await? else {
             // It comes with whatever is told of the channel next.
@@ -504,7 +523,7 @@ impl<'a> Receiver<'a> {
             _ if error.name == "PERSISTENT_TIMESTAMP_OUTDATED" || !(400..500).contains(&error.code) => {
                 Ok(self.put_channel_off(id, &error.name, None))
             }
-            _ => Ok(self.lose_channel(Some(id), &error.name)),
+            _ => Ok(self.lose_channel(id, &error.name)),
         }
     }
 
@@ -551,9 +570,14 @@ impl<'a> Receiver<'a> {
     }
 
     /// Records a flood; answers how long it lasts, unless it was none.
-    async fn flood(&self, method: &str, error: &RpcError) -> Option<Duration> {
+    async fn flood(&mut self, method: &str, error: &RpcError) -> Option<Duration> {
         let wait = Box::pin(self.connection.record_flood(method, error)).await;
-        (!wait.is_zero()).then_some(wait)
+        if wait.is_zero() {
+            return None;
+        }
+        // It is about the method, whatever channel is asked about.
+        self.rests.rest_all(Instant::now() + wait);
+        Some(wait)
     }
 
     /// Leaves a channel where it is, for as long as Telegram says or for a while; everything else goes on.
@@ -569,18 +593,24 @@ impl<'a> Receiver<'a> {
         Batch::default()
     }
 
-    /// The channel cannot be read any more.
-    fn lose_channel(&mut self, id: Option<i64>, reason: &str) -> Batch {
-        self.boxes.end_channel_difference(PrematureEndReason::Banned);
-        if let Some(id) = id {
-            self.rests.end(id);
-        }
-        let lost = id.and_then(message_facts::channel_id).map(|chat| Incoming::Lost {
+    /// The channel whose difference is to be had cannot be read any more.
+    fn lose_channel(&mut self, id: i64, reason: &str) -> Batch {
+        let lost = message_facts::channel_id(id).map(|chat| Incoming::Lost {
             chat,
             reason: reason.to_owned(),
         });
         Batch {
             incoming: lost.into_iter().collect(),
+            ..self.forget_channel(id)
+        }
+    }
+
+    /// Nothing is asked any more about the channel whose difference is to be had.
+    fn forget_channel(&mut self, id: i64) -> Batch {
+        self.boxes.end_channel_difference(PrematureEndReason::Banned);
+        self.rests.end(id);
+        Batch {
+            forgotten: vec![id],
             ..Batch::default()
         }
     }
@@ -614,6 +644,7 @@ async fn begin_account(connection: &Connection, now: &tl::types::updates::State)
         account_id: connection.storage().account_id(),
         boxes: vec![place],
         incoming: vec![gap],
+        forgotten: Vec::new(),
     };
     match connection.recorder().record(arrival).await {
         Recorded::Stored { troubled } => {

@@ -59,6 +59,38 @@ async fn a_channel_that_is_not_given_now_holds_nothing_else_up() {
 }
 
 #[tokio::test]
+async fn a_flood_about_one_channel_is_met_once_however_many_there_are() {
+    let stage = Stage::new().await;
+    let scene = stage.scene().await;
+    scene.watch_private().await;
+    let other = Scene {
+        pool: scene.pool.clone(),
+        chat: scene
+            .sandbox
+            .controls()
+            .with_world(|world| world.find_peer("big_bazaar"))
+            .expect("there"),
+        ..scene
+    };
+    other.admit(scene.alice);
+    other.reads(scene.session, other.channel()).await;
+    let controls = stage.world.sandbox.controls();
+    controls.add_fault(Fault::once("updates.getChannelDifference", Effect::flood_wait(3_600)).forever());
+    let floods = "SELECT count(*) FROM floods WHERE method = 'updates.getChannelDifference'";
+    for (chat, met) in [(&scene, 1), (&other, 1)] {
+        chat.lose_updates(Some(1));
+        chat.post("lost");
+        chat.post("shows the gap");
+        scene.comes_to("the flood is recorded", floods, met).await;
+    }
+    scene.write_to_alice("hello");
+    let told = "SELECT count(*) FROM events WHERE data -> 'message' ->> 'text' = 'hello'";
+    scene.comes_to("what came after the gaps is told", told, 1).await;
+    assert_eq!(controls.calls().by_method.get("updates.getChannelDifference"), Some(&1));
+    stage.end().await;
+}
+
+#[tokio::test]
 async fn a_gap_of_the_account_goes_up_to_the_new_place() {
     const NO_PLACE: &str = "SELECT count(*) FROM session_update_states WHERE box = 0";
     let stage = Stage::new().await;

@@ -182,6 +182,7 @@ async fn without_the_key_nothing_of_a_watched_chat_is_stored_once_somebody_was_e
         account_id: ACCOUNT,
         boxes: Vec::new(),
         incoming: vec![written(THERE, 5, "hello")],
+        forgotten: Vec::new(),
     };
     let stranger = PersonKey::parse(&PersonKey::generate().unwrap()).unwrap();
     for (is_erased, person_key) in [(false, None), (true, None), (true, Some(&stranger))] {
