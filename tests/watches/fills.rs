@@ -51,17 +51,24 @@ async fn place(stack: &Stack, chat: PeerKey) -> i32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_edited_or_deleted_while_a_page_is_on_its_way_is_stored_as_it_is_by_then() {
     let stack = two_members().await;
+    let controls = stack.sandbox.controls();
+    // Where it begins and what there is; then nothing to compare with what was seen: that would be stored too, and be what
+    // is held back below.
+    controls.add_fault(Fault::once(HISTORY, Effect::Delay { ms: 0 }).times(2));
+    let nothing = Effect::Error {
+        code: 400,
+        name: "CHAT_ADMIN_REQUIRED".to_owned(),
+    };
+    controls.add_fault(Fault::once(HISTORY, nothing));
     let _worker = stack.worker().await;
     let id = stack.monitor("alice", json!({ "chat": "@harbour_market" })).await;
     stack.watched(&id, "alice").await;
-    // Where it begins, what there is, and what was seen of it.
     eventually(JOB_BOUND, async || match stack.calls(HISTORY) {
         calls if calls >= 3 => Ok(()),
         calls => Err(calls),
     })
     .await;
     let calls = stack.calls(HISTORY);
-    let controls = stack.sandbox.controls();
     let lost = controls.add_fault(Fault {
         method: "*".to_owned(),
         account: Some(stack.account("alice")),
