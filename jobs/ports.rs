@@ -297,6 +297,9 @@ pub trait Telegram: Joining + Posting + ScanTelegram {
     async fn asked_to_join(&self, chat: &Chat, person: &Person) -> Result<bool, TelegramError>;
     /// What they are in a group or channel.
     async fn presence(&self, chat: &Chat, person: &Person) -> Result<Presence, TelegramError>;
+    /// Whether the chat's own record says that this session has put them into it since then, also when they have left. An
+    /// error means that it could not look.
+    async fn has_added(&self, chat: &Chat, person: &Person, since: DateTime<Utc>) -> Result<bool, TelegramError>;
     /// Puts one person into a group or channel.
     async fn add_to_chat(&self, chat: &Chat, person: &Person) -> Result<Added, TelegramError>;
 }

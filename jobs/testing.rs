@@ -193,6 +193,7 @@ pub struct FakeTelegram {
     wrote_before: Answers<bool>,
     asked_to_join: Answers<bool>,
     presence: Answers<Presence>,
+    has_added: Answers<bool>,
     add_to_chat: Answers<Added>,
     newest_message: Answers<i32>,
     newest_message_until: Answers<i32>,
@@ -274,6 +275,7 @@ queue_answers! {
     wrote_before: bool,
     asked_to_join: bool,
     presence: Presence,
+    has_added: bool,
     add_to_chat: Added,
     newest_message: i32,
     newest_message_until: i32,
@@ -438,6 +440,10 @@ impl Telegram for FakeTelegram {
 
     async fn presence(&self, _chat: &Chat, _person: &Person) -> Result<Presence, TelegramError> {
         self.answer("presence".into(), &self.presence)
+    }
+
+    async fn has_added(&self, _chat: &Chat, _person: &Person, _since: DateTime<Utc>) -> Result<bool, TelegramError> {
+        self.answer("has_added".into(), &self.has_added)
     }
 
     async fn add_to_chat(&self, _chat: &Chat, person: &Person) -> Result<Added, TelegramError> {

@@ -1,6 +1,6 @@
 //! One person of a campaign: who they are, whether they may be contacted, the one call, and what became of it.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     halt_for,
@@ -163,14 +163,14 @@ impl<'a> Invitation<'a> {
         }
     }
 
-    async fn look(&self, person: &Person, since: chrono::DateTime<chrono::Utc>) -> Result<Looked, Outcome> {
+    async fn look(&self, person: &Person, since: DateTime<Utc>) -> Result<Looked, Outcome> {
         if self.campaign.mode == InviteMode::Add {
-            return Ok(match self.presence(person).await? {
+            return match self.presence(person).await? {
                 // Whoever was in it before was not asked at all.
-                Some(Presence::Member | Presence::Gone) => Looked::Reached(verdict::invited("added", None)),
-                Some(Presence::Absent) => Looked::NotReached,
-                None => Looked::CannotLook,
-            });
+                Some(Presence::Member | Presence::Gone) => Ok(Looked::Reached(verdict::invited("added", None))),
+                Some(Presence::Absent) => self.look_for_departed(person, since - CLOCK_SKEW).await,
+                None => Ok(Looked::CannotLook),
+            };
         }
         let telegram = &self.context.telegram;
         let looked = telegram
@@ -180,6 +180,17 @@ impl<'a> Invitation<'a> {
             Ok(messages) => Ok(messages.into_iter().next().map_or(Looked::NotReached, |message| {
                 Looked::Reached(verdict::invited("invited", Some(message)))
             })),
+            Err(error) if is_final(&error) => Ok(Looked::CannotLook),
+            Err(error) => Err(self.trouble(error).await),
+        }
+    }
+
+    /// Somebody may have been added and have left at once, which Telegram's list does not tell from never having come. To add
+    /// them once more would be against their will.
+    async fn look_for_departed(&self, person: &Person, since: DateTime<Utc>) -> Result<Looked, Outcome> {
+        match self.context.telegram.has_added(self.chat, person, since).await {
+            Ok(true) => Ok(Looked::Reached(verdict::invited("added", None))),
+            Ok(false) => Ok(Looked::NotReached),
             Err(error) if is_final(&error) => Ok(Looked::CannotLook),
             Err(error) => Err(self.trouble(error).await),
         }

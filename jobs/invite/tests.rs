@@ -378,10 +378,25 @@ async fn where_nobody_may_look_nothing_is_repeated() {
 async fn a_call_that_is_never_answered_is_given_up() {
     let fakes = with_ada(InviteMode::Add, Basis::Import);
     fakes.outreach.state().in_doubt.insert(ADA, 3);
-    fakes.telegram.person(Ok(contact(ADA)));
-    fakes.telegram.presence(Ok(Presence::Absent));
+    seen(&fakes, Presence::Absent);
+    fakes.telegram.has_added(Ok(false));
     assert_eq!(outcome_of(&fakes).await, "outcome_unknown");
     assert_eq!(sends(&fakes), 0);
+}
+
+#[tokio::test]
+async fn somebody_added_who_left_at_once_is_not_added_again() {
+    for (recorded, expected) in [
+        (Ok(true), "added"),
+        (Err(target_error("history_too_long")), "outcome_unknown"),
+    ] {
+        let fakes = with_ada(InviteMode::Add, Basis::Import);
+        fakes.outreach.state().in_doubt.insert(ADA, 1);
+        seen(&fakes, Presence::Absent);
+        fakes.telegram.has_added(recorded);
+        assert_eq!(outcome_of(&fakes).await, expected);
+        assert_eq!(sends(&fakes), 0);
+    }
 }
 
 #[tokio::test]

@@ -73,6 +73,112 @@ async fn killed_before_somebody_was_added_they_are_added_once() {
     stack.finish().await;
 }
 
+/// "Quay friends", a basic group that alice has made.
+const FRIENDS: &str = "-4000001";
+
+/// Where the worker of a campaign that adds people to a basic group dies, about the first of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Point {
+    /// Between the ledger and the call.
+    Before,
+    /// The call never reaches Telegram.
+    NotArrived,
+    /// The call is made, and its answer lost.
+    Unanswered,
+    /// The same, and the person leaves before anybody has looked.
+    Left,
+    /// The answer is there, and what it says not in the ledger.
+    NotStored,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_nobody_is_added_to_a_basic_group_twice() {
+    let stack = stack_of(vec!["alice"]).await;
+    stack.sandbox.controls().with_world(|world| world.add_accounts(10));
+    let points = [
+        Point::Before,
+        Point::NotArrived,
+        Point::Unanswered,
+        Point::Left,
+        Point::NotStored,
+    ];
+    let mut worker = stack.worker().await;
+    for (turn, point) in points.into_iter().enumerate() {
+        let names = [13 + 2 * turn, 14 + 2 * turn].map(|number| format!("sailor{number}"));
+        let change = json!({ "mode": "add", "chat": FRIENDS, "name": format!("{point:?}") });
+        let path = campaign(&stack, change).await;
+        list(&stack, &path, &names.each_ref().map(String::as_str)).await;
+        let calls = stack.calls(ADD);
+        let job = killed_adding(&stack, worker, &path, &names[0], point).await;
+        worker = stack.worker().await;
+        assert_eq!(done(&stack, &job).await["ended"], "exhausted");
+        for name in &names {
+            assert_eq!(outcome(&stack, &path, name).await, "added", "{point:?}: {name}");
+            assert_eq!(times_added(&stack, name), 1, "{point:?}: {name}");
+        }
+        let expected = if point == Point::NotArrived { 3 } else { 2 };
+        assert_eq!(stack.calls(ADD) - calls, expected, "{point:?}");
+    }
+    stack.finish().await;
+}
+
+const ADD: &str = "messages.addChatUser";
+
+async fn killed_adding(stack: &Stack, worker: Process, path: &str, name: &str, point: Point) -> String {
+    let (method, effect) = match point {
+        // The look at who is in the chat comes after the ledger and before the call.
+        Point::Before => ("messages.getFullChat", Effect::Blackhole),
+        Point::NotArrived => (ADD, Effect::Blackhole),
+        Point::Unanswered | Point::Left => (ADD, Effect::LoseAnswer),
+        Point::NotStored => (ADD, Effect::Delay { ms: 1_000 }),
+    };
+    stack.fault(Fault::once(method, effect));
+    let job = resume(stack, path).await;
+    until("the call", async || stack.sandbox.controls().faults().is_empty()).await;
+    if point == Point::NotStored {
+        kill_with_the_ledger_held(stack, worker, name).await;
+    } else {
+        worker.kill();
+    }
+    if point == Point::Left {
+        let (friends, user) = (stack.chat("Quay friends"), stack.account(name));
+        let left = stack
+            .sandbox
+            .controls()
+            .with_world(|world| world.leave_as(user, friends));
+        left.expect("was in it");
+    }
+    job
+}
+
+async fn kill_with_the_ledger_held(stack: &Stack, worker: Process, name: &str) {
+    let mut lock = stack.database.pool().begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE campaign_ledger IN SHARE MODE")
+        .execute(&mut *lock)
+        .await
+        .expect("locked");
+    until("added", async || times_added(stack, name) == 1).await;
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+        AND query LIKE '%campaign_ledger%'";
+    until("a row to wait", async || stack.figure(waiting).await > 0).await;
+    worker.kill();
+    // A statement that has reached the database would still be run.
+    let cut_off = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    assert!(stack.figure(cut_off).await > 0);
+    lock.rollback().await.expect("unlocked");
+}
+
+/// How often the group's record says that somebody was added to it.
+fn times_added(stack: &Stack, name: &str) -> usize {
+    let (friends, user) = (stack.chat("Quay friends"), stack.account(name));
+    stack
+        .sandbox
+        .controls()
+        .with_world(|world| world.times_added(user, friends))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dialogue_that_cannot_be_read_leaves_the_outcome_unknown() {
     let stack = stack_of(vec!["alice"]).await;

@@ -1,5 +1,6 @@
 //! `publish` over the sandbox, from an HTTP call to what is in the chats: texts, options, many chats, changes, media.
 
+mod changes;
 mod crashes;
 mod doubts;
 mod endings;

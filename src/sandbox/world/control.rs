@@ -1,6 +1,9 @@
 //! What a test or an operator does to the world from outside: look at it, and act as somebody in it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use grammers_tl_types::enums::MessageAction;
 
 use super::World;
 use super::founding::{cast, stalls};
@@ -160,6 +163,20 @@ impl World {
         by_origin.into_values().collect()
     }
 
+    /// How often the record of a basic group says that somebody was put into it.
+    pub fn times_added(&self, user: UserId, group: PeerKey) -> usize {
+        let says_it = |message: &&Message| match &message.content {
+            Content::Service(action) => {
+                matches!(&**action, MessageAction::ChatAddUser(added) if added.users.contains(&user))
+            }
+            Content::Text { .. } => false,
+        };
+        let copies = self.accounts.values().flat_map(|account| account.inbox.range(..));
+        let copies = copies.filter(|message| message.chat == group).filter(says_it);
+        let origins: BTreeSet<u64> = copies.map(|message| message.origin).collect();
+        origins.len()
+    }
+
     /// The counter of a channel's events; `None` for any other chat.
     pub fn pts_of(&self, chat: PeerKey) -> Option<i32> {
         match chat {
@@ -226,6 +243,19 @@ impl World {
         }
         self.admit(Actor::offstage(admin), id, &[user], Arrival::AddedBy(admin))
             .map(drop)
+    }
+
+    /// Has somebody leave a group or channel.
+    ///
+    /// # Errors
+    /// `USER_NOT_PARTICIPANT`, `USER_CREATOR`, `CHANNEL_INVALID`.
+    pub fn leave_as(&mut self, user: UserId, chat: PeerKey) -> Answer<()> {
+        let by = Actor::offstage(user);
+        match chat {
+            PeerKey::Channel(id) => self.remove_from_channel(by, id, user, false).map(drop),
+            PeerKey::Group(id) => self.remove_from_group(by, id, user).map(drop),
+            PeerKey::User(_) => Err(bad("CHANNEL_INVALID")),
+        }
     }
 
     fn settle_as_admin(&mut self, chat: PeerKey, user: UserId, approve: bool) -> Answer<()> {

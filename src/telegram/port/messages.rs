@@ -305,7 +305,7 @@ fn one(message: &tl::types::Message) -> SentMessage {
     }
 }
 
-fn date_of(message: &tl::enums::Message) -> Option<i32> {
+pub(super) fn date_of(message: &tl::enums::Message) -> Option<i32> {
     match message {
         tl::enums::Message::Message(message) => Some(message.date),
         tl::enums::Message::Service(message) => Some(message.date),

@@ -471,6 +471,10 @@ impl Telegram for JobTelegram {
         self.presence_of(chat, person).await
     }
 
+    async fn has_added(&self, chat: &Chat, person: &Person, since: DateTime<Utc>) -> Result<bool, TelegramError> {
+        Box::pin(self.added_since(chat, person, since)).await
+    }
+
     async fn add_to_chat(&self, chat: &Chat, person: &Person) -> Result<Added, TelegramError> {
         Box::pin(self.add(chat, person)).await
     }

@@ -1,6 +1,7 @@
 //! People: who somebody is, whether they are in a chat, and putting them there. A phone number that Telegram shows goes no
 //! further than the comparison with the list of those who must not be contacted.
 
+use chrono::{DateTime, Utc};
 use grammers_session::types::{PeerKind, PeerRef};
 use grammers_tl_types as tl;
 use wireroom_jobs::{
@@ -13,7 +14,9 @@ use wireroom_jobs::{
 use super::{
     JobTelegram,
     chats::{described, kind_of, person_of},
-    failures, own_error,
+    failures,
+    messages::date_of,
+    own_error,
 };
 use crate::telegram::errors::{KnownError, Meaning};
 
@@ -21,6 +24,8 @@ use crate::telegram::errors::{KnownError, Meaning};
 const LETTERS: i32 = 100;
 /// How many of those who wait to be let in one request gives.
 const WAITING: i32 = 100;
+/// Pages of what was said since somebody may have been added, before the look is given up.
+const PAGES_SINCE: usize = 20;
 /// Messages of the group that whoever is put into it sees.
 const SHOWN_HISTORY: i32 = 0;
 
@@ -163,6 +168,51 @@ impl JobTelegram {
         }
     }
 
+    /// Looks through what was said in the chat since then for the line that says so. Channels have no such lines.
+    pub(super) async fn added_since(
+        &self,
+        chat: &Chat,
+        person: &Person,
+        since: DateTime<Utc>,
+    ) -> Result<bool, TelegramError> {
+        if chat.chat_type == ChatType::Channel {
+            return Ok(false);
+        }
+        // Telegram dates messages in whole seconds.
+        let since = i32::try_from(since.timestamp()).unwrap_or(0);
+        let mut before = 0;
+        for _ in 0..PAGES_SINCE {
+            let request = |peer: PeerRef| tl::functions::messages::GetHistory {
+                peer: peer.into(),
+                offset_id: before,
+                offset_date: 0,
+                add_offset: 0,
+                limit: LETTERS,
+                max_id: 0,
+                min_id: 0,
+                hash: 0,
+            };
+            let answer = self.call_about(Action::Read, chat, request).await?;
+            let page = self.messages_of(answer).await?;
+            if page
+                .iter()
+                .any(|message| is_ours_of_adding(message, person.user_id, since))
+            {
+                return Ok(true);
+            }
+            let oldest = page.iter().map(tl::enums::Message::id).min().unwrap_or(0);
+            if oldest <= 1 || page.iter().filter_map(date_of).any(|date| date < since) {
+                return Ok(false);
+            }
+            before = oldest;
+        }
+        Err(own_error(
+            "history_too_long",
+            "There are more messages since then than can be looked through.",
+            Decision::Target,
+        ))
+    }
+
     pub(super) async fn add(&self, chat: &Chat, person: &Person) -> Result<Added, TelegramError> {
         let user = self.reference(&person.chat).await?;
         let answer = match kind_of(chat)? {
@@ -193,6 +243,16 @@ impl JobTelegram {
             Err(error) => Err(error),
         }
     }
+}
+
+fn is_ours_of_adding(message: &tl::enums::Message, user: i64, since: i32) -> bool {
+    let tl::enums::Message::Service(message) = message else {
+        return false;
+    };
+    let tl::enums::MessageAction::ChatAddUser(added) = &message.action else {
+        return false;
+    };
+    message.out && message.date >= since && added.users.contains(&user)
 }
 
 fn meaning(error: &TelegramError) -> Option<Meaning> {
