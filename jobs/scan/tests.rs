@@ -6,8 +6,8 @@ use super::{members::BARREN_PAGES, ports::MemberList, *};
 use crate::{
     ports::{Chat, ChatDetails, ChatType, Decision, MemberPage, Progress},
     testing::{
-        Fakes, details, discarded, flood, page, result, retried, snoozed, start_of_time, supergroup, target_error,
-        telegram_error, unknown_outcome,
+        Fakes, details, discarded, flood, member, page, result, retried, snoozed, start_of_time, supergroup,
+        target_error, telegram_error, unknown_outcome,
     },
 };
 
@@ -64,10 +64,12 @@ async fn a_list_is_read_to_its_end() {
     fakes.telegram.members(Ok(page(0..200, 450)));
     fakes.telegram.members(Ok(page(200..400, 450)));
     fakes.telegram.members(Ok(page(400..450, 450)));
+    // Who came meanwhile would stand first.
+    fakes.telegram.members(Ok(page(0..200, 450)));
     let scanned: ScanResult = result(run(&fakes, args()).await);
     assert_eq!((scanned.counted, scanned.seen), (Some(450), 450));
     assert_eq!((scanned.complete, scanned.reason), (true, None));
-    assert_eq!(pages(&fakes.take_journal()), ["0 200", "200 200", "400 200"]);
+    assert_eq!(pages(&fakes.take_journal()), ["0 200", "200 200", "400 200", "0 200"]);
     let stored = fakes.store.state();
     assert_eq!(stored.members.len(), 450);
     assert_eq!(
@@ -88,9 +90,10 @@ async fn a_short_page_in_the_middle_is_not_the_end() {
     let fakes = with(details(&group(300)));
     fakes.telegram.members(Ok(page(0..150, 300)));
     fakes.telegram.members(Ok(page(150..300, 300)));
+    fakes.telegram.members(Ok(page(0..200, 300)));
     let scanned: ScanResult = result(run(&fakes, args()).await);
     assert!(scanned.complete);
-    assert_eq!(pages(&fakes.take_journal()), ["0 200", "150 200"]);
+    assert_eq!(pages(&fakes.take_journal()), ["0 200", "150 200", "0 200"]);
 }
 
 #[tokio::test]
@@ -117,6 +120,83 @@ async fn a_list_that_shrank_is_incomplete() {
         (false, Some(Incomplete::ListChanged))
     );
     assert_eq!(scanned.seen, 200);
+}
+
+/// A page at `start` of a list of the people of these numbers, newest first.
+fn shown(list: &[i64], start: usize) -> MemberPage {
+    let people = list.iter().skip(start).take(200);
+    let members: Vec<_> = people.map(|id| member(*id)).collect();
+    MemberPage {
+        returned: i32::try_from(members.len()).expect("a page"),
+        members,
+        count: i64::try_from(list.len()).expect("a few"),
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_moved_out_of_sight_by_those_who_leave_is_read_all_the_same() {
+    let before: Vec<i64> = (0..600).collect();
+    // Five who were read leave: 400 to 404 now stand where the third page has begun.
+    let after: Vec<i64> = (5..600).collect();
+    let fakes = with(details(&group(600)));
+    for page in [shown(&before, 0), shown(&before, 200), shown(&after, 400)] {
+        fakes.telegram.members(Ok(page));
+    }
+    for start in [385, 575, 0] {
+        fakes.telegram.members(Ok(shown(&after, start)));
+    }
+    let scanned: ScanResult = result(run(&fakes, args()).await);
+    assert_eq!(
+        pages(&fakes.take_journal()),
+        ["0 200", "200 200", "400 200", "385 200", "575 200", "0 200"]
+    );
+    assert_eq!(
+        (scanned.seen, scanned.counted, scanned.complete),
+        (600, Some(595), true)
+    );
+    let stored = fakes.store.state();
+    assert!(
+        (400..405).all(|id| stored.members.contains_key(&id)),
+        "they are still there"
+    );
+}
+
+#[tokio::test]
+async fn as_many_who_come_as_leave_are_found_at_the_head() {
+    let before: Vec<i64> = (0..300).collect();
+    let after: Vec<i64> = (1_000..1_003).chain(3..300).collect();
+    let fakes = with(details(&group(300)));
+    for page in [
+        shown(&before, 0),
+        shown(&after, 200),
+        shown(&after, 0),
+        shown(&after, 200),
+    ] {
+        fakes.telegram.members(Ok(page));
+    }
+    let scanned: ScanResult = result(run(&fakes, args()).await);
+    assert_eq!(
+        (scanned.seen, scanned.counted, scanned.complete),
+        (303, Some(300), true)
+    );
+}
+
+#[tokio::test]
+async fn those_who_left_do_not_stand_for_those_whom_telegram_does_not_describe() {
+    let fakes = with(details(&group(300)));
+    fakes.telegram.members(Ok(page(0..200, 300)));
+    let undescribed = MemberPage {
+        returned: 98,
+        ..page(202..298, 298)
+    };
+    fakes.telegram.members(Ok(undescribed));
+    fakes.telegram.members(Ok(page(298..300, 298)));
+    let scanned: ScanResult = result(run(&fakes, args()).await);
+    assert_eq!((scanned.seen, scanned.counted), (298, Some(298)));
+    assert_eq!(
+        (scanned.complete, scanned.reason),
+        (false, Some(Incomplete::ListChanged))
+    );
 }
 
 #[tokio::test]
@@ -264,10 +344,11 @@ async fn a_flood_snoozes_and_the_scan_goes_on_where_it_was() {
     fakes.telegram.chat_details(Ok(details(&group(450))));
     fakes.telegram.members(Ok(page(200..400, 450)));
     fakes.telegram.members(Ok(page(400..450, 450)));
+    fakes.telegram.members(Ok(page(0..200, 450)));
     let scanned: ScanResult = result(run(&fakes, args()).await);
     assert_eq!((scanned.seen, scanned.complete), (450, true));
-    assert_eq!(pages(&fakes.take_journal()), ["200 200", "400 200"]);
-    assert_eq!(fakes.said(), ["resumed", "page_stored", "page_stored"]);
+    assert_eq!(pages(&fakes.take_journal()), ["200 200", "400 200", "0 200"]);
+    assert_eq!(fakes.said(), ["resumed", "page_stored", "page_stored", "page_stored"]);
 }
 
 #[tokio::test]
@@ -308,10 +389,11 @@ async fn progress_is_shown_after_each_page() {
     fakes.clock.step_by(TimeDelta::seconds(10));
     fakes.telegram.members(Ok(page(0..200, 300)));
     fakes.telegram.members(Ok(page(200..300, 300)));
+    fakes.telegram.members(Ok(page(0..200, 300)));
     run(&fakes, args()).await;
     let stored = fakes.store.state();
     assert_eq!(
-        stored.progress,
+        stored.progress[..2],
         [
             Progress {
                 done: 200,
@@ -455,13 +537,25 @@ async fn a_capped_list_is_searched_by_letters_until_everybody_was_seen() {
     fakes.telegram.members(Ok(page(9_860..10_060, 240)));
     fakes.telegram.members(Ok(page(0..40, 240)));
     fakes.telegram.members(Ok(page(10_060..10_100, 40)));
+    fakes.telegram.members(Ok(page(0..200, 10_100)));
     let scanned: ScanResult = result(run(&fakes, by_letters()).await);
     assert_eq!((scanned.seen, scanned.complete), (10_100, true), "{scanned:?}");
     let journal = fakes.take_journal();
-    assert_eq!(
-        pages(&journal)[51..],
-        ["Search(\"a\") 0 200", "Search(\"a\") 200 200", "Search(\"b\") 0 200"]
-    );
+    let by_letters = ["Search(\"a\") 0 200", "Search(\"a\") 200 200", "Search(\"b\") 0 200"];
+    assert_eq!(pages(&journal)[51..54], by_letters);
+    assert_eq!(pages(&journal)[54..], ["0 200"]);
+}
+
+#[tokio::test]
+async fn a_capped_list_that_shrank_while_it_was_searched_is_not_told_as_complete() {
+    let fakes = with(details(&group(10_100)));
+    capped(&fakes, 10_100);
+    fakes.telegram.members(Ok(page(10_000..10_100, 100)));
+    // One of those who were seen has left; who else has not been seen, nobody can tell.
+    fakes.telegram.members(Ok(page(1..201, 10_099)));
+    let scanned: ScanResult = result(run(&fakes, by_letters()).await);
+    assert_eq!((scanned.seen, scanned.counted), (10_100, Some(10_099)));
+    assert!(!scanned.complete, "{scanned:?}");
 }
 
 #[tokio::test]
@@ -490,9 +584,10 @@ async fn the_letter_is_part_of_the_checkpoint() {
     fakes.telegram.chat_by_id(Ok(group(10_100)));
     fakes.telegram.chat_details(Ok(details(&group(10_100))));
     fakes.telegram.members(Ok(page(10_050..10_100, 50)));
+    fakes.telegram.members(Ok(page(0..200, 10_100)));
     let scanned: ScanResult = result(run(&fakes, by_letters()).await);
     assert!(scanned.complete, "{scanned:?}");
-    assert_eq!(pages(&fakes.take_journal()), ["Search(\"b\") 0 200"]);
+    assert_eq!(pages(&fakes.take_journal()), ["Search(\"b\") 0 200", "0 200"]);
 }
 
 #[tokio::test]

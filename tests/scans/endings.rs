@@ -1,8 +1,14 @@
 //! Scans that see less than there is, or nothing: each reason and each end of docs/SCAN.md that Telegram has a hand in.
 
-use wireroom::sandbox::{Effect, Fault, world::PeerKey, world::invites::InviteTerms};
+use std::collections::HashSet;
+
+use wireroom::sandbox::{
+    Effect, Fault,
+    world::{PeerKey, World, invites::InviteTerms},
+};
 
 use super::*;
+use crate::support::{stack::JOB_BOUND, wait::eventually};
 
 fn refuse(stack: &Stack, method: &str, code: i32, name: &str) {
     let name = name.to_owned();
@@ -55,30 +61,64 @@ async fn a_history_that_is_hidden_from_those_who_come_later_is_told() {
     stack.finish().await;
 }
 
+/// Scans the members of the market, and does something to it while the fourth page is on its way. The scan's result, and whether
+/// everybody who is in the market is among its rows.
+async fn scanned_while(stack: &Stack, act: impl FnOnce(&mut World)) -> (Value, bool) {
+    for _ in 0..3 {
+        stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 0 }));
+    }
+    stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 2_000 }));
+    let id = stack.post("scan", scan("members", "@harbour_market", json!({}))).await;
+    eventually(JOB_BOUND, async || match stack.sandbox.controls().faults().len() {
+        0 => Ok(()),
+        left => Err(format!("{left} pages before")),
+    })
+    .await;
+    stack.sandbox.controls().with_world(act);
+    let job = stack.finished(&id).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+    let rows = rows(stack, &format!("/v1/jobs/{id}/members")).await;
+    let seen: HashSet<i64> = rows.iter().filter_map(|row| row["user_id"].as_i64()).collect();
+    let market = stack.chat("harbour_market");
+    let members = stack.sandbox.controls().with_world(|world| world.members_of(market));
+    (
+        job["result"].clone(),
+        members.iter().all(|member| seen.contains(member)),
+    )
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_changes_while_it_is_read_is_told() {
+async fn who_comes_and_goes_while_a_list_is_read_hides_nobody() {
     let stack = stack().await;
     let _worker = stack.worker().await;
-    // Long enough for somebody to come between two pages.
-    stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 300 }).forever());
-    let id = stack.post("scan", scan("members", "@harbour_market", json!({}))).await;
-    stack
-        .job_when(&id, "some pages further", |job| {
-            job["progress"]["done"].as_i64() > Some(0)
-        })
-        .await;
-    // Who comes now stands before those who were read, as Telegram shows the latest first.
     let market = stack.chat("harbour_market");
-    stack.sandbox.controls().with_world(|world| {
+    // Those who came last stand first, and were read: those behind them move forward, past the place of the next page.
+    let leave = |world: &mut World, count: usize| {
+        let members = world.members_of(market);
+        for member in members.iter().rev().take(count) {
+            world.leave_as(*member, market).expect("was in it");
+        }
+    };
+    let (result, is_everybody) = scanned_while(&stack, |world| leave(world, 5)).await;
+    assert!(is_everybody, "somebody was moved out of sight: {result}");
+    assert_eq!(
+        (&result["seen"], &result["counted"], &result["complete"]),
+        (&json!(1250), &json!(1245), &json!(true)),
+        "{result}"
+    );
+    // As many who come as go, so that no count tells of it.
+    let (result, is_everybody) = scanned_while(&stack, |world| {
+        leave(world, 5);
         for newcomer in world.add_accounts(5) {
             world.put_in(market, newcomer.id).expect("in the chat");
         }
-    });
-    let job = stack.finished(&id).await;
+    })
+    .await;
+    assert!(is_everybody, "somebody who came was not seen: {result}");
     assert_eq!(
-        (&job["state"], &job["result"]["complete"], &job["result"]["reason"]),
-        (&json!("succeeded"), &json!(false), &json!("list_changed")),
-        "{job}"
+        (&result["seen"], &result["counted"], &result["complete"]),
+        (&json!(1250), &json!(1245), &json!(true)),
+        "{result}"
     );
     stack.finish().await;
 }
