@@ -115,6 +115,15 @@ impl Incoming {
         let offset = u64::try_from(self.partial.size_bytes).unwrap_or(0);
         let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
         let mut progress = self.progress.clone();
+        if sink
+            .begin(&self.partial.object, &mut progress, is_last && offset == 0)
+            .await?
+        {
+            // Whoever comes after this process can delete what it has put there.
+            self.partial.progress = progress.write()?;
+            self.progress = progress.clone();
+            self.store.advance(&self.partial).await?;
+        }
         sink.keep(&self.partial.object, &mut progress, offset, bytes, is_last)
             .await?;
         self.partial.size_bytes += size;

@@ -1,9 +1,10 @@
 //! Files: bytes in a directory or in any storage with the API of S3, and what is known of them in Postgres.
 //!
 //! Bytes are streamed in both directions and never held whole. They are stored under a fresh name before their row is: a
-//! row without bytes does not exist, and bytes without a row are those of an upload that broke off, which deletes them.
-//! Equal bytes are kept once, by their SHA-256.
+//! row without bytes does not exist, and bytes without a row are noted from before the first of them, so that those of an upload
+//! that broke off are found. Equal bytes are kept once, by their SHA-256.
 
+mod arrival;
 pub mod downloads;
 mod erasure;
 mod fetch;
@@ -14,10 +15,8 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
 use object_store::{
-    GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, WriteMultipart, aws::AmazonS3Builder,
-    local::LocalFileSystem, path::Path,
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
 };
-use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -26,12 +25,12 @@ use crate::{
     store::{
         self, PgConnection, PgPool, StoreError, downloads as partial_files, failed,
         files::{self, FileRecord, NewFile},
+        incoming_files,
     },
 };
+use arrival::{Arrived, LEFT_AFTER};
 use pieces::{Progress, Sink};
 
-/// Parts of an upload on their way to the storage at a time.
-const PARTS_AT_A_TIME: usize = 4;
 const DAY: Duration = Duration::from_hours(24);
 /// Files that are swept at once.
 const SWEPT_AT_ONCE: i64 = 20;
@@ -64,6 +63,9 @@ pub enum FilesError {
     Pattern(#[source] Box<regex::Error>),
     #[error("the hash of a download cannot be gone on with")]
     Unhashed,
+    /// This process did not get on with it for so long that its bytes were taken for left behind.
+    #[error("the file stood still on its way in, and its bytes were deleted")]
+    StoodStill,
     #[error(transparent)]
     Database(#[from] StoreError),
     /// The address is refused, or what is there.
@@ -135,96 +137,36 @@ impl Files {
     {
         let id = Uuid::now_v7();
         let object = object_of(id);
-        let (sha256, size) = self.write(&object, bytes).await?;
-        let stored = self.record(id, &object, &sha256, size, label).await;
-        match stored {
-            Ok(record) if record.id == id => Ok((record, false)),
-            Ok(record) => {
-                self.discard(&object).await;
-                Ok((record, true))
-            }
-            Err(error) => {
-                self.discard(&object).await;
-                Err(error)
-            }
+        incoming_files::begin(&self.database, id, &object).await?;
+        let arrived = self.take_in(id, &object, bytes).await?;
+        // After an error nobody knows whether this was committed: bytes that are no file's are swept by their note.
+        let record = self.record(id, &object, &arrived, label).await?;
+        if record.id == id {
+            return Ok((record, false));
         }
+        self.discard(id, &object).await;
+        Ok((record, true))
     }
 
-    async fn write<S, E>(&self, object: &str, bytes: S) -> Result<(Vec<u8>, u64), FilesError>
-    where
-        S: Stream<Item = Result<Bytes, E>> + Send,
-        E: std::error::Error + Send + Sync + 'static,
-    {
-        let upload = self.objects().await?.put_multipart(&Path::from(object)).await?;
-        let mut writer = WriteMultipart::new(upload);
-        let mut hash = Sha256::new();
-        let mut size = 0_u64;
-        let mut bytes = std::pin::pin!(bytes);
-        let copied: Result<(), FilesError> = async {
-            while let Some(chunk) = bytes.next().await {
-                let chunk = chunk.map_err(|error| FilesError::Broken(Box::new(error)))?;
-                size += chunk.len() as u64;
-                if size > self.config.max_bytes {
-                    pass_over(&mut bytes).await;
-                    let most = self.config.max_bytes;
-                    return Err(FilesError::TooLarge { most });
-                }
-                hash.update(&chunk);
-                writer.wait_for_capacity(PARTS_AT_A_TIME).await?;
-                writer.put(chunk);
-            }
-            if size == 0 { Err(FilesError::Empty) } else { Ok(()) }
-        }
-        .await;
-        match copied {
-            Ok(()) => {
-                writer.finish().await?;
-                Ok((hash.finalize().to_vec(), size))
-            }
-            Err(error) => {
-                if let Err(left) = writer.abort().await {
-                    tracing::warn!(
-                        error = &left as &dyn std::error::Error,
-                        "an upload that broke off left bytes behind"
-                    );
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn record(
-        &self,
-        id: Uuid,
-        object: &str,
-        sha256: &[u8],
-        size: u64,
-        label: &Label,
-    ) -> Result<FileRecord, FilesError> {
-        let mut conn = store::connection(&self.database, "add_file").await?;
+    async fn record(&self, id: Uuid, object: &str, arrived: &Arrived, label: &Label) -> Result<FileRecord, FilesError> {
+        let mut transaction = self.database.begin().await.map_err(failed("add_file"))?;
         let file = NewFile {
             id,
-            sha256,
+            sha256: &arrived.sha256,
             object,
-            size_bytes: i64::try_from(size).unwrap_or(i64::MAX),
+            size_bytes: i64::try_from(arrived.size).unwrap_or(i64::MAX),
             content_type: &label.content_type,
             name: label.name.as_deref(),
             created_by: label.created_by.as_deref(),
             keep: DAY * u32::try_from(self.config.keep_days).unwrap_or(u32::MAX),
             downloaded: false,
         };
-        Ok(files::add(&mut conn, &file).await?)
-    }
-
-    async fn discard(&self, object: &str) {
-        let gone = async { Ok::<_, FilesError>(self.objects().await?.delete(&Path::from(object)).await?) };
-        if let Err(error) = gone.await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                object,
-                "bytes without a file were left behind"
-            );
+        let record = files::add(&mut transaction, &file).await?;
+        if record.id == id && !incoming_files::end(&mut transaction, id).await? {
+            return Err(FilesError::StoodStill);
         }
+        transaction.commit().await.map_err(failed("add_file"))?;
+        Ok(record)
     }
 
     /// What is known of a file.
@@ -292,7 +234,8 @@ impl Files {
         }
         files::put_off(&mut transaction, &left).await?;
         files::forget(&mut transaction, &ids).await?;
-        let swept = ids.len() + self.sweep_partial(&mut transaction).await?;
+        let swept =
+            ids.len() + self.sweep_partial(&mut transaction).await? + self.sweep_arrivals(&mut transaction).await?;
         transaction.commit().await.map_err(failed("sweep_files"))?;
         Ok(swept)
     }
@@ -303,7 +246,8 @@ impl Files {
         for left in partial_files::lock_left(conn, SWEPT_AT_ONCE).await? {
             let discarded = async {
                 let progress = Progress::read(&left.progress)?;
-                self.sink().await?.discard(&left.object, &progress).await
+                let sink = self.sink().await?;
+                sink.discard(&left.object, progress.upload()).await
             };
             match discarded.await {
                 Ok(()) => ids.push(left.id),
@@ -311,6 +255,23 @@ impl Files {
             }
         }
         partial_files::forget(conn, &ids).await?;
+        Ok(ids.len())
+    }
+
+    /// The same for what uploads have left whose process died.
+    async fn sweep_arrivals(&self, conn: &mut PgConnection) -> Result<usize, FilesError> {
+        let (mut ids, mut stuck) = (Vec::new(), Vec::new());
+        for left in incoming_files::lock_left(conn, LEFT_AFTER, SWEPT_AT_ONCE).await? {
+            match self.sink().await?.discard(&left.object, left.upload.as_ref()).await {
+                Ok(()) => ids.push(left.id),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "an upload was not discarded");
+                    stuck.push(left.id);
+                }
+            }
+        }
+        incoming_files::put_off(conn, &stuck).await?;
+        incoming_files::forget(conn, &ids).await?;
         Ok(ids.len())
     }
 

@@ -66,6 +66,11 @@ impl Progress {
         serde_json::to_vec(self).map_err(FilesError::Progress)
     }
 
+    /// What S3 calls the upload.
+    pub fn upload(&self) -> Option<&String> {
+        self.upload.as_ref()
+    }
+
     fn hash(&self) -> Result<Sha256, FilesError> {
         let state = SerializedState::<Sha256>::try_from(self.hash.as_slice()).map_err(|_| FilesError::Unhashed)?;
         Sha256::deserialize(&state).map_err(|_| FilesError::Unhashed)
@@ -93,7 +98,19 @@ impl Sink {
         }
     }
 
-    /// Keeps the bytes from `offset` on: a whole piece, or the last one.
+    /// Asks for an upload where the pieces need one. `true`: there is one now, and nothing may be kept before that is written down.
+    pub async fn begin(&self, object: &str, progress: &mut Progress, is_whole: bool) -> Result<bool, FilesError> {
+        match self {
+            Self::S3(storage) if progress.upload.is_none() && !is_whole => {
+                progress.upload = Some(storage.create_multipart(&Path::from(object)).await?);
+                Ok(true)
+            }
+            Self::Directory(_) | Self::S3(_) => Ok(false),
+        }
+    }
+
+    /// Keeps the bytes from `offset` on: a whole piece, or the last one. Those of a file of several pieces after
+    /// [`begin`](Self::begin).
     pub async fn keep(
         &self,
         object: &str,
@@ -107,18 +124,13 @@ impl Sink {
             Self::Directory(directory) => write_at(&directory.join(object), offset, &bytes).await,
             Self::S3(storage) => {
                 let path = Path::from(object);
-                if is_last && offset == 0 {
+                let Some(upload) = &progress.upload else {
+                    debug_assert!(is_last && offset == 0, "an upload was to be begun");
                     storage.put(&path, bytes.into()).await?;
                     return Ok(());
-                }
-                let upload = match &progress.upload {
-                    Some(upload) => upload.clone(),
-                    None => storage.create_multipart(&path).await?,
                 };
-                let part = storage
-                    .put_part(&path, &upload, progress.parts.len(), bytes.into())
-                    .await?;
-                progress.upload = Some(upload);
+                let part = storage.put_part(&path, upload, progress.parts.len(), bytes.into());
+                let part = part.await?;
                 progress.parts.push(part.content_id);
                 Ok(())
             }
@@ -152,15 +164,23 @@ impl Sink {
     }
 
     /// Deletes what there is of it.
-    pub async fn discard(&self, object: &str, progress: &Progress) -> Result<(), FilesError> {
+    pub async fn discard(&self, object: &str, upload: Option<&String>) -> Result<(), FilesError> {
         match self {
-            Self::Directory(directory) => match fs::remove_file(directory.join(object)).await {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FilesError::Disk(error)),
-                _ => Ok(()),
-            },
+            Self::Directory(directory) => {
+                // The second is what the library calls an object that is not whole yet.
+                for name in [object.to_owned(), format!("{object}#1")] {
+                    match fs::remove_file(directory.join(name)).await {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                            return Err(FilesError::Disk(error));
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(())
+            }
             Self::S3(storage) => {
                 let path = Path::from(object);
-                if let Some(upload) = &progress.upload {
+                if let Some(upload) = upload {
                     match storage.abort_multipart(&path, upload).await {
                         Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                         Err(error) => return Err(error.into()),
@@ -233,7 +253,7 @@ mod tests {
         assert!(std::fs::read(directory.path().join("0a/one")).expect("readable") == whole);
         assert_eq!(progress.sha256().expect("hashed"), Sha256::digest(&whole).to_vec());
         for _ in 0..2 {
-            sink.discard("0a/one", &progress).await.expect("discarded");
+            sink.discard("0a/one", progress.upload()).await.expect("discarded");
         }
         assert!(!directory.path().join("0a/one").exists());
     }

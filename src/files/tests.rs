@@ -173,3 +173,123 @@ async fn equal_bytes_are_what_was_said_of_them_last() {
         "what a job fetches renames no upload"
     );
 }
+
+impl Place {
+    /// How many files there are in the directory, whatever they are.
+    fn on_disk(&self) -> usize {
+        let mut directories = vec![self.directory.path().to_owned()];
+        let mut files = 0;
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).expect("readable") {
+                let path = entry.expect("readable").path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else {
+                    files += 1;
+                }
+            }
+        }
+        files
+    }
+
+    async fn count(&self, query: &'static str) -> i64 {
+        let count = sqlx::query_scalar(query).fetch_one(self.database.pool());
+        count.await.expect("counted")
+    }
+
+    /// Waits until an upload has begun to put bytes into the directory.
+    async fn begun(&self) {
+        let begun = async {
+            while self.on_disk() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), begun)
+            .await
+            .expect("it begins");
+    }
+
+    /// Nobody has been at any upload for longer than it takes to be given up.
+    async fn age(&self) {
+        self.run("UPDATE incoming_files SET touched_at = wireroom_now() - interval '31 minutes'")
+            .await;
+    }
+}
+
+const NOTES: &str = "SELECT count(*) FROM incoming_files";
+
+#[tokio::test]
+async fn what_an_upload_whose_process_died_has_left_is_swept() {
+    let place = Place::new().await;
+    let label = called("image/png", None);
+    let endless = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"tide"))]);
+    let endless = endless.chain(futures::stream::pending());
+    let mut put = Box::pin(place.files.put(endless, &label));
+    tokio::select! {
+        _ = &mut put => panic!("it has no end"),
+        () = place.begun() => {}
+    }
+    // As a process that dies does: nothing of it runs any more.
+    std::mem::forget(put);
+    assert_eq!(place.files.sweep().await.expect("swept"), 0, "somebody may be at it");
+    assert_eq!((place.count(NOTES).await, place.on_disk()), (1, 1));
+    place.age().await;
+    assert_eq!(place.files.sweep().await.expect("swept"), 1);
+    assert_eq!((place.count(NOTES).await, place.on_disk()), (0, 0));
+}
+
+#[tokio::test]
+async fn bytes_whose_row_was_never_written_are_swept() {
+    let place = Place::new().await;
+    place
+        .run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''broken''; END'")
+        .await;
+    place
+        .run("CREATE TRIGGER broken BEFORE INSERT ON files FOR EACH ROW EXECUTE FUNCTION refuse()")
+        .await;
+    let bytes = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"tide"))]);
+    let refused = place.files.put(bytes, &called("image/png", None)).await;
+    assert!(matches!(refused, Err(FilesError::Database(_))), "{refused:?}");
+    assert_eq!((place.count(NOTES).await, place.on_disk()), (1, 1));
+    place.age().await;
+    assert_eq!(place.files.sweep().await.expect("swept"), 1);
+    assert_eq!((place.count(NOTES).await, place.on_disk()), (0, 0));
+}
+
+#[tokio::test]
+async fn an_upload_that_was_swept_meanwhile_is_no_file() {
+    let place = Place::new().await;
+    let label = called("image/png", None);
+    let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+    let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"tide"))]);
+    let last = futures::stream::once(async {
+        finished.await.expect("told");
+        Ok(Bytes::from_static(b" table"))
+    });
+    let put = place.files.put(first.chain(last), &label);
+    let sweeper = async {
+        place.begun().await;
+        place.age().await;
+        assert_eq!(place.files.sweep().await.expect("swept"), 1);
+        finish.send(()).expect("heard");
+    };
+    let (put, ()) = tokio::join!(put, sweeper);
+    assert!(put.is_err(), "{put:?}");
+    assert_eq!(place.count("SELECT count(*) FROM files").await, 0);
+}
+
+#[tokio::test]
+async fn an_upload_leaves_no_note() {
+    let place = Place::new().await;
+    let label = called("image/png", None);
+    place.put(b"tide", &label).await;
+    let (_, was_there) = place.put(b"tide", &label).await;
+    assert!(was_there);
+    let large = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![0; 2000]))]);
+    let refused = place.files.put(large, &label).await;
+    assert!(matches!(refused, Err(FilesError::TooLarge { .. })), "{refused:?}");
+    let broken = futures::stream::iter([Err::<Bytes, _>(std::io::Error::other("gone"))]);
+    let refused = place.files.put(broken, &label).await;
+    assert!(matches!(refused, Err(FilesError::Broken(_))), "{refused:?}");
+    assert_eq!((place.count(NOTES).await, place.on_disk()), (0, 1));
+}

@@ -38,6 +38,7 @@ pub mod gates;
 pub mod health;
 pub mod holds;
 pub mod idempotency;
+pub mod incoming_files;
 pub mod intake;
 pub mod job_logs;
 pub mod job_outreach;

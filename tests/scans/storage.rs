@@ -7,7 +7,8 @@ use futures::TryStreamExt as _;
 use object_store::{ObjectStore as _, aws::AmazonS3Builder};
 use reqwest::StatusCode;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
     process::{Child, Command},
     sync::Mutex,
 };
@@ -114,6 +115,14 @@ impl Storage {
             ..Options::default()
         })
         .await
+    }
+
+    /// How many uploads were begun, and neither completed nor aborted.
+    async fn uploads(&self) -> usize {
+        let client = crate::support::stack::http_client();
+        let listed = client.get(format!("{}/{BUCKET}?uploads", self.endpoint)).send().await;
+        let text = listed.expect("answered").text().await.expect("text");
+        text.matches("<UploadId>").count()
     }
 
     /// How large the objects are, the largest first.
@@ -253,5 +262,39 @@ async fn downloads_go_on_in_an_upload_of_several_parts() {
     stack.request(Method::DELETE, &path).send().await.expect("answered");
     assert_eq!(stack.figure("SELECT count(*) FROM partial_files").await, 0);
     assert_eq!(storage.objects().await, sizes);
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_process_is_killed_leaves_nothing_on_s3() {
+    let storage = Storage::start().await;
+    let mut stack = storage.stack().await;
+    let mut sender = TcpStream::connect(stack.api_addr).await.expect("connected");
+    let head = format!(
+        "POST /v1/files?name=tide.bin HTTP/1.1\r\nHost: harbour\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/pdf\r\nContent-Length: 20000000\r\n\r\n",
+        stack.key
+    );
+    sender.write_all(head.as_bytes()).await.expect("written");
+    // Two parts, and never the rest.
+    sender.write_all(&bytes(12_345_678, 29)).await.expect("written");
+    eventually(JOB_BOUND, async || match storage.uploads().await {
+        1 => Ok(()),
+        uploads => Err(uploads),
+    })
+    .await;
+    stack.replace_api().await.kill();
+    let named = "SELECT count(*) FROM incoming_files WHERE upload IS NOT NULL";
+    assert_eq!(stack.figure(named).await, 1, "it was noted before it had a part");
+    sqlx::query("UPDATE incoming_files SET touched_at = wireroom_now() - interval '1 hour'")
+        .execute(stack.database.pool())
+        .await
+        .expect("aged");
+    // Swept with whatever is deleted next.
+    let (_, other) = upload(&stack, bytes(10, 30), "text/plain").await;
+    let path = format!("/v1/files/{}", other["id"].as_str().expect("an id"));
+    stack.request(Method::DELETE, &path).send().await.expect("answered");
+    assert_eq!(stack.figure("SELECT count(*) FROM incoming_files").await, 0);
+    assert_eq!((storage.uploads().await, storage.objects().await), (0, vec![]));
     stack.finish().await;
 }
