@@ -31,14 +31,26 @@ impl Parsed {
         markup::units(self.text.trim())
     }
 
-    /// Whether a message says the same. Telegram takes the space around a text away.
+    /// Whether a message says the same. Telegram takes the space around a text away, and may take characters away that show
+    /// nothing: its own client library does before it sends.
     pub fn says(&self, message: &str) -> bool {
-        self.text.trim() == message.trim()
+        shown(&self.text) == shown(message)
     }
 
     pub fn entities(&self) -> Option<Vec<tl::enums::MessageEntity>> {
         Some(self.entities.clone()).filter(|entities| !entities.is_empty())
     }
+}
+
+/// A text as one sees it.
+fn shown(text: &str) -> String {
+    let seen = text.chars().filter_map(|c| match c {
+        '\r' | '\u{2028}'..='\u{202e}' => None,
+        '\n' => Some('\n'),
+        c if c.is_control() => Some(' '),
+        c => Some(c),
+    });
+    seen.collect::<String>().trim().to_owned()
 }
 
 fn entity(entity: Entity) -> tl::enums::MessageEntity {
@@ -158,6 +170,13 @@ mod tests {
         let plain = parsed("**Hello** world", TextFormat::Plain);
         assert!(!plain.says("Hello world"));
         assert!(plain.entities.is_empty());
+    }
+
+    #[test]
+    fn a_text_is_known_again_without_what_nobody_sees() {
+        let parsed = parsed("Hello\r\n\tworld\u{202e}!\u{1}", TextFormat::Plain);
+        assert!(parsed.says("Hello\n world!"));
+        assert!(!parsed.says("Hello world!"));
     }
 
     #[test]
