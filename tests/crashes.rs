@@ -41,14 +41,19 @@ async fn kill_the_worker_of(stack: &Stack, id: &str, workers: [Process; 2]) -> P
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_goes_on_where_a_killed_worker_left_it() {
-    let stack = Stack::start().await;
+    let stack = Stack::patient().await;
     let workers = [stack.worker().await, stack.worker().await];
-    // Slow enough to be caught in the middle.
-    stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 100 }).forever());
+    // One page may be on its way while the one before is stored.
+    stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 0 }).times(6));
+    stack.fault(Fault::once("channels.getParticipants", Effect::Hold));
     let id = stack.post("scan", scan("@big_bazaar")).await;
-    stack
-        .job_when(&id, "some way in", |job| job["progress"]["done"].as_i64() >= Some(1000))
-        .await;
+    eventually(JOB_BOUND, async || {
+        match stack.figure("SELECT count(*) FROM scan_members").await {
+            rows if rows >= 1000 => Ok(()),
+            rows => Err(rows),
+        }
+    })
+    .await;
     let _survivor = kill_the_worker_of(&stack, &id, workers).await;
     let before = stack.calls("channels.getParticipants");
     stack.sandbox.controls().clear_faults();
@@ -75,7 +80,7 @@ async fn also_when_telegram_has_forgotten_the_random_id() {
 }
 
 async fn one_message_after_a_kill(forget: bool) {
-    let stack = Stack::start().await;
+    let stack = Stack::patient().await;
     let workers = [stack.worker().await, stack.worker().await];
     stack.succeed("join", json!({ "chat": "@harbour_market" })).await;
     // Sent, and the answer never comes.
@@ -293,7 +298,7 @@ async fn sigterm_hands_a_long_job_over_and_exits_0() {
     })
     .await;
     let mut worker = stack.worker().await;
-    stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 200 }).forever());
+    stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 400 }).forever());
     let id = stack.post("scan", scan("@big_bazaar")).await;
     stack
         .job_when(&id, "some way in", |job| job["progress"]["done"].as_i64() >= Some(400))

@@ -7,7 +7,7 @@ use wireroom::sandbox::{Effect, Fault};
 
 use crate::support::{
     process::Process,
-    stack::{Options, Stack},
+    stack::{Options, Stack, patience},
     wait::eventually,
 };
 
@@ -17,9 +17,10 @@ fn scan() -> Value {
     json!({ "what": "members", "chat": "@big_bazaar", "purpose": "a test of promises" })
 }
 
-/// Every page takes long enough to be caught in the middle.
-fn slow_pages(stack: &Stack) {
-    stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 100 }).forever());
+/// After some pages none comes any more, until the faults are cleared.
+fn held_pages(stack: &Stack) {
+    stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 0 }).times(6));
+    stack.fault(Fault::once("channels.getParticipants", Effect::Hold).forever());
 }
 
 async fn until_under_way(stack: &Stack, id: &str) -> Value {
@@ -38,9 +39,9 @@ async fn final_rows(stack: &Stack, id: &str) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_killed_in_the_middle_runs_again_after_a_restart_under_any_name_with_one_result() {
     for renamed in [false, true] {
-        let stack = Stack::start().await;
+        let stack = Stack::patient().await;
         let first = stack.worker().await;
-        slow_pages(&stack);
+        held_pages(&stack);
         let id = stack.post("scan", scan()).await;
         let before = until_under_way(&stack, &id).await;
         first.kill();
@@ -71,8 +72,8 @@ async fn a_job_killed_in_the_middle_runs_again_after_a_restart_under_any_name_wi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_workers_die_ends_failed_and_the_next_job_runs() {
-    let stack = Stack::start().await;
-    slow_pages(&stack);
+    let stack = Stack::patient().await;
+    held_pages(&stack);
     let deadly = stack.post("scan", scan()).await;
     let harmless = stack.post("join", json!({ "chat": "@harbour_market" })).await;
     for crash in 1..=3 {
@@ -171,11 +172,12 @@ async fn a_payload_that_does_not_decode_ends_failed_and_not_in_a_loop() {
 async fn after_sigterm_short_jobs_finish_and_nothing_is_claimed() {
     let stack = Stack::with(Options {
         accounts: vec!["alice", "bob"],
+        variables: vec![patience()],
         ..Options::default()
     })
     .await;
     let mut worker = stack.worker().await;
-    stack.fault(Fault::once("channels.joinChannel", Effect::Delay { ms: 4_000 }));
+    stack.fault(Fault::once("channels.joinChannel", Effect::Hold));
     let short = stack.post("join", json!({ "chat": "@harbour_market" })).await;
     stack.job_when(&short, "running", |job| job["state"] == "running").await;
     eventually(BOUND, async || match stack.calls("channels.joinChannel") {
@@ -188,6 +190,7 @@ async fn after_sigterm_short_jobs_finish_and_nothing_is_claimed() {
     // A slot of the other session is free, and the process still runs.
     let later = stack.post("join", json!({ "chat": "@big_bazaar" })).await;
     assert!(worker.is_alive());
+    stack.sandbox.controls().clear_faults();
     let status = worker.wait_for_end(Duration::from_secs(15)).await;
     assert_eq!(status.code(), Some(0), "{}", worker.output());
     let job = stack.job(&short).await;
@@ -262,9 +265,9 @@ async fn jobs_claimed_by_a_worker_that_dies_before_they_start_come_back_within_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_worker_whose_row_is_gone_gets_its_jobs_rescued() {
-    let stack = Stack::start().await;
+    let stack = Stack::patient().await;
     let worker = stack.worker().await;
-    slow_pages(&stack);
+    held_pages(&stack);
     let id = stack.post("scan", scan()).await;
     until_under_way(&stack, &id).await;
     worker.kill();

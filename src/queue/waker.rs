@@ -123,7 +123,7 @@ impl Waker {
     /// each other.
     pub fn ring(&self, jobs: &[NewJob]) -> Option<Ring> {
         let [job] = jobs else { return None };
-        if job.run_at.is_some() || !self.bell.may_ring() {
+        if job.run_at.is_some() || !self.bell.may_ring(Instant::now()) {
             return None;
         }
         Some(Ring::new(payload(self.bell.origin.simple(), READY)))
@@ -312,10 +312,9 @@ impl Bell {
         });
     }
 
-    /// Whether a ring may be given out, which it then is.
-    fn may_ring(&self) -> bool {
+    /// Whether a ring may be given out at this moment, which it then is.
+    fn may_ring(&self, now: Instant) -> bool {
         let mut rung_at = self.rung_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
         let may = rung_at.is_none_or(|at| now.duration_since(at) >= RING_EVERY);
         if may {
             *rung_at = Some(now);

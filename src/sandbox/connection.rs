@@ -15,7 +15,7 @@ use super::{
     dispatcher::{self, Request},
     encryption,
     envelope::{self, Malformed, Message, Query},
-    faults::{Ending, Plan},
+    faults::{Ending, Plan, Start},
     handshake::{BadExchange, Exchange, Progress},
     random,
     server::Server,
@@ -294,7 +294,7 @@ impl Reader {
             msg_id: message.msg_id,
             request,
         };
-        if plan.delay.is_zero() {
+        if plan.start == Start::AtOnce {
             call.finish(plan).await;
         } else {
             self.acknowledge(from, message).await;
@@ -334,9 +334,18 @@ struct CallInProgress {
 
 impl CallInProgress {
     async fn finish_later(self, plan: Plan) {
+        let started = async {
+            match plan.start {
+                Start::AtOnce => {}
+                Start::After(delay) => tokio::time::sleep(delay).await,
+                Start::Removed(fault) => self.server.faults.removed(fault).await,
+            }
+        };
         tokio::select! {
+            // Whoever has hung up is not served, even if the fault is removed in the same moment.
+            biased;
             () = self.connection.ended() => {}
-            () = tokio::time::sleep(plan.delay) => self.finish(plan).await,
+            () = started => self.finish(plan).await,
         }
     }
 

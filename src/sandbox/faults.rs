@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::call::{RpcError, UserId};
 
@@ -47,6 +48,8 @@ pub enum Effect {
     BlackholeAfter,
     /// It is run later. The connection's other calls go on.
     Delay { ms: u64 },
+    /// It is run when the fault is removed, which stays listed for as long. The connection's other calls go on.
+    Hold,
     /// Not calls but updates pushed to the account are lost, `count` of them. The method must be `*`.
     LoseUpdates,
     /// Not calls but updates pushed to the account come twice, `count` of them. The method must be `*`.
@@ -116,9 +119,18 @@ pub struct ListedFault {
 /// What a fault makes of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
-    pub delay: Duration,
+    pub start: Start,
     pub run: bool,
     pub ending: Ending,
+}
+
+/// When a call is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    AtOnce,
+    After(Duration),
+    /// Once the fault of this id is removed.
+    Removed(u64),
 }
 
 /// How a call ends for the client.
@@ -137,7 +149,7 @@ pub(super) enum Ending {
 impl Plan {
     /// Nothing goes wrong.
     pub const NONE: Self = Self {
-        delay: Duration::ZERO,
+        start: Start::AtOnce,
         run: true,
         ending: Ending::Answer,
     };
@@ -147,6 +159,8 @@ impl Plan {
 #[derive(Default)]
 pub(super) struct Faults {
     list: Mutex<List>,
+    /// Told of every removal.
+    removals: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -173,14 +187,27 @@ impl Faults {
 
     pub fn clear(&self) {
         self.lock().faults.clear();
+        self.removals.send_replace(());
     }
 
     /// Removes one fault. Whether it was still there.
     pub fn remove(&self, id: u64) -> bool {
-        let mut list = self.lock();
-        let before = list.faults.len();
-        list.faults.retain(|listed| listed.id != id);
-        list.faults.len() < before
+        let was_there = {
+            let mut list = self.lock();
+            let before = list.faults.len();
+            list.faults.retain(|listed| listed.id != id);
+            list.faults.len() < before
+        };
+        self.removals.send_replace(());
+        was_there
+    }
+
+    /// Waits until a fault is removed.
+    pub async fn removed(&self, id: u64) {
+        let mut removals = self.removals.subscribe();
+        let is_gone = || self.lock().faults.iter().all(|listed| listed.id != id);
+        // It ends with the sender, which is borrowed here.
+        let _ = removals.wait_for(|()| is_gone()).await;
     }
 
     /// Whether no call can be hit.
@@ -190,50 +217,58 @@ impl Faults {
 
     /// What happens to a call, used up.
     pub fn plan(&self, method: &str, account: Option<UserId>) -> Plan {
-        let effect = self.take(|fault| !fault.effect.is_for_updates() && fault.hits(method, account));
+        let taken = self.take(|fault| !fault.effect.is_for_updates() && fault.hits(method, account));
+        let Some((id, effect)) = taken else {
+            return Plan::NONE;
+        };
         let plan = |run, ending| Plan {
-            delay: Duration::ZERO,
+            start: Start::AtOnce,
             run,
             ending,
         };
+        let later = |start| Plan { start, ..Plan::NONE };
         match effect {
-            None | Some(Effect::LoseUpdates | Effect::DuplicateUpdates) => Plan::NONE,
-            Some(Effect::Error { code, name }) => plan(false, Ending::Error(RpcError::new(code, name))),
-            Some(Effect::ErrorAfter { code, name }) => plan(true, Ending::Error(RpcError::new(code, name))),
-            Some(Effect::LoseAnswer) => plan(true, Ending::Silence),
-            Some(Effect::Unreadable) => plan(true, Ending::Unreadable),
-            Some(Effect::Drop) => plan(false, Ending::Drop),
-            Some(Effect::DropAfter) => plan(true, Ending::Drop),
-            Some(Effect::Blackhole) => plan(false, Ending::Blackhole),
-            Some(Effect::BlackholeAfter) => plan(true, Ending::Blackhole),
-            Some(Effect::Delay { ms }) => Plan {
-                delay: Duration::from_millis(ms),
-                ..Plan::NONE
-            },
+            Effect::LoseUpdates | Effect::DuplicateUpdates | Effect::Delay { ms: 0 } => Plan::NONE,
+            Effect::Error { code, name } => plan(false, Ending::Error(RpcError::new(code, name))),
+            Effect::ErrorAfter { code, name } => plan(true, Ending::Error(RpcError::new(code, name))),
+            Effect::LoseAnswer => plan(true, Ending::Silence),
+            Effect::Unreadable => plan(true, Ending::Unreadable),
+            Effect::Drop => plan(false, Ending::Drop),
+            Effect::DropAfter => plan(true, Ending::Drop),
+            Effect::Blackhole => plan(false, Ending::Blackhole),
+            Effect::BlackholeAfter => plan(true, Ending::Blackhole),
+            Effect::Delay { ms } => later(Start::After(Duration::from_millis(ms))),
+            Effect::Hold => later(Start::Removed(id)),
         }
     }
 
     /// How often an update for an account is pushed, used up: once when nothing goes wrong.
     pub fn copies_of_update(&self, account: UserId) -> usize {
         match self.take(|fault| fault.effect.is_for_updates() && fault.hits("*", Some(account))) {
-            Some(Effect::LoseUpdates) => 0,
-            Some(Effect::DuplicateUpdates) => 2,
+            Some((_, Effect::LoseUpdates)) => 0,
+            Some((_, Effect::DuplicateUpdates)) => 2,
             _ => 1,
         }
     }
 
-    fn take(&self, fits: impl Fn(&Fault) -> bool) -> Option<Effect> {
+    /// The first fault that fits: its id and effect, with one use less.
+    fn take(&self, fits: impl Fn(&Fault) -> bool) -> Option<(u64, Effect)> {
         let mut list = self.lock();
-        let at = list.faults.iter().position(|listed| fits(&listed.fault))?;
-        let fault = &mut list.faults[at].fault;
-        let effect = fault.effect.clone();
+        let has_uses = |fault: &Fault| fault.count != Some(0);
+        let at = list
+            .faults
+            .iter()
+            .position(|listed| has_uses(&listed.fault) && fits(&listed.fault))?;
+        let ListedFault { id, fault } = &mut list.faults[at];
+        let taken = (*id, fault.effect.clone());
         if let Some(count) = &mut fault.count {
             *count -= 1;
-            if *count == 0 {
-                list.faults.remove(at);
-            }
         }
-        Some(effect)
+        // What is held waits for the removal.
+        if !has_uses(fault) && fault.effect != Effect::Hold {
+            list.faults.remove(at);
+        }
+        Some(taken)
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {
@@ -286,6 +321,21 @@ mod tests {
         faults.add(Fault::once("*", Effect::DuplicateUpdates).of(7));
         let copies = |account| faults.copies_of_update(account);
         assert_eq!((copies(8), copies(7), copies(7), copies(7)), (1, 0, 2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_call_is_held_until_its_fault_is_removed() {
+        let faults = Faults::default();
+        let id = faults.add(Fault::once(SEND, Effect::Hold));
+        assert_eq!(faults.plan(SEND, None).start, Start::Removed(id));
+        assert_eq!(faults.plan(SEND, None), Plan::NONE, "the one call alone");
+        let held = faults.removed(id);
+        tokio::pin!(held);
+        let other = faults.add(Fault::once(SEND, Effect::LoseAnswer));
+        assert!(faults.remove(other));
+        assert!(futures::poll!(&mut held).is_pending());
+        assert!(faults.remove(id));
+        assert!(futures::poll!(&mut held).is_ready());
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub struct Holder {
     terms: Mutex<HashMap<SessionId, Arc<Term>>>,
     /// Somebody has something to tell that comes with a renewal.
     told: Notify,
+    /// Held while changed settings are taken in: what one look has read is never put over what a later one has.
+    pub(super) taking_in: tokio::sync::Mutex<()>,
     /// A lease may have become free.
     freed: Notify,
     /// No more leases are taken.
@@ -124,6 +126,7 @@ impl Holder {
             changed: watch::Sender::new(0),
             terms: Mutex::default(),
             told: Notify::new(),
+            taking_in: tokio::sync::Mutex::default(),
             freed: Notify::new(),
             closing: CancellationToken::new(),
             over: CancellationToken::new(),

@@ -19,8 +19,14 @@ use crate::{
 
 /// Takes in the settings of these terms. What fails is tried again with the next renewal, which finds the same versions.
 pub(super) async fn take_in(holder: Arc<Holder>, mut changed: Vec<(Arc<Term>, i64)>) {
+    // One after the other: each of a session's versions is taken in once.
+    let _turn = holder.taking_in.lock().await;
     // One that is being loaded is looked at again until it is there.
-    changed.retain(|(term, _)| term.session().is_some());
+    changed
+        .retain(|(term, version)| term.session().is_some() && term.settings_version.load(Ordering::Relaxed) < *version);
+    if changed.is_empty() {
+        return;
+    }
     if let Err(error) = try_take_in(&holder, &changed).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
@@ -29,7 +35,7 @@ pub(super) async fn take_in(holder: Arc<Holder>, mut changed: Vec<(Arc<Term>, i6
         return;
     }
     for (term, version) in &changed {
-        // A later look may have been faster.
+        // A renewal that was told of a later version may have been faster.
         term.settings_version.fetch_max(*version, Ordering::Relaxed);
     }
 }

@@ -1,6 +1,7 @@
 //! Requests to join: asked once, looked at again, woken by Telegram's update, and ended.
 
 use super::*;
+use crate::support::{stack::JOB_BOUND, wait::eventually};
 
 async fn waiting(stack: &Stack, args: Value) -> String {
     let id = stack.post("join", args).await;
@@ -62,9 +63,13 @@ async fn a_request_expires_when_the_args_say_so() {
     let args = json!({ "chat": "https://t.me/+SandboxLantern02", "approval_timeout": 3 });
     assert_eq!(stack.fail("join", args).await, "approval_expired");
     // Declined quietly: Telegram shows no more of it.
-    let id = waiting(&stack, json!({ "chat": "@gatehouse", "approval_timeout": 6 })).await;
+    let args = json!({ "chat": "@gatehouse", "approval_timeout": 6 });
+    let id = stack.post("join", args).await;
     let (gatehouse, alice) = (stack.chat("gatehouse"), stack.account("alice"));
-    world(&stack, |world| world.decline_join(gatehouse, alice)).expect("declined");
+    eventually(JOB_BOUND, async || {
+        world(&stack, |world| world.decline_join(gatehouse, alice))
+    })
+    .await;
     assert_eq!(stack.finished(&id).await["error"]["code"], "approval_expired");
     stack.finish().await;
 }

@@ -59,7 +59,9 @@ async fn a_list_has_an_outcome_for_each_target() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_waits_for_its_cap_and_goes_on_where_it_was() {
-    let (stack, _worker) = started(vec!["alice"]).await;
+    let stack = Stack::start().await;
+    stack.noon().await;
+    let _worker = stack.worker().await;
     let cap = async |per: i32| {
         let body = json!({ "per_minute": per, "per_hour": per, "per_day": per });
         let answer = stack.request(Method::PUT, "/v1/caps/join").json(&body);

@@ -263,7 +263,7 @@ async fn a_bot_whose_login_is_given_up_midway_is_not_logged_in_at_telegram() {
     let stack = empty().await;
     let _worker = stack.worker().await;
     let bot = stack.account("harbour_bot");
-    stack.fault(Fault::once("auth.importBotAuthorization", Effect::Delay { ms: 1_500 }));
+    stack.fault(Fault::once("auth.importBotAuthorization", Effect::Delay { ms: 4_000 }));
     let token = json!({ "label": "bot", "bot_token": format!("{bot}:harbour_bot-sandbox") });
     let id = ask(&stack, Method::POST, "/v1/sessions", token).await.session();
     until_called(&stack, "auth.importBotAuthorization", 1).await;

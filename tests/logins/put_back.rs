@@ -173,7 +173,7 @@ async fn a_job_that_comes_after_the_session_was_logged_out_stops_no_deletion() {
     let _worker = stack.worker().await;
     let id = log_in(&stack, "alice", ALICE).await;
     until_held(&stack, &id).await;
-    stack.fault(Fault::once("auth.logOut", Effect::Delay { ms: 2_000 }));
+    stack.fault(Fault::once("auth.logOut", Effect::Hold));
     let path = format!("/v1/sessions/{id}");
     let late = async {
         until_called(&stack, "auth.logOut", 1).await;
@@ -183,6 +183,7 @@ async fn a_job_that_comes_after_the_session_was_logged_out_stops_no_deletion() {
             SELECT gen_random_uuid(), 'join', '{\"chat\": \"@reading_club\"}', 'queued', 'bulk', 'default', id, true, 0, 0,
                 wireroom_now(), 5, 'test', wireroom_now() FROM sessions";
         sqlx::query(job).execute(stack.database.pool()).await.expect("stored");
+        stack.sandbox.controls().clear_faults();
     };
     let (deleted, ()) = tokio::join!(delete(&stack, &path), late);
     assert_eq!(

@@ -40,10 +40,10 @@ async fn a_chat_that_cannot_be_found_stops_the_campaign_and_nobody_is_contacted(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_leads_to_another_chat_stops_the_campaign() {
-    let stack = stack_of(vec!["alice"]).await;
+    let stack = stack_with(vec!["alice"], vec![patience()]).await;
     let path = campaign(&stack, json!({})).await;
     list(&stack, &path, &["dave"]).await;
-    stack.fault(Fault::once("contacts.resolveUsername", Effect::Delay { ms: 2000 }));
+    stack.fault(Fault::once("contacts.resolveUsername", Effect::Hold));
     let _worker = stack.worker().await;
     let job = resume(&stack, &path).await;
     until("the chat is looked up", async || {
@@ -55,6 +55,7 @@ async fn a_name_that_leads_to_another_chat_stops_the_campaign() {
         .execute(stack.database.pool())
         .await
         .expect("changed");
+    stack.sandbox.controls().clear_faults();
     let job = stack.finished(&job).await;
     assert_eq!(job["error"]["code"], "chat_changed", "{job}");
     let stopped = stack.get(&path).await;

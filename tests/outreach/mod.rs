@@ -13,7 +13,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::{
-    stack::{JOB_BOUND, Options, Stack},
+    stack::{JOB_BOUND, Options, Stack, patience},
     wait::eventually,
 };
 
@@ -26,9 +26,15 @@ const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// A stack whose sessions are in the chat, with its workers to be started.
 async fn stack_of(accounts: Vec<&'static str>) -> Stack {
+    stack_with(accounts, Vec::new()).await
+}
+
+/// The same with more variables.
+async fn stack_with(accounts: Vec<&'static str>, mut variables: Vec<(&'static str, String)>) -> Stack {
+    variables.push(("WIREROOM_PERSON_KEY", KEY.to_owned()));
     let stack = Stack::with(Options {
         accounts: accounts.clone(),
-        variables: vec![("WIREROOM_PERSON_KEY", KEY.to_owned())],
+        variables,
         ..Options::default()
     })
     .await;

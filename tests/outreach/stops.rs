@@ -36,11 +36,11 @@ async fn suppressed_between_enqueue_and_execution_nobody_is_contacted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn suppressed_in_the_last_moment_before_the_call() {
-    let stack = stack_of(vec!["alice"]).await;
+    let stack = stack_with(vec!["alice"], vec![patience()]).await;
     let path = campaign(&stack, json!({})).await;
     list(&stack, &path, &["friendly_person"]).await;
     // After the ledger has them, before leave is asked for the call.
-    stack.fault(Fault::once("channels.getParticipant", Effect::Delay { ms: 3000 }));
+    stack.fault(Fault::once("channels.getParticipant", Effect::Hold));
     let _worker = stack.worker().await;
     let job = resume(&stack, &path).await;
     until("the look", async || stack.calls("channels.getParticipant") > 0).await;
@@ -51,6 +51,7 @@ async fn suppressed_in_the_last_moment_before_the_call() {
         1
     );
     suppress(&stack, json!({ "user_id": stack.account("friendly_person") })).await;
+    stack.sandbox.controls().clear_faults();
     let result = done(&stack, &job).await;
     assert_eq!(result["outcomes"], json!({ "suppressed": 1 }), "{result}");
     assert_eq!(stack.calls("messages.sendMessage"), 0);

@@ -4,30 +4,34 @@ use super::*;
 use crate::support::{process::Process, stack::JOB_BOUND};
 
 const STALLS: usize = 30;
+/// Calls that nothing happens to, so that there is something to keep and something to come.
+const BEFORE: u32 = 12;
 
-async fn killed_at(method: &'static str, effect: Effect, text: &'static str) {
-    let stack = with_accounts(vec!["alice"]).await;
+/// A job to all stalls that has come to the call after [`BEFORE`] of `method`, which `effect` hits; its id, and the workers.
+async fn come_to(method: &'static str, effect: Effect, text: &str) -> (Stack, String, [Process; 2]) {
+    let stack = Stack::patient().await;
     add_stalls(&stack, STALLS, "alice");
     let chats: Vec<String> = (0..STALLS).map(|number| format!("@{}", stall(number))).collect();
     let workers = [stack.worker().await, stack.worker().await];
-    // Slow enough to be caught in the middle.
-    stack.fault(Fault::once("messages.sendMessage", Effect::Delay { ms: 60 }).times(12));
-    let id = stack.post("publish", json!({ "chats": chats, "text": text })).await;
-    stack
-        .job_when(&id, "some way in", |job| job["progress"]["done"].as_i64() >= Some(10))
-        .await;
-    let hits = stack.calls(method);
+    stack.fault(Fault::once(method, Effect::Delay { ms: 0 }).times(BEFORE));
     stack.fault(Fault::once(method, effect));
-    eventually(JOB_BOUND, async || {
-        if stack.calls(method) > hits {
-            Ok(())
-        } else {
-            Err("not hit yet")
-        }
+    let id = stack.post("publish", json!({ "chats": chats, "text": text })).await;
+    eventually(JOB_BOUND, async || match stack.calls(method) {
+        calls if calls > u64::from(BEFORE) => Ok(()),
+        calls => Err(calls),
     })
     .await;
+    (stack, id, workers)
+}
+
+async fn killed_at(method: &'static str, effect: Effect, text: &str) {
+    let (stack, id, workers) = come_to(method, effect, text).await;
     let _survivor = kill_the_worker_of(&stack, &id, workers).await;
-    let job = stack.finished(&id).await;
+    each_has_it_once(stack, &id, text).await;
+}
+
+async fn each_has_it_once(stack: Stack, id: &str, text: &str) {
+    let job = stack.finished(id).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     assert_eq!(job["result"]["counts"], json!({ "sent": STALLS }), "{job}");
     for number in 0..STALLS {
@@ -71,7 +75,24 @@ async fn during_a_send_that_never_arrived() {
     killed_at("messages.sendMessage", Effect::Blackhole, "Lost").await;
 }
 
+/// The answer has come, and is about to be written down.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_send() {
-    killed_at("messages.sendMessage", Effect::Delay { ms: 0 }, "After").await;
+    let (stack, id, workers) = come_to("messages.sendMessage", Effect::Hold, "After").await;
+    let mut lock = stack.database.pool().begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE publish_targets IN SHARE MODE")
+        .execute(&mut *lock)
+        .await
+        .expect("locked");
+    stack.sandbox.controls().clear_faults();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query LIKE '-- save_publish_target%'";
+    eventually(JOB_BOUND, async || match stack.figure(waiting).await {
+        0 => Err("nothing waits to be written"),
+        _ => Ok(()),
+    })
+    .await;
+    let _survivor = kill_the_worker_of(&stack, &id, workers).await;
+    lock.rollback().await.expect("unlocked");
+    each_has_it_once(stack, &id, "After").await;
 }

@@ -85,13 +85,11 @@ async fn a_flood_in_the_middle_keeps_what_was_done() {
     let stack = with_accounts(vec!["alice"]).await;
     let chats = stalls(&stack, 20);
     let _worker = stack.worker().await;
-    stack.fault(Fault::once("messages.sendMessage", Effect::Delay { ms: 20 }).times(10));
-    let id = stack.post("publish", json!({ "chats": chats, "text": "Floods" })).await;
-    stack
-        .job_when(&id, "some way in", |job| job["progress"]["done"].as_i64() >= Some(10))
-        .await;
+    stack.fault(Fault::once("messages.sendMessage", Effect::Delay { ms: 0 }).times(10));
     stack.fault(Fault::once("messages.sendMessage", Effect::flood_wait(4)));
+    let id = stack.post("publish", json!({ "chats": chats, "text": "Floods" })).await;
     let job = stack.finished(&id).await;
+    assert_eq!(stack.calls("messages.sendMessage"), 21, "one of them again");
     assert_eq!(job["result"]["counts"], json!({ "sent": 20 }), "{job}");
     for number in 0..20 {
         assert_eq!(stack.count_messages(&stall(number), "Floods"), 1, "{number}");
@@ -108,7 +106,7 @@ async fn a_thousand_chats_get_their_message_once_and_the_result_names_each() {
     let id = stack
         .post("publish", json!({ "chats": chats, "text": "To a thousand" }))
         .await;
-    eventually(Duration::from_secs(150), async || {
+    eventually(Duration::from_mins(5), async || {
         let job = stack.job(&id).await;
         if job["finished_at"].is_string() {
             Ok(())

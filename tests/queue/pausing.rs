@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
-use wireroom::store::{
-    claims::promote,
-    jobs::NewJob,
-    limits::{self, LimitScope},
-    pauses::{self, PauseScope},
+use wireroom::{
+    ids::SessionId,
+    store::{
+        claims::promote,
+        jobs::NewJob,
+        limits::{self, LimitScope},
+        pauses::{self, PauseScope},
+    },
 };
 use wireroom_jobs::{JobKind, Outcome};
 
-use super::bed::{Bed, Running, function, job, jobs, now, waits_for_cancel};
+use super::bed::{BOUND, Bed, Running, function, job, jobs, now, waits_for_cancel};
+use crate::support::wait::eventually;
 
 async fn pause(bed: &Bed, scope: PauseScope, target: &str, until: Option<DateTime<Utc>>) {
     let mut conn = bed.pool().acquire().await.expect("a connection");
@@ -34,40 +38,44 @@ fn scan() -> NewJob {
     NewJob::new(JobKind::Scan, json!({}))
 }
 
-/// That many claims of join jobs were made.
-async fn claims_of_joins(bed: &Bed) -> i64 {
-    bed.count("SELECT count(*) FROM jobs WHERE kind = 'join' AND fence > 0")
-        .await
+/// Waits until the worker that holds the session has claimed from its queue and passed over a join job there.
+async fn knows_of_the_pause(bed: &Bed, session: SessionId) {
+    let its_own = |new: NewJob| NewJob {
+        session: Some(session),
+        ..new
+    };
+    eventually(BOUND, async || {
+        let probe = bed.enqueue_one(its_own(job())).await;
+        let marker = bed.enqueue_one(its_own(scan())).await;
+        bed.until_state(marker, "succeeded").await;
+        match bed.job(probe).await.fence {
+            0 => Ok(()),
+            fence => Err(fence),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_paused_kind_waits_on_every_worker_and_the_others_go_on() {
     let bed = Bed::new().await;
     let first = quick(&bed, 5).await;
-    let _second = quick(&bed, 5).await;
+    let second = quick(&bed, 5).await;
     pause(&bed, PauseScope::Kind, "join", None).await;
     // One of the workers hears of it over the notification, the other in its own process.
     first.waker.control_changed();
-    // Both know once they have looked again, which they do within a second.
-    tokio::time::timeout(Duration::from_secs(5), async {
-        loop {
-            let probe = bed.enqueue_one(job()).await;
-            let marker = bed.enqueue_one(scan()).await;
-            bed.until_state(marker, "succeeded").await;
-            if bed.job(probe).await.fence == 0 {
-                break;
-            }
-        }
-    })
-    .await
-    .expect("the pause is known within the bound");
+    for worker in [&first, &second] {
+        knows_of_the_pause(&bed, worker.session).await;
+    }
     let held = bed.enqueue(&jobs(50)).await;
     for _ in 0..20 {
         let marker = bed.enqueue_one(scan()).await;
         first.waker.ready();
         bed.until_state(marker, "succeeded").await;
     }
-    assert_eq!(claims_of_joins(&bed).await, 0, "a paused backlog is not claimed");
+    for id in &held {
+        assert_eq!(bed.job(*id).await.fence, 0, "a paused backlog is not claimed");
+    }
     assert!(resume(&bed, PauseScope::Kind, "join").await);
     first.waker.control_changed();
     for id in held {

@@ -418,7 +418,10 @@ async fn a_burst_into_a_queue_that_was_vacuumed_empty_is_not_read() {
     let (read, ended) = read_by!(pool, |conn| completions::finish(conn, &ends));
     assert_eq!(ended.len(), 100);
     within("an end", read, 20, 25, 100);
-    let (read, views) = read_by!(pool, |conn| job_reads::live(&mut *conn, &ids[..50]));
+    // Of jobs that no statement above has left dead versions of: when Postgres takes those away is its own affair.
+    let untouched = &ids[ids.len() - 50..];
+    assert!(claimed.iter().all(|job| !untouched.contains(&job.id)));
+    let (read, views) = read_by!(pool, |conn| job_reads::live(&mut *conn, untouched));
     assert_eq!(views.len(), 50);
     within("a read of jobs", read, 20, 10, 50);
     let (read, (returned, _)) = read_by!(pool, |conn| rescue::return_unknown(

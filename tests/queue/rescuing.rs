@@ -367,7 +367,8 @@ async fn a_worker_that_falls_silent_in_a_transaction_keeps_nobody_from_its_job()
         url: Secret::new(database.url()),
         max_connections: 2,
         acquire_timeout: Duration::from_secs(5),
-        idle_transaction: Duration::from_millis(500),
+        // Longer than the test needs for its next statement.
+        idle_transaction: Duration::from_secs(3),
     };
     let silent = store::pool(&config).unwrap();
     let attempt = AttemptKey {
@@ -377,7 +378,7 @@ async fn a_worker_that_falls_silent_in_a_transaction_keeps_nobody_from_its_job()
     let mut transaction = silent.begin().await.unwrap();
     attempt_data::hold(&mut transaction, attempt, "test").await.unwrap();
     let mut conn = bed.pool().acquire().await.unwrap();
-    let cancelled = tokio::time::timeout(Duration::from_secs(10), cancel(&mut conn, id)).await;
+    let cancelled = tokio::time::timeout(Duration::from_secs(20), cancel(&mut conn, id)).await;
     assert_eq!(cancelled.expect("its lock is gone").unwrap(), Cancelled::Requested);
     let late = attempt_data::hold(&mut transaction, attempt, "test").await;
     assert!(late.expect_err("the server ended it").is_unavailable());

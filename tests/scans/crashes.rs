@@ -1,12 +1,14 @@
 //! Workers that are killed at the boundary of a page, on either side of its commit: the scan goes on there, and its rows are
 //! those of a scan that nobody disturbed.
 
-use std::time::Duration;
-
 use wireroom::sandbox::{Effect, Fault};
 
 use super::*;
-use crate::support::{process::Process, stack::JOB_BOUND, wait::eventually};
+use crate::support::{
+    process::Process,
+    stack::{JOB_BOUND, patience},
+    wait::eventually,
+};
 
 /// What is killed, and what it must have in the end.
 struct Case {
@@ -58,6 +60,26 @@ async fn a_history_killed_after_a_page_is_committed() {
     after_the_commit(history()).await;
 }
 
+/// A stack whose workers wait for an answer for as long as a test may take: they are killed before that.
+async fn patient() -> Stack {
+    Stack::with(Options {
+        variables: vec![("WIREROOM_PERSON_KEY", KEY.to_owned()), patience()],
+        ..Options::default()
+    })
+    .await
+}
+
+/// The first call that is hit, and that other calls come before.
+const HIT: u64 = 3;
+
+/// The calls of `method` up to the one that `effect` hits; its fault.
+fn hit(stack: &Stack, method: &str, at: u64, effect: Effect) -> u64 {
+    for _ in 1..at {
+        stack.fault(Fault::once(method, Effect::Delay { ms: 0 }));
+    }
+    stack.sandbox.controls().add_fault(Fault::once(method, effect))
+}
+
 async fn rows_of(stack: &Stack, table: &str) -> i64 {
     let query = format!("SELECT count(*) FROM {table}");
     sqlx::query_scalar(sqlx::AssertSqlSafe(query))
@@ -66,22 +88,26 @@ async fn rows_of(stack: &Stack, table: &str) -> i64 {
         .expect("answered")
 }
 
-/// Some pages in, and slow enough to be caught.
-async fn some_way_in(stack: &Stack, case: &Case) {
-    eventually(JOB_BOUND, async || match rows_of(stack, case.table).await {
-        rows if rows >= case.page => Ok(()),
-        rows => Err(rows),
+/// A worker that waits for the page number [`HIT`] of a scan, with those before it committed; the fault that holds it.
+async fn at_a_page(stack: &Stack, case: &Case) -> (Process, String, u64) {
+    let held = hit(stack, case.method, HIT, Effect::Hold);
+    let worker = stack.worker().await;
+    let id = stack.post("scan", case.args.clone()).await;
+    let committed = case.page * (i64::try_from(HIT).expect("small") - 1);
+    eventually(JOB_BOUND, async || {
+        match (stack.calls(case.method), rows_of(stack, case.table).await) {
+            (calls, rows) if calls >= HIT && rows >= committed => Ok(()),
+            seen => Err(seen),
+        }
     })
     .await;
+    (worker, id, held)
 }
 
 /// The page is written and waits for its commit when the worker dies: nothing of it stays.
 async fn before_the_commit(case: Case) {
-    let stack = stack().await;
-    let worker = stack.worker().await;
-    stack.fault(Fault::once(case.method, Effect::Delay { ms: 150 }).forever());
-    let id = stack.post("scan", case.args.clone()).await;
-    some_way_in(&stack, &case).await;
+    let stack = patient().await;
+    let (worker, id, held) = at_a_page(&stack, &case).await;
     // A lock that the page's statement has to wait for.
     let mut lock = stack.database.pool().begin().await.expect("a transaction");
     let statement = format!("LOCK TABLE {} IN SHARE MODE", case.table);
@@ -90,6 +116,7 @@ async fn before_the_commit(case: Case) {
         .await
         .expect("locked");
     let stored = rows_of(&stack, case.table).await;
+    stack.sandbox.controls().remove_fault(held);
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
         AND query LIKE '-- save_me%'";
@@ -105,20 +132,8 @@ async fn before_the_commit(case: Case) {
 
 /// The page is committed, and the next one asked for, when the worker dies: it is not read again.
 async fn after_the_commit(case: Case) {
-    let stack = stack().await;
-    let worker = stack.worker().await;
-    stack.fault(Fault::once(case.method, Effect::Delay { ms: 300 }).forever());
-    let id = stack.post("scan", case.args.clone()).await;
-    some_way_in(&stack, &case).await;
-    let asked = stack.calls(case.method);
-    eventually(Duration::from_secs(10), async || {
-        if stack.calls(case.method) > asked {
-            Ok(())
-        } else {
-            Err("the next page is not asked for")
-        }
-    })
-    .await;
+    let stack = patient().await;
+    let (worker, id, _held) = at_a_page(&stack, &case).await;
     let stored = rows_of(&stack, case.table).await;
     worker.kill();
     go_on(&stack, &case, &id, stored).await;
@@ -149,10 +164,7 @@ async fn go_on(stack: &Stack, case: &Case, id: &str, stored: i64) {
 /// The worker is killed while it waits for the answer number `at` to `method`; another one ends the scan. Its result, and how often
 /// the method was called in all.
 async fn killed_waiting(stack: &Stack, args: Value, method: &'static str, at: u64) -> (String, Value, u64) {
-    for _ in 1..at {
-        stack.fault(Fault::once(method, Effect::Delay { ms: 0 }));
-    }
-    stack.fault(Fault::once(method, Effect::Blackhole));
+    hit(stack, method, at, Effect::Blackhole);
     let worker = stack.worker().await;
     let before = stack.calls(method);
     let id = stack.post("scan", args).await;
@@ -171,7 +183,7 @@ async fn killed_waiting(stack: &Stack, args: Value, method: &'static str, at: u6
 
 #[tokio::test(flavor = "multi_thread")]
 async fn comments_killed_between_two_pages_are_read_once() {
-    let stack = stack().await;
+    let stack = patient().await;
     let (news, market) = (stack.chat("morning_news"), stack.chat("harbour_market"));
     let bob = stack.account("bob");
     stack.sandbox.controls().with_world(|world| {
@@ -197,7 +209,7 @@ async fn comments_killed_between_two_pages_are_read_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_killed_between_two_queries_finds_each_chat_once() {
-    let stack = stack().await;
+    let stack = patient().await;
     let queries = json!({ "queries": ["harbour", "morning"], "standing": "weekly" });
     let args = scan("chats", "", with("search", queries.clone()));
     let (id, result, _) = killed_waiting(&stack, args.clone(), "contacts.search", 2).await;
@@ -212,7 +224,7 @@ async fn a_search_killed_between_two_queries_finds_each_chat_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_profile_killed_while_it_is_read_is_stored_once() {
-    let stack = stack().await;
+    let stack = patient().await;
     let args = scan("profile", "@harbour_market", json!({}));
     let (_, result, calls) = killed_waiting(&stack, args, "channels.getFullChannel", 1).await;
     assert_eq!((calls, &result["seen"]), (2, &json!(1)), "{result}");

@@ -64,17 +64,18 @@ async fn a_history_that_is_hidden_from_those_who_come_later_is_told() {
 /// Scans the members of the market, and does something to it while the fourth page is on its way. The scan's result, and whether
 /// everybody who is in the market is among its rows.
 async fn scanned_while(stack: &Stack, act: impl FnOnce(&mut World)) -> (Value, bool) {
-    for _ in 0..3 {
-        stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 0 }));
-    }
-    stack.fault(Fault::once("channels.getParticipants", Effect::Delay { ms: 2_000 }));
+    let method = "channels.getParticipants";
+    stack.fault(Fault::once(method, Effect::Delay { ms: 0 }).times(3));
+    stack.fault(Fault::once(method, Effect::Hold));
+    let before = stack.calls(method);
     let id = stack.post("scan", scan("members", "@harbour_market", json!({}))).await;
-    eventually(JOB_BOUND, async || match stack.sandbox.controls().faults().len() {
-        0 => Ok(()),
-        left => Err(format!("{left} pages before")),
+    eventually(JOB_BOUND, async || match stack.calls(method) - before {
+        asked if asked > 3 => Ok(()),
+        asked => Err(format!("{asked} pages asked for")),
     })
     .await;
     stack.sandbox.controls().with_world(act);
+    stack.sandbox.controls().clear_faults();
     let job = stack.finished(&id).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     let rows = rows(stack, &format!("/v1/jobs/{id}/members")).await;

@@ -1,7 +1,7 @@
 //! Files of messages: whole, once, within their bounds, from whichever data centre they lie in, and gone on with after a worker
 //! died in the middle of one.
 
-use std::{collections::HashSet, path::Path, time::Duration};
+use std::{collections::HashSet, path::Path};
 
 use reqwest::StatusCode;
 use tempfile::TempDir;
@@ -11,7 +11,10 @@ use wireroom::sandbox::{
 };
 
 use super::*;
-use crate::support::{stack::JOB_BOUND, wait::eventually};
+use crate::support::{
+    stack::{JOB_BOUND, patience},
+    wait::eventually,
+};
 
 pub const PART: usize = 512 * 1024;
 const CHAT: &str = "harbour_market";
@@ -49,6 +52,7 @@ pub async fn with_files() -> (Stack, TempDir) {
             ("WIREROOM_PERSON_KEY", KEY.to_owned()),
             ("WIREROOM_FILES_DIR", path),
             ("WIREROOM_FILES_MAX_MB", "16".to_owned()),
+            patience(),
         ],
         ..Options::default()
     })
@@ -86,6 +90,12 @@ pub async fn content(stack: &Stack, id: &Value) -> (StatusCode, Vec<u8>) {
     let request = stack.request(Method::GET, &format!("/v1/files/{id}/content"));
     let response = request.send().await.expect("answered");
     (response.status(), response.bytes().await.expect("bytes").to_vec())
+}
+
+/// Lets so many parts through, and holds the next one until the faults are cleared.
+pub fn hold_part_after(stack: &Stack, parts: u32) {
+    stack.fault(Fault::once("upload.getFile", Effect::Delay { ms: 0 }).times(parts));
+    stack.fault(Fault::once("upload.getFile", Effect::Hold));
 }
 
 /// How many files there are under a directory.
@@ -205,14 +215,15 @@ async fn a_worker_that_dies_in_a_file_is_followed_by_one_that_goes_on_in_it() {
     // The newest message's file is the first one.
     let slow = send(&stack, "alice", &[document(second.clone(), "long.bin", "video/mp4")])[0];
     let quick = send(&stack, "alice", &[document(first.clone(), "short.bin", "video/mp4")])[0];
-    stack.fault(Fault::once("upload.getFile", Effect::Delay { ms: 250 }).forever());
+    // Two of the quick one, and some of the other.
+    hold_part_after(&stack, 2 + 4);
     let id = stack.post("scan", wanted(2, &json!({}))).await;
     let kept = "SELECT coalesce(max(size_bytes), 0)::bigint FROM partial_files";
     eventually(JOB_BOUND, async || {
-        let is_in_it = given(&stack, slow.1).len() >= 4;
+        let asked = stack.calls("upload.getFile");
         match stack.figure(kept).await {
-            bytes if is_in_it && bytes >= 3 * i64::try_from(PART).expect("small") => Ok(()),
-            bytes => Err(bytes),
+            bytes if asked >= 2 + 5 && bytes >= 3 * i64::try_from(PART).expect("small") => Ok(()),
+            bytes => Err((asked, bytes)),
         }
     })
     .await;
@@ -337,15 +348,16 @@ async fn an_expired_reference_is_read_again_and_what_is_gone_is_passed_over() {
     let _worker = stack.worker().await;
     let whole = bytes(3 * PART, 12);
     let sent = send(&stack, "alice", &[document(whole.clone(), "a.bin", "video/mp4")])[0];
-    stack.fault(Fault::once("upload.getFile", Effect::Delay { ms: 400 }).forever());
+    hold_part_after(&stack, 1);
     let id = stack.post("scan", wanted(1, &json!({}))).await;
-    eventually(Duration::from_secs(20), async || match given(&stack, sent.1).len() {
-        0 => Err("nothing was asked for"),
+    eventually(JOB_BOUND, async || match stack.calls("upload.getFile") {
+        0 | 1 => Err("the second part is not asked for"),
         _ => Ok(()),
     })
     .await;
     let controls = stack.sandbox.controls();
     controls.with_world(World::expire_file_references);
+    controls.clear_faults();
     let job = stack.finished(&id).await;
     assert_eq!(job["result"]["files"]["downloaded"], 1, "{job}");
     assert_eq!(given(&stack, sent.1).len(), 3);
@@ -353,7 +365,6 @@ async fn an_expired_reference_is_read_again_and_what_is_gone_is_passed_over() {
     let found = row(&stack, &id, sent.0).await;
     assert!(content(&stack, &found["file"]["id"]).await.1 == whole);
     // A fresh reference does not help either.
-    stack.sandbox.controls().clear_faults();
     let expired = Effect::Error {
         code: 400,
         name: "FILE_REFERENCE_EXPIRED".to_owned(),

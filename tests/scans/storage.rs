@@ -15,18 +15,23 @@ use tokio::{
 use wireroom::sandbox::{Effect, Fault};
 
 use super::{
-    media::{PART, bytes, content, document, row, send, wanted},
+    media::{PART, bytes, content, document, hold_part_after, row, send, wanted},
     *,
 };
 use crate::{
     clients::Library,
-    support::{stack::JOB_BOUND, wait::eventually},
+    support::{
+        stack::{JOB_BOUND, patience},
+        wait::eventually,
+    },
 };
 
 const BUCKET: &str = "harbour";
 const START_BOUND: Duration = Duration::from_mins(1);
 /// Parts of a download on their way to S3.
 const PIECE: usize = 8 << 20;
+/// The same in parts of Telegram's.
+const PIECE_PARTS: u32 = 16;
 
 static MOTO: Library = Library {
     name: "moto-5.2.5",
@@ -111,6 +116,7 @@ impl Storage {
                 ("WIREROOM_FILES_S3_KEY_ID", "harbour".to_owned()),
                 ("WIREROOM_FILES_S3_SECRET", "not much of a secret".to_owned()),
                 ("WIREROOM_FILES_MAX_MB", "32".to_owned()),
+                patience(),
             ],
             ..Options::default()
         })
@@ -200,7 +206,8 @@ async fn downloads_go_on_in_an_upload_of_several_parts() {
     let last = send(&stack, "judy", &[document(large.clone(), "long.bin", "video/mp4")])[0];
     let middle = send(&stack, "judy", &[document(even.clone(), "even.bin", "video/mp4")])[0];
     let first = send(&stack, "judy", &[document(small.clone(), "short.bin", "video/mp4")])[0];
-    stack.fault(Fault::once("upload.getFile", Effect::Delay { ms: 80 }).forever());
+    // The two smaller ones, and more than a piece of the last.
+    hold_part_after(&stack, 1 + PIECE_PARTS + PIECE_PARTS + 1);
     let id = stack.post("scan", wanted(3, &json!({}))).await;
     let kept =
         "SELECT coalesce(max(p.size_bytes), 0)::bigint FROM partial_files p JOIN scan_files f USING (job_id, media_id)
@@ -236,7 +243,11 @@ async fn downloads_go_on_in_an_upload_of_several_parts() {
     assert_eq!(storage.objects().await, sizes);
     assert_eq!(stack.figure("SELECT count(*) FROM partial_files").await, 0);
     // Half a file of a job that is cancelled is swept with whatever is deleted next.
-    stack.fault(Fault::once("upload.getFile", Effect::Delay { ms: 80 }).forever());
+    stack.fault(Fault::once("upload.getFile", Effect::Delay { ms: 0 }).times(PIECE_PARTS + 1));
+    let held = Fault::once("upload.getFile", Effect::Hold);
+    let held = stack.sandbox.controls().add_fault(held);
+    // Long enough for the worker to hear of it.
+    stack.fault(Fault::once("upload.getFile", Effect::Delay { ms: 2_000 }).forever());
     send(
         &stack,
         "judy",
@@ -255,6 +266,7 @@ async fn downloads_go_on_in_an_upload_of_several_parts() {
     .await;
     let cancel = stack.request(Method::POST, &format!("/v1/jobs/{id}/cancel"));
     assert!(cancel.send().await.expect("answered").status().is_success());
+    stack.sandbox.controls().remove_fault(held);
     let job = stack.finished(&id).await;
     assert_eq!(job["state"], "cancelled", "{job}");
     let (_, other) = upload(&stack, bytes(10, 28), "text/plain").await;

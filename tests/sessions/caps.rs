@@ -24,7 +24,7 @@ async fn cap(world: &World, session: SessionId, capped: Capped, per_day: i32) {
         .unwrap();
 }
 
-/// Far from the end of a window, so that none ends during the test.
+/// Far from the end of a window, so that none ends during the test. Before there are leases, which a clock that leaps ends.
 async fn noon(world: &World) {
     sqlx::raw_sql(
         "CREATE TABLE test_start AS SELECT clock_timestamp() AS at;
@@ -40,13 +40,13 @@ async fn noon(world: &World) {
 async fn a_spent_cap_refuses_without_a_call_closes_the_action_and_survives_the_holder() {
     let world = World::with_accounts(1).await;
     noon(&world).await;
+    cap(&world, world.imported[0].id, Capped::Message, 2).await;
     let holder = world.holder();
     let session = held(&holder, 1).await.remove(0);
     let (telegram, _) = port_of(&session);
     let Joined::Joined(chat) = telegram.join_by_invite(INVITES[0]).await.unwrap() else {
         panic!("not a member before");
     };
-    cap(&world, session.id, Capped::Message, 2).await;
     telegram.send_message(&chat, 1, &draft("one")).await.unwrap();
     assert_eq!(session.closed_actions(), []);
     telegram.send_message(&chat, 2, &draft("two")).await.unwrap();
@@ -87,11 +87,16 @@ async fn a_spent_cap_refuses_without_a_call_closes_the_action_and_survives_the_h
 async fn a_cap_lowered_below_what_was_used_holds_from_the_next_call_on() {
     let world = World::with_accounts(1).await;
     noon(&world).await;
+    cap(&world, world.imported[0].id, Capped::Join, 2).await;
     let holder = world.holder();
     let session = held(&holder, 1).await.remove(0);
     let (telegram, _) = port_of(&session);
     telegram.join_by_invite(INVITES[0]).await.unwrap();
-    cap(&world, session.id, Capped::Join, 1).await;
+    // Unheard: a look at the caps at the same time would leave the action open for the next call to find out.
+    sqlx::raw_sql("UPDATE session_caps SET per_minute = 1, per_hour = 1, per_day = 1")
+        .execute(world.database.pool())
+        .await
+        .unwrap();
     let chat = telegram.resolve_username(&public_group(&world, 1000)).await.unwrap();
     let refused = telegram.join_chat(&chat).await.unwrap_err();
     assert_eq!(refused.code, "cap_reached", "{refused}");
@@ -176,15 +181,13 @@ fn port_with(session: &HeldSession, guard: impl CallGuard + 'static) -> JobTeleg
     })
 }
 
-/// A session that may write one message, in a group that it has joined.
-async fn with_one_message(world: &World, holder: &Arc<Holder>) -> (Arc<HeldSession>, wireroom_jobs::ports::Chat) {
-    noon(world).await;
+/// A session in a group.
+async fn joined(holder: &Arc<Holder>) -> (Arc<HeldSession>, wireroom_jobs::ports::Chat) {
     let session = held(holder, 1).await.remove(0);
     let (telegram, _) = port_of(&session);
     let Joined::Joined(chat) = telegram.join_by_invite(INVITES[0]).await.unwrap() else {
         panic!("not a member before");
     };
-    cap(world, session.id, Capped::Message, 1).await;
     (session, chat)
 }
 
@@ -196,8 +199,10 @@ async fn a_call_that_never_left_gives_its_use_back() {
         panic!("the proxy listens on IPv4");
     };
     world.telegram.server.as_mut().expect("the sandbox").address = before_telegram;
+    noon(&world).await;
+    cap(&world, world.imported[0].id, Capped::Message, 1).await;
     let holder = world.holder();
-    let (session, chat) = with_one_message(&world, &holder).await;
+    let (session, chat) = joined(&holder).await;
     let given_back = async |what: &str| {
         until(what, async || (world.count(USED).await == 0).then_some(())).await;
         until(what, async || session.closed_actions().is_empty().then_some(())).await;
@@ -269,22 +274,15 @@ async fn a_call_that_never_left_gives_its_use_back() {
 #[tokio::test]
 async fn a_call_that_may_have_left_stays_counted() {
     let world = World::with_accounts(1).await;
+    noon(&world).await;
+    cap(&world, world.imported[0].id, Capped::Message, 1).await;
     let holder = world.holder();
-    let (session, chat) = with_one_message(&world, &holder).await;
+    let (session, chat) = joined(&holder).await;
     for (effect, text) in [
         (Effect::Drop, "dropped"),
         (Effect::Blackhole, "unanswered"),
         (Effect::DropAfter, "unheard"),
     ] {
-        cap(&world, session.id, Capped::Message, 1).await;
-        sqlx::raw_sql(
-            "UPDATE session_cap_usage SET minute_used = 0, hour_used = 0, day_used = 0 WHERE action = 'message'",
-        )
-        .execute(world.database.pool())
-        .await
-        .unwrap();
-        holder.look_again();
-        until("opened", async || session.closed_actions().is_empty().then_some(())).await;
         until("answers", async || session.takes_jobs().then_some(())).await;
         world
             .sandbox
@@ -295,6 +293,15 @@ async fn a_call_that_may_have_left_stays_counted() {
         assert_eq!(unknown.decision, Decision::Retry, "{unknown}");
         assert_eq!(world.count(USED).await, 1, "{text}");
         assert_eq!(session.closed_actions(), [Action::Send], "{text}");
+        sqlx::raw_sql(
+            "UPDATE session_cap_usage SET minute_used = 0, hour_used = 0, day_used = 0 WHERE action = 'message'",
+        )
+        .execute(world.database.pool())
+        .await
+        .unwrap();
+        cap(&world, session.id, Capped::Message, 1).await;
+        holder.look_again();
+        until("opened", async || session.closed_actions().is_empty().then_some(())).await;
     }
     holder.shutdown(BOUND).await;
     world.end().await;

@@ -10,13 +10,15 @@ use crate::support::stack::{JOB_BOUND, Options, Stack};
 
 const GROUP: &str = "@harbour_market";
 
-/// A stack with one worker and these accounts, each in the group; requests name their session.
+/// A stack with one worker and these accounts, each in the group; requests name their session. It is noon: what is used up
+/// for a day stays so.
 async fn stack(accounts: &[&'static str]) -> (Stack, crate::support::process::Process) {
     let stack = Stack::with(Options {
         accounts: accounts.to_vec(),
         ..Options::default()
     })
     .await;
+    stack.noon().await;
     let worker = stack.worker().await;
     for account in accounts {
         let job = run(&stack, JobKind::Join, account, json!({ "chat": GROUP })).await;

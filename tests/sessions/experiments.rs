@@ -10,6 +10,7 @@ use wireroom::sandbox::{Misuse, call::UserId};
 
 use super::*;
 use crate::support::{
+    bystander::Bystander,
     process::Process,
     stack::{Options, START_BOUND, Stack},
 };
@@ -30,15 +31,17 @@ struct Seen {
     took: Vec<Duration>,
     /// Connections of one key that were open at the same time, at most.
     open: usize,
+    bystander: Bystander,
 }
 
 impl Seen {
-    fn new(what: &'static str) -> Self {
+    fn new(what: &'static str, database: &PgPool) -> Self {
         Self {
             what,
             rounds: 0,
             took: Vec::new(),
             open: 1,
+            bystander: Bystander::beside(database),
         }
     }
 
@@ -47,7 +50,7 @@ impl Seen {
         self.took.extend(took);
     }
 
-    /// Prints the row, and asserts that nothing took longer than `bound`.
+    /// Prints the row, and asserts that nothing took longer than `bound`, and what a busy machine takes.
     fn report(mut self, bound: Duration) {
         self.took.sort();
         let at = |percent: usize| {
@@ -65,7 +68,12 @@ impl Seen {
             at(100)
         );
         let slowest = *self.took.last().expect("something was seen");
-        assert!(slowest < bound, "{}: {slowest:?}", self.what);
+        let allowed = self.bystander.allows();
+        assert!(
+            slowest < bound + allowed,
+            "{}: {slowest:?}, allowed {allowed:?}",
+            self.what
+        );
     }
 }
 
@@ -146,7 +154,7 @@ async fn ten_workers_that_race_connect_each_session_once() {
     const WORKERS: usize = 10;
     const SESSIONS: usize = 8;
     let world = World::with_accounts(SESSIONS).await;
-    let mut seen = Seen::new("ten workers race for free leases");
+    let mut seen = Seen::new("ten workers race for free leases", world.database.pool());
     for _ in 0..rounds() {
         let began = Instant::now();
         // None knows of another, so that each would take all.
@@ -180,7 +188,7 @@ async fn ten_workers_that_race_connect_each_session_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_of_a_killed_worker_run_elsewhere_within_the_lease_and_two_seconds() {
     let stack = stack_of(&ACCOUNTS[..4]).await;
-    let mut seen = Seen::new("SIGKILL, lease 3 s");
+    let mut seen = Seen::new("SIGKILL, lease 3 s", stack.database.pool());
     let mut first = stack.worker().await;
     settled(&stack, &[(&first, 4)]).await;
     for _ in 0..rounds() {
@@ -200,7 +208,7 @@ async fn sessions_of_a_killed_worker_run_elsewhere_within_the_lease_and_two_seco
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_of_a_stopped_worker_run_elsewhere_within_a_second() {
     let stack = stack_of(&ACCOUNTS[..4]).await;
-    let mut seen = Seen::new("SIGTERM, idle");
+    let mut seen = Seen::new("SIGTERM, idle", stack.database.pool());
     let mut first = stack.worker().await;
     settled(&stack, &[(&first, 4)]).await;
     for _ in 0..rounds() {
@@ -219,7 +227,11 @@ async fn sessions_of_a_stopped_worker_run_elsewhere_within_a_second() {
         FROM session_terms t JOIN session_terms n ON n.session_id = t.session_id AND n.fence = t.fence + 1";
     let slowest = stack.figure(given_back).await;
     println!("given back, and taken {slowest} ms later at most");
-    assert!(slowest < 1000, "{slowest} ms");
+    let allowed = 1000 + seen.bystander.allows().as_millis();
+    assert!(
+        u128::try_from(slowest).is_ok_and(|took| took < allowed),
+        "{slowest} ms of {allowed}"
+    );
     seen.report(Duration::from_secs(5));
     stack.finish().await;
 }
@@ -227,7 +239,7 @@ async fn sessions_of_a_stopped_worker_run_elsewhere_within_a_second() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_worker_sends_nothing_when_it_wakes_up_after_its_lease() {
     let stack = stack_of(&ACCOUNTS[..2]).await;
-    let mut seen = Seen::new("SIGSTOP past the lease, then SIGCONT; lease 3 s");
+    let mut seen = Seen::new("SIGSTOP past the lease, then SIGCONT; lease 3 s", stack.database.pool());
     seen.open = 2;
     let mut frozen = stack.worker().await;
     settled(&stack, &[(&frozen, 2)]).await;
@@ -267,7 +279,7 @@ async fn a_worker_cut_off_from_postgres_hangs_up_before_another_one_connects() {
     let stack = stack_of(&ACCOUNTS[..4]).await;
     let proxy = TcpProxy::to_url(stack.database.url()).await;
     let through = [("DATABASE_URL", proxy.rewrite(stack.database.url()))];
-    let mut seen = Seen::new("Postgres cut off by a proxy, lease 3 s");
+    let mut seen = Seen::new("Postgres cut off by a proxy, lease 3 s", stack.database.pool());
     let steady = stack.worker().await;
     settled(&stack, &[(&steady, 4)]).await;
     for _ in 0..rounds() {
@@ -289,7 +301,7 @@ async fn a_worker_cut_off_from_postgres_hangs_up_before_another_one_connects() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deploys_under_load_move_sessions_in_seconds_and_lose_nothing() {
     let stack = stack_of(&ACCOUNTS[..3]).await;
-    let mut seen = Seen::new("deploys (start new, stop old) under load");
+    let mut seen = Seen::new("deploys (start new, stop old) under load", stack.database.pool());
     let mut old = stack.worker().await;
     settled(&stack, &[(&old, 3)]).await;
     for account in &ACCOUNTS[..3] {
@@ -327,7 +339,10 @@ async fn deploys_under_load_move_sessions_in_seconds_and_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_comes_levels_the_sessions_and_moves_no_more_than_its_share() {
     let stack = stack_of(&ACCOUNTS).await;
-    let mut seen = Seen::new("a worker comes: levelled, half of six sessions moved");
+    let mut seen = Seen::new(
+        "a worker comes: levelled, half of six sessions moved",
+        stack.database.pool(),
+    );
     let first = stack.worker().await;
     settled(&stack, &[(&first, 6)]).await;
     for _ in 0..rounds() {

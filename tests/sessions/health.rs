@@ -96,7 +96,8 @@ async fn a_session_that_keeps_failing_rests_longer_each_time_until_it_answers() 
         .add_fault(Fault::once("users.getUsers", fails).forever());
     let tired = |settings: &mut HolderSettings| {
         settings.sessions.breaker_failures = 2;
-        settings.sessions.breaker_rest = Duration::from_secs(2);
+        // Long enough to look at it while it rests.
+        settings.sessions.breaker_rest = Duration::from_secs(6);
     };
     let holder = world.holder_with(tired);
     // Whoever would take it meets the same breaker.
@@ -121,7 +122,7 @@ async fn a_session_that_keeps_failing_rests_longer_each_time_until_it_answers() 
     };
     let before = calls();
     let again =
-        "SELECT count(*) FROM session_breakers WHERE trips = 2 AND open_until > wireroom_now() + interval '3 seconds'";
+        "SELECT count(*) FROM session_breakers WHERE trips = 2 AND open_until > wireroom_now() + interval '6 seconds'";
     until("open again", async || (world.count(again).await == 1).then_some(())).await;
     assert_eq!(calls() - before, 1, "half-open, one attempt decides");
     world.sandbox.controls().clear_faults();

@@ -146,7 +146,8 @@ fn holder_settings(worker: WorkerId, telegram: TelegramConfig) -> HolderSettings
     HolderSettings {
         worker,
         sessions: SessionsConfig {
-            lease: Duration::from_secs(3),
+            // Twelve renewals may be late before a session is lost that nobody meant to lose.
+            lease: Duration::from_secs(6),
             renew: Duration::from_millis(500),
             margin: Duration::from_millis(600),
             max: 100,

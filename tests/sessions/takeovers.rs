@@ -8,6 +8,7 @@ use wireroom_jobs::scan::ports::{MemberList, ScanTelegram};
 
 use super::*;
 use crate::support::{
+    bystander::Bystander,
     process::Process,
     stack::{Options, START_BOUND, Stack},
 };
@@ -27,10 +28,14 @@ async fn stack_of(accounts: &[&'static str]) -> Stack {
 /// With leases so long that none runs out on a busy machine, and workers that are not soon taken for dead: nothing but what
 /// the test is about moves a session.
 async fn stack_with_long_leases(accounts: &[&'static str]) -> Stack {
+    stack_with_leases_of(accounts, 60).await
+}
+
+async fn stack_with_leases_of(accounts: &[&'static str], seconds: u32) -> Stack {
     Stack::with(Options {
         accounts: accounts.to_vec(),
         variables: vec![
-            ("WIREROOM_SESSIONS_LEASE_SECONDS", "60".to_owned()),
+            ("WIREROOM_SESSIONS_LEASE_SECONDS", seconds.to_string()),
             ("WIREROOM_QUEUE_WORKER_DEAD_SECONDS", "60".to_owned()),
         ],
         ..Options::default()
@@ -72,6 +77,7 @@ const TERMS: &str = "SELECT count(*) FROM session_terms";
 #[tokio::test(flavor = "multi_thread")]
 async fn sharing_levels_within_ten_seconds_and_moves_no_more_than_it_must() {
     let stack = stack_with_long_leases(&ACCOUNTS).await;
+    let bystander = Bystander::beside(stack.database.pool());
     let mut first = stack.worker().await;
     holds(&stack, &first, 6).await;
     let second = stack.worker().await;
@@ -80,7 +86,8 @@ async fn sharing_levels_within_ten_seconds_and_moves_no_more_than_it_must() {
     holds(&stack, &first, 3).await;
     let took = time(&stack, "SELECT max(acquired_at) FROM session_terms").await - started;
     println!("levelled in {took}");
-    assert!(took < TimeDelta::seconds(10), "{took}");
+    let levelled = took.to_std().expect("after it came");
+    assert!(levelled < Duration::from_secs(10) + bystander.allows(), "{took}");
     assert_eq!(stack.figure(TERMS).await, 9, "three moved");
 
     first.terminate();
@@ -89,7 +96,11 @@ async fn sharing_levels_within_ten_seconds_and_moves_no_more_than_it_must() {
         FROM session_terms t JOIN session_terms n ON n.session_id = t.session_id AND n.fence = t.fence + 1";
     let took = stack.figure(slowest).await;
     println!("handed over in {took} ms");
-    assert!(took < 1000, "given back, and taken {took} ms later");
+    let allowed = 1000 + bystander.allows().as_millis();
+    assert!(
+        u128::try_from(took).is_ok_and(|took| took < allowed),
+        "given back, and taken {took} ms later, of {allowed}"
+    );
     assert_eq!(stack.figure(TERMS).await, 12, "three moved back, and no other");
     assert!(first.wait_for_end(START_BOUND).await.success());
     until("connected", async || (connected(&stack) == 6).then_some(())).await;
@@ -99,6 +110,7 @@ async fn sharing_levels_within_ten_seconds_and_moves_no_more_than_it_must() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_workers_sessions_run_elsewhere_within_the_lease_and_two_seconds() {
     let stack = stack_of(&ACCOUNTS[..4]).await;
+    let bystander = Bystander::beside(stack.database.pool());
     let first = stack.worker().await;
     holds(&stack, &first, 4).await;
     let second = stack.worker().await;
@@ -114,10 +126,8 @@ async fn a_killed_workers_sessions_run_elsewhere_within_the_lease_and_two_second
     .await;
     let took = time(&stack, "SELECT max(acquired_at) FROM session_terms").await - killed;
     println!("taken over in {took}, connected in {:?}", at.elapsed());
-    assert!(
-        took.to_std().is_ok_and(|took| took < LEASE + Duration::from_secs(2)),
-        "{took}"
-    );
+    let bound = LEASE + Duration::from_secs(2) + bystander.allows();
+    assert!(took.to_std().is_ok_and(|took| took < bound), "{took} of {bound:?}");
     stack.finish().await;
 }
 
@@ -219,22 +229,16 @@ async fn a_clock_ten_minutes_off_opens_no_gate_early_and_takes_no_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_over_the_api_is_made_by_the_holder_and_a_stopped_one_is_told() {
-    let stack = stack_with_long_leases(&["alice"]).await;
+    // Renewals are minutes apart, and the API waits for seconds: whoever answers in time was told.
+    let stack = stack_with_leases_of(&["alice"], 600).await;
     let worker = stack.worker().await;
     holds(&stack, &worker, 1).await;
     until("connected", async || (connected(&stack) == 1).then_some(())).await;
     let list = stack.get("/v1/sessions").await;
     let path = format!("/v1/sessions/{}/check", list["items"][0]["id"].as_str().expect("an id"));
-    let asked = Instant::now();
     let answer = stack.request(Method::POST, &path).send().await.expect("answered");
     let answer: serde_json::Value = answer.json().await.expect("JSON");
     assert_eq!(answer["ok"], true, "{answer}");
-    let bound = Duration::from_secs(6);
-    assert!(
-        asked.elapsed() < bound,
-        "told, not found with a renewal: {:?}",
-        asked.elapsed()
-    );
     worker.pause();
     let late = stack.request(Method::POST, &path).send().await.expect("answered");
     assert_eq!(late.status(), 504);

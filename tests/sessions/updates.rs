@@ -533,14 +533,15 @@ async fn a_silent_session_asks_for_what_it_missed() {
 
 #[tokio::test]
 async fn a_connection_that_died_silently_is_found_by_the_probe() {
-    let stage = Stage::with(1, |telegram| {
-        telegram.probe_after = Duration::from_secs(1);
-        telegram.call_deadline = Duration::from_secs(1);
-    })
-    .await;
+    let stage = Stage::with(1, |telegram| telegram.probe_after = Duration::from_secs(1)).await;
     let scene = stage.scene().await;
     scene.watch().await;
-    assert_eq!(stage.world.sandbox.controls().silence_connections(Some(scene.alice)), 1);
+    // On a slow machine a probe may have ended one already, and the next may be on its way.
+    let controls = stage.world.sandbox.controls();
+    until("fallen silent", async || {
+        (controls.silence_connections(Some(scene.alice)) > 0).then_some(())
+    })
+    .await;
     let texts = numbered("message", 3);
     scene.post_all(texts.clone());
     scene.told_in_order(&texts).await;

@@ -24,6 +24,11 @@ pub const START_BOUND: Duration = Duration::from_secs(30);
 /// How long a job over the sandbox may take.
 pub const JOB_BOUND: Duration = Duration::from_mins(1);
 
+/// A variable for tests that hold a call, or kill a worker that waits for an answer: it waits for longer than they take.
+pub fn patience() -> (&'static str, String) {
+    ("WIREROOM_TELEGRAM_CALL_SECONDS", "60".to_owned())
+}
+
 /// What a test wants to be different.
 pub struct Options {
     /// Accounts of the sandbox to log in, by username; each becomes a session of that label in the pool `default`.
@@ -142,6 +147,15 @@ impl Stack {
     /// The usual: alice, and the API.
     pub async fn start() -> Self {
         Self::with(Options::default()).await
+    }
+
+    /// The same with [`patience`].
+    pub async fn patient() -> Self {
+        Self::with(Options {
+            variables: vec![patience()],
+            ..Options::default()
+        })
+        .await
     }
 
     pub async fn with(options: Options) -> Self {
@@ -354,6 +368,20 @@ impl Stack {
             .expect("answered")
     }
 
+    /// Sets the database's clock to noon in UTC, from where it goes on: no day ends during the test. Before workers start.
+    pub async fn noon(&self) {
+        // Tomorrow's, so that no clock goes back.
+        sqlx::raw_sql(
+            "CREATE TABLE test_start AS SELECT clock_timestamp() AS at;
+            CREATE OR REPLACE FUNCTION wireroom_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS
+            'SELECT date_trunc(''day'', at, ''UTC'') + interval ''36 hours 5 seconds'' + (clock_timestamp() - at)
+                FROM test_start'",
+        )
+        .execute(self.database.pool())
+        .await
+        .expect("set");
+    }
+
     /// Makes a schedule that joins `chat` at every second, and makes up for seconds that nobody took in time.
     pub async fn schedule_each_second(&self, chat: &str) -> String {
         let body = json!({
@@ -396,11 +424,16 @@ impl Stack {
         assert_eq!(request.send().await.expect("answered").status(), StatusCode::NO_CONTENT);
     }
 
-    /// The end of a test: no key was used from two places, no job is left running.
+    /// The end of a test: no job is left running, once those that nobody waited for have ended, and no key was used from two
+    /// places.
     pub async fn finish(self) {
+        let running = "SELECT count(*) FROM jobs WHERE state = 'running'";
+        eventually(JOB_BOUND, async || match self.figure(running).await {
+            0 => Ok(()),
+            left => Err(format!("{left} jobs are left running")),
+        })
+        .await;
         assert_eq!(self.sandbox.incidents(), [], "a key was used from two places");
-        let running = self.figure("SELECT count(*) FROM jobs WHERE state = 'running'").await;
-        assert_eq!(running, 0, "jobs are left running");
     }
 }
 

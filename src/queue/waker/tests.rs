@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 use wireroom_jobs::{JobKind, ports::Clock as _};
 
-use super::Waker;
+use super::{Instant, RING_EVERY, Waker};
 use crate::{
     clock::SystemClock,
     cluster::testing::TestDatabase,
@@ -78,5 +78,9 @@ async fn few_rings_are_given_out() {
     assert!(waker.ring(&[job(), job()]).is_none(), "several");
     assert!(waker.ring(&[later]).is_none(), "not due");
     assert!(waker.ring(&[job()]).is_some());
-    assert!(waker.ring(&[job()]).is_none(), "another one at the same moment");
+    let at = Instant::now() + RING_EVERY;
+    assert!(waker.bell.may_ring(at), "a while later");
+    assert!(!waker.bell.may_ring(at), "another one at the same moment");
+    assert!(!waker.bell.may_ring(at + RING_EVERY / 2), "nor soon after it");
+    assert!(waker.bell.may_ring(at + RING_EVERY));
 }

@@ -170,6 +170,30 @@ async fn a_delayed_call_holds_nothing_else_up() {
 }
 
 #[tokio::test]
+async fn a_held_call_is_run_when_its_fault_is_removed_unless_its_caller_has_gone() {
+    let sandbox = sandbox().await;
+    let controls = sandbox.controls();
+    let account = controls.account(PHONE);
+    let log_out = f::auth::LogOut {};
+    let held = || controls.calls().by_method.get("auth.logOut").copied();
+    let mut client = Client::signed_in(&sandbox, PHONE).await;
+    controls.add_fault(Fault::once("auth.logOut", Effect::Hold));
+    unanswered(&mut client, &log_out, || held() == Some(1)).await;
+    drop(client);
+    until(|| controls.connections().is_empty()).await;
+    controls.clear_faults();
+    let mut client = Client::signed_in(&sandbox, PHONE).await;
+    let fault = controls.add_fault(Fault::once("auth.logOut", Effect::Hold));
+    unanswered(&mut client, &log_out, || held() == Some(2)).await;
+    client
+        .invoke(&f::Ping { ping_id: 3 })
+        .await
+        .expect("a ping is answered meanwhile");
+    assert!(controls.remove_fault(fault));
+    until(|| controls.keys(account).len() == 1).await;
+}
+
+#[tokio::test]
 async fn an_answer_is_lost_and_the_next_is_not() {
     let sandbox = sandbox().await;
     let controls = sandbox.controls();

@@ -134,15 +134,16 @@ async fn a_channel_that_is_not_answered_or_not_readable_is_asked_again_and_holds
         let scene = stage.scene().await;
         scene.watch().await;
         scene.watch_private().await;
+        // However often it is asked until it is told what to do.
         let fault = Fault::once("updates.getChannelDifference", effect.clone());
         let controls = stage.world.sandbox.controls();
-        controls.add_fault(fault.of(scene.alice));
+        let fault = controls.add_fault(fault.of(scene.alice).forever());
         let lost = scene.lose_updates(Some(1));
         let texts = numbered("message", 3);
         scene.post_all(texts[..2].to_vec());
         let asked = || controls.calls().by_method.get("updates.getChannelDifference").copied();
         until("it was asked", async || {
-            (controls.faults().is_empty() && asked().is_some()).then_some(())
+            (controls.faults().len() == 1 && asked().is_some()).then_some(())
         })
         .await;
         scene.find_updates(lost);
@@ -150,7 +151,14 @@ async fn a_channel_that_is_not_answered_or_not_readable_is_asked_again_and_holds
         let told = "SELECT count(*) FROM events WHERE data -> 'message' ->> 'text' = 'hello'";
         scene.comes_to("the private message is told", told, 1).await;
         assert_eq!(scene.told().await, [], "the channel rests: {effect:?}");
+        controls.remove_fault(fault);
         scene.post(&texts[2]);
+        // Each rest is twice as long as the one before.
+        eventually(Duration::from_mins(2), async || match scene.told().await {
+            told if told.len() < texts.len() => Err(told),
+            _ => Ok(()),
+        })
+        .await;
         scene.told_in_order(&texts).await;
         assert_eq!(
             scene

@@ -385,7 +385,8 @@ async fn no_stream_is_older_than_its_age() {
     let api = TestApi::new().await;
     let own = Own::start(&api);
     let id = api.stored_job().await;
-    let age = Duration::from_millis(300);
+    // Long enough for the first look.
+    let age = Duration::from_secs(3);
     let events = Client::of(own.open(&api, id, Pace { age, ..PACE })).rest().await;
     assert_eq!(events.len(), 1, "{events:?}");
 }
