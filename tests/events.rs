@@ -124,7 +124,7 @@ async fn a_job_s_end_reaches_a_webhook_a_waiting_reader_and_a_consumer() {
     let read = waiting.await.expect("read");
     assert_eq!(read["items"][0], *event, "the same in each way");
 
-    let ack = json!({ "consumer": "crm", "position": event["position"] });
+    let ack = json!({ "consumer": "crm", "position": event["position"], "create": true });
     let acked = stack.request(Method::POST, "/v1/events/ack").json(&ack).send();
     assert_eq!(acked.await.expect("answered").status(), 200);
     assert_eq!(stack.get("/v1/events?consumer=crm").await["items"], json!([]));

@@ -3,10 +3,15 @@
 //! the two sends the event again under the same id.
 //!
 //! An event that fails leaves a row, and those of its subject after it are rows behind it: so the subscription goes on with
-//! other subjects, and memory holds a bounded number of events whatever an endpoint does.
+//! other subjects. The later events of a subject that fills memory become rows, too. Memory holds a bounded number of events
+//! whatever an endpoint does, and however many wait.
+
+mod fate;
+mod look;
+mod queues;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashSet},
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -18,8 +23,13 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 
+use self::{
+    fate::Fate,
+    look::Looking,
+    queues::{Queues, Work},
+};
 use super::{
-    backoff::{self, BREAK_AFTER, DISABLE_AFTER, GIVE_UP_AFTER},
+    backoff::{self, DISABLE_AFTER, GIVE_UP_AFTER},
     sender::{Attempt, Sender},
     signature::SigningKey,
 };
@@ -27,20 +37,21 @@ use crate::{
     ids::SubscriptionId,
     store::{
         self, PgPool, StoreError,
-        deliveries::{self, DeliveryState, DisableReason, Fortune, Held, Settled},
+        deliveries::{self, DeliveryState, DisableReason, Held, Settled},
         event_log::{self, EventFilter, EventRecord},
+        waiting_deliveries,
     },
 };
 
-/// Events in memory.
+/// With so many events in memory no more are taken up: with those of the last read, there are never more than 1,500 that wait.
 const BUFFER: usize = 1_000;
+/// How far the log is read past an event on its way: what a process that takes over has to know of what was settled beyond.
+const AHEAD: i64 = 100_000;
 /// Events of one read.
 const READ: i64 = 500;
 /// What was settled is stored when it is so much, or so old.
 const FLUSH_AT: usize = 250;
 const FLUSH_AFTER: Duration = Duration::from_millis(20);
-/// How often deliveries that wait are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the runners of a process share.
 #[derive(Clone)]
@@ -89,17 +100,6 @@ pub enum Over {
     Disabled,
 }
 
-/// An event on its way.
-struct Work {
-    event: EventRecord,
-    attempts: i32,
-    /// How long it has been tried, as of `since`.
-    age: Duration,
-    since: Instant,
-    /// It has a row already.
-    is_stored: bool,
-}
-
 type Sending = Pin<Box<dyn Future<Output = (Work, Attempt)> + Send>>;
 
 pub struct Runner {
@@ -110,35 +110,22 @@ pub struct Runner {
     read_to: i64,
     /// The place that is stored.
     noted: i64,
-    /// Where a process before had settled events already, after its place.
+    /// Where a process before had settled events already, after its place, and the last of these.
     settled_before: HashSet<i64>,
+    settled_to: i64,
     /// Read, and neither settled nor stored.
     outstanding: BTreeSet<i64>,
-    /// By subject; one that is here has an event on its way, or in `ready`.
-    queues: HashMap<String, VecDeque<Work>>,
-    /// Subjects whose next event may be sent.
-    ready: VecDeque<String>,
-    /// Subjects with deliveries that wait as rows.
-    held: HashSet<String>,
-    queued: usize,
+    queues: Queues,
     sending: FuturesUnordered<Sending>,
     settled: Vec<Settled>,
     settled_since: Option<Instant>,
-    look_at: Instant,
+    /// Subjects of which something that is not stored yet waits as a row.
+    held: HashSet<String>,
+    /// Deliveries wait as rows, as far as is known.
+    has_waiting: bool,
+    looking: Looking,
     fate: Fate,
-}
-
-/// How the endpoint fares.
-#[derive(Debug, Default)]
-struct Fate {
-    failures: i32,
-    succeeded: bool,
-    opens: u32,
-    is_open: bool,
-    /// To be stored.
-    open_for: Option<Duration>,
-    is_gone: bool,
-    last_status: Option<u16>,
+    is_off: bool,
 }
 
 impl Runner {
@@ -157,20 +144,18 @@ impl Runner {
             endpoint,
             read_to: position,
             noted: position,
+            settled_to: settled_before.last().copied().unwrap_or(position),
             settled_before: settled_before.into_iter().collect(),
             outstanding: BTreeSet::new(),
-            queues: HashMap::new(),
-            ready: VecDeque::new(),
-            held: HashSet::new(),
-            queued: 0,
+            queues: Queues::default(),
             sending: FuturesUnordered::new(),
             settled: Vec::new(),
             settled_since: None,
-            look_at: Instant::now(),
-            fate: Fate {
-                failures,
-                ..Fate::default()
-            },
+            held: HashSet::new(),
+            has_waiting: true,
+            looking: Looking::new(),
+            fate: Fate::new(failures),
+            is_off: false,
             shared,
         })
     }
@@ -184,7 +169,7 @@ impl Runner {
     ) -> Result<Over, StoreError> {
         let mut logged = self.shared.logged.clone();
         let over = loop {
-            if Instant::now() >= self.look_at {
+            if self.wants_look() {
                 self.look().await?;
             }
             self.read().await?;
@@ -192,7 +177,7 @@ impl Runner {
             if self.settled.len() >= FLUSH_AT {
                 self.flush().await?;
             }
-            if self.fate.is_gone {
+            if self.is_off || self.fate.is_gone {
                 break Over::Disabled;
             }
             let flush_at = self.settled_since.map(|since| since + FLUSH_AFTER);
@@ -204,15 +189,11 @@ impl Runner {
                 () = stop.cancelled() => break Over::Stopped,
                 _ = version.changed() => break Over::Changed,
                 Some((work, attempt)) = self.sending.next(), if !self.sending.is_empty() => self.ended(work, &attempt),
-                () = until(flush_at) => {
-                    if let Some(over) = self.flush().await? {
-                        break over;
-                    }
-                }
+                () = until(flush_at) => self.flush().await?,
                 told = news, if wants_more => if !told {
                     break Over::Stopped;
                 },
-                () = tokio::time::sleep_until(self.look_at) => {}
+                () = tokio::time::sleep_until(self.looking.at) => {}
                 () = until(self.endpoint.until) => break Over::Changed,
             }
         };
@@ -224,60 +205,22 @@ impl Runner {
     }
 
     fn has_room(&self) -> bool {
-        !self.fate.is_open && self.queued < BUFFER && self.settled.len() < FLUSH_AT
+        let is_near = self
+            .outstanding
+            .first()
+            .is_none_or(|first| self.read_to - first < AHEAD);
+        is_near && !self.fate.is_open && self.queues.len() < BUFFER && self.settled.len() < FLUSH_AT
     }
 
     /// How many may be on their way: one while nobody knows whether the endpoint is well again.
     fn most(&self) -> usize {
         if self.fate.is_open || Instant::now() >= *self.shared.trusted_until.borrow() {
             0
-        } else if self.fate.failures >= BREAK_AFTER {
+        } else if self.fate.is_in_doubt() {
             1
         } else {
             self.shared.concurrency
         }
-    }
-
-    /// Looks at what waits as rows, and takes up what is due.
-    async fn look(&mut self) -> Result<(), StoreError> {
-        self.flush().await?;
-        self.look_at = Instant::now() + LOOK_EVERY;
-        let busy: Vec<String> = self.queues.keys().cloned().collect();
-        let room = i64::try_from(BUFFER.saturating_sub(self.queued)).unwrap_or(0);
-        let mut conn = store::connection(&self.shared.pool, "waiting_deliveries").await?;
-        let waiting = deliveries::waiting(&mut conn, self.id, &busy, room).await?;
-        self.fate.is_open = waiting.is_open;
-        self.held = waiting.subjects.into_iter().collect();
-        if waiting.due.is_empty() {
-            return Ok(());
-        }
-        let positions: Vec<i64> = waiting.due.iter().map(|due| due.position).collect();
-        let events = event_log::at(&mut conn, &positions).await?;
-        drop(conn);
-        let mut events: HashMap<i64, EventRecord> = events.into_iter().map(|event| (event.position, event)).collect();
-        for due in waiting.due {
-            let Some(event) = events.remove(&due.position) else {
-                self.settle(Settled {
-                    position: due.position,
-                    event_type: due.event_type,
-                    subject: due.subject,
-                    state: DeliveryState::Failed,
-                    attempts: due.attempts,
-                    status: None,
-                    error: Some("the event was deleted by age".to_owned()),
-                    took: None,
-                });
-                continue;
-            };
-            self.queue(Work {
-                event,
-                attempts: due.attempts,
-                age: due.age,
-                since: Instant::now(),
-                is_stored: true,
-            });
-        }
-        Ok(())
     }
 
     /// Reads on in the log, as far as there is room.
@@ -288,46 +231,56 @@ impl Runner {
         }
         let mut conn = store::connection(&self.shared.pool, "read_events").await?;
         let batch = event_log::read(&mut conn, &self.endpoint.filter, self.read_to, head, READ).await?;
+        let held = if self.has_waiting {
+            let mut subjects: Vec<&str> = batch.events.iter().map(|event| event.subject.as_str()).collect();
+            subjects.sort_unstable();
+            subjects.dedup();
+            waiting_deliveries::held_among(&mut conn, self.id, &subjects).await?
+        } else {
+            Vec::new()
+        };
         drop(conn);
+        self.held.extend(held);
         for event in batch.events {
-            if self.settled_before.remove(&event.position) {
-                continue;
+            if !self.settled_before.remove(&event.position) {
+                self.take(event);
             }
-            if self.held.contains(&event.subject) {
-                self.settle(behind(&event));
-                continue;
-            }
-            self.outstanding.insert(event.position);
-            self.queue(Work {
-                event,
-                attempts: 0,
-                age: Duration::ZERO,
-                since: Instant::now(),
-                is_stored: false,
-            });
         }
         self.read_to = batch.position;
+        if self.read_to >= self.settled_to {
+            self.settled_before.clear();
+        }
         Ok(())
     }
 
-    fn queue(&mut self, work: Work) {
-        self.queued += 1;
-        let subject = work.event.subject.clone();
-        let queue = self.queues.entry(subject.clone()).or_insert_with(|| {
-            self.ready.push_back(subject);
-            VecDeque::new()
+    /// Takes up an event that was read: it is to be sent, or it waits as a row behind others of its subject.
+    fn take(&mut self, event: EventRecord) {
+        if self.held.contains(&event.subject) || self.queues.has_rows(&event.subject) {
+            self.queues.rows_follow(&event.subject);
+            if self.read_to < self.settled_to {
+                // The rows that it waits for may be later ones, which a process before has left: then it is the first.
+                self.looking.ended.insert(event.subject.clone());
+            }
+            self.settle(behind(&event));
+            return;
+        }
+        self.outstanding.insert(event.position);
+        self.queues.push(Work {
+            event,
+            attempts: 0,
+            age: Duration::ZERO,
+            since: Instant::now(),
+            is_stored: false,
         });
-        queue.push_back(work);
     }
 
     fn launch(&mut self) {
         let most = self.most();
         while self.sending.len() < most {
-            let Some(subject) = self.ready.pop_front() else { return };
-            let Some(work) = self.queues.get_mut(&subject).and_then(VecDeque::pop_front) else {
-                continue;
+            let Some(work) = self.queues.next() else {
+                self.make_room();
+                return;
             };
-            self.queued -= 1;
             let (sender, url, keys) = (
                 self.shared.sender.clone(),
                 self.endpoint.url.clone(),
@@ -343,21 +296,30 @@ impl Runner {
         }
     }
 
+    /// More could be sent, and memory is full of subjects of which one event each is on its way: those of the one that has most
+    /// become rows behind it, so that others are read.
+    fn make_room(&mut self) {
+        let is_more = self.looking.more || self.read_to < *self.shared.logged.borrow();
+        if self.queues.len() < BUFFER || !is_more || self.endpoint.filter.is_of_one_subject() {
+            return;
+        }
+        for work in self.queues.spill() {
+            if !work.is_stored {
+                self.settle(behind(&work.event));
+            }
+        }
+    }
+
     fn ended(&mut self, work: Work, attempt: &Attempt) {
-        self.fate.last_status = attempt.status;
-        self.fate.is_gone |= attempt.is_gone();
+        self.fate.saw(attempt);
         let attempts = work.attempts.saturating_add(1);
         let state = if attempt.is_taken() {
-            self.fate.worked();
             DeliveryState::Delivered
+        } else if work.age + work.since.elapsed() >= GIVE_UP_AFTER {
+            DeliveryState::Failed
         } else {
-            self.fate.failed();
-            if work.age + work.since.elapsed() >= GIVE_UP_AFTER {
-                DeliveryState::Failed
-            } else {
-                let pause = backoff::retry(attempts, (self.shared.jitter)());
-                DeliveryState::Pending(Some(pause.max(attempt.rest.unwrap_or_default())))
-            }
+            let pause = backoff::retry(attempts, (self.shared.jitter)());
+            DeliveryState::Pending(Some(pause.max(attempt.rest.unwrap_or_default())))
         };
         let subject = work.event.subject.clone();
         self.settle(Settled {
@@ -371,46 +333,40 @@ impl Runner {
             took: Some(attempt.took),
         });
         match state {
-            DeliveryState::Pending(_) => self.hold_back(subject),
-            DeliveryState::Delivered | DeliveryState::Failed => self.go_on(subject, work.is_stored),
-        }
-    }
-
-    /// The subject's next event may be sent.
-    fn go_on(&mut self, subject: String, was_stored: bool) {
-        if self.queues.get(&subject).is_some_and(|queue| !queue.is_empty()) {
-            self.ready.push_back(subject);
-            return;
-        }
-        self.queues.remove(&subject);
-        if was_stored {
-            // More of it may wait as rows.
-            self.look_at = Instant::now();
+            DeliveryState::Pending(_) => self.hold_back(&subject),
+            DeliveryState::Delivered | DeliveryState::Failed => {
+                if self.queues.go_on(&subject) {
+                    self.looking.ended.insert(subject);
+                }
+            }
         }
     }
 
     /// The subject's other events wait behind the one that failed.
-    fn hold_back(&mut self, subject: String) {
-        for work in self.queues.remove(&subject).unwrap_or_default() {
-            self.queued -= 1;
+    fn hold_back(&mut self, subject: &str) {
+        for work in self.queues.remove(subject) {
             if !work.is_stored {
                 self.settle(behind(&work.event));
             }
         }
-        self.held.insert(subject);
     }
 
     fn settle(&mut self, settled: Settled) {
         self.outstanding.remove(&settled.position);
+        if matches!(settled.state, DeliveryState::Pending(_)) {
+            self.has_waiting = true;
+            self.held.insert(settled.subject.clone());
+        }
         self.settled_since.get_or_insert_with(Instant::now);
         self.settled.push(settled);
     }
 
     /// Stores what was settled and how far the subscription is, if there is news, and switches it off when it has failed for too long.
-    async fn flush(&mut self) -> Result<Option<Over>, StoreError> {
+    async fn flush(&mut self) -> Result<(), StoreError> {
         let position = self.outstanding.first().map_or(self.read_to, |first| first - 1);
+        self.held.clear();
         if self.settled.is_empty() && position <= self.noted {
-            return Ok(None);
+            return Ok(());
         }
         self.settled_since = None;
         let settled = std::mem::take(&mut self.settled);
@@ -423,7 +379,7 @@ impl Runner {
         } else if failing.is_some_and(|failing| failing >= DISABLE_AFTER) {
             DisableReason::Failing
         } else {
-            return Ok(None);
+            return Ok(());
         };
         let mut transaction = store::begin(&mut conn, "disable_subscription").await?;
         deliveries::disable(
@@ -443,33 +399,8 @@ impl Runner {
             reason = reason.as_str(),
             "a subscription was switched off: its endpoint takes nothing"
         );
-        Ok(Some(Over::Disabled))
-    }
-}
-
-impl Fate {
-    fn worked(&mut self) {
-        self.failures = 0;
-        self.opens = 0;
-        self.succeeded = true;
-    }
-
-    fn failed(&mut self) {
-        self.failures = self.failures.saturating_add(1);
-        // Those that were on their way when it opened say nothing new.
-        if self.failures >= BREAK_AFTER && !self.is_open {
-            self.opens = self.opens.saturating_add(1);
-            self.is_open = true;
-            self.open_for = Some(backoff::rest(self.opens));
-        }
-    }
-
-    fn fortune(&mut self) -> Fortune {
-        Fortune {
-            failures: self.failures,
-            succeeded: std::mem::take(&mut self.succeeded),
-            open_for: self.open_for.take(),
-        }
+        self.is_off = true;
+        Ok(())
     }
 }
 

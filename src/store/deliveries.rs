@@ -1,5 +1,6 @@
-//! What a process needs to deliver the events of subscriptions: which of them are its own for now, what is due, and what came
-//! of it. One process at a time has a subscription; each write names it, and changes nothing when that is over.
+//! What a process needs to deliver the events of subscriptions: which of them are its own for now, and what came of it. One
+//! process at a time has a subscription; each write names it, and changes nothing when that is over. What waits is in
+//! [`waiting_deliveries`](super::waiting_deliveries).
 
 use std::time::Duration;
 
@@ -123,97 +124,6 @@ pub async fn settled_after(conn: &mut PgConnection, id: SubscriptionId, position
     .fetch_all(conn)
     .await
     .map_err(failed("deliveries_settled_after"))
-}
-
-/// A delivery that waits to be tried, again or for the first time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pending {
-    pub position: i64,
-    pub event_type: String,
-    pub subject: String,
-    pub attempts: i32,
-    /// How long ago its time began.
-    pub age: Duration,
-}
-
-/// What waits in a subscription.
-#[derive(Debug, Clone, Default)]
-pub struct Waiting {
-    /// Nothing may be sent for now, since too much failed.
-    pub is_open: bool,
-    /// Every subject with deliveries that wait.
-    pub subjects: Vec<String>,
-    /// The first deliveries of those subjects whose first is due, in order within each.
-    pub due: Vec<Pending>,
-}
-
-/// What waits, without what `busy` subjects have; at most `limit` deliveries.
-pub async fn waiting(
-    conn: &mut PgConnection,
-    id: SubscriptionId,
-    busy: &[String],
-    limit: i64,
-) -> Result<Waiting, StoreError> {
-    let is_open = sqlx::query_scalar!(
-        r#"-- delivery_is_open
-        SELECT coalesce(open_until > wireroom_now(), false) AS "open!" FROM subscription_progress WHERE subscription_id = $1"#,
-        id.0,
-    )
-    .fetch_optional(&mut *conn)
-    .await
-    .map_err(failed("delivery_is_open"))?
-    .unwrap_or(true);
-    let heads = sqlx::query!(
-        r#"-- waiting_deliveries
-        SELECT DISTINCT ON (subject) subject, coalesce(next_at <= wireroom_now(), true) AS "is_due!"
-        FROM deliveries WHERE subscription_id = $1 AND state = 'pending' ORDER BY subject, position"#,
-        id.0,
-    )
-    .fetch_all(&mut *conn)
-    .await
-    .map_err(failed("waiting_deliveries"))?;
-    let due_subjects: Vec<String> = heads
-        .iter()
-        .filter(|head| head.is_due && !busy.contains(&head.subject))
-        .map(|head| head.subject.clone())
-        .collect();
-    let subjects = heads.into_iter().map(|head| head.subject).collect();
-    if is_open || due_subjects.is_empty() {
-        return Ok(Waiting {
-            is_open,
-            subjects,
-            due: Vec::new(),
-        });
-    }
-    let due = sqlx::query!(
-        r#"-- due_deliveries
-        SELECT d.position, d.type AS event_type, d.subject, d.attempts,
-            greatest(extract(epoch FROM wireroom_now() - d.first_at), 0)::double precision AS "age!"
-        FROM unnest($2::text[]) AS wanted (subject) CROSS JOIN LATERAL (
-            SELECT position, type, subject, attempts, first_at FROM deliveries
-            WHERE subscription_id = $1 AND subject = wanted.subject AND state = 'pending' ORDER BY position LIMIT 50) d
-        ORDER BY d.position LIMIT $3"#,
-        id.0,
-        &due_subjects,
-        limit,
-    )
-    .fetch_all(conn)
-    .await
-    .map_err(failed("due_deliveries"))?;
-    Ok(Waiting {
-        is_open,
-        subjects,
-        due: due
-            .into_iter()
-            .map(|row| Pending {
-                position: row.position,
-                event_type: row.event_type,
-                subject: row.subject,
-                attempts: row.attempts,
-                age: Duration::from_secs_f64(row.age),
-            })
-            .collect(),
-    })
 }
 
 /// What became of an event.

@@ -34,11 +34,27 @@ pub async fn put(conn: &mut PgConnection, name: &str, types: &[String], position
     .map_err(failed("put_consumer"))
 }
 
-/// Notes how far a consumer has come, and makes one that is not there; it goes back only if it is told to. Answers with where
-/// it is now.
-pub async fn ack(conn: &mut PgConnection, name: &str, position: i64, back: bool) -> Result<i64, StoreError> {
+/// Notes how far a consumer has come; it goes back only if it is told to. Answers with where it is now, `None`: there is no
+/// such consumer.
+pub async fn ack(conn: &mut PgConnection, name: &str, position: i64, back: bool) -> Result<Option<i64>, StoreError> {
     sqlx::query_scalar!(
         "-- ack_events
+        UPDATE event_consumers SET acked_at = wireroom_now(),
+            position = CASE WHEN $3 THEN $2 ELSE greatest(position, $2) END
+        WHERE name = $1 RETURNING position",
+        name,
+        position,
+        back,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(failed("ack_events"))
+}
+
+/// As [`ack`]; makes a consumer of every type that is not there.
+pub async fn ack_or_make(conn: &mut PgConnection, name: &str, position: i64, back: bool) -> Result<i64, StoreError> {
+    sqlx::query_scalar!(
+        "-- ack_or_make_consumer
         INSERT INTO event_consumers AS c (name, wants_jobs, position, acked_at) VALUES ($1, false, $2, wireroom_now())
         ON CONFLICT (name) DO UPDATE SET acked_at = wireroom_now(),
             position = CASE WHEN $3 THEN excluded.position ELSE greatest(c.position, excluded.position) END
@@ -49,7 +65,7 @@ pub async fn ack(conn: &mut PgConnection, name: &str, position: i64, back: bool)
     )
     .fetch_one(conn)
     .await
-    .map_err(failed("ack_events"))
+    .map_err(failed("ack_or_make_consumer"))
 }
 
 /// The consumer of that name.

@@ -56,6 +56,11 @@ impl EventFilter {
         Self::new(patterns, &self.subjects)
     }
 
+    /// Whether all its events are of one subject.
+    pub fn is_of_one_subject(&self) -> bool {
+        self.subjects.len() == 1
+    }
+
     pub(super) fn types(&self) -> &[String] {
         &self.types
     }
@@ -211,8 +216,15 @@ pub async fn at(conn: &mut PgConnection, positions: &[i64]) -> Result<Vec<EventR
         EventRecord,
         r#"-- events_at
         SELECT position, at, type AS event_type, version, subject, data FROM event_log
-        WHERE position = ANY ($1) ORDER BY position"#,
+        WHERE position = ANY ($1)
+            AND logged_at >= coalesce((SELECT day::timestamp AT TIME ZONE 'UTC' FROM event_days
+                WHERE first_position <= $2 ORDER BY first_position DESC LIMIT 1), '-infinity')
+            AND logged_at < coalesce((SELECT day::timestamp AT TIME ZONE 'UTC' FROM event_days
+                WHERE first_position > $3 ORDER BY first_position LIMIT 1), 'infinity')
+        ORDER BY position"#,
         positions,
+        positions.iter().min(),
+        positions.iter().max(),
     )
     .fetch_all(conn)
     .await

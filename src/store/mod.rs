@@ -97,6 +97,7 @@ pub mod unique_keys;
 pub mod update_states;
 pub mod vacuum;
 pub mod vault_keys;
+pub mod waiting_deliveries;
 pub mod watch_moves;
 pub mod watch_reads;
 pub mod watches;

@@ -13,6 +13,9 @@ pub fn secret_owner(id: SubscriptionId) -> String {
     format!("subscription:{id}:secret")
 }
 
+/// Deliveries of a subscription that are counted when it is shown.
+pub const MOST_COUNTED: i64 = 100_000;
+
 /// What a client says of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -64,6 +67,7 @@ pub struct SubscriptionRecord {
     pub failing_since: Option<DateTime<Utc>>,
     pub open_until: Option<DateTime<Utc>>,
     pub last_success_at: Option<DateTime<Utc>>,
+    /// Up to [`MOST_COUNTED`].
     pub pending: i64,
 }
 
@@ -103,7 +107,8 @@ pub async fn insert(
 }
 
 /// Changes a subscription; `None`: there is none. One that is enabled again begins anew to count what fails, and its waiting
-/// deliveries have their three days again.
+/// deliveries have their three days again, beginning at once: who delivers it sees to that, so that nothing of theirs is
+/// written here, however many there are.
 pub async fn update(
     conn: &mut PgConnection,
     id: SubscriptionId,
@@ -133,11 +138,8 @@ pub async fn update(
     if settings.enabled && !was_enabled {
         sqlx::query!(
             "-- reopen_subscription
-            WITH reopened AS (
-                UPDATE subscription_progress SET failures = 0, failing_since = NULL, open_until = NULL
-                WHERE subscription_id = $1
-            )
-            UPDATE deliveries SET first_at = wireroom_now(), next_at = NULL WHERE subscription_id = $1 AND state = 'pending'",
+            UPDATE subscription_progress SET failures = 0, failing_since = NULL, open_until = NULL, reopened_at = wireroom_now()
+            WHERE subscription_id = $1",
             id.0,
         )
         .execute(conn)
@@ -193,10 +195,12 @@ pub async fn list(pool: &PgPool, id: Option<SubscriptionId>) -> Result<Vec<Subsc
             CASE WHEN s.old_secret_until > wireroom_now() THEN s.old_secret_until END AS old_secret_until, s.created_by,
             s.created_at, s.updated_at, p.position, p.failures, p.failing_since,
             CASE WHEN p.open_until > wireroom_now() THEN p.open_until END AS open_until, p.last_success_at,
-            (SELECT count(*) FROM deliveries d WHERE d.subscription_id = s.id AND d.state = 'pending') AS "pending!"
+            (SELECT count(*) FROM (SELECT FROM deliveries d WHERE d.subscription_id = s.id AND d.state = 'pending'
+                LIMIT $2) counted) AS "pending!"
         FROM subscriptions s JOIN subscription_progress p ON p.subscription_id = s.id
         WHERE $1::uuid IS NULL OR s.id = $1 ORDER BY s.id"#,
         id.map(|id| id.0),
+        MOST_COUNTED,
     )
     .fetch_all(pool)
     .await

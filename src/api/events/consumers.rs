@@ -92,7 +92,8 @@ pub struct ConsumersView {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "AckRequest")]
 pub struct AckBody {
-    /// Its name; one that is not there is made, for every type.
+    /// Its name. One that is not there is refused, unless `create` says otherwise: a misspelt name would leave the consumer that
+    /// was meant where it is.
     #[schemars(length(min = 1, max = 100), example = &"billing")]
     consumer: String,
     /// It has done with every event up to this one.
@@ -101,6 +102,9 @@ pub struct AckBody {
     /// Goes back to `position`, to read events again. Otherwise an acknowledgement that comes late changes nothing.
     #[serde(default)]
     back: bool,
+    /// Makes a consumer of every type when there is none of that name.
+    #[serde(default)]
+    create: bool,
 }
 
 /// Where a consumer is now.
@@ -118,7 +122,8 @@ impl ConsumersApi {
     /// Acknowledge events
     ///
     /// Says that a consumer has done with every event up to a position: `GET /v1/events?consumer=` goes on after it. It never
-    /// goes back unless `back` says so. Scope: operator.
+    /// goes back unless `back` says so. A name that no consumer has is refused (`consumer_not_found`), unless `create` says
+    /// otherwise. Scope: operator.
     #[oai(
         path = "/v1/events/ack",
         method = "post",
@@ -136,7 +141,12 @@ impl ConsumersApi {
         let extent = event_log::extent(&state.pool).await?;
         let position = place("position", body.position, extent)?;
         let mut conn = state.pool.acquire().await.map_err(failed("ack_events"))?;
-        let position = event_consumers::ack(&mut conn, &body.consumer, position, body.back).await?;
+        let position = if body.create {
+            event_consumers::ack_or_make(&mut conn, &body.consumer, position, body.back).await?
+        } else {
+            let acked = event_consumers::ack(&mut conn, &body.consumer, position, body.back).await?;
+            acked.ok_or_else(not_found)?
+        };
         Ok(Json(Typed(AckView {
             consumer: body.consumer,
             position,
@@ -244,7 +254,8 @@ async fn listed(state: &State) -> Result<ConsumersView, Problem> {
 }
 
 pub(super) fn not_found() -> Problem {
-    let detail = "Make it with PUT /v1/events/consumers/{name}, or acknowledge a position in its name.";
+    let detail = "Look for its name in GET /v1/events/consumers; a new one is made with PUT /v1/events/consumers/{name}, or by an \
+                  acknowledgement with \"create\": true.";
     Problem::new(Code::ConsumerNotFound, detail).field("consumer")
 }
 

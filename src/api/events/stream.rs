@@ -165,6 +165,8 @@ pub(super) fn open(telling: Telling, seat: OwnedSemaphorePermit) -> Body {
 enum Stop {
     /// The client has gone, or takes nothing.
     ClientGone,
+    /// Events after its place were deleted by age before the client took them. It hears of that when it connects again.
+    Expired,
     Store(StoreError),
 }
 
@@ -212,16 +214,21 @@ impl Telling {
 
     /// Tells everything up to the end of the log; `true`: there was something.
     async fn tell_news(&mut self, out: &mpsc::Sender<String>) -> Result<bool, Stop> {
-        let head = event_log::extent(&self.pool).await.map_err(Stop::Store)?.head;
+        let mut extent = event_log::extent(&self.pool).await.map_err(Stop::Store)?;
         let mut told = false;
-        while self.place < head {
+        while self.place < extent.head {
             let batch = {
                 let mut conn = store::connection(&self.pool, "read_events")
                     .await
                     .map_err(Stop::Store)?;
-                let read = event_log::read(&mut conn, &self.filter, self.place, head, EVENTS);
+                let read = event_log::read(&mut conn, &self.filter, self.place, extent.head, EVENTS);
                 read.await.map_err(Stop::Store)?
             };
+            // After the read: a day that was dropped before it is not passed over in silence.
+            extent = event_log::extent(&self.pool).await.map_err(Stop::Store)?;
+            if self.place < extent.oldest - 1 {
+                return Err(Stop::Expired);
+            }
             let mut chunk = String::new();
             for event in batch.events {
                 add(&mut chunk, &event.into());

@@ -96,8 +96,18 @@ async fn a_place_before_the_oldest_event_is_refused_and_not_passed_over() {
     for number in 1..=3 {
         raise(&api, EventType::SessionStateChanged, &session(), number).await;
     }
-    post(&api, "/v1/events/ack", &json!({ "consumer": "late", "position": 1 })).await;
-    post(&api, "/v1/events/ack", &json!({ "consumer": "never", "position": 0 })).await;
+    post(
+        &api,
+        "/v1/events/ack",
+        &json!({ "consumer": "late", "position": 1, "create": true }),
+    )
+    .await;
+    post(
+        &api,
+        "/v1/events/ack",
+        &json!({ "consumer": "never", "position": 0, "create": true }),
+    )
+    .await;
     api.execute("DELETE FROM event_log WHERE position < 3").await;
     api.execute("UPDATE event_days SET first_position = 3").await;
     let problem = api.get("/v1/events?after=1").await.problem("events_expired");
@@ -112,7 +122,12 @@ async fn a_place_before_the_oldest_event_is_refused_and_not_passed_over() {
             .await
             .problem("events_expired");
     }
-    post(&api, "/v1/events/ack", &json!({ "consumer": "new", "position": 0 })).await;
+    post(
+        &api,
+        "/v1/events/ack",
+        &json!({ "consumer": "new", "position": 0, "create": true }),
+    )
+    .await;
     assert_eq!(
         numbers(&api.get("/v1/events?consumer=new").await.json()),
         [3],
@@ -166,6 +181,25 @@ async fn a_consumer_goes_on_from_what_it_acknowledged() {
     post(&api, "/v1/events/ack", &wrong).await.problem("invalid_value");
     let wrong = json!({ "consumer": "c r m", "position": 1 });
     post(&api, "/v1/events/ack", &wrong).await.problem("invalid_value");
+    let misspelt = json!({ "consumer": "crn", "position": 2 });
+    let problem = post(&api, "/v1/events/ack", &misspelt)
+        .await
+        .problem("consumer_not_found");
+    assert_eq!(problem["field"], "consumer");
+    let detail = problem["detail"].as_str().expect("a detail");
+    assert!(
+        detail.contains("PUT /v1/events/consumers/") && detail.contains("create"),
+        "{detail}"
+    );
+    assert_eq!(api.count("event_consumers").await, 1, "none is made of a misspelt name");
+    let made = json!({ "consumer": "crn", "position": 2, "create": true });
+    assert_eq!(post(&api, "/v1/events/ack", &made).await.json()["position"], 2);
+    assert_eq!(
+        post(&api, "/v1/events/ack", &misspelt).await.json()["position"],
+        2,
+        "it is there now"
+    );
+    send(api.request(Method::DELETE, "/v1/events/consumers/crn")).await;
     let wrong = api.request(Method::PUT, "/v1/events/consumers/x");
     send(wrong.body_json(&json!({ "types": ["walks.*"] })))
         .await
@@ -173,7 +207,7 @@ async fn a_consumer_goes_on_from_what_it_acknowledged() {
     let gone = send(api.request(Method::DELETE, "/v1/events/consumers/crm")).await;
     assert_eq!(gone.json()["items"], json!([]));
     api.get("/v1/events?consumer=crm").await.problem("consumer_not_found");
-    assert_eq!(api.count("audit_log WHERE action LIKE 'consumer.%'").await, 2);
+    assert_eq!(api.count("audit_log WHERE action LIKE 'consumer.%'").await, 3);
 }
 
 #[tokio::test]
@@ -319,4 +353,29 @@ async fn a_quiet_stream_tells_its_place_and_ends_and_one_seat_is_one_stream() {
     tokio::time::timeout(BOUND, seats)
         .await
         .expect("the seat is given back");
+}
+
+#[tokio::test]
+async fn a_stream_that_was_overtaken_by_the_deletion_by_age_ends_and_passes_nothing_over() {
+    let api = TestApi::new().await;
+    for number in 1..=3 {
+        raise(&api, EventType::SessionStateChanged, &session(), number).await;
+    }
+    let state = api.state();
+    let telling = |place| super::stream::Telling {
+        pool: api.pool().clone(),
+        followers: Arc::clone(&state.followers),
+        logged: api.signals.logged.subscribe(),
+        filter: EventFilter::default(),
+        place,
+        pace: PACE,
+    };
+    // As when a client took its time, and the day of its place was dropped meanwhile.
+    api.execute("DELETE FROM event_log WHERE position < 3").await;
+    api.execute("UPDATE event_days SET first_position = 3").await;
+    for (place, expected) in [(2, Some(Some(3))), (1, None)] {
+        let seat = state.followers.seat().expect("a seat");
+        let mut client = Client::of(super::stream::open(telling(place), seat));
+        assert_eq!(client.next().await.map(|event| event.2), expected, "from {place}");
+    }
 }

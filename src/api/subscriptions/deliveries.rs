@@ -27,16 +27,17 @@ use crate::{
         typed::Typed,
     },
     store::{
-        audit,
+        self, audit,
         delivery_log::{self, DeliveryRecord},
-        event_log::EventFilter,
+        event_log::{self, EventFilter},
         failed,
     },
 };
 
 const STATES: [&str; 3] = ["pending", "delivered", "failed"];
-/// Events of one request.
+/// Events of one request, and how often it reads on to find them.
 const MOST_AGAIN: i64 = 10_000;
+const MOST_WINDOWS: usize = 50;
 
 /// What became of an event for a subscription.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -107,8 +108,11 @@ pub struct RedeliverBody {
 pub struct RedeliverView {
     /// How many events.
     pub count: i64,
-    /// The position of the last; 10,000 are taken at a time: go on after it.
+    /// The position of the last of them.
     pub last: Option<i64>,
+    /// The rest of the range begins here: pass it as `from` to go on. Null: all of it was looked at. A request takes up to 10,000
+    /// events, out of up to 1,000,000 positions.
+    pub next: Option<i64>,
 }
 
 pub struct DeliveriesApi;
@@ -146,7 +150,8 @@ impl DeliveriesApi {
         }
         let limit = page::limit(limit.as_deref())?;
         let before: Option<i64> = page::decode(List::Deliveries, cursor.as_deref())?;
-        let rows = delivery_log::page(&state.pool, id, in_state.as_deref(), before, i64::from(limit) + 1).await?;
+        let mut conn = store::connection(&state.pool, "delivery_page").await?;
+        let rows = delivery_log::page(&mut conn, id, in_state.as_deref(), before, i64::from(limit) + 1).await?;
         let (rows, next_cursor) = page::cut(rows, limit, List::Deliveries, |row| row.position.to_string());
         let items = rows.into_iter().map(DeliveryView::from).collect();
         Ok(Json(Typed(Page { items, next_cursor })))
@@ -155,7 +160,8 @@ impl DeliveriesApi {
     /// Send events once more
     ///
     /// Has an event, or a range of them, sent again under the ids they had: those that fit the subscription, are kept, and are
-    /// not waiting anyhow. Events of a subject that come meanwhile wait behind them. Scope: operator.
+    /// not waiting anyhow, as far as the subscription has come. A long range takes several requests: each answers with where the
+    /// next one begins. Events of a subject that come meanwhile wait behind them. Scope: operator.
     #[oai(
         path = "/v1/subscriptions/:id/redeliver",
         method = "post",
@@ -181,18 +187,31 @@ impl DeliveriesApi {
             return Err(invalid("to", "must not be less than from."));
         }
         let subscription = one(&state, id).await?;
+        let extent = event_log::extent(&state.pool).await?;
+        if to < extent.oldest {
+            let detail = format!(
+                "Events up to {} were deleted by age, and all up to {to} with them: they cannot be sent any more.",
+                extent.oldest - 1
+            );
+            return Err(Problem::new(Code::EventsExpired, detail).field("to"));
+        }
+        let range = (body.from.max(extent.oldest), to);
         let filter = EventFilter::new(&subscription.types, &subscription.subjects);
         let mut transaction = state.pool.begin().await.map_err(failed("begin_redelivery"))?;
-        let (count, last) = delivery_log::redeliver(&mut transaction, id, &filter, body.from, to, MOST_AGAIN).await?;
+        let again = delivery_log::redeliver(&mut transaction, id, &filter, range, MOST_AGAIN, MOST_WINDOWS).await?;
         let entry = audit::Entry {
             actor: &caller.0.actor(),
             action: "subscription.redelivered",
             subject: &format!("subscription:{id}"),
             request_id: Some(context.id()),
-            details: json!({ "from": body.from, "to": to, "count": count }),
+            details: json!({ "from": body.from, "to": to, "count": again.count, "next": again.next }),
         };
         audit::record(&mut transaction, entry).await?;
         transaction.commit().await.map_err(failed("commit_redelivery"))?;
-        Ok(Json(Typed(RedeliverView { count, last })))
+        Ok(Json(Typed(RedeliverView {
+            count: again.count,
+            last: again.last,
+            next: again.next,
+        })))
     }
 }

@@ -182,6 +182,9 @@ async fn deliveries_are_listed_by_state_and_sent_once_more() {
         )
         .await;
     bed.api.execute("UPDATE event_sequence SET position = 5").await;
+    bed.api
+        .execute("INSERT INTO event_days (day, first_position) VALUES (wireroom_now()::date, 1)")
+        .await;
     bed.api.execute("UPDATE subscription_progress SET position = 5").await;
     bed.api
         .execute(
@@ -231,10 +234,55 @@ async fn deliveries_are_listed_by_state_and_sent_once_more() {
         bed.ask(Method::POST, &again, Some(json!({ "from": 1 }))).await.json()["count"],
         1
     );
+    assert_eq!(twice["next"], Value::Null, "it was all looked at");
     bed.ask(Method::POST, &again, Some(json!({ "from": 2, "to": 1 })))
         .await
         .problem("invalid_value");
     bed.ask(Method::POST, &again, Some(json!({ "from": 0 })))
         .await
         .problem("invalid_value");
+    bed.api.execute("UPDATE event_days SET first_position = 4").await;
+    let problem = bed.ask(Method::POST, &again, Some(json!({ "from": 1, "to": 3 }))).await;
+    assert_eq!(problem.problem("events_expired")["field"], "to");
+    bed.api.execute("UPDATE deliveries SET state = 'delivered'").await;
+    let kept = bed
+        .ask(Method::POST, &again, Some(json!({ "from": 1, "to": 5 })))
+        .await
+        .json();
+    assert_eq!(
+        (&kept["count"], &kept["next"]),
+        (&json!(2), &Value::Null),
+        "those that are kept"
+    );
+}
+
+#[tokio::test]
+async fn a_range_that_is_too_long_for_a_request_says_where_to_go_on() {
+    let bed = Bed::new().await;
+    let made = bed.create(json!({ "url": "https://example.com/" })).await.json();
+    let id = made["subscription"]["id"].as_str().expect("an id").to_owned();
+    bed.api
+        .execute(
+            "INSERT INTO event_log (position, logged_at, at, type, version, subject, data)
+             SELECT n, wireroom_now(), wireroom_now(), 'session.state_changed', 1, 'session:1', '{}'
+             FROM generate_series(1, 12000) n",
+        )
+        .await;
+    bed.api.execute("UPDATE event_sequence SET position = 12000").await;
+    bed.api
+        .execute("INSERT INTO event_days (day, first_position) VALUES (wireroom_now()::date, 1)")
+        .await;
+    bed.api
+        .execute("UPDATE subscription_progress SET position = 12000")
+        .await;
+    let again = format!("/v1/subscriptions/{id}/redeliver");
+    let (mut from, mut counts) = (json!(1), Vec::new());
+    while !from.is_null() {
+        let asked = json!({ "from": from, "to": 1_000_000_000 });
+        let answer = bed.ask(Method::POST, &again, Some(asked)).await.json();
+        counts.push(answer["count"].clone());
+        from = answer["next"].clone();
+    }
+    assert_eq!(counts, [10_000, 2_000]);
+    assert_eq!(bed.api.count("deliveries WHERE state = 'pending'").await, 12_000);
 }

@@ -26,7 +26,7 @@ pub struct SubscriptionView {
     pub position: i64,
     /// How many events there are after it, of whatever type.
     pub lag: i64,
-    /// Deliveries that wait to be tried, for the first time or again.
+    /// Deliveries that wait to be tried, for the first time or again; they are counted up to 100,000.
     pub pending: i64,
     /// Attempts that failed since the last that did not.
     pub failures: i32,

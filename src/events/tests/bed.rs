@@ -262,9 +262,10 @@ impl Bed {
         id: SubscriptionId,
         wanted: impl Fn(&[DeliveryRecord]) -> bool,
     ) -> Vec<DeliveryRecord> {
+        let mut conn = self.pool().acquire().await.expect("a connection");
         let waiting = async {
             loop {
-                let mut rows = delivery_log::page(self.pool(), id, None, None, 1_000)
+                let mut rows = delivery_log::page(&mut conn, id, None, None, 1_000)
                     .await
                     .expect("read");
                 rows.reverse();
@@ -275,9 +276,10 @@ impl Bed {
             }
         };
         let Ok(rows) = tokio::time::timeout(BOUND, waiting).await else {
+            let mut conn = self.pool().acquire().await.expect("a connection");
             panic!(
                 "not in time: {:?}",
-                delivery_log::page(self.pool(), id, None, None, 1_000).await
+                delivery_log::page(&mut conn, id, None, None, 1_000).await
             );
         };
         rows

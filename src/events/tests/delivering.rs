@@ -7,7 +7,12 @@ use sha2::{Digest as _, Sha256};
 use super::bed::{Answer, Bed, EndpointBed, Received, all_delivered, settings};
 use crate::{
     ids::SessionId,
-    store::{delivery_log, event_log::EventFilter, event_types::Subject, subscription_tests, subscriptions},
+    store::{
+        delivery_log::{self, Redelivered},
+        event_log::EventFilter,
+        event_types::Subject,
+        subscription_tests, subscriptions,
+    },
 };
 
 const FIRST: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -190,8 +195,13 @@ async fn a_range_is_delivered_once_more_and_a_test_at_any_time() {
     bed.raise(&events).await;
     bed.deliveries(id, all_delivered(6)).await;
     let mut conn = bed.pool().acquire().await.expect("a connection");
-    let again = delivery_log::redeliver(&mut conn, id, &EventFilter::default(), 2, 4, 100).await;
-    assert_eq!(again.expect("asked"), (3, Some(4)));
+    let again = delivery_log::redeliver(&mut conn, id, &EventFilter::default(), (2, 4), 100, 1).await;
+    let expected = Redelivered {
+        count: 3,
+        last: Some(4),
+        next: None,
+    };
+    assert_eq!(again.expect("asked"), expected);
     let received = endpoint.got(9).await;
     let mut ids: Vec<&str> = received[6..]
         .iter()

@@ -3,3 +3,5 @@
 mod bed;
 mod delivering;
 mod failing;
+mod plans;
+mod waiting;
