@@ -29,7 +29,7 @@ use crate::{
     store::{
         self, PgPool, StoreError,
         deliveries::{self, Held, Target},
-        event_log::{EventFilter, EventRecord},
+        event_log::{self, EventFilter, EventRecord},
         event_types::Subject,
         line::bounded,
         subscription_tests::{self, Asked},
@@ -40,8 +40,9 @@ use crate::{
 
 /// How often leases are renewed, and what others left is looked for.
 const TICK: Duration = Duration::from_secs(1);
-/// Subscriptions taken at a time, so that other processes get some.
-const MORE: i64 = 4;
+/// Subscriptions taken at a time, so that other processes get some; and how soon it takes more when it has got so many.
+const MORE: u16 = 4;
+const MORE_AFTER: Duration = Duration::from_millis(100);
 /// Tests taken at a time.
 const TESTS: i64 = 8;
 /// What a lease is longer than two attempts.
@@ -166,7 +167,10 @@ impl Delivering {
                 _ = tick.tick() => {}
             }
             match self.turn().await {
-                Ok(()) => {
+                Ok(taken) => {
+                    if taken >= usize::from(MORE) {
+                        tick.reset_after(MORE_AFTER);
+                    }
                     if std::mem::take(&mut is_failing) {
                         tracing::info!("subscriptions are looked after again");
                     }
@@ -204,35 +208,37 @@ impl Delivering {
         }
     }
 
-    async fn turn(&mut self) -> Result<(), StoreError> {
+    /// Answers with how many subscriptions are begun.
+    async fn turn(&mut self) -> Result<usize, StoreError> {
         if !*self.has_subscriptions.borrow() && self.running.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        let begun = Instant::now();
+        let asked_at = Instant::now();
         let held = bounded("hold_subscriptions", async {
             let mut conn = store::connection(&self.shared.pool, "hold_subscriptions").await?;
-            deliveries::hold(&mut conn, self.shared.owner, self.lease, MORE).await
+            deliveries::hold(&mut conn, self.shared.owner, self.lease, MORE.into()).await
         })
         .await?;
         // By this process's clock from before the statement: never longer than the database's.
         self.trust
-            .send_replace(begun + (self.lease.saturating_sub(self.attempt)));
+            .send_replace(asked_at + (self.lease.saturating_sub(self.attempt)));
         self.running.retain(|id, running| {
             if !held.iter().any(|held| held.id == *id) {
                 running.stop.cancel();
             }
             !running.task.is_finished()
         });
+        let mut begun = 0;
         for held in held {
-            match self.running.get(&held.id) {
-                Some(running) => {
-                    running.version.send_if_modified(|version| {
-                        let changed = *version != held.version;
-                        *version = held.version;
-                        changed
-                    });
-                }
-                None => self.start(held),
+            if let Some(running) = self.running.get(&held.id) {
+                running.version.send_if_modified(|version| {
+                    let changed = *version != held.version;
+                    *version = held.version;
+                    changed
+                });
+            } else {
+                begun += 1;
+                self.start(held);
             }
         }
         let asked = bounded("take_subscription_tests", async {
@@ -243,7 +249,7 @@ impl Delivering {
         for asked in asked {
             self.test(asked);
         }
-        Ok(())
+        Ok(begun)
     }
 
     fn start(&mut self, held: Held) {
@@ -306,6 +312,15 @@ async fn deliver_until_changed(
         return Ok(None);
     };
     let (position, failures) = (target.position, target.failures);
+    let first = event_log::extent(&shared.pool).await?.oldest - 1;
+    if position < first {
+        tracing::warn!(
+            subscription.id = %held.id,
+            after = position,
+            up_to = first,
+            "events of a subscription were deleted by age before they were delivered"
+        );
+    }
     let endpoint = endpoint(vault, &target)?;
     let runner = Runner::new(shared.clone(), held, endpoint, position, failures).await?;
     Ok(Some(runner.run(stop, versions).await?))

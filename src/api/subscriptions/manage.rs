@@ -16,7 +16,7 @@ use crate::{
         auth::{Admin, Allowed, Viewer},
         document::Tag,
         jobs::invalid,
-        problem::Problem,
+        problem::{Code, Problem},
         sent::Sent,
         shell::RequestContext,
         typed::Typed,
@@ -75,7 +75,16 @@ impl SubscriptionsApi {
         let extent = event_log::extent(&state.pool).await?;
         let position = match body.after {
             None => extent.head,
-            Some(after) if (0..=extent.head).contains(&after) => after.max(extent.oldest - 1),
+            Some(0) => extent.oldest - 1,
+            Some(after) if (1..extent.oldest - 1).contains(&after) => {
+                let first = extent.oldest - 1;
+                let detail = format!(
+                    "Events up to {first} were deleted by age, and some after {after} with them. Begin with {first}, or 0 for the \
+                     oldest event that is kept."
+                );
+                return Err(Problem::new(Code::EventsExpired, detail).field("after"));
+            }
+            Some(after) if (0..=extent.head).contains(&after) => after,
             Some(_) => {
                 let message = format!("must be from 0 to {}, the newest event's position.", extent.head);
                 return Err(invalid("after", message));
@@ -96,7 +105,7 @@ impl SubscriptionsApi {
         audit::record(&mut transaction, entry).await?;
         transaction.commit().await.map_err(failed("commit_subscription"))?;
         state.signals.events_asked();
-        let subscription = SubscriptionView::of(one(&state, id).await?, extent.head);
+        let subscription = SubscriptionView::of(one(&state, id).await?, extent);
         Ok(Created::Created(Json(Typed(SubscriptionCreated {
             subscription,
             secret: shown.to_string(),
@@ -199,16 +208,16 @@ impl SubscriptionsApi {
 
 async fn listed(state: &State) -> Result<SubscriptionsView, Problem> {
     let records = subscriptions::list(&state.pool, None).await?;
-    let head = event_log::extent(&state.pool).await?.head;
+    let extent = event_log::extent(&state.pool).await?;
     let items = records
         .into_iter()
-        .map(|record| SubscriptionView::of(record, head))
+        .map(|record| SubscriptionView::of(record, extent))
         .collect();
     Ok(SubscriptionsView { items })
 }
 
 async fn shown(state: &State, id: SubscriptionId) -> Result<SubscriptionView, Problem> {
     let record = one(state, id).await?;
-    let head = event_log::extent(&state.pool).await?.head;
-    Ok(SubscriptionView::of(record, head))
+    let extent = event_log::extent(&state.pool).await?;
+    Ok(SubscriptionView::of(record, extent))
 }

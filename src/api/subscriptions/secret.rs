@@ -108,9 +108,9 @@ impl SecretApi {
         };
         audit::record(&mut transaction, entry).await?;
         transaction.commit().await.map_err(failed("commit_subscription"))?;
-        let head = event_log::extent(&state.pool).await?.head;
+        let extent = event_log::extent(&state.pool).await?;
         Ok(Json(Typed(SubscriptionCreated {
-            subscription: SubscriptionView::of(one(&state, id).await?, head),
+            subscription: SubscriptionView::of(one(&state, id).await?, extent),
             secret: shown.to_string(),
         })))
     }

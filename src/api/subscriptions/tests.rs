@@ -244,6 +244,21 @@ async fn deliveries_are_listed_by_state_and_sent_once_more() {
     bed.api.execute("UPDATE event_days SET first_position = 4").await;
     let problem = bed.ask(Method::POST, &again, Some(json!({ "from": 1, "to": 3 }))).await;
     assert_eq!(problem.problem("events_expired")["field"], "to");
+    let subscription = bed.api.get(&format!("/v1/subscriptions/{id}")).await.json();
+    assert_eq!(subscription["has_missed"], false);
+    bed.api.execute("UPDATE subscription_progress SET position = 2").await;
+    let subscription = bed.api.get(&format!("/v1/subscriptions/{id}")).await.json();
+    assert_eq!(subscription["has_missed"], true, "event 3 is gone");
+    bed.api.execute("UPDATE subscription_progress SET position = 5").await;
+    for (after, position) in [(0, Some(3)), (3, Some(3)), (2, None)] {
+        let made = bed
+            .create(json!({ "url": "https://example.com/", "after": after }))
+            .await;
+        match position {
+            Some(position) => assert_eq!(made.json()["subscription"]["position"], position),
+            None => assert_eq!(made.problem("events_expired")["field"], "after"),
+        }
+    }
     bed.api.execute("UPDATE deliveries SET state = 'delivered'").await;
     let kept = bed
         .ask(Method::POST, &again, Some(json!({ "from": 1, "to": 5 })))

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::store::subscriptions::SubscriptionRecord;
+use crate::store::{event_log::Extent, subscriptions::SubscriptionRecord};
 
 /// Where events go by themselves.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -26,6 +26,8 @@ pub struct SubscriptionView {
     pub position: i64,
     /// How many events there are after it, of whatever type.
     pub lag: i64,
+    /// Events after its position were deleted by age before they were delivered, while it was switched off above all.
+    pub has_missed: bool,
     /// Deliveries that wait to be tried, for the first time or again; they are counted up to 100,000.
     pub pending: i64,
     /// Attempts that failed since the last that did not.
@@ -43,9 +45,10 @@ pub struct SubscriptionView {
 }
 
 impl SubscriptionView {
-    pub fn of(record: SubscriptionRecord, head: i64) -> Self {
+    pub fn of(record: SubscriptionRecord, extent: Extent) -> Self {
         Self {
-            lag: (head - record.position).max(0),
+            lag: (extent.head - record.position).max(0),
+            has_missed: record.position < extent.oldest - 1,
             id: record.id.0,
             url: record.url,
             description: record.description,
