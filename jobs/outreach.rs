@@ -129,8 +129,8 @@ pub enum Added {
     },
 }
 
-/// What a campaign is.
-#[derive(Clone, PartialEq, Eq)]
+/// What a campaign is, and stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Campaign {
     pub id: Uuid,
     /// As a client named it.
@@ -138,17 +138,21 @@ pub struct Campaign {
     /// The chat of the first attempt: a name may move to another chat, a campaign does not.
     pub chat_id: Option<i64>,
     pub mode: InviteMode,
-    /// The message, with its link; empty in the mode `add`.
+}
+
+/// What a message of a campaign says: of each person's call its own, since a campaign's text may be changed while it runs.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Wording {
+    /// With its link; empty in the mode `add`.
     pub text: String,
     pub format: TextFormat,
 }
 
 /// Leaves the text out.
-impl fmt::Debug for Campaign {
+impl fmt::Debug for Wording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Campaign")
-            .field("id", &self.id)
-            .field("mode", &self.mode)
+        f.debug_struct("Wording")
+            .field("format", &self.format)
             .finish_non_exhaustive()
     }
 }
@@ -194,6 +198,8 @@ pub enum Prepared {
         since: DateTime<Utc>,
         /// How often it was begun.
         tries: i32,
+        /// What it said: that is looked for, whatever the campaign's text is by now.
+        wording: Wording,
     },
     /// They are not to be contacted: an outcome's code, stored already.
     Decided(&'static str),
@@ -202,8 +208,8 @@ pub enum Prepared {
 /// Whether the one call may be made now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leave {
-    /// It may, and the ledger says that it may have been made.
-    Granted,
+    /// It may, in these words, and the ledger says that it may have been made.
+    Granted(Wording),
     /// Not now; the ledger says that nothing was sent. The campaign's next turn says why, or who is next instead.
     NotNow,
     /// Not this person any more: an outcome's code, stored already.

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     JobContext, JobError, LogLevel, LogLine, Outcome,
-    outreach::{Added, Basis, Campaign, InviteMode, Leave, Listed, Person, Prepared, Presence, Verdict, VerdictClass},
+    outreach::{
+        Added, Basis, Campaign, InviteMode, Leave, Listed, Person, Prepared, Presence, Verdict, VerdictClass, Wording,
+    },
     ports::{Chat, Decision, Draft, SentMessage, TelegramError},
 };
 
@@ -67,6 +69,7 @@ impl<'a> Invitation<'a> {
                 random_id,
                 since,
                 tries,
+                wording,
             } => {
                 self.say(
                     LogLevel::Warn,
@@ -74,7 +77,7 @@ impl<'a> Invitation<'a> {
                     "It is not certain how an earlier attempt ended: Telegram is asked before anything is repeated.",
                 )
                 .await;
-                match self.look(&person, since).await? {
+                match self.look(&person, since, &wording).await? {
                     Looked::Reached(verdict) => return self.decide(Some(&person), verdict).await.map(Some),
                     Looked::NotReached if tries < MOST_TRIES => {}
                     Looked::NotReached | Looked::CannotLook => {
@@ -91,7 +94,7 @@ impl<'a> Invitation<'a> {
             .begin(self.campaign.id, self.listed, &person)
             .await?
         {
-            Leave::Granted => self.call(&person, random_id, was_begun).await,
+            Leave::Granted(wording) => self.call(&person, random_id, was_begun, &wording).await,
             Leave::Decided(outcome) => Ok(Some(outcome)),
             Leave::NotNow => Ok(None),
         }
@@ -163,7 +166,7 @@ impl<'a> Invitation<'a> {
         }
     }
 
-    async fn look(&self, person: &Person, since: DateTime<Utc>) -> Result<Looked, Outcome> {
+    async fn look(&self, person: &Person, since: DateTime<Utc>, wording: &Wording) -> Result<Looked, Outcome> {
         if self.campaign.mode == InviteMode::Add {
             return match self.presence(person).await? {
                 // Whoever was in it before was not asked at all.
@@ -174,7 +177,7 @@ impl<'a> Invitation<'a> {
         }
         let telegram = &self.context.telegram;
         let looked = telegram
-            .own_messages_like(&person.chat, &self.draft(), since - CLOCK_SKEW)
+            .own_messages_like(&person.chat, &draft(wording), since - CLOCK_SKEW)
             .await;
         match looked {
             Ok(messages) => Ok(messages.into_iter().next().map_or(Looked::NotReached, |message| {
@@ -196,9 +199,15 @@ impl<'a> Invitation<'a> {
         }
     }
 
-    async fn call(&self, person: &Person, random_id: i64, was_begun: bool) -> Result<Option<&'static str>, Outcome> {
+    async fn call(
+        &self,
+        person: &Person,
+        random_id: i64,
+        was_begun: bool,
+        wording: &Wording,
+    ) -> Result<Option<&'static str>, Outcome> {
         let answer = match self.campaign.mode {
-            InviteMode::Message => self.send(person, random_id).await,
+            InviteMode::Message => self.send(person, random_id, wording).await,
             InviteMode::Add => self.add(person, was_begun).await,
         };
         let error = match answer {
@@ -212,7 +221,7 @@ impl<'a> Invitation<'a> {
                 self.decide(Some(person), verdict).await.map(Some)
             }
             Judged::AlreadySo => {
-                let verdict = self.already_so(person, was_begun).await;
+                let verdict = self.already_so(person, was_begun, wording).await;
                 self.decide(Some(person), verdict).await.map(Some)
             }
             Judged::NotSent => {
@@ -232,9 +241,9 @@ impl<'a> Invitation<'a> {
         }
     }
 
-    async fn send(&self, person: &Person, random_id: i64) -> Result<Verdict, TelegramError> {
+    async fn send(&self, person: &Person, random_id: i64, wording: &Wording) -> Result<Verdict, TelegramError> {
         let telegram = &self.context.telegram;
-        let sent = telegram.send_message(&person.chat, random_id, &self.draft()).await?;
+        let sent = telegram.send_message(&person.chat, random_id, &draft(wording)).await?;
         Ok(verdict::invited("invited", Some(sent)))
     }
 
@@ -250,18 +259,18 @@ impl<'a> Invitation<'a> {
     }
 
     /// Telegram says that it is so already: by an earlier attempt of ours, or by itself.
-    async fn already_so(&self, person: &Person, was_begun: bool) -> Verdict {
+    async fn already_so(&self, person: &Person, was_begun: bool, wording: &Wording) -> Verdict {
         if self.campaign.mode == InviteMode::Add {
             return verdict::already(was_begun);
         }
-        verdict::invited("invited", self.find_sent(person).await)
+        verdict::invited("invited", self.find_sent(person, wording).await)
     }
 
     /// The id of a message that Telegram confirmed to have; it is worth no second attempt.
-    async fn find_sent(&self, person: &Person) -> Option<SentMessage> {
+    async fn find_sent(&self, person: &Person, wording: &Wording) -> Option<SentMessage> {
         let since = self.context.created_at - CLOCK_SKEW;
         let telegram = &self.context.telegram;
-        let found = telegram.own_messages_like(&person.chat, &self.draft(), since).await;
+        let found = telegram.own_messages_like(&person.chat, &draft(wording), since).await;
         found.ok()?.into_iter().next()
     }
 
@@ -302,18 +311,18 @@ impl<'a> Invitation<'a> {
         Ok(self.context.outreach.release(self.campaign.id, person.user_id).await?)
     }
 
-    fn draft(&self) -> Draft {
-        Draft {
-            text: self.campaign.text.clone(),
-            format: self.campaign.format,
-            silent: false,
-            link_preview: true,
-            ..Draft::default()
-        }
-    }
-
     async fn say(&self, level: LogLevel, code: &'static str, message: &'static str) {
         self.context.log(level, LogLine::new(code, message)).await;
+    }
+}
+
+fn draft(wording: &Wording) -> Draft {
+    Draft {
+        text: wording.text.clone(),
+        format: wording.format,
+        silent: false,
+        link_preview: true,
+        ..Draft::default()
     }
 }
 

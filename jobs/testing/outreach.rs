@@ -12,7 +12,7 @@ use super::{Journal, RANDOM_ID, lock, start_of_time};
 use crate::{
     invite::Tally,
     outreach::{
-        Basis, Campaign, InviteMode, Leave, Listed, Outreach, Over, Person, PersonRef, Prepared, Turn, Verdict,
+        Basis, Campaign, InviteMode, Leave, Listed, Outreach, Over, Person, PersonRef, Prepared, Turn, Verdict, Wording,
     },
     ports::{Chat, ChatType, StoreError, TextFormat},
 };
@@ -28,6 +28,10 @@ pub struct MemoryOutreach {
 pub struct Campaigned {
     /// `None`: there is no campaign.
     pub campaign: Option<Campaign>,
+    /// What its messages say from now on.
+    pub wording: Wording,
+    /// What the calls said that nobody saw end, where that is not what they say now.
+    pub said: BTreeMap<i64, Wording>,
     /// Those who wait, in order.
     pub waiting: VecDeque<Listed>,
     /// Begun and not seen to end: how often.
@@ -51,11 +55,14 @@ impl MemoryOutreach {
             chat: "@reading_club".into(),
             chat_id: None,
             mode: InviteMode::Message,
+        };
+        let wording = Wording {
             text: "Come in: https://t.me/reading_club".into(),
             format: TextFormat::Plain,
         };
         let state = Campaigned {
             campaign: Some(campaign),
+            wording,
             ..Campaigned::default()
         };
         Self {
@@ -134,6 +141,7 @@ impl Outreach for MemoryOutreach {
                 random_id: RANDOM_ID,
                 since: start_of_time(),
                 tries: *tries,
+                wording: state.said.get(&person.user_id).unwrap_or(&state.wording).clone(),
             },
             None => Prepared::Fresh { random_id: RANDOM_ID },
         })
@@ -141,9 +149,12 @@ impl Outreach for MemoryOutreach {
 
     async fn begin(&self, _id: Uuid, listed: &Listed, person: &Person) -> Result<Leave, StoreError> {
         let mut state = self.open("begin");
-        let leave = state.leaves.pop_front().unwrap_or(Leave::Granted);
+        let leave = state.leaves.pop_front().unwrap_or_else(|| {
+            let said = state.said.get(&person.user_id).unwrap_or(&state.wording);
+            Leave::Granted(said.clone())
+        });
         match &leave {
-            Leave::Granted => *state.in_doubt.entry(person.user_id).or_default() += 1,
+            Leave::Granted(_) => *state.in_doubt.entry(person.user_id).or_default() += 1,
             Leave::Decided(outcome) => Self::done(&mut state, listed.entry, outcome),
             Leave::NotNow => {}
         }

@@ -18,9 +18,9 @@ use super::{
     applications::{ApplicationBody, ApplicationView, ApplicationsApi, ApplicationsView},
     batches::{BatchView, BatchesApi},
     campaigns::{
-        CampaignControlApi, CampaignPeopleApi, CampaignView, CampaignsApi, LedgerImportView, LedgerRowBody,
-        ListedPersonView, NewCampaignBody, NewPersonBody, PauseCampaignBody, PeopleAddedView, PreflightView,
-        ReportView,
+        CampaignChangeApi, CampaignControlApi, CampaignPatch, CampaignPeopleApi, CampaignView, CampaignsApi,
+        LedgerImportView, LedgerRowBody, ListedPersonView, NewCampaignBody, NewPersonBody, PauseCampaignBody,
+        PeopleAddedView, PreflightView, ReportView,
     },
     chat_scans::{ChatScansApi, CountView, KnownMemberView},
     chats::{ChatView, ChatsApi},
@@ -166,6 +166,7 @@ resources!(
         SuppressionsApi,
         CampaignsApi,
         CampaignControlApi,
+        CampaignChangeApi,
         CampaignPeopleApi,
         PeopleApi
     ),
@@ -385,6 +386,7 @@ fn outreach_schemas(requests: &mut SchemaGenerator, responses: &mut SchemaGenera
     add::<SuppressionBody>(requests);
     add::<ListBody<SuppressionBody>>(requests);
     add::<NewCampaignBody>(requests);
+    add::<CampaignPatch>(requests);
     add::<PauseCampaignBody>(requests);
     add::<NewPersonBody>(requests);
     add::<ListBody<NewPersonBody>>(requests);

@@ -116,6 +116,10 @@ codes! {
     ErasureNotFound = NOT_FOUND, "There is no such erasure";
     /// A campaign of that name exists.
     CampaignExists = CONFLICT, "A campaign of that name exists";
+    /// This of a campaign cannot be changed; `detail` says why.
+    CampaignFixed = UNPROCESSABLE_ENTITY, "This of a campaign cannot be changed";
+    /// The campaign's job is not finished, and keeps its pool and its session.
+    CampaignBusy = CONFLICT, "The campaign's job is not finished";
     /// The person is the account of a session.
     PersonIsSession = CONFLICT, "The person is the account of a session";
     /// The process has no key to mark people with, or another one than they are marked with.

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use crate::store::{
-    self, PgConnection, PgPool, StoreError, audit, batches, delivery_log, erasure, failed, floods, idempotency,
-    job_logs, leases, outreach_switch, partitions, pauses, publications, scans, schedule_ticks, session_checks,
-    unique_keys, vault_keys, watches,
+    self, PgConnection, PgPool, StoreError, audit, batches, campaign_changes, delivery_log, erasure, failed, floods,
+    idempotency, job_logs, leases, outreach_switch, partitions, pauses, publications, scans, schedule_ticks,
+    session_checks, unique_keys, vault_keys, watches,
 };
 
 /// Most rows of one statement.
@@ -42,11 +42,12 @@ enum Step {
     OldAudit,
     OldDeliveries,
     UnansweredOutreach,
+    DeletedCampaigns,
     OldDays,
 }
 
 impl Step {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::PartitionsAhead,
         Self::DefaultPartition,
         Self::OldRows,
@@ -66,6 +67,7 @@ impl Step {
         Self::OldAudit,
         Self::OldDeliveries,
         Self::UnansweredOutreach,
+        Self::DeletedCampaigns,
         Self::OldDays,
     ];
 
@@ -100,6 +102,7 @@ impl Step {
                 .await
                 .map(|gone| gone > 0),
             Self::UnansweredOutreach => outreach_switch::sweep(conn, BATCH).await.map(|gone| gone > 0),
+            Self::DeletedCampaigns => campaign_changes::empty(conn, None, BATCH).await.map(|gone| gone > 0),
             Self::OldDays => {
                 let retired = partitions::retire_one(conn, keep).await?;
                 if let Some(partition) = &retired {

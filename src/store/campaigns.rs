@@ -98,11 +98,24 @@ pub async fn insert(conn: &mut PgConnection, new: &NewCampaign) -> Result<bool, 
     Ok(stored.rows_affected() == 1)
 }
 
-const fn format_name(format: TextFormat) -> &'static str {
+pub const fn format_name(format: TextFormat) -> &'static str {
     match format {
         TextFormat::Plain => "plain",
         TextFormat::Markdown => "markdown",
         TextFormat::Html => "html",
+    }
+}
+
+/// The format that a row names.
+pub fn format_of(name: &str, operation: &'static str) -> Result<TextFormat, StoreError> {
+    match name {
+        "plain" => Ok(TextFormat::Plain),
+        "markdown" => Ok(TextFormat::Markdown),
+        "html" => Ok(TextFormat::Html),
+        _ => Err(StoreError::Decode {
+            operation,
+            detail: "format".to_owned(),
+        }),
     }
 }
 
@@ -120,7 +133,7 @@ pub async fn page(
             c.quiet_from, c.quiet_until, c.time_zone, c.stop_ratio, c.stop_after, c.state, c.state_code, c.state_reason,
             c.state_by, c.state_since, c.job_id AS "job: JobId",
             EXISTS (SELECT FROM jobs j WHERE j.id = c.job_id) AS "job_is_live!", c.created_by, c.created_at
-        FROM campaigns c WHERE ($1::uuid IS NULL OR c.id = $1) AND c.id > $2 ORDER BY c.id LIMIT $3"#,
+        FROM campaigns c WHERE ($1::uuid IS NULL OR c.id = $1) AND c.id > $2 AND c.deleted_at IS NULL ORDER BY c.id LIMIT $3"#,
         id,
         after.unwrap_or(Uuid::nil()),
         limit,
@@ -139,7 +152,7 @@ pub async fn get(conn: &mut PgConnection, id: Uuid) -> Result<Option<CampaignRec
 pub async fn lock(conn: &mut PgConnection, id: Uuid) -> Result<bool, StoreError> {
     let found = sqlx::query_scalar!(
         r#"-- lock_campaign_row
-        SELECT true AS "found!" FROM campaigns WHERE id = $1 FOR UPDATE"#,
+        SELECT true AS "found!" FROM campaigns WHERE id = $1 AND deleted_at IS NULL FOR UPDATE"#,
         id
     )
     .fetch_optional(conn)
@@ -170,7 +183,7 @@ pub async fn pause(conn: &mut PgConnection, id: Uuid, reason: &str, actor: &str)
     sqlx::query!(
         "-- pause_campaign
         UPDATE campaigns SET state = 'paused', state_code = 'paused', state_reason = $2, state_by = $3,
-            state_since = wireroom_now()
+            state_since = wireroom_now(), look_again_at = wireroom_now()
         WHERE id = $1",
         id,
         reason,
@@ -202,29 +215,22 @@ pub async fn wake(conn: &mut PgConnection, job: JobId, ageing_step: Duration) ->
 pub async fn of_job(conn: &mut PgConnection, id: Uuid) -> Result<Option<Campaign>, StoreError> {
     let row = sqlx::query!(
         "-- campaign_of_job
-        SELECT chat, chat_id, mode, text, format FROM campaigns WHERE id = $1",
+        SELECT chat, chat_id, mode FROM campaigns WHERE id = $1",
         id
     )
     .fetch_optional(conn)
     .await
     .map_err(failed("campaign_of_job"))?;
     row.map(|row| {
-        let unreadable = |detail: &str| StoreError::Decode {
+        let mode = InviteMode::parse(&row.mode).ok_or_else(|| StoreError::Decode {
             operation: "campaign_of_job",
-            detail: detail.to_owned(),
-        };
+            detail: "mode".to_owned(),
+        })?;
         Ok(Campaign {
             id,
             chat: row.chat,
             chat_id: row.chat_id,
-            mode: InviteMode::parse(&row.mode).ok_or_else(|| unreadable("mode"))?,
-            text: row.text.unwrap_or_default(),
-            format: match row.format.as_str() {
-                "plain" => TextFormat::Plain,
-                "markdown" => TextFormat::Markdown,
-                "html" => TextFormat::Html,
-                _ => return Err(unreadable("format")),
-            },
+            mode,
         })
     })
     .transpose()
@@ -272,11 +278,11 @@ pub async fn let_go(conn: &mut PgConnection, id: Uuid, job: JobId) -> Result<(),
 
 /// Stops a campaign for a reason that a person has to see to.
 pub async fn halt(conn: &mut PgConnection, id: Uuid, job: JobId, code: &str, message: &str) -> Result<(), StoreError> {
-    sqlx::query!(
+    let halted = sqlx::query!(
         "-- halt_campaign
         UPDATE campaigns SET state = 'stopped', state_code = $3, state_reason = $4, state_by = $5,
             state_since = wireroom_now(), job_id = CASE WHEN job_id = $2 THEN NULL ELSE job_id END
-        WHERE id = $1",
+        WHERE id = $1 AND deleted_at IS NULL",
         id,
         job.0,
         code,
@@ -286,6 +292,9 @@ pub async fn halt(conn: &mut PgConnection, id: Uuid, job: JobId, code: &str, mes
     .execute(&mut *conn)
     .await
     .map_err(failed("halt_campaign"))?;
+    if halted.rows_affected() == 0 {
+        return Ok(());
+    }
     let data = json!({ "code": code, "reason": message, "job": job });
     tell(conn, EventType::CampaignStopped, id, data).await
 }
@@ -362,7 +371,7 @@ fn ratio(refused: i64, asked: i64) -> f64 {
 }
 
 /// The caller holds the campaign's row, which keeps the order of its events.
-async fn tell(conn: &mut PgConnection, event_type: EventType, id: Uuid, mut data: Value) -> Result<(), StoreError> {
+pub async fn tell(conn: &mut PgConnection, event_type: EventType, id: Uuid, mut data: Value) -> Result<(), StoreError> {
     data["campaign"] = json!(id);
     let event = NewEvent {
         event_type,

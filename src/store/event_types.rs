@@ -90,6 +90,10 @@ event_types! {
     CampaignResumed = "campaign.resumed", 1;
     /// A person paused a campaign.
     CampaignPaused = "campaign.paused", 1;
+    /// A person changed a campaign.
+    CampaignChanged = "campaign.changed", 1;
+    /// A person deleted a campaign.
+    CampaignDeleted = "campaign.deleted", 1;
     /// A campaign stopped by itself, for a reason that a person has to see to.
     CampaignStopped = "campaign.stopped", 1;
     /// Everybody on a campaign's list was dealt with.

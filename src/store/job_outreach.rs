@@ -139,6 +139,7 @@ impl JobOutreach {
                     random_id,
                     since,
                     tries: row.tries,
+                    wording: ledger::wording(conn, id, person.user_id).await?,
                 }),
                 // Another account cannot look for it.
                 _ => {
@@ -240,9 +241,11 @@ impl JobOutreach {
             Leave::Decided(outcome)
         } else {
             ledger::attempted(conn, self.attempt, id, person.user_id).await?;
+            // The campaign is locked: whoever has changed its text, and was answered, is heeded.
+            let wording = ledger::wording(conn, id, person.user_id).await?;
             self.contact
                 .is(Identity::of(person, self.key.as_ref()), self.key.as_ref());
-            Leave::Granted
+            Leave::Granted(wording)
         };
         commit(transaction, "begin_invitation").await?;
         Ok(leave)

@@ -8,10 +8,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 use wireroom_jobs::{
     WaitReason,
-    outreach::{Verdict, VerdictClass},
+    outreach::{Verdict, VerdictClass, Wording},
 };
 
-use super::{StoreError, attempt_data::AttemptKey, failed, one_row};
+use super::{StoreError, attempt_data::AttemptKey, campaigns, failed, one_row};
 use crate::ids::{JobId, SessionId};
 
 /// What keeps a campaign from contacting anybody now.
@@ -57,13 +57,14 @@ pub async fn gate(conn: &mut PgConnection, campaign: Uuid, besides: Option<i64>)
     let row = sqlx::query!(
         r#"-- campaign_gate
         SELECT c.state, c.state_code, c.per_day, s.state AS switch, s.per_target_per_day, k.t AS "now!",
-            date_trunc('day', date_trunc('day', k.t, c.time_zone) + interval '36 hours', c.time_zone) AS "day_ends!",
+            d.ends AS "day_ends!",
             date_trunc('day', date_trunc('day', k.t, 'UTC') + interval '36 hours', 'UTC') AS "utc_day_ends!",
             (SELECT count(*) FROM campaign_ledger l WHERE l.campaign_id = c.id AND l.user_id IS DISTINCT FROM $2
-                AND l.attempted_at >= date_trunc('day', k.t, c.time_zone) AND l.state <> 'imported') AS "used!",
+                AND l.attempted_at >= d.begins AND l.state <> 'imported') AS "used!",
             (SELECT count(*) FROM campaign_ledger l WHERE l.chat_id = c.chat_id AND l.user_id IS DISTINCT FROM $2
                 AND l.attempted_at >= date_trunc('day', k.t, 'UTC') AND l.state <> 'imported') AS "target_used!"
         FROM campaigns c CROSS JOIN outreach_switch s CROSS JOIN (SELECT wireroom_now() AS t OFFSET 0) k
+        CROSS JOIN LATERAL (SELECT y.begins, y.ends FROM campaign_day(c.time_zone, c.counted_from, c.counted_until, k.t) y OFFSET 0) d
         WHERE c.id = $1"#,
         campaign,
         besides,
@@ -174,6 +175,24 @@ pub async fn find(
     .map_err(failed("find_in_ledger"))
 }
 
+/// What a person's call says: as the campaign does now, or as it did when the call may have been made first.
+pub async fn wording(conn: &mut PgConnection, campaign: Uuid, user: i64) -> Result<Wording, StoreError> {
+    let row = sqlx::query!(
+        r#"-- wording_in_ledger
+        SELECT coalesce(l.said, c.text) AS text, CASE WHEN l.said IS NULL THEN c.format ELSE l.said_format END AS "format!"
+        FROM campaign_ledger l JOIN campaigns c ON c.id = l.campaign_id WHERE l.campaign_id = $1 AND l.user_id = $2"#,
+        campaign,
+        user,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("wording_in_ledger"))?;
+    Ok(Wording {
+        text: row.text.unwrap_or_default(),
+        format: campaigns::format_of(&row.format, "wording_in_ledger")?,
+    })
+}
+
 /// Takes a row over that a job left which is gone; nothing was sent.
 pub async fn take_over(
     conn: &mut PgConnection,
@@ -231,7 +250,8 @@ async fn note_call(
         "-- note_call_in_ledger
         UPDATE campaign_ledger SET state = CASE WHEN $4 THEN 'attempted' ELSE 'prepared' END,
             attempted_at = CASE WHEN $4 THEN coalesce(attempted_at, wireroom_now()) END,
-            tries = CASE WHEN $4 THEN tries + 1 ELSE 0 END
+            tries = CASE WHEN $4 THEN tries + 1 ELSE 0 END,
+            said = CASE WHEN $4 THEN said END, said_format = CASE WHEN $4 THEN said_format END
         WHERE campaign_id = $1 AND user_id = $2 AND job_id = $3
             AND (state = 'attempted' OR ($4 AND state = 'prepared'))",
         campaign,
@@ -263,7 +283,8 @@ pub async fn decide(
         WITH unasked AS (
             DELETE FROM campaign_ledger WHERE campaign_id = $1 AND user_id = $2 AND job_id = $3 AND state = 'prepared' AND $4
         )
-        UPDATE campaign_ledger SET state = $5, outcome = $6, decided_at = wireroom_now(), message_id = $7
+        UPDATE campaign_ledger SET state = $5, outcome = $6, decided_at = wireroom_now(), message_id = $7,
+            said = NULL, said_format = NULL
         WHERE campaign_id = $1 AND user_id = $2 AND job_id = $3 AND state IN ('prepared', 'attempted')
             AND NOT (state = 'prepared' AND $4)",
         campaign,
@@ -288,7 +309,8 @@ pub async fn end_strays(conn: &mut PgConnection, attempt: AttemptKey, campaign: 
     sqlx::query_scalar!(
         r#"-- end_stray_invitations
         WITH ended AS (
-            UPDATE campaign_ledger l SET state = 'outcome_unknown', outcome = 'outcome_unknown', decided_at = wireroom_now()
+            UPDATE campaign_ledger l SET state = 'outcome_unknown', outcome = 'outcome_unknown', decided_at = wireroom_now(),
+                said = NULL, said_format = NULL
             WHERE l.campaign_id = $1 AND l.state = 'attempted' AND l.job_id <> $2
                 AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = l.job_id)
             RETURNING l.user_id, l.job_id

@@ -12,6 +12,7 @@ pub mod bench;
 pub mod bench_sessions;
 pub mod breakers;
 pub mod bulk;
+pub mod campaign_changes;
 pub mod campaign_people;
 pub mod campaigns;
 pub mod caps;

@@ -1,6 +1,7 @@
 //! Campaigns over real processes, the sandbox and Postgres: each outcome, nobody twice whatever dies, and everything that
 //! stops an invitation.
 
+mod changes;
 mod crashes;
 mod endings;
 mod erasure;

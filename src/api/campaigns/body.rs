@@ -93,25 +93,19 @@ pub struct NewCampaignBody {
 impl NewCampaignBody {
     /// The campaign it asks for, on a session that was found.
     pub fn campaign(self, caller: &Caller, session: Option<SessionId>) -> Result<NewCampaign, Problem> {
-        let name = self.name.trim().to_owned();
-        if !(1..=100).contains(&name.chars().count()) {
-            return Err(invalid("name", "must be 1 to 100 characters."));
-        }
+        let name = name(&self.name)?;
         let chat = ChatRef::parse(&self.chat).map_err(|error| invalid("chat", error.to_string()))?;
         let mode = match self.mode.as_deref() {
             None => InviteMode::Message,
             Some(mode) => InviteMode::parse(mode).ok_or_else(|| invalid("mode", "takes one of message, add."))?,
         };
-        let stop_ratio = self.stop_ratio.unwrap_or(STOP_RATIO);
-        if !(0.01..=1.0).contains(&stop_ratio) {
-            return Err(invalid("stop_ratio", "must be from 0.01 to 1."));
-        }
+        let stop_ratio = stop_ratio(self.stop_ratio.unwrap_or(STOP_RATIO))?;
         Ok(NewCampaign {
             id: Uuid::now_v7(),
             text: self.message(mode, &chat)?,
-            quiet: self.quiet()?,
-            per_day: within("per_day", self.per_day.or(Some(PER_DAY)), 1, 1_000_000)?.unwrap_or(1),
-            stop_after: within("stop_after", self.stop_after.or(Some(STOP_AFTER)), 1, 1_000_000)?.unwrap_or(1),
+            quiet: quiet(self.quiet_from.as_deref(), self.quiet_until.as_deref())?,
+            per_day: people("per_day", self.per_day.unwrap_or(PER_DAY))?,
+            stop_after: people("stop_after", self.stop_after.unwrap_or(STOP_AFTER))?,
             name,
             chat: self.chat,
             mode,
@@ -127,68 +121,101 @@ impl NewCampaignBody {
     /// The text with its link.
     fn message(&self, mode: InviteMode, chat: &ChatRef) -> Result<Option<String>, Problem> {
         if mode == InviteMode::Add {
-            let fields = [("text", self.text.is_some()), ("link", self.link.is_some())];
-            return match fields.into_iter().find(|(_, is_there)| *is_there) {
-                Some((field, _)) => Err(invalid(
-                    field,
-                    "is of the mode message; leave it out with the mode add.",
-                )),
-                None => Ok(None),
-            };
+            refuse_words(self.text.is_some(), self.link.is_some())?;
+            return Ok(None);
         }
         let Some(text) = &self.text else {
             return Err(invalid("text", "is needed in the mode message, with {link} in it."));
         };
-        if !text.contains(LINK) {
-            return Err(invalid("text", "must have {link} where the link to the chat goes."));
-        }
-        // Whatever the link holds, nothing of it is markup.
-        let text = text.replace(LINK, &markup::escape(&self.link_to(chat)?, self.format));
-        if text.len() > MAX_RAW_BYTES {
-            let message = format!("is too long with its link: {} bytes of {MAX_RAW_BYTES}.", text.len());
-            return Err(invalid("text", message));
-        }
-        let rich = markup::read(&text, self.format).map_err(|error| invalid("text", error.to_string()))?;
-        let length = rich.visible_length();
-        if length > MAX_LENGTH {
-            let message = format!("is too long with its link: {length} of {MAX_LENGTH}.");
-            return Err(invalid("text", message));
-        }
-        Ok(Some(text))
+        message(text, self.link.as_deref(), chat, self.format).map(Some)
     }
+}
 
-    fn link_to(&self, chat: &ChatRef) -> Result<String, Problem> {
-        let wrong = |field, message: &str| Err(invalid(field, message));
-        let named = match &self.link {
-            Some(link) => ChatRef::parse(link).map_err(|error| invalid("link", error.to_string()))?,
-            None => chat.clone(),
-        };
-        match named {
-            ChatRef::Username(name) => Ok(format!("https://t.me/{name}")),
-            ChatRef::Invite(hash) => Ok(format!("https://t.me/+{hash}")),
-            ChatRef::Id(_) if self.link.is_some() => wrong("link", "must be @name or a link that leads into the chat."),
-            ChatRef::Id(_) => wrong(
-                "link",
-                "is needed where chat is an id: a link that leads into the chat.",
-            ),
-        }
+/// In the mode `add` nothing is said.
+pub fn refuse_words(has_text: bool, has_link: bool) -> Result<(), Problem> {
+    let fields = [("text", has_text), ("link", has_link)];
+    match fields.into_iter().find(|(_, is_there)| *is_there) {
+        Some((field, _)) => Err(invalid(
+            field,
+            "is of the mode message; leave it out with the mode add.",
+        )),
+        None => Ok(()),
     }
+}
 
-    fn quiet(&self) -> Result<Option<(NaiveTime, NaiveTime)>, Problem> {
-        let time = |field: &str, text: &str| {
-            NaiveTime::parse_from_str(text, "%H:%M").map_err(|_| invalid(field, "must be a time such as 22:00."))
-        };
-        match (&self.quiet_from, &self.quiet_until) {
-            (None, None) => Ok(None),
-            (Some(from), Some(until)) => {
-                let (from, until) = (time("quiet_from", from)?, time("quiet_until", until)?);
-                if from == until {
-                    return Err(invalid("quiet_until", "must be another time than quiet_from."));
-                }
-                Ok(Some((from, until)))
+/// A campaign's message: the text with its link.
+pub fn message(text: &str, link: Option<&str>, chat: &ChatRef, format: TextFormat) -> Result<String, Problem> {
+    if !text.contains(LINK) {
+        return Err(invalid("text", "must have {link} where the link to the chat goes."));
+    }
+    // Whatever the link holds, nothing of it is markup.
+    let text = text.replace(LINK, &markup::escape(&link_to(link, chat)?, format));
+    if text.len() > MAX_RAW_BYTES {
+        let message = format!("is too long with its link: {} bytes of {MAX_RAW_BYTES}.", text.len());
+        return Err(invalid("text", message));
+    }
+    let rich = markup::read(&text, format).map_err(|error| invalid("text", error.to_string()))?;
+    let length = rich.visible_length();
+    if length > MAX_LENGTH {
+        let message = format!("is too long with its link: {length} of {MAX_LENGTH}.");
+        return Err(invalid("text", message));
+    }
+    Ok(text)
+}
+
+fn link_to(link: Option<&str>, chat: &ChatRef) -> Result<String, Problem> {
+    let wrong = |field, message: &str| Err(invalid(field, message));
+    let named = match link {
+        Some(link) => ChatRef::parse(link).map_err(|error| invalid("link", error.to_string()))?,
+        None => chat.clone(),
+    };
+    match named {
+        ChatRef::Username(name) => Ok(format!("https://t.me/{name}")),
+        ChatRef::Invite(hash) => Ok(format!("https://t.me/+{hash}")),
+        ChatRef::Id(_) if link.is_some() => wrong("link", "must be @name or a link that leads into the chat."),
+        ChatRef::Id(_) => wrong(
+            "link",
+            "is needed where chat is an id: a link that leads into the chat.",
+        ),
+    }
+}
+
+/// From when until when nobody is contacted, by the clock.
+pub fn quiet(from: Option<&str>, until: Option<&str>) -> Result<Option<(NaiveTime, NaiveTime)>, Problem> {
+    let time = |field: &str, text: &str| {
+        NaiveTime::parse_from_str(text, "%H:%M").map_err(|_| invalid(field, "must be a time such as 22:00."))
+    };
+    match (from, until) {
+        (None, None) => Ok(None),
+        (Some(from), Some(until)) => {
+            let (from, until) = (time("quiet_from", from)?, time("quiet_until", until)?);
+            if from == until {
+                return Err(invalid("quiet_until", "must be another time than quiet_from."));
             }
-            (Some(_), None) => Err(invalid("quiet_until", "is needed with quiet_from.")),
-            (None, Some(_)) => Err(invalid("quiet_from", "is needed with quiet_until.")),
+            Ok(Some((from, until)))
         }
+        (Some(_), None) => Err(invalid("quiet_until", "is needed with quiet_from.")),
+        (None, Some(_)) => Err(invalid("quiet_from", "is needed with quiet_until.")),
     }
+}
+
+/// A campaign's name, without spaces around it.
+pub fn name(text: &str) -> Result<String, Problem> {
+    let name = text.trim().to_owned();
+    if (1..=100).contains(&name.chars().count()) {
+        return Ok(name);
+    }
+    Err(invalid("name", "must be 1 to 100 characters."))
+}
+
+pub fn stop_ratio(given: f64) -> Result<f64, Problem> {
+    if (0.01..=1.0).contains(&given) {
+        return Ok(given);
+    }
+    Err(invalid("stop_ratio", "must be from 0.01 to 1."))
+}
+
+/// How many people a day, or before refusals count.
+pub fn people(field: &str, given: i64) -> Result<i32, Problem> {
+    Ok(within(field, Some(given), 1, 1_000_000)?.unwrap_or(1))
 }

@@ -7,10 +7,9 @@ use poem_openapi::{OpenApi, param::Path, payload::Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use uuid::Uuid;
 use wireroom_jobs::{JobKind, invite::InviteArgs};
 
-use super::{campaign_id, not_found, note, view::CampaignView};
+use super::{campaign_id, locked, not_found, note, view::CampaignView};
 use crate::{
     api::{
         State,
@@ -23,7 +22,6 @@ use crate::{
         typed::Typed,
     },
     store::{
-        PgConnection,
         campaigns::{self, CampaignRecord},
         failed,
         jobs::{self, NewJob},
@@ -131,14 +129,6 @@ impl CampaignControlApi {
         state.signals.changed();
         Ok(Json(Typed(after.into())))
     }
-}
-
-async fn locked(conn: &mut PgConnection, id: Uuid) -> Result<CampaignRecord, Problem> {
-    if !campaigns::lock(conn, id).await? {
-        return Err(not_found());
-    }
-    // Read after the lock was waited for.
-    campaigns::get(conn, id).await?.ok_or_else(not_found)
 }
 
 /// The job that works through the list.

@@ -29,7 +29,7 @@ use crate::{
         shell::RequestContext,
         typed::Typed,
     },
-    store::{self, campaigns, failed, preflight, session_health, session_reads},
+    store::{self, PgConnection, campaigns, failed, preflight, session_health, session_reads},
 };
 
 /// How many people of a list a preflight looks at: it takes a second or two.
@@ -74,16 +74,8 @@ impl CampaignsApi {
             Some(session) => Some(usable_session(&mut transaction, session).await?),
             None => None,
         };
-        if let Some(pool) = &body.pool
-            && !session_reads::pool_exists(&state.pool, pool).await?
-        {
-            return Err(Problem::new(Code::UnknownPool, "No pool has that name.").field("pool"));
-        }
-        if let Some(zone) = &body.time_zone
-            && (zone.len() > 64 || !session_health::knows_time_zone(&mut transaction, zone).await?)
-        {
-            return Err(no_such_zone("time_zone"));
-        }
+        check_pool(&state, body.pool.as_deref()).await?;
+        check_zone(&mut transaction, body.time_zone.as_deref()).await?;
         let new = body.campaign(&caller.0, session)?;
         if !campaigns::insert(&mut transaction, &new).await? {
             return Err(Problem::new(Code::CampaignExists, "Another campaign has that name.").field("name"));
@@ -205,6 +197,26 @@ impl CampaignsApi {
             checked: found.checked,
             truncated: found.is_truncated,
         })))
+    }
+}
+
+/// Refuses a pool that there is not.
+pub async fn check_pool(state: &State, pool: Option<&str>) -> Result<(), Problem> {
+    match pool {
+        Some(pool) if !session_reads::pool_exists(&state.pool, pool).await? => {
+            Err(Problem::new(Code::UnknownPool, "No pool has that name.").field("pool"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a time zone that there is not.
+pub async fn check_zone(conn: &mut PgConnection, zone: Option<&str>) -> Result<(), Problem> {
+    match zone {
+        Some(zone) if zone.len() > 64 || !session_health::knows_time_zone(conn, zone).await? => {
+            Err(no_such_zone("time_zone"))
+        }
+        _ => Ok(()),
     }
 }
 

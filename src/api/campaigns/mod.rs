@@ -1,6 +1,7 @@
 //! `/v1/campaigns`: whom to invite into which chat, how, and how many a day. A job of the kind `invite` does the work.
 
 mod body;
+mod change;
 mod control;
 mod manage;
 mod people;
@@ -10,6 +11,7 @@ mod view;
 
 pub use self::{
     body::NewCampaignBody,
+    change::{CampaignChangeApi, CampaignPatch},
     control::{CampaignControlApi, PauseCampaignBody},
     manage::CampaignsApi,
     people::{CampaignPeopleApi, LedgerImportView, LedgerRowBody, ListedPersonView, NewPersonBody, PeopleAddedView},
@@ -20,7 +22,10 @@ use super::{
     problem::{Code, Problem},
     shell::RequestContext,
 };
-use crate::store::{PgConnection, audit};
+use crate::store::{
+    PgConnection, audit,
+    campaigns::{self, CampaignRecord},
+};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -51,4 +56,13 @@ async fn note(
         details,
     };
     Ok(audit::record(conn, entry).await?)
+}
+
+/// The campaign, which nobody else changes until the transaction ends.
+async fn locked(conn: &mut PgConnection, id: Uuid) -> Result<CampaignRecord, Problem> {
+    if !campaigns::lock(conn, id).await? {
+        return Err(not_found());
+    }
+    // Read after the lock was waited for.
+    campaigns::get(conn, id).await?.ok_or_else(not_found)
 }

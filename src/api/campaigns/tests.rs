@@ -1,5 +1,7 @@
 //! Campaigns as the API keeps them, without a worker.
 
+mod change;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use poem::http::{Method, StatusCode};
 use serde_json::{Value, json};

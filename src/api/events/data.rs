@@ -245,6 +245,20 @@ fn described(event: EventType) -> Described {
             "campaign:<id>",
             &[CAMPAIGN, ("by", "text", "Who did.")],
         ),
+        E::CampaignChanged => (
+            "A person changed a campaign.",
+            "campaign:<id>",
+            &[
+                CAMPAIGN,
+                ("changed", "text[]", "Which of its fields are others now."),
+                ("by", "text", "Who did."),
+            ],
+        ),
+        E::CampaignDeleted => (
+            "A person deleted a campaign; whom it has contacted is kept.",
+            "campaign:<id>",
+            &[CAMPAIGN, ("by", "text", "Who did.")],
+        ),
         E::CampaignStopped => (
             "A campaign stopped by itself: a person has to see to it, and resumes it.",
             "campaign:<id>",

@@ -6,8 +6,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::json;
 use wireroom_jobs::{
     JobKind, WaitReason,
-    outreach::Basis,
-    ports::{Chat, ChatType},
+    outreach::{Basis, Wording},
+    ports::{Chat, ChatType, TextFormat},
 };
 
 use super::*;
@@ -16,6 +16,7 @@ use crate::{
     config::Secret,
     ids::JobId,
     store::{
+        campaign_changes::{self, Settings},
         completions::{self, BackAs, Due, GoBack},
         erasure,
         jobs::{self, NewJob},
@@ -36,6 +37,17 @@ struct Side {
     campaign: Uuid,
     listed: Listed,
     attempt: AttemptKey,
+}
+
+fn wording(text: &str) -> Wording {
+    Wording {
+        text: text.to_owned(),
+        format: TextFormat::Plain,
+    }
+}
+
+fn granted(text: &str) -> Leave {
+    Leave::Granted(wording(text))
 }
 
 fn ada() -> Person {
@@ -162,16 +174,16 @@ async fn of_two_campaigns_that_have_prepared_the_same_person_one_calls() {
     }
     let (one, other) = tokio::join!(first.begin(), second.begin());
     let mut leaves = [one, other];
-    leaves.sort_by_key(|leave| *leave != Leave::Granted);
-    assert_eq!(leaves, [Leave::Granted, Leave::Decided("invited_lately")]);
+    leaves.sort_by_key(|leave| *leave != granted(""));
+    assert_eq!(leaves, [granted(""), Leave::Decided("invited_lately")]);
     assert_eq!(bed.count("SELECT count(*) FROM campaign_ledger").await, 1);
     // Whose call was begun before goes on with it: nothing was sent by the other one.
-    let caller = if first.begin().await == Leave::Granted {
+    let caller = if first.begin().await == granted("") {
         &first
     } else {
         &second
     };
-    assert_eq!(caller.begin().await, Leave::Granted);
+    assert_eq!(caller.begin().await, granted(""));
 }
 
 #[tokio::test]
@@ -246,7 +258,7 @@ async fn whoever_is_suppressed_after_leave_was_granted_is_not_called_and_the_one
     let outreach = side.outreach.clone().telling(contact.clone());
     assert!(matches!(side.prepare().await, Prepared::Fresh { .. }));
     let leave = outreach.begin(side.campaign, &side.listed, &ada()).await;
-    assert_eq!(leave.expect("answered"), Leave::Granted);
+    assert_eq!(leave.expect("answered"), granted(""));
     // A call is being let through.
     let mut letting = bed.database.pool().begin().await.expect("begun");
     assert_eq!(contact.left_alone(&mut letting).await.expect("asked"), None);
@@ -272,4 +284,107 @@ async fn whoever_is_suppressed_after_leave_was_granted_is_not_called_and_the_one
     outreach_switch::settle_key(&mut conn, &bed.key).await.expect("settled");
     erasure::begin(&mut conn, &bed.key, ADA, "key:x").await.expect("begun");
     assert_eq!(contact.left_alone(&mut conn).await.expect("asked"), Some("erased"));
+}
+
+impl Side {
+    /// Changes what the campaign says, and where its days are.
+    async fn change(&self, bed: &Bed, wording: Option<Wording>, time_zone: &str) {
+        let settings = Settings {
+            name: "changed".into(),
+            wording,
+            pool: None,
+            session: None,
+            per_day: 1,
+            quiet: None,
+            time_zone: time_zone.into(),
+            stop_ratio: 0.5,
+            stop_after: 100,
+        };
+        let mut transaction = bed.database.pool().begin().await.expect("begun");
+        assert!(campaigns::lock(&mut transaction, self.campaign).await.expect("locked"));
+        campaign_changes::change(&mut transaction, self.campaign, &settings, &["text"], "key:x")
+            .await
+            .expect("changed");
+        transaction.commit().await.expect("committed");
+    }
+
+    async fn gate(&self, bed: &Bed) -> Gate {
+        ledger::gate(&mut *bed.conn().await, self.campaign, None)
+            .await
+            .expect("asked")
+    }
+}
+
+#[tokio::test]
+async fn whoever_may_have_been_sent_a_text_is_looked_up_by_it_and_gets_no_other() {
+    let bed = Bed::new().await;
+    let side = bed.side("spring").await;
+    bed.execute("UPDATE campaigns SET mode = 'message', text = 'first'")
+        .await;
+    assert!(matches!(side.prepare().await, Prepared::Fresh { .. }));
+    assert_eq!(side.begin().await, granted("first"));
+    side.change(&bed, Some(wording("second")), "UTC").await;
+    side.change(&bed, Some(wording("third")), "UTC").await;
+    let Prepared::InDoubt { wording: said, .. } = side.prepare().await else {
+        panic!("it may have been sent");
+    };
+    assert_eq!(said, wording("first"));
+    assert_eq!(side.begin().await, granted("first"), "repeated as it was");
+    // It was refused by name: nothing was sent.
+    side.outreach.release(side.campaign, ADA).await.expect("released");
+    assert!(matches!(side.prepare().await, Prepared::Fresh { .. }));
+    assert_eq!(side.begin().await, granted("third"));
+}
+
+#[tokio::test]
+async fn another_zone_lets_nobody_more_be_contacted() {
+    let bed = Bed::new().await;
+    let side = bed.side("spring").await;
+    let set_clock = async |time: &str| {
+        let statement = format!(
+            "CREATE OR REPLACE FUNCTION wireroom_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS
+            'SELECT ''{time}''::timestamptz'"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+            .execute(bed.database.pool())
+            .await
+            .expect("set");
+    };
+    let ends = |gate: Gate| match gate {
+        Gate::Wait { until, reason } if reason.code == "campaign_cap" => until.to_rfc3339(),
+        other => panic!("the day's cap is spent: {other:?}"),
+    };
+    bed.execute("UPDATE campaigns SET per_day = 1").await;
+    set_clock("2030-01-01 20:00Z").await;
+    side.prepare().await;
+    side.begin().await;
+    assert_eq!(ends(side.gate(&bed).await), "2030-01-02T00:00:00+00:00");
+    // Half an hour of the day is left, and an hour further east the next one has begun.
+    set_clock("2030-01-01 23:30Z").await;
+    side.change(&bed, None, "Etc/GMT-1").await;
+    assert_eq!(ends(side.gate(&bed).await), "2030-01-02T23:00:00+00:00");
+    // Back, and the day ends no sooner.
+    side.change(&bed, None, "UTC").await;
+    assert_eq!(ends(side.gate(&bed).await), "2030-01-02T23:00:00+00:00");
+    set_clock("2030-01-02 23:00Z").await;
+    assert_eq!(side.gate(&bed).await, Gate::Open);
+}
+
+#[tokio::test]
+async fn a_job_that_falls_asleep_while_its_campaign_is_changed_wakes_at_once() {
+    for (reason, state) in [
+        ("campaign_cap", "queued"),
+        ("quiet_hours", "queued"),
+        ("target_cap", "scheduled"),
+    ] {
+        let bed = Bed::new().await;
+        let side = bed.side("spring").await;
+        side.change(&bed, None, "UTC").await;
+        bed.sleep(side.attempt.job, reason).await;
+        let stored: String = sqlx::query_scalar("SELECT state FROM jobs")
+            .fetch_one(bed.database.pool())
+            .await
+            .expect("the job");
+        assert_eq!(stored, state, "{reason}");
+    }
 }
