@@ -16,6 +16,7 @@ use wireroom_jobs::{
 
 use super::{
     applications::{ApplicationBody, ApplicationView, ApplicationsApi, ApplicationsView},
+    audit::{AuditApi, AuditEntryView},
     batches::{BatchView, BatchesApi},
     campaigns::{
         CampaignChangeApi, CampaignControlApi, CampaignPatch, CampaignPeopleApi, CampaignView, CampaignsApi,
@@ -94,6 +95,8 @@ pub enum Tag {
     Templates,
     /// Chats that sessions have met.
     Chats,
+    /// Who changed what.
+    Audit,
     /// Whether the process is well.
     Health,
 }
@@ -135,7 +138,14 @@ resources!(
         WhyApi,
     ),
     (ManageApi, TicksApi, RunApi, BatchApi, BatchesApi, PausesApi, LimitsApi),
-    (SessionsApi, SessionHealthApi, SessionCapsApi, PoolsApi, FloodsApi),
+    (
+        SessionsApi,
+        SessionHealthApi,
+        SessionCapsApi,
+        PoolsApi,
+        FloodsApi,
+        AuditApi
+    ),
     (
         WorkersApi,
         ChatsApi,
@@ -386,6 +396,7 @@ fn outreach_schemas(requests: &mut SchemaGenerator, responses: &mut SchemaGenera
     add::<SuppressionBody>(requests);
     add::<ListBody<SuppressionBody>>(requests);
     add::<NewCampaignBody>(requests);
+    add::<Page<AuditEntryView>>(responses);
     add::<CampaignPatch>(requests);
     add::<PauseCampaignBody>(requests);
     add::<NewPersonBody>(requests);

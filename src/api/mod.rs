@@ -2,6 +2,7 @@
 //! down. One file per resource, with its errors and its tests.
 
 mod applications;
+mod audit;
 mod auth;
 mod batches;
 mod campaigns;

@@ -1,6 +1,7 @@
 //! Pages of lists: a limit, and a cursor that names the last row seen. Rows that come in later do not shift a page.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -33,6 +34,7 @@ pub fn cut<R>(mut rows: Vec<R>, limit: u16, list: List, key: impl Fn(&R) -> Stri
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
     Attempts,
+    Audit,
     Deliveries,
     CampaignPeople,
     Campaigns,
@@ -59,6 +61,7 @@ impl List {
     const fn tag(self) -> char {
         match self {
             Self::Attempts => 'a',
+            Self::Audit => 'x',
             Self::Deliveries => 'd',
             Self::CampaignPeople => 'p',
             Self::Campaigns => 'g',
@@ -117,6 +120,20 @@ pub fn limit(given: Option<&str>) -> Result<u16, Problem> {
             )
             .field("limit")
         })
+}
+
+/// A time in the query.
+pub fn time(parameter: &'static str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
+    text.map(|text| {
+        DateTime::parse_from_rfc3339(text)
+            .map(|time| time.to_utc())
+            .map_err(|_| {
+                let detail =
+                    format!("{parameter} takes a time with its offset (RFC 3339); in a URL, + is written %2B.");
+                Problem::new(Code::InvalidParameter, detail).field(parameter)
+            })
+    })
+    .transpose()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::{
     typed::Typed,
 };
 use crate::{
-    ids::SessionId,
+    ids::{SessionId, WorkerId},
     store::session_reads::{self, GateRecord, SessionFilter, SessionRecord},
 };
 
@@ -161,15 +161,20 @@ impl SessionsApi {
         operation_id = "list_sessions",
         tag = "Tag::Sessions"
     )]
+    #[expect(clippy::too_many_arguments, reason = "one per parameter of the query")]
     async fn list(
         &self,
         _caller: Allowed<Viewer>,
         state: Data<&Arc<State>>,
+        /// Only the session of this label.
+        label: Query<Option<String>>,
         /// Only sessions of this pool.
         pool: Query<Option<String>>,
         /// Only sessions in this state.
         #[oai(name = "state")]
         in_state: Query<Option<String>>,
+        /// Only sessions that the worker of this id holds now.
+        worker: Query<Option<String>>,
         /// Most sessions of the page.
         limit: Query<Option<String>>,
         /// `next_cursor` of the page before.
@@ -180,8 +185,10 @@ impl SessionsApi {
             return Err(Problem::new(Code::InvalidParameter, detail).field("state"));
         }
         let filter = SessionFilter {
+            label: label.as_deref(),
             pool: pool.as_deref(),
             state: in_state.as_deref(),
+            worker: worker.as_deref().map(worker_id).transpose()?,
         };
         let limit = page::limit(limit.as_deref())?;
         let after: Option<SessionId> = page::decode(List::Sessions, cursor.as_deref())?;
@@ -190,6 +197,11 @@ impl SessionsApi {
         let items = with_gates(&state, sessions).await?;
         Ok(Json(Typed(Page { items, next_cursor })))
     }
+}
+
+fn worker_id(text: &str) -> Result<WorkerId, Problem> {
+    text.parse()
+        .map_err(|_| Problem::new(Code::InvalidParameter, "A worker's id is a UUID.").field("worker"))
 }
 
 /// The session of that id, with its gates.

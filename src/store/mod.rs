@@ -6,6 +6,7 @@ pub mod applications;
 pub mod attempt_data;
 pub mod attempt_reads;
 pub mod audit;
+pub mod audit_reads;
 pub mod batches;
 pub mod bench;
 #[cfg(feature = "sandbox")]

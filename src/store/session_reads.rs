@@ -61,8 +61,11 @@ pub struct SessionTarget {
 /// Which sessions to list; `None` leaves a condition out.
 #[derive(Debug, Clone, Default)]
 pub struct SessionFilter<'a> {
+    pub label: Option<&'a str>,
     pub pool: Option<&'a str>,
     pub state: Option<&'a str>,
+    /// Held by this worker now.
+    pub worker: Option<WorkerId>,
 }
 
 /// Whether the pool exists.
@@ -129,13 +132,15 @@ async fn select(
         LEFT JOIN session_leases l ON l.session_id = s.id AND l.owner IS NOT NULL AND l.expires_at > wireroom_now()
         LEFT JOIN session_proxies p ON p.session_id = s.id
         WHERE ($1::uuid IS NULL OR s.id = $1) AND ($2::text IS NULL OR s.pool = $2) AND ($3::text IS NULL OR s.state = $3)
-            AND s.id > $4
+            AND s.id > $4 AND ($6::text IS NULL OR s.label = $6) AND ($7::uuid IS NULL OR l.owner = $7)
         ORDER BY s.id LIMIT $5"#,
         id.map(|id| id.0),
         filter.pool,
         filter.state,
         after.map_or(Uuid::nil(), |id| id.0),
         limit,
+        filter.label,
+        filter.worker.map(|worker| worker.0),
     )
     .fetch_all(pool)
     .await

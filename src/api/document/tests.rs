@@ -198,6 +198,6 @@ fn every_operation_is_described_and_needs_a_key_unless_it_is_a_probe() {
             assert!(operation["responses"]["default"]["content"]["application/problem+json"].is_object());
         }
     }
-    assert_eq!(count, 127);
+    assert_eq!(count, 128);
     assert_eq!(document["components"]["securitySchemes"]["api_key"]["scheme"], "bearer");
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use poem::web::Data;
 use poem_openapi::{OpenApi, param::Query, payload::Json};
 use wireroom_jobs::JobKind;
@@ -63,8 +62,8 @@ impl ListApi {
             pool: pool.as_deref(),
             session: session.as_deref().map(session_id).transpose()?,
             tag: tag.as_deref(),
-            since: time("since", since.as_deref())?,
-            until: time("until", until.as_deref())?,
+            since: page::time("since", since.as_deref())?,
+            until: page::time("until", until.as_deref())?,
             batch: batch.as_deref().map(batch_id).transpose()?,
         };
         let limit = page::limit(limit.as_deref())?;
@@ -103,17 +102,4 @@ fn session_id(text: &str) -> Result<SessionId, Problem> {
 fn batch_id(text: &str) -> Result<BatchId, Problem> {
     text.parse()
         .map_err(|_| Problem::new(Code::InvalidParameter, "A batch's id is a UUID.").field("batch"))
-}
-
-fn time(parameter: &'static str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
-    text.map(|text| {
-        DateTime::parse_from_rfc3339(text)
-            .map(|time| time.to_utc())
-            .map_err(|_| {
-                let detail =
-                    format!("{parameter} takes a time with its offset (RFC 3339); in a URL, + is written %2B.");
-                Problem::new(Code::InvalidParameter, detail).field(parameter)
-            })
-    })
-    .transpose()
 }

@@ -153,6 +153,7 @@ async fn parameters_are_checked_by_name_and_by_value() {
         ("/v1/jobs?cursor=!!", "invalid_cursor", "cursor"),
         ("/v1/sessions?state=asleep", "invalid_parameter", "state"),
         ("/v1/sessions?cursor=zzz", "invalid_cursor", "cursor"),
+        ("/v1/sessions?worker=one", "invalid_parameter", "worker"),
         ("/v1/workers?alive=maybe", "invalid_parameter", "alive"),
         ("/v1/jobs/17", "invalid_parameter", "id"),
         ("/v1/jobs/17/why", "invalid_parameter", "id"),
@@ -365,6 +366,17 @@ async fn sessions_workers_and_chats_are_shown_without_secrets() {
     assert_eq!(rest["next_cursor"], json!(null));
     let banned = api.get("/v1/sessions?state=banned&pool=default").await.json();
     assert_eq!(banned["items"].as_array().map(Vec::len), Some(1));
+    for (query, labels) in [
+        ("label=Berta".to_owned(), vec!["Berta"]),
+        ("label=berta".to_owned(), vec![]),
+        ("label=Anna&state=banned".to_owned(), vec![]),
+        (format!("worker={worker}"), vec!["Anna"]),
+    ] {
+        let page = api.get(&format!("/v1/sessions?{query}")).await.json();
+        let items = page["items"].as_array().expect("sessions").iter();
+        let found: Vec<&str> = items.filter_map(|session| session["label"].as_str()).collect();
+        assert_eq!(found, labels, "{query}");
+    }
 
     let workers = api.get("/v1/workers").await.json();
     assert_eq!(workers["items"][0]["id"], json!(worker));
