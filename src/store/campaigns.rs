@@ -211,6 +211,17 @@ pub async fn wake(conn: &mut PgConnection, job: JobId, ageing_step: Duration) ->
     Ok(())
 }
 
+/// A second from now, by the database's clock.
+pub async fn soon(conn: &mut PgConnection) -> Result<DateTime<Utc>, StoreError> {
+    sqlx::query_scalar!(
+        r#"-- campaign_soon
+        SELECT wireroom_now() + interval '1 second' AS "soon!""#
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(failed("campaign_soon"))
+}
+
 /// What a job needs to know of its campaign.
 pub async fn of_job(conn: &mut PgConnection, id: Uuid) -> Result<Option<Campaign>, StoreError> {
     let row = sqlx::query!(

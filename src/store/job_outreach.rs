@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 use wireroom_jobs::{
+    WaitReason,
     invite::Tally,
     outreach::{Campaign, Leave, Listed, Outreach, Over, Person, PersonRef, Prepared, Turn, Verdict, VerdictClass},
     ports,
@@ -87,6 +88,13 @@ impl JobOutreach {
             return Ok(Turn::Person(listed));
         }
         if let Some((until, reason)) = campaign_people::quiet_until(conn, self.attempt, id, only).await? {
+            return Ok(Turn::Wait { until, reason });
+        }
+        // Somebody whose row another transaction holds is passed over, and quiet hours may have ended since.
+        if campaign_people::is_anybody_left(conn, self.attempt, id, only).await? {
+            let until = campaigns::soon(conn).await?;
+            let message = "Whoever is left is about to be free. The job goes on at once.";
+            let reason = WaitReason::new("list_busy", message);
             return Ok(Turn::Wait { until, reason });
         }
         campaigns::finish_if_done(conn, id, self.attempt.job).await?;
@@ -219,6 +227,13 @@ impl JobOutreach {
         // Two campaigns may have prepared the same person: one of them is first, and the other one sees that it was.
         ledger::lock_person(conn, person.user_id).await?;
         let row = ledger::find(conn, self.attempt, id, person.user_id).await?;
+        if row.as_ref().is_some_and(LedgerRow::is_decided) {
+            // Imported as invited before, since they were prepared.
+            let decided = "already_invited";
+            campaign_people::finish(conn, self.attempt, listed.entry, &skipped(decided)).await?;
+            commit(transaction, "begin_invitation").await?;
+            return Ok(Leave::Decided(decided));
+        }
         // By an earlier attempt, which was looked up and had not reached them.
         let was_begun = row.is_some_and(|row| row.state == "attempted");
         let leave = if gate != Gate::Open || campaign_people::is_quiet(conn, listed.entry).await? {

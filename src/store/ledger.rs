@@ -127,6 +127,13 @@ pub struct LedgerRow {
     pub is_anothers: bool,
 }
 
+impl LedgerRow {
+    /// What became of the person is known, or that nobody will know.
+    pub fn is_decided(&self) -> bool {
+        !["prepared", "attempted"].contains(&self.state.as_str())
+    }
+}
+
 /// Enters a person, unless they are in it.
 pub async fn enter(
     conn: &mut PgConnection,
@@ -369,7 +376,11 @@ pub async fn import(
             INSERT INTO campaign_ledger (campaign_id, user_id, chat_id, state, outcome, attempted_at, decided_at, supplied_by)
             SELECT c.id, n.user_id, c.chat_id, 'imported', 'already_invited', n.invited_at, wireroom_now(), $4
             FROM campaigns c CROSS JOIN unnest($2::bigint[], $3::timestamptz[]) AS n (user_id, invited_at) WHERE c.id = $1
-            ON CONFLICT (campaign_id, user_id) DO NOTHING RETURNING user_id
+            -- Whoever is prepared was not sent anything by us, and was by somebody else.
+            ON CONFLICT (campaign_id, user_id) DO UPDATE SET state = excluded.state, outcome = excluded.outcome,
+                attempted_at = excluded.attempted_at, decided_at = excluded.decided_at, supplied_by = excluded.supplied_by
+                WHERE campaign_ledger.state = 'prepared'
+            RETURNING user_id
         ), dealt AS (
             UPDATE campaign_people p SET state = 'done', outcome = 'already_invited', class = 'skipped',
                 decided_at = wireroom_now()

@@ -388,3 +388,46 @@ async fn a_job_that_falls_asleep_while_its_campaign_is_changed_wakes_at_once() {
         assert_eq!(stored, state, "{reason}");
     }
 }
+
+#[tokio::test]
+async fn somebody_who_is_being_changed_is_waited_for() {
+    let bed = Bed::new().await;
+    let side = bed.side("spring").await;
+    let turn = async || side.outreach.turn(side.campaign, &[]).await.expect("answered");
+    let mut held = bed.database.pool().begin().await.expect("begun");
+    sqlx::query("SELECT FROM campaign_people FOR UPDATE")
+        .execute(&mut *held)
+        .await
+        .expect("held");
+    let Turn::Wait { reason, .. } = turn().await else {
+        panic!("one is left");
+    };
+    assert_eq!(reason.code, "list_busy");
+    held.rollback().await.expect("let go");
+    assert!(matches!(turn().await, Turn::Person(_)));
+    bed.execute("UPDATE campaign_people SET state = 'done', outcome = 'invited', class = 'invited'")
+        .await;
+    assert_eq!(turn().await, Turn::Over(Over::Exhausted));
+}
+
+#[tokio::test]
+async fn whoever_is_imported_as_invited_after_they_were_prepared_is_not_called() {
+    let bed = Bed::new().await;
+    for is_known_when_begun in [true, false] {
+        let side = bed.side(if is_known_when_begun { "spring" } else { "summer" }).await;
+        assert!(matches!(side.prepare().await, Prepared::Fresh { .. }));
+        let row = ledger::ImportedRow {
+            user_id: ADA,
+            invited_at: None,
+        };
+        let added = ledger::import(&mut *bed.conn().await, side.campaign, &[row], "key:x").await;
+        assert_eq!(added.expect("imported"), 1);
+        if is_known_when_begun {
+            assert_eq!(side.begin().await, Leave::Decided("already_invited"));
+        } else {
+            assert_eq!(side.prepare().await, Prepared::Decided("already_invited"));
+        }
+    }
+    let called = "SELECT count(*) FROM campaign_ledger WHERE state <> 'imported' OR attempted_at IS NOT NULL";
+    assert_eq!(bed.count(called).await, 0);
+}
