@@ -1,6 +1,8 @@
 //! Logs: text in a terminal, JSON otherwise or on request, always on the error stream. What could hold a secret or a
 //! message's text is cut off here, whatever the filter asks for.
 
+mod json;
+
 use std::{
     io::{self, IsTerminal},
     panic::PanicHookInfo,
@@ -30,13 +32,14 @@ pub enum TelemetryError {
 /// Sets up logs for the whole process, and the panic hook.
 pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
     let terminal = io::stderr().is_terminal();
-    let json = match config.format {
+    let as_json = match config.format {
         LogFormat::Auto => !terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let layer: Box<dyn Layer<_> + Send + Sync> = if json {
-        Box::new(fmt::layer().json().flatten_event(true).with_writer(io::stderr))
+    let layer: Box<dyn Layer<_> + Send + Sync> = if as_json {
+        let layer = fmt::layer().json().flatten_event(true).with_writer(io::stderr);
+        Box::new(layer.map_event_format(json::WithSources))
     } else {
         Box::new(fmt::layer().compact().with_ansi(terminal).with_writer(io::stderr))
     };

@@ -209,7 +209,7 @@ async fn the_document_is_the_committed_one() {
 }
 
 /// A `dev` in `dir` that is ready, on a free port, and what it wrote for scripts.
-async fn dev(dir: &Path) -> (Process, HashMap<String, String>) {
+pub async fn dev(dir: &Path) -> (Process, HashMap<String, String>) {
     let script = "cd \"$0\" && exec \"$@\"";
     let program = env!("CARGO_BIN_EXE_wireroom");
     let place = dir.to_str().expect("a UTF-8 path");

@@ -10,6 +10,8 @@ mod bench;
 mod clients;
 mod commands;
 mod crashes;
+mod database_away;
+mod dev_again;
 mod events;
 mod following;
 mod joins;

@@ -70,12 +70,12 @@ pub enum PublishAction {
     ..PublishArgs::plain("-1001234567890", "The **next** meeting is on [Friday](https://example.com).")
 })]
 #[schemars(example = PublishArgs {
-    chats: vec!["@reading_club".into(), "@harbour_readers".into()],
+    chats: vec!["@reading_club".into(), "@chess_club".into()],
     format: TextFormat::Html,
     ..PublishArgs::plain("", "The <b>library</b> is closed on Friday.")
 })]
 #[schemars(example = PublishArgs {
-    targets: vec![TargetArgs::new("@reading_club", [("day", "Friday")]), TargetArgs::new("@harbour_readers", [("day", "Sunday")])],
+    targets: vec![TargetArgs::new("@reading_club", [("day", "Friday")]), TargetArgs::new("@chess_club", [("day", "Sunday")])],
     ..PublishArgs::plain("", "See you on {{day}}.")
 })]
 #[schemars(example = PublishArgs {

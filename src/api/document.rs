@@ -1,6 +1,8 @@
 //! The `OpenAPI` document: poem-openapi's operations with schemars' schemas. The args of a job are a union by `kind`, made of
 //! the structs in `jobs`: the same that are parsed.
 
+mod examples;
+
 use poem_openapi::{OpenApi, OpenApiService, Tags};
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -52,6 +54,7 @@ use super::{
     pauses::{PauseBody, PauseView, PausesApi, PausesView},
     people::{ErasureView, ExportView as PersonExportView, PeopleApi},
     pools::{MoveBody, NewPoolBody, PoolView, PoolsApi, PoolsView},
+    prefer::MAX_WAIT_SECONDS,
     problem::{Code, ProblemBody},
     rows::ListBody,
     schedules::{ManageApi, NewScheduleBody, RunApi, SchedulePatch, ScheduleView, TickPage, TickView, TicksApi},
@@ -59,11 +62,11 @@ use super::{
     session_health::{CheckView, SessionDetail, SessionHealthApi},
     sessions::{self, SessionView, SessionsApi},
     subscriptions::{
-        DeliveriesApi, DeliveryView, NewSubscriptionBody, RedeliverBody, RedeliverView, RotateBody, SecretApi,
+        self, DeliveriesApi, DeliveryView, NewSubscriptionBody, RedeliverBody, RedeliverView, RotateBody, SecretApi,
         SubscriptionCreated, SubscriptionPatch, SubscriptionView, SubscriptionsApi, SubscriptionsView, TestView,
     },
     templates::{NewTemplateBody, TemplateTextBody, TemplateView, TemplatesApi},
-    watches::{SwitchBody, WatchView, WatchesApi},
+    watches::{self, SwitchBody, WatchView, WatchesApi},
     workers::{WorkerView, WorkersApi},
 };
 use crate::store::{batches::BatchMode, job_reads::JobState};
@@ -101,7 +104,8 @@ pub enum Tag {
     Health,
 }
 
-const SCHEMAS: &str = "#/components/schemas/";
+/// Where a reference to a schema begins.
+pub const SCHEMAS: &str = "#/components/schemas/";
 
 // In groups, because poem-openapi joins at most sixteen.
 macro_rules! resources {
@@ -254,6 +258,7 @@ pub fn document() -> Value {
         code["description"] = json!(table_of_codes());
     }
     tidy(&mut document);
+    examples::add(&mut document);
     document["servers"] = json!([{ "url": "/" }]);
     document
 }
@@ -428,7 +433,7 @@ fn kind_schemas<Args: JsonSchema, Output: JsonSchema>(requests: &mut SchemaGener
 }
 
 /// The names of the schemas of a kind's args and result.
-fn names(kind: JobKind) -> (String, String) {
+pub fn names(kind: JobKind) -> (String, String) {
     match kind {
         JobKind::Join => (name::<JoinArgs>(), name::<JoinResult>()),
         JobKind::Scan => (name::<ScanArgs>(), name::<ScanResult>()),
@@ -546,10 +551,15 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
         (_, "role") => one_of(&["creator", "admin", "member", "restricted", "banned", "left"]),
         (_, "is_bot" | "is_deleted" | "is_premium") => json!({ "type": "boolean" }),
         ("/v1/pauses/{scope}/{target}", "scope") => one_of(&["pool", "session", "kind"]),
-        (_, "id" | "session") => json!({ "type": "string", "format": "uuid" }),
+        (_, "id" | "session" | "batch") => json!({ "type": "string", "format": "uuid" }),
         (_, "kind") => one_of(&JobKind::ALL.map(JobKind::as_str)),
         ("/v1/jobs", "state") => one_of(&JobState::ALL.map(JobState::as_str)),
+        ("/v1/watches", "state") => one_of(&watches::STATES),
+        ("/v1/subscriptions/{id}/deliveries", "state") => one_of(&subscriptions::DELIVERY_STATES),
         (_, "state") => one_of(&sessions::STATES),
+        ("/v1/events" | "/v1/events/stream", "after") => json!({ "type": "integer", "minimum": 0 }),
+        (_, "wait") => json!({ "type": "integer", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0 }),
+        (_, "action") => one_of(&["join", "invite", "message", "dialogue"]),
         (_, "mode") => one_of(&BatchMode::ALL.map(BatchMode::as_str)),
         (_, "format") => one_of(&["json", "csv", "ndjson"]),
         ("/v1/jobs/{id}/messages", "from" | "to") | (_, "since" | "until") => {

@@ -93,15 +93,22 @@ impl FloodsApi {
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
     ) -> Result<Json<Typed<Page<FloodView>>>, Problem> {
-        let session: Option<SessionId> = session.as_deref().map(session_health::parse).transpose()?;
+        let session: Option<SessionId> = session
+            .as_deref()
+            .map(session_health::parse)
+            .transpose()
+            .map_err(|problem| problem.field("session"))?;
         let since = since
             .as_deref()
             .map(|text| {
                 DateTime::parse_from_rfc3339(text)
                     .map(|time| time.to_utc())
                     .map_err(|_| {
-                        Problem::new(Code::InvalidParameter, "since takes a time with its offset (RFC 3339).")
-                            .field("since")
+                        Problem::new(
+                            Code::InvalidParameter,
+                            "since takes a time with its offset (RFC 3339); in a URL, + is written %2B.",
+                        )
+                        .field("since")
                     })
             })
             .transpose()?;

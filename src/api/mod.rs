@@ -34,6 +34,7 @@ mod sent;
 mod session_caps;
 mod session_health;
 mod sessions;
+mod shape;
 mod shell;
 mod subscriptions;
 mod table;

@@ -53,11 +53,11 @@ pub struct Rows<T> {
     of: PhantomData<T>,
 }
 
-impl<T: DeserializeOwned> Rows<T> {
+impl<T: DeserializeOwned + JsonSchema> Rows<T> {
     /// Every row, in order.
     pub fn read(&self) -> Result<Vec<T>, Problem> {
         let values = match self.format {
-            Format::Json => of_json(&self.body)?,
+            Format::Json => of_json::<T>(&self.body)?,
             Format::Ndjson => of_ndjson(&self.body)?,
             Format::Csv => of_csv(&self.body)?,
         };
@@ -70,15 +70,17 @@ impl<T: DeserializeOwned> Rows<T> {
             if let Some(field) = nul(value) {
                 return Err(invalid(format!("{prefix}.{field}"), "may not contain NUL."));
             }
-            read(value, &prefix, |source| T::deserialize(source))
+            read(value, &prefix, &T::schema_name(), |source| T::deserialize(source))
         })
         .collect()
     }
 }
 
-fn of_json(body: &[u8]) -> Result<Vec<Value>, Problem> {
+fn of_json<T: JsonSchema>(body: &[u8]) -> Result<Vec<Value>, Problem> {
     let value: Value = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
-    let list: ListBody<Value> = read(&value, "", |source| ListBody::deserialize(source))?;
+    let list: ListBody<Value> = read(&value, "", &ListBody::<T>::schema_name(), |source| {
+        ListBody::deserialize(source)
+    })?;
     Ok(list.items)
 }
 
@@ -184,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, PartialEq, Deserialize)]
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Row {
         user_id: Option<i64>,

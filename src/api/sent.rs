@@ -30,7 +30,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(8);
 /// Wiped when it is dropped: it may hold a code or a password.
 pub struct Sent<T>(Zeroizing<Vec<u8>>, PhantomData<T>);
 
-impl<T: DeserializeOwned> Sent<T> {
+impl<T: DeserializeOwned + JsonSchema> Sent<T> {
     /// The body as a `T`.
     pub fn read(&self) -> Result<T, Problem> {
         body::parse(&self.0)

@@ -34,7 +34,8 @@ use crate::{
     },
 };
 
-const STATES: [&str; 3] = ["active", "stopped", "exhausted"];
+/// What a watch can be.
+pub const STATES: [&str; 3] = ["active", "stopped", "exhausted"];
 
 /// A chat that is watched, or was.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -318,7 +319,7 @@ fn parse<T: std::str::FromStr>(text: &str, field: &str, detail: &str) -> Result<
 fn state_of(text: Option<&str>) -> Result<Option<&str>, Problem> {
     match text {
         Some(text) if !STATES.contains(&text) => {
-            let detail = "state takes active, stopped or exhausted.";
+            let detail = "state takes one of active, stopped, exhausted.";
             Err(Problem::new(Code::InvalidParameter, detail).field("state"))
         }
         text => Ok(text),

@@ -1,6 +1,6 @@
 //! `wireroom doctor`: each thing a role depends on, what is wrong with it, and what to do.
 
-use std::{fmt::Write as _, net::TcpListener, path::Path, process::ExitCode, time::Duration};
+use std::{error::Error as _, fmt::Write as _, net::TcpListener, path::Path, process::ExitCode, time::Duration};
 
 use super::{descriptors, process::OLDEST_POSTGRES, stdout};
 use crate::{
@@ -90,9 +90,12 @@ async fn examine(config: &Config, findings: &mut Vec<(&'static str, Finding)>) {
 async fn reach(config: &DatabaseConfig) -> Result<PgPool, Finding> {
     let fix = "check DATABASE_URL (host, port, user, password, database), and that Postgres runs and accepts it";
     let pool = store::pool(config).map_err(|_| bad("DATABASE_URL is not a Postgres URL", fix))?;
-    match pool.acquire().await {
-        Ok(_) => Ok(pool),
-        Err(error) => Err(bad(format!("cannot be reached: {error}"), fix)),
+    match store::server::reach(&pool).await {
+        Ok(()) => Ok(pool),
+        Err(error) => {
+            let because = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+            Err(bad(format!("cannot be reached: {error}{because}"), fix))
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub fn load() -> anyhow::Result<Config> {
 /// A pool on a database that answers, is new enough, and has a schema that this program can run with.
 pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
     let pool = reach(config).await?;
-    let mut conn = pool.acquire().await.context("the database went away")?;
+    let mut conn = store::connection(&pool, "connect").await?;
     store::schema::require_fitting(&mut conn).await?;
     drop(conn);
     Ok(pool)
@@ -70,7 +70,7 @@ async fn reach(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
     store::server::wait(&pool, DATABASE_BOUND)
         .await
         .context("the database that DATABASE_URL names cannot be reached")?;
-    let mut conn = pool.acquire().await.context("the database went away")?;
+    let mut conn = store::connection(&pool, "connect").await?;
     let facts = store::server::facts(&mut conn).await?;
     if facts.major < OLDEST_POSTGRES {
         bail!(

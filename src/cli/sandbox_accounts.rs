@@ -6,11 +6,12 @@ use super::{process, worker};
 use crate::{
     config::{Config, Secret},
     sandbox::{
-        LOGIN_CODE,
-        world::{KnownAccount, known_accounts},
+        Controls, LOGIN_CODE,
+        call::UserId,
+        world::{KnownAccount, PeerKey, World, known_accounts},
     },
     sessions::{self, ImportAccount, ImportError, Imported},
-    store::{PgPool, sandbox_sessions},
+    store::{self, PgPool, sandbox_sessions},
     telegram::{ProxyFault, login::LinkError},
 };
 
@@ -59,31 +60,73 @@ fn login(account: &KnownAccount, label: Option<&str>, pool: &str) -> ImportAccou
     }
 }
 
+/// The chats that every world's accounts are in, for examples to be sent as they are.
+const OF_EVERYBODY: &str = "reading_club";
+
+/// Puts accounts into the chats that they were in; a chat that the new world has not is left out.
+fn put_back(world: &mut World, joined: &[(i64, i64)]) {
+    let everybody: Vec<UserId> = world.accounts().into_iter().map(|account| account.id).collect();
+    let club = world.find_peer(OF_EVERYBODY);
+    let members = everybody.iter().filter_map(|account| Some((*account, club?)));
+    let again = joined
+        .iter()
+        .filter_map(|(account, chat)| Some((*account, world.find_peer(&chat.to_string())?)));
+    let places: Vec<(UserId, PeerKey)> = members.chain(again).collect();
+    for (account, chat) in places {
+        // Such as a basic group, which has its members from the start.
+        let _ = world.put_in(chat, account);
+    }
+}
+
 /// The accounts of a sandbox, as far as they could be logged in.
 #[derive(Debug, Default)]
 pub struct Accounts {
     pub imported: Vec<Imported>,
     /// Sessions whose proxy gave no connection, by label, and why.
     pub left_out: Vec<(String, ProxyFault)>,
+    /// The database has sessions of an earlier world.
+    pub again: bool,
+    /// Sessions of that world whose accounts nobody can log in but who did, such as bots, by label.
+    pub lost: Vec<String>,
 }
 
-/// Logs every account of a sandbox in, all at once. Its world is new, so the keys of an earlier one are void, and so
-/// are leases on sessions that had them. A dead proxy of one of them stops nobody else.
-pub async fn import_all(config: &Config, pool: &PgPool) -> anyhow::Result<Accounts> {
+/// Logs every account of a sandbox in, all at once, and whatever other sessions of them were in use. Its world is new, so the keys
+/// of an earlier one are void, and so are leases on sessions that had them; who was in which chat is put there again. A dead
+/// proxy of one of them stops nobody else.
+pub async fn import_all(config: &Config, pool: &PgPool, world: &Controls) -> anyhow::Result<Accounts> {
     let vault = worker::vault(config)?;
     sessions::verify_master_keys(pool, &vault).await?;
-    let mut conn = pool.acquire().await.context("the database went away")?;
+    let mut conn = store::connection(pool, "end_sandbox_leases").await?;
     sandbox_sessions::end_leases(&mut conn).await?;
     sandbox_sessions::forget_messages(&mut conn).await?;
+    let joined = sandbox_sessions::joined(&mut conn).await?;
+    let in_use = sandbox_sessions::in_use(&mut conn).await?;
     drop(conn);
-    let accounts: Vec<ImportAccount> = known_accounts()
+    world.with_world(|world| put_back(world, &joined));
+    let known = known_accounts();
+    let mut accounts: Vec<ImportAccount> = known.iter().map(|account| login(account, None, POOL)).collect();
+    // Those that people logged in themselves, under labels of their own.
+    let mut lost = Vec::new();
+    for used in in_use
         .iter()
-        .map(|account| login(account, None, POOL))
-        .collect();
+        .filter(|used| known.iter().all(|known| known.username != used.label))
+    {
+        match known
+            .iter()
+            .find(|known| world.account(&known.phone) == Some(used.account_id))
+        {
+            Some(account) => accounts.push(login(account, Some(&used.label), &used.pool)),
+            None => lost.push(used.label.clone()),
+        }
+    }
     let logins = accounts
         .iter()
         .map(|account| sessions::import(pool, &vault, &config.telegram, account));
-    let mut all = Accounts::default();
+    let mut all = Accounts {
+        again: !in_use.is_empty(),
+        lost,
+        ..Accounts::default()
+    };
     for (account, imported) in accounts.iter().zip(futures::future::join_all(logins).await) {
         match imported {
             Ok(imported) => all.imported.push(imported),

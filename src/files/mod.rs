@@ -217,6 +217,7 @@ impl Files {
     pub async fn sweep(&self) -> Result<usize, FilesError> {
         // Committed before a byte is touched: a file that can still be found has its bytes, wherever this breaks off.
         let mut conn = store::connection(&self.database, "expire_files").await?;
+        files::keep_scheduled(&mut conn, self.config.keep_days).await?;
         files::expire(&mut conn, SWEPT_AT_ONCE).await?;
         drop(conn);
         let mut transaction = self.database.begin().await.map_err(failed("sweep_files"))?;

@@ -293,3 +293,28 @@ async fn an_upload_leaves_no_note() {
     assert!(matches!(refused, Err(FilesError::Broken(_))), "{refused:?}");
     assert_eq!((place.count(NOTES).await, place.on_disk()), (0, 1));
 }
+
+#[tokio::test]
+async fn a_sweep_leaves_the_files_of_schedules() {
+    let place = Place::new().await;
+    let (kept, _) = place.put(b"tide", &called("image/png", None)).await;
+    place.put(b"ebb", &called("image/png", None)).await;
+    sqlx::query(
+        "INSERT INTO schedules (id, name, cron, time_zone, kind, args, priority, tags, missed, missed_max,
+                missed_after_seconds, overlap, jitter_seconds, next_tick_at, next_due_at, created_by, created_at, updated_at)
+            SELECT gen_random_uuid(), 'tides', '@yearly', 'UTC', 'publish',
+                jsonb_build_object('media', jsonb_build_array(jsonb_build_object('url', 'x'), jsonb_build_object('file', $1))),
+                0, '{}', 'once', 1, 60, 'allow', 0, at, at, 'key:1', at, at
+            FROM (SELECT wireroom_now() + interval '90 days' AS at) AS time",
+    )
+    .bind(kept.id)
+    .execute(place.database.pool())
+    .await
+    .expect("a schedule");
+    place
+        .run("UPDATE files SET expires_at = wireroom_now() - interval '1 day'")
+        .await;
+    assert_eq!(place.files.sweep().await.expect("swept"), 1);
+    assert_eq!(place.bytes(&kept).await, b"tide");
+    assert!(place.files.find(kept.id).await.expect("looked for").is_some());
+}

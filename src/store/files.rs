@@ -193,6 +193,26 @@ pub async fn keep_until(
     .map_err(failed("keep_files_until"))
 }
 
+/// Keeps the files that schedules with ticks to come name, for `days` from now on. Those that have more than half of that left are
+/// left alone: so it may be called often.
+pub async fn keep_scheduled(conn: &mut PgConnection, days: i32) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- keep_scheduled_files
+        UPDATE files SET expires_at = wireroom_now() + make_interval(days => $1) WHERE id = ANY(ARRAY(
+            SELECT id FROM files
+            WHERE deleted_at IS NULL AND expires_at < wireroom_now() + make_interval(days => $1) / 2 AND id = ANY(ARRAY(
+                SELECT (file #>> '{}')::uuid
+                FROM schedules, jsonb_path_query(args, '$.media[*].file ? (@ like_regex \"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\")') AS file
+                WHERE kind = 'publish' AND next_tick_at IS NOT NULL))
+            ORDER BY id FOR UPDATE SKIP LOCKED))",
+        days,
+    )
+    .execute(conn)
+    .await
+    .map_err(failed("keep_scheduled_files"))?;
+    Ok(())
+}
+
 /// Forgets files whose bytes are gone.
 pub async fn forget(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(), StoreError> {
     sqlx::query!(

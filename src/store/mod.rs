@@ -130,6 +130,20 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// The pool gave no connection.
+    #[error(
+        "{operation} got no connection in time: the database is away, or all WIREROOM_DATABASE_MAX_CONNECTIONS of this \
+         process are in use"
+    )]
+    NoConnection { operation: &'static str },
+    /// Nobody answers where the database should be, or refuses the connection.
+    #[error("no connection to {place}")]
+    Unreachable {
+        /// Host and port, or a socket's directory.
+        place: String,
+        #[source]
+        source: sqlx::Error,
+    },
     /// The write changed another number of rows than it must.
     #[error("{operation} changed {changed} rows instead of {expected}")]
     Rows {
@@ -150,6 +164,7 @@ impl StoreError {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Query { source, .. } => is_unavailable(source),
+            Self::NoConnection { .. } | Self::Unreachable { .. } => true,
             Self::Rows { .. } | Self::Fenced { .. } | Self::Decode { .. } => false,
         }
     }
@@ -215,7 +230,11 @@ fn is_unavailable(error: &sqlx::Error) -> bool {
 
 /// `.map_err(failed("claim"))?` on a statement's result.
 pub fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
-    move |source| StoreError::Query { operation, source }
+    move |source| match source {
+        // Its own words blame the pool, whose connections may just have nobody to connect to.
+        sqlx::Error::PoolTimedOut => StoreError::NoConnection { operation },
+        source => StoreError::Query { operation, source },
+    }
 }
 
 /// Bytes as people write them down, in lower case.

@@ -43,6 +43,44 @@ pub async fn forget_messages(conn: &mut PgConnection) -> Result<(), StoreError> 
     Ok(())
 }
 
+/// A session of such a world that is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InUse {
+    pub label: String,
+    pub pool: String,
+    pub account_id: i64,
+}
+
+/// The sessions that were in use when the world ended, by label.
+pub async fn in_use(conn: &mut PgConnection) -> Result<Vec<InUse>, StoreError> {
+    sqlx::query_as!(
+        InUse,
+        r#"-- sandbox_sessions_in_use
+        SELECT label, pool, account_id AS "account_id!" FROM sessions
+        WHERE state IN ('ready', 'limited') AND account_id IS NOT NULL AND id IN (
+            SELECT session_id FROM session_dcs GROUP BY session_id HAVING bool_and(ipv4 LIKE '127.%'))
+        ORDER BY label"#
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("sandbox_sessions_in_use"))
+}
+
+/// The accounts of such sessions, and the chats that they had joined: (account, chat).
+pub async fn joined(conn: &mut PgConnection) -> Result<Vec<(i64, i64)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"-- sandbox_chats_joined
+        SELECT DISTINCT account_id AS "account_id!", chat_id FROM session_chats JOIN sessions ON sessions.id = session_id
+        WHERE member AND account_id IS NOT NULL AND session_id IN (
+            SELECT session_id FROM session_dcs GROUP BY session_id HAVING bool_and(ipv4 LIKE '127.%'))
+        ORDER BY 2, 1"#
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("sandbox_chats_joined"))?;
+    Ok(rows.into_iter().map(|row| (row.account_id, row.chat_id)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +106,31 @@ mod tests {
                 auth_key: None,
             }],
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_in_use_in_a_sandbox_is_known() {
+        let database = TestDatabase::new().await;
+        let mut conn = database.pool().acquire().await.unwrap();
+        let made_up = ["mine", "out"].map(|label| session(label, "127.0.0.1:1"));
+        for new in made_up.iter().chain([&session("real", "149.154.167.51:443")]) {
+            sessions::insert_ready(&mut conn, new).await.unwrap();
+        }
+        for statement in [
+            "UPDATE sessions SET state = 'logged_out' WHERE label = 'out'",
+            "INSERT INTO chats (id, type, title) VALUES (-1001, 'supergroup', 'In'), (-1002, 'supergroup', 'Out')",
+            "INSERT INTO session_chats SELECT id, chats.id, chats.id = -1001 FROM sessions, chats WHERE label <> 'out'",
+        ] {
+            sqlx::query(statement).execute(&mut *conn).await.unwrap();
+        }
+        let labels: Vec<String> = in_use(&mut conn)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|used| used.label)
+            .collect();
+        assert_eq!(labels, ["mine"]);
+        assert_eq!(joined(&mut conn).await.unwrap(), [(7, -1001)]);
     }
 
     #[tokio::test]

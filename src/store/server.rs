@@ -1,11 +1,17 @@
 //! What is asked of the Postgres server itself.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection, PgPool};
+use tokio::time::Instant;
 
 use super::{StoreError, failed};
+
+/// How long one try to connect may take.
+const REACHED_WITHIN: Duration = Duration::from_secs(5);
+/// How soon after a try comes another one.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// The server's version and time.
 #[derive(Debug, Clone)]
@@ -40,25 +46,51 @@ pub async fn facts(conn: &mut PgConnection) -> Result<ServerFacts, StoreError> {
 }
 
 /// Waits until a connection can be had, for at most `bound`: a process may start while Postgres does.
-pub async fn wait(pool: &sqlx::PgPool, bound: Duration) -> Result<(), StoreError> {
-    let deadline = tokio::time::Instant::now() + bound;
+pub async fn wait(pool: &PgPool, bound: Duration) -> Result<(), StoreError> {
+    let deadline = Instant::now() + bound;
+    let mut told = false;
     loop {
-        match pool.acquire().await {
-            Ok(_) => return Ok(()),
-            Err(error) if is_final(&error) || tokio::time::Instant::now() >= deadline => {
-                return Err(failed("connect")(error));
-            }
-            Err(_) => {
-                tracing::warn!("the database does not answer yet");
-                tokio::time::sleep(Duration::from_millis(250)).await;
+        match reach(pool).await {
+            Ok(()) => return Ok(()),
+            Err(error) if is_final(&error) || Instant::now() >= deadline => return Err(error),
+            Err(error) => {
+                if !told {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(
+                        error,
+                        seconds = bound.as_secs(),
+                        "the database does not answer yet; waiting for it"
+                    );
+                }
+                told = true;
+                tokio::time::sleep(AGAIN).await;
             }
         }
     }
 }
 
+/// Connects past the pool, which tries until its time is over and then does not say why.
+pub async fn reach(pool: &PgPool) -> Result<(), StoreError> {
+    let options = pool.connect_options();
+    let reached = async { PgConnection::connect_with(&options).await?.close().await };
+    let source = match tokio::time::timeout(REACHED_WITHIN, reached).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(_) => sqlx::Error::Io(io::ErrorKind::TimedOut.into()),
+    };
+    let place = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    };
+    Err(StoreError::Unreachable { place, source })
+}
+
 /// Waiting does not help: the server answered, and refused (a wrong password, an unknown database).
-fn is_final(error: &sqlx::Error) -> bool {
-    match error {
+fn is_final(error: &StoreError) -> bool {
+    let StoreError::Unreachable { source, .. } = error else {
+        return false;
+    };
+    match source {
         // Class 57: starting up or shutting down. Class 53: too many connections.
         sqlx::Error::Database(error) => error
             .code()

@@ -120,6 +120,21 @@ impl Database {
             .expect("emptied");
     }
 
+    /// Stops the server as a crash does, until [`start_again`](Self::start_again). For a server of the test's own.
+    pub async fn halt(&mut self) {
+        let Owner::Own(cluster, _) = &mut self.owner else {
+            panic!("the shared cluster serves other tests")
+        };
+        cluster.halt(true).await.expect("it stops");
+    }
+
+    pub async fn start_again(&mut self) {
+        let Owner::Own(cluster, _) = &mut self.owner else {
+            panic!("the shared cluster serves other tests")
+        };
+        cluster.start_again().await.expect("it starts again");
+    }
+
     /// Stops the server as a crash does and starts it again. For a server of the test's own.
     pub async fn crash(&mut self) {
         let Owner::Own(cluster, _) = &mut self.owner else {

@@ -51,7 +51,7 @@ pub struct NewPersonBody {
     user_id: Option<i64>,
     /// With or without `@`.
     #[serde(default)]
-    #[schemars(length(min = 4, max = 33), example = &"@harbour_friend")]
+    #[schemars(length(min = 4, max = 33), example = &"@friendly_person")]
     username: Option<String>,
     /// `contact`: they are among the session's contacts; `dialogue`: they wrote to the session before (both are checked when it
     /// is their turn); `join_request`: they asked to be let into the chat; `import`: they agreed elsewhere, and `proof` says how.

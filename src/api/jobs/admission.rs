@@ -1,6 +1,7 @@
 //! From a request to a job that can be stored: what needs the database, asked over the connection of the caller's
 //! transaction.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 use wireroom_jobs::{JobArgs, JobKind};
 
@@ -106,12 +107,23 @@ async fn usable(conn: &mut PgConnection, id_or_label: &str) -> Result<session_re
 
 /// Keeps the uploaded files of a request's messages until its job has run, and refuses one that is not there.
 pub async fn keep_files(conn: &mut PgConnection, request: &JobRequest, days: i32) -> Result<(), Problem> {
-    let ids: Vec<Uuid> = request.files().map(|(_, id)| id).collect();
+    let files: Vec<(usize, Uuid)> = request.files().collect();
+    keep_media(conn, &files, request.run_at, days).await
+}
+
+/// The same of files that are named by their places in `args.media`.
+pub async fn keep_media(
+    conn: &mut PgConnection,
+    media: &[(usize, Uuid)],
+    until: Option<DateTime<Utc>>,
+    days: i32,
+) -> Result<(), Problem> {
+    let ids: Vec<Uuid> = media.iter().map(|(_, id)| *id).collect();
     if ids.is_empty() {
         return Ok(());
     }
-    let kept = files::keep_until(conn, &ids, request.run_at, days).await?;
-    match request.files().find(|(_, id)| !kept.contains(id)) {
+    let kept = files::keep_until(conn, &ids, until, days).await?;
+    match media.iter().find(|(_, id)| !kept.contains(id)) {
         None => Ok(()),
         Some((index, _)) => Err(invalid(
             format!("args.media[{index}].file"),

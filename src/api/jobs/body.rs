@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     api::{
+        document::names,
         problem::{Code, Problem},
         sent,
         typed::Typed,
@@ -130,9 +131,11 @@ impl JobRequest {
     /// Reads a body at the time `now`.
     pub fn read(body: &Value, now: DateTime<Utc>) -> Result<Self, Problem> {
         refuse_nul(body)?;
-        let envelope: NewJobBody = read(body, "", |source| NewJobBody::deserialize(source))?;
+        let envelope: NewJobBody = read(body, "", "NewJob", |source| NewJobBody::deserialize(source))?;
         let kind = JobKind::parse(&envelope.kind).ok_or_else(unknown_kind)?;
-        let args = read(&envelope.args, "args", |source| JobArgs::deserialize(kind, source))?;
+        let args = read(&envelope.args, "args", &names(kind).0, |source| {
+            JobArgs::deserialize(kind, source)
+        })?;
         args.job()
             .validate()
             .map_err(|error| refuse_args(&envelope.args, error))?;
@@ -185,16 +188,19 @@ impl JobRequest {
             // The job has what it was filled in with.
             return None;
         }
-        let args = read(&body["args"], "args", |source| JobArgs::deserialize(kind, source)).ok()?;
+        let args = read(&body["args"], "args", &names(kind).0, |source| {
+            JobArgs::deserialize(kind, source)
+        })
+        .ok()?;
         serde_json::to_value(args).ok()
     }
 }
 
 /// A body of any type as serde reads it.
-pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, Problem> {
     let body = Wiped(json(body)?);
     refuse_nul(&body.0)?;
-    read(&body.0, "", |source| T::deserialize(source))
+    read(&body.0, "", &T::schema_name(), |source| T::deserialize(source))
 }
 
 /// A body on its way to its type, wiped when it is dropped: it may hold a code or a password.
@@ -222,19 +228,21 @@ fn refuse_nul(body: &Value) -> Result<(), Problem> {
     }
 }
 
-/// Deserializes `value`, and turns serde's error into a problem that names the field below `prefix`.
+/// Deserializes `value`, and turns serde's error into a problem that names the field below `prefix`, and what the document's
+/// schema of that name has there.
 pub fn read<'v, T>(
     value: &'v Value,
     prefix: &str,
+    schema: &str,
     deserialize: impl FnOnce(Deserializer<'_, '_, &'v Value>) -> Result<T, serde_json::Error>,
 ) -> Result<T, Problem> {
     // serde would take an array for a struct.
     if !value.is_object() {
-        return Err(FieldError::not_an_object(prefix, value).into());
+        return Err(FieldError::not_an_object(prefix, schema, value).into());
     }
     let mut track = Track::new();
     deserialize(Deserializer::new(value, &mut track))
-        .map_err(|error| field_error(prefix, &track.path(), &error.to_string(), value).into())
+        .map_err(|error| field_error(prefix, &track.path(), &error.to_string(), value, schema).into())
 }
 
 /// Never quotes the body: it may hold the text of a message.

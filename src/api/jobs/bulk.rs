@@ -376,12 +376,12 @@ fn parsed(filter: &FilterBody) -> Result<JobFilter<'_>, Problem> {
     let session = filter.session.as_deref().map(|session| {
         session
             .parse()
-            .map_err(|_| body::invalid("filter.session", "must be a session's id."))
+            .map_err(|_| body::invalid("filter.session", "must be a session's id: a UUID."))
     });
     let batch = filter.batch.as_deref().map(|batch| {
         batch
             .parse()
-            .map_err(|_| body::invalid("filter.batch", "must be a batch's id."))
+            .map_err(|_| body::invalid("filter.batch", "must be a batch's id: a UUID."))
     });
     let parsed = JobFilter {
         kind: kind.transpose()?,

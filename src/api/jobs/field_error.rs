@@ -4,7 +4,10 @@
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
-use crate::api::problem::{Code, Problem};
+use crate::api::{
+    problem::{Code, Problem},
+    shape,
+};
 
 /// A wrong field.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,12 +19,13 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// `value`, at `path`, must be an object.
-    pub fn not_an_object(path: &str, value: &Value) -> Self {
+    /// `value`, at `path`, must be an object of that schema.
+    pub fn not_an_object(path: &str, schema: &str, value: &Value) -> Self {
+        let shape = shape::of(schema).unwrap_or_else(|| "an object".to_owned());
         Self::new(
             Code::WrongType,
             path,
-            format!("must be an object, not {}.", type_of(value)),
+            format!("must be {shape}, not {}.", type_of(value)),
         )
     }
 
@@ -43,14 +47,16 @@ impl From<FieldError> for Problem {
     }
 }
 
-/// The error behind serde's `message` at `path` in `root`, which itself is at `prefix` in the body.
-pub fn field_error(prefix: &str, path: &Path, message: &str, root: &Value) -> FieldError {
+/// The error behind serde's `message` at `path` in `root`, which itself is at `prefix` in the body and of that schema.
+pub fn field_error(prefix: &str, path: &Path, message: &str, root: &Value, schema: &str) -> FieldError {
     let field = joined(prefix, path);
     if let Some(name) = between(message, "missing field `", "`") {
+        let shape = shape::of_missing(schema, root, path, name);
         let field = child(&field, name);
-        let detail = match sought(&field) {
-            Some(sought) => format!("is missing: {sought}."),
-            None => "is missing.".to_owned(),
+        let detail = match (sought(&field), shape) {
+            (Some(sought), _) => format!("is missing: {sought}."),
+            (None, Some(shape)) => format!("is missing: give {shape}."),
+            (None, None) => "is missing.".to_owned(),
         };
         return FieldError::new(Code::MissingField, field, detail);
     }
@@ -67,20 +73,28 @@ pub fn field_error(prefix: &str, path: &Path, message: &str, root: &Value) -> Fi
         let detail = format!("has a value that is not known; {}.", known(message));
         return FieldError::new(Code::InvalidValue, field, detail);
     }
-    if let Some(shape) = shape(message, &field) {
+    if let Some(shape) = known_shape(message, &field) {
         return FieldError::new(Code::InvalidValue, field, format!("must be {shape}."));
     }
     let expected = message.rsplit_once(", expected ").map(|(_, expected)| match expected {
         "a formatted UUID string" => id_of(&field).to_owned(),
         expected => type_name(expected),
     });
-    match expected {
-        Some(expected) if message.starts_with("invalid type: ") => {
+    let is_type = message.starts_with("invalid type: ");
+    let shape = match &expected {
+        Some(id) if id == id_of(&field) => Some(id.clone()),
+        _ => shape::at(schema, root, path),
+    };
+    match (shape, expected) {
+        (Some(shape), _) | (None, Some(shape)) if is_type => {
             let is = at(root, path).map_or("what it is", type_of);
-            FieldError::new(Code::WrongType, field, format!("must be {expected}, not {is}."))
+            FieldError::new(Code::WrongType, field, format!("must be {shape}, not {is}."))
         }
-        Some(expected) => FieldError::new(Code::InvalidValue, field, format!("must be {expected} in its bounds.")),
-        None => FieldError::new(Code::InvalidValue, field, "has a value that cannot be used."),
+        (Some(shape), _) => FieldError::new(Code::InvalidValue, field, format!("must be {shape}.")),
+        (None, Some(expected)) => {
+            FieldError::new(Code::InvalidValue, field, format!("must be {expected} in its bounds."))
+        }
+        (None, None) => FieldError::new(Code::InvalidValue, field, "has a value that cannot be used."),
     }
 }
 
@@ -100,7 +114,7 @@ fn is_file(field: &str) -> bool {
 }
 
 /// What must be there instead of a text that a type of ours, and not of JSON, could not be read from.
-fn shape(message: &str, field: &str) -> Option<&'static str> {
+fn known_shape(message: &str, field: &str) -> Option<&'static str> {
     // What chrono says of a time that it cannot read.
     const TIMES: [&str; 6] = [
         "input contains invalid characters",
@@ -111,7 +125,7 @@ fn shape(message: &str, field: &str) -> Option<&'static str> {
         "trailing input",
     ];
     if TIMES.contains(&message) {
-        return Some("a time with its offset (RFC 3339), such as 2030-01-31T12:00:00Z");
+        return Some(shape::TIME);
     }
     message.starts_with("UUID parsing failed").then(|| id_of(field))
 }
@@ -120,7 +134,7 @@ fn id_of(field: &str) -> &'static str {
     if is_file(field) {
         "the id of an uploaded file, as POST /v1/files answered it: a UUID"
     } else {
-        "an id as the API gave it: a UUID"
+        shape::ID
     }
 }
 

@@ -32,7 +32,7 @@ pub mod batches {
 }
 
 pub use self::{
-    admission::{refused, session_for, usable_session, watching_session},
+    admission::{keep_media, refused, session_for, usable_session, watching_session},
     attempts::{AttemptView, AttemptsApi},
     batch::{BatchApi, BatchCreated, ItemView, NewBatchBody},
     body::{JobBody, JobRequest, NewJobBody, invalid, not_json, nul, read, time, within},

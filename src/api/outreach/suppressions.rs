@@ -68,7 +68,7 @@ pub struct SuppressionBody {
     user_id: Option<i64>,
     /// With or without `@`.
     #[serde(default)]
-    #[schemars(length(min = 4, max = 33), example = &"@harbour_friend")]
+    #[schemars(length(min = 4, max = 33), example = &"@friendly_person")]
     username: Option<String>,
     /// In the international form: with the country code, and without a zero that is dialled only inside the country. Only its
     /// keyed hash is stored.

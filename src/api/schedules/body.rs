@@ -11,6 +11,7 @@ use poem_openapi::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::timetable;
 use crate::{
@@ -175,6 +176,8 @@ pub struct ScheduleRequest {
     pub session: Option<String>,
     /// The reason of a pause.
     pub paused: Option<String>,
+    /// The uploaded files of its message, each with its place in `job.args.media`.
+    pub files: Vec<(usize, Uuid)>,
     pub timetable: Timetable,
 }
 
@@ -190,7 +193,7 @@ pub fn json_of(body: &[u8]) -> Result<Value, Problem> {
 impl ScheduleRequest {
     /// Reads a schedule at the time `now`.
     pub fn parse(body: &Value, now: DateTime<Utc>) -> Result<Self, Problem> {
-        let body: NewScheduleBody = read(body, "", |source| NewScheduleBody::deserialize(source))?;
+        let body: NewScheduleBody = read(body, "", "NewSchedule", |source| NewScheduleBody::deserialize(source))?;
         let zone = text(
             "time_zone",
             body.time_zone.unwrap_or_else(|| DEFAULT_ZONE.to_owned()),
@@ -206,6 +209,7 @@ impl ScheduleRequest {
         let deadline = within("job.deadline_seconds", body.job.deadline_seconds, 1, MAX_DEADLINE)?;
         let fixed_attempts = body.job.max_attempts.as_ref().is_some_and(|value| !value.is_null());
         let job = template(&body.job, now)?;
+        let files = job.files().collect();
         let settings = Settings {
             name: text("name", body.name, MAX_NAME)?,
             cron,
@@ -247,6 +251,7 @@ impl ScheduleRequest {
             settings,
             session: job.session,
             paused: paused.transpose()?,
+            files,
             timetable,
         })
     }
@@ -323,7 +328,7 @@ pub fn patched(mut posted: Value, patch: Value) -> Result<Value, Problem> {
     let Value::Object(patch) = patch else {
         return Err(Problem::new(
             crate::api::problem::Code::WrongType,
-            "The body must be an object.",
+            "The body must be an object of what changes.",
         ));
     };
     for (name, value) in patch {

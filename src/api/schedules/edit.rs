@@ -7,13 +7,13 @@ use super::body::{ScheduleRequest, as_posted, first_tick};
 use crate::{
     api::{
         State,
-        jobs::session_for,
+        jobs::{keep_media, session_for},
         problem::{Code, Problem},
     },
     cron::{Timetable, jitter},
     ids::ScheduleId,
     store::{
-        self,
+        self, PgConnection,
         schedule_ticks::{Outcome, Reason, TickRecord, Trigger},
         schedules::{Pause, ScheduleRecord, Settings, Tick},
         session_reads,
@@ -53,6 +53,28 @@ pub async fn resolve(state: &State, request: &mut ScheduleRequest, before: Optio
         }
         _ => Ok(()),
     }
+}
+
+/// Keeps the uploaded files of a new or changed message, and refuses one that is not there; from then on the sweep of files keeps
+/// them, as long as ticks are to come. What `before` had is not checked again: a schedule whose file was deleted can be paused.
+pub async fn keep_files(
+    state: &State,
+    conn: &mut PgConnection,
+    request: &ScheduleRequest,
+    before: Option<&Settings>,
+) -> Result<(), Problem> {
+    let media = |settings: &Settings| settings.template.args.get("media").cloned();
+    if before.is_some_and(|before| media(before) == media(&request.settings)) {
+        return Ok(());
+    }
+    keep_media(
+        conn,
+        &request.files,
+        request.settings.starts_at,
+        state.files.keep_days(),
+    )
+    .await
+    .map_err(|problem| problem.within("job"))
 }
 
 /// A tick with its jitter.

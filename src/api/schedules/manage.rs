@@ -81,6 +81,7 @@ impl ManageApi {
         edit::resolve(state, &mut request, None).await?;
         let mut transaction = state.pool.begin().await.map_err(failed("begin_create_schedule"))?;
         let now = schedules::now(&mut transaction).await?;
+        edit::keep_files(state, &mut transaction, &request, None).await?;
         let id = ScheduleId::generate();
         let schedule = ScheduleRecord {
             id,
@@ -233,6 +234,7 @@ async fn changed(
     let body = templates::filled_schedule(&state.pool, &body).await?;
     let mut request = ScheduleRequest::parse(&body, state.clock.now())?;
     edit::resolve(state, &mut request, Some(&before.settings)).await?;
+    edit::keep_files(state, conn, &request, Some(&before.settings)).await?;
     let now = schedules::now(conn).await?;
     Ok(ScheduleRecord {
         next: edit::next_after_edit(before, &request, now)?,

@@ -1,5 +1,7 @@
 //! Schedules over HTTP: what is stored and shown, what is refused and why, and what an edit makes of the next tick.
 
+mod files;
+
 use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, TimeDelta, Utc};

@@ -34,7 +34,8 @@ use crate::{
     },
 };
 
-const STATES: [&str; 3] = ["pending", "delivered", "failed"];
+/// What a delivery can be.
+pub const STATES: [&str; 3] = ["pending", "delivered", "failed"];
 /// Events of one request, and how often it reads on to find them.
 const MOST_AGAIN: i64 = 10_000;
 const MOST_WINDOWS: usize = 50;

@@ -12,7 +12,7 @@ use poem_openapi::param::Path;
 
 pub use self::{
     body::{NewSubscriptionBody, SubscriptionPatch},
-    deliveries::{DeliveriesApi, DeliveryView, RedeliverBody, RedeliverView},
+    deliveries::{DeliveriesApi, DeliveryView, RedeliverBody, RedeliverView, STATES as DELIVERY_STATES},
     manage::SubscriptionsApi,
     secret::{RotateBody, SecretApi, TestView},
     view::{SubscriptionCreated, SubscriptionView, SubscriptionsView},

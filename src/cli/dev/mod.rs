@@ -190,7 +190,7 @@ impl Parts {
             });
         }
         let pool = process::connect(&config.database).await?;
-        let accounts = sandbox_accounts::import_all(&config, &pool).await?;
+        let accounts = sandbox_accounts::import_all(&config, &pool, sandbox.controls()).await?;
         let key = api_key(&home, &pool).await?;
         let front = Front {
             url: format!("http://{}", reachable(address)),
@@ -367,6 +367,8 @@ impl Front {
             control: &format!("http://{}", self.control),
             sessions: &self.accounts.imported,
             left_out: &self.accounts.left_out,
+            again: self.accounts.again,
+            lost: &self.accounts.lost,
             seconds,
         };
         stdout::line(format_args!("{}", ready.text()))

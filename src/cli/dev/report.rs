@@ -16,11 +16,19 @@ pub struct Ready<'a> {
     pub sessions: &'a [Imported],
     /// Sessions that were not logged in, and why.
     pub left_out: &'a [(String, ProxyFault)],
+    /// The database is that of an earlier start.
+    pub again: bool,
+    /// Sessions that were logged in then, and are not any more.
+    pub lost: &'a [String],
     pub seconds: f64,
 }
 
 /// The chat of the examples: public, 1,250 members, everybody may write.
 pub const CHAT: &str = "@harbour_market";
+
+/// What a second start finds.
+const AGAIN: &str = "Started again: the database is as it was. The made-up Telegram is new: its accounts are logged in and in their \
+                     chats,\nbut what was written or made there is gone. `wireroom dev --fresh` forgets both.";
 
 impl Ready<'_> {
     /// The whole banner.
@@ -45,7 +53,13 @@ impl Ready<'_> {
         for (label, fault) in self.left_out {
             writeln!(text, "               without {label}: {fault}")?;
         }
+        if !self.lost.is_empty() {
+            writeln!(text, "               to be logged in again: {}", self.lost.join(", "))?;
+        }
         writeln!(text, "  For scripts  {}\n", self.env_file)?;
+        if self.again {
+            writeln!(text, "{AGAIN}\n")?;
+        }
         writeln!(
             text,
             "Join a group, write to it, and list its members, each call waiting for its result:\n"
@@ -104,11 +118,22 @@ mod tests {
             control: "http://127.0.0.1:2",
             sessions: &sessions,
             left_out: &[("bob".into(), ProxyFault::Unreachable)],
+            again: false,
+            lost: &[],
             seconds: 1.0,
         };
+        assert!(!ready.text().contains("Started again"));
+        let lost = ["herald".to_owned()];
+        let again = Ready {
+            again: true,
+            lost: &lost,
+            ..ready
+        };
+        assert!(again.text().contains("Started again: the database is as it was."));
+        assert!(again.text().contains("to be logged in again: herald"));
         let without = "without bob: the session's SOCKS5 proxy cannot be reached";
-        assert!(ready.text().contains(without));
-        let examples = ready.examples();
+        assert!(again.text().contains(without));
+        let examples = again.examples();
         assert_eq!(examples.len(), 3);
         for line in examples {
             let body = line.split("-d '").nth(1).unwrap().trim_end_matches('\'');

@@ -18,6 +18,7 @@
 //! | `@quiet_quay` | hides its members |
 //! | `@harbour_notices` | only admins write |
 //! | `@slow_pier` | one message in 30 seconds |
+//! | `@reading_club`, `@chess_club`, `@library_news` | the groups and the channel of the documentation's examples |
 //! | "Quay friends" | basic group with `@alice`, `@bob`, `@carol` and `@dave` |
 
 pub(super) mod cast;
@@ -41,4 +42,5 @@ pub(super) fn found(world: &mut World) {
     let crowd = crowd::found_crowd(world);
     places::found_places(world, &extras, &crowd);
     cast::found_contacts(world, &crowd);
+    places::found_documented(world, &extras, &crowd);
 }

@@ -308,7 +308,7 @@ fn mode(word: &Value) -> Result<Option<BatchMode>, Problem> {
         Value::String(word) => read_mode(word)
             .map(Some)
             .map_err(|problem| body::invalid("mode", problem.detail())),
-        _ => Err(Problem::new(Code::WrongType, "mode must be a string.").field("mode")),
+        _ => Err(Problem::new(Code::WrongType, "mode must be one of all_or_nothing, per_item.").field("mode")),
     }
 }
 

@@ -38,7 +38,7 @@ async fn a_body_of_the_wrong_shape_is_refused() {
         (json!({}), "missing_field", "kind", "missing"),
         (json!({ "kind": "join" }), "missing_field", "args", "missing"),
         (kind(json!("walk")), "unknown_kind", "kind", "join, scan, publish"),
-        (kind(json!(1)), "wrong_type", "kind", "a string"),
+        (kind(json!(1)), "wrong_type", "kind", "one of invite, join"),
         (with("prio", json!(1)), "unknown_field", "prio", "priority"),
         (with("args", json!(null)), "wrong_type", "args", "object"),
         (with("args", json!(["@reading_club"])), "wrong_type", "args", "object"),
@@ -72,7 +72,7 @@ async fn args_are_refused_by_the_path_of_the_field() {
             join(json!({ "chat": 7 })),
             wrong,
             "args.chat",
-            "must be a string, not an integer",
+            "must be a string of 1 to 256 characters, or null, not an integer",
         ),
         (join(json!({ "chat": "" })), invalid, "args.chat", "chat"),
         (join(json!({ "chat": "no name" })), invalid, "args.chat", "chat"),
@@ -142,7 +142,12 @@ async fn options_out_of_bounds_are_refused() {
     let (wrong, invalid) = ("wrong_type", "invalid_value");
     let option = |field: &'static str, value: Value, code, says| (with(field, value), code, field, says);
     check(vec![
-        option("priority", json!("high"), wrong, "an integer, not a string"),
+        option(
+            "priority",
+            json!("high"),
+            wrong,
+            "an integer from -100 to 100, or null, not a string",
+        ),
         option("priority", json!(1.5), wrong, "an integer"),
         option("priority", json!(101), invalid, "-100 to 100"),
         option("priority", json!(u64::MAX), invalid, "an integer"),

@@ -145,6 +145,29 @@ fn special_plans() -> [Plan; 6] {
     ]
 }
 
+/// The chats that examples name. Made after all others, which stay as they are for every seed.
+fn documented_plans() -> [Plan; 3] {
+    let (reading, chess) = (Some("reading_club"), Some("chess_club"));
+    [
+        plan(Supergroup, ("Reading club", reading), "A book a month.", (140, 60)),
+        plan(Supergroup, ("Chess club", chess), "A game a week.", (85, 40)),
+        plan(
+            Broadcast,
+            ("Library news", Some("library_news")),
+            "What is new on the shelves.",
+            (260, 30),
+        ),
+    ]
+}
+
+/// Makes them.
+pub(super) fn found_documented(world: &mut World, extras: &[UserId], crowd: &[UserId]) {
+    let taken = ordinary_plans().len() + special_plans().len();
+    for (id, plan) in (FIRST_CHANNEL..).skip(taken).zip(documented_plans()) {
+        found_channel(world, id, &plan, extras, crowd);
+    }
+}
+
 /// Makes all chats and the links into them.
 pub(super) fn found_places(world: &mut World, extras: &[UserId], crowd: &[UserId]) {
     for (id, plan) in (FIRST_CHANNEL..).zip(ordinary_plans().into_iter().chain(special_plans())) {
