@@ -140,12 +140,13 @@ impl Files {
         incoming_files::begin(&self.database, id, &object).await?;
         let arrived = self.take_in(id, &object, bytes).await?;
         // After an error nobody knows whether this was committed: bytes that are no file's are swept by their note.
-        let record = self.record(id, &object, &arrived, label).await?;
-        if record.id == id {
-            return Ok((record, false));
+        let record = self.record(id, &object, &arrived, label).await;
+        match record {
+            Ok(record) if record.id == id => return Ok((record, false)),
+            Ok(_) | Err(FilesError::StoodStill) => self.discard(id, &object).await,
+            Err(_) => {}
         }
-        self.discard(id, &object).await;
-        Ok((record, true))
+        Ok((record?, true))
     }
 
     async fn record(&self, id: Uuid, object: &str, arrived: &Arrived, label: &Label) -> Result<FileRecord, FilesError> {

@@ -269,13 +269,14 @@ async fn an_upload_that_was_swept_meanwhile_is_no_file() {
     let put = place.files.put(first.chain(last), &label);
     let sweeper = async {
         place.begun().await;
-        place.age().await;
-        assert_eq!(place.files.sweep().await.expect("swept"), 1);
+        // As a sweep does, whose deletion has missed the bytes that came after it.
+        place.run("DELETE FROM incoming_files").await;
         finish.send(()).expect("heard");
     };
     let (put, ()) = tokio::join!(put, sweeper);
-    assert!(put.is_err(), "{put:?}");
+    assert!(matches!(put, Err(FilesError::StoodStill)), "{put:?}");
     assert_eq!(place.count("SELECT count(*) FROM files").await, 0);
+    assert_eq!(place.on_disk(), 0);
 }
 
 #[tokio::test]
