@@ -16,16 +16,17 @@ async fn change(stack: &Stack, path: &str, change: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_text_is_sent_from_the_next_person_on_and_nobody_gets_both() {
-    let stack = stack_of(vec!["alice"]).await;
+    let stack = stack_with(vec!["alice"], vec![patience()]).await;
     let path = campaign(&stack, json!({})).await;
     list(&stack, &path, &["friendly_person", "dave"]).await;
-    // It arrives, and nobody sees that it did: the next attempt looks.
+    // It arrives, and nobody sees that it did: the next attempt looks, and gets no answer before the text is another one.
     stack.fault(Fault::once("messages.sendMessage", Effect::DropAfter));
-    stack.fault(Fault::once("messages.search", Effect::Delay { ms: 2000 }));
+    stack.fault(Fault::once("messages.search", Effect::Hold));
     let _worker = stack.worker().await;
     let job = resume(&stack, &path).await;
     until("it arrived", async || invitations_of(&stack, "alice") == 1).await;
     change(&stack, &path, json!({ "text": OTHER })).await;
+    stack.sandbox.controls().clear_faults();
     let result = done(&stack, &job).await;
     assert_eq!(result["outcomes"], json!({ "invited": 2 }), "{result}");
     assert_eq!(invitations_of(&stack, "alice"), 1);
@@ -43,6 +44,7 @@ async fn another_text_is_sent_from_the_next_person_on_and_nobody_gets_both() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_waits_for_the_cap_goes_on_when_it_is_raised() {
     let stack = stack_of(vec!["alice"]).await;
+    stack.noon().await;
     let path = campaign(&stack, json!({ "per_day": 1 })).await;
     list(&stack, &path, &["friendly_person", "dave", "erin"]).await;
     let _worker = stack.worker().await;
@@ -64,15 +66,16 @@ async fn a_job_that_waits_for_the_cap_goes_on_when_it_is_raised() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_while_it_runs_nobody_else_is_contacted_and_nobody_sooner_by_another() {
-    let stack = stack_of(vec!["alice"]).await;
+    let stack = stack_with(vec!["alice"], vec![patience()]).await;
     let path = campaign(&stack, json!({})).await;
     list(&stack, &path, &["friendly_person", "dave"]).await;
-    stack.fault(Fault::once("messages.sendMessage", Effect::Delay { ms: 1500 }));
+    stack.fault(Fault::once("messages.sendMessage", Effect::Hold));
     let _worker = stack.worker().await;
     let job = resume(&stack, &path).await;
     until("one is on its way", async || stack.calls("messages.sendMessage") > 0).await;
     let (status, _) = send(&stack, Method::DELETE, &path, &json!({})).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
+    stack.sandbox.controls().clear_faults();
     let result = done(&stack, &job).await;
     assert_eq!(
         (&result["ended"], &result["code"]),
