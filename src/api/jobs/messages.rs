@@ -260,7 +260,7 @@ impl ScannedMessagesApi {
         /// `next_cursor` of the page before; JSON only.
         cursor: Query<Option<String>>,
     ) -> Result<Table<MessageRecord>, Problem> {
-        const TIME: &str = "a time such as 2026-01-31T12:00:00Z";
+        const TIME: &str = "a time with its offset (RFC 3339), such as 2026-01-31T12:00:00Z";
         let job = job_id(&id)?;
         let asked = table::asked::<MessageRecord>(headers, format.as_deref(), limit.as_deref(), cursor.as_deref())?;
         let filter = MessageFilter {

@@ -1,6 +1,8 @@
 //! What every request passes through: keys, errors, ids, headers. The errors of one resource are tested beside it.
 
 pub mod bed;
+mod examples;
+mod shapes;
 
 use std::{
     io,
