@@ -559,6 +559,7 @@ fn parameter_schema(path: &str, name: &str) -> Option<Value> {
         (_, "state") => one_of(&sessions::STATES),
         ("/v1/events" | "/v1/events/stream", "after") => json!({ "type": "integer", "minimum": 0 }),
         (_, "wait") => json!({ "type": "integer", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0 }),
+        ("/v1/audit", "action") => return None,
         (_, "action") => one_of(&["join", "invite", "message", "dialogue"]),
         (_, "mode") => one_of(&BatchMode::ALL.map(BatchMode::as_str)),
         (_, "format") => one_of(&["json", "csv", "ndjson"]),

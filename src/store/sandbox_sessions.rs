@@ -119,7 +119,8 @@ mod tests {
         for statement in [
             "UPDATE sessions SET state = 'logged_out' WHERE label = 'out'",
             "INSERT INTO chats (id, type, title) VALUES (-1001, 'supergroup', 'In'), (-1002, 'supergroup', 'Out')",
-            "INSERT INTO session_chats SELECT id, chats.id, chats.id = -1001 FROM sessions, chats WHERE label <> 'out'",
+            "INSERT INTO session_chats (session_id, chat_id, member)
+                SELECT sessions.id, chats.id, chats.id = -1001 FROM sessions, chats WHERE label <> 'out'",
         ] {
             sqlx::query(statement).execute(&mut *conn).await.unwrap();
         }

@@ -8,7 +8,8 @@ use super::bed::{Answer, TestApi, send};
 use crate::{api::document, config::Secret, store::api_keys::Scope};
 
 /// Refusals that are about what there is, and not about what was sent.
-const OF_STATE: [&str; 9] = [
+const OF_STATE: [&str; 10] = [
+    "subscription_not_found",
     "no_worker",
     "application_invalid",
     "watch_not_found",
@@ -122,7 +123,11 @@ async fn every_example_of_the_document_is_taken_as_it_is() {
                     let problem: Value = serde_json::from_str(&answer.text).unwrap_or_default();
                     let code = problem["code"].as_str().unwrap_or_default();
                     let refused = answer.status != StatusCode::OK && !answer.status.is_success();
-                    if refused && !OF_STATE.contains(&code) {
+                    // Nothing has happened yet that could be acknowledged.
+                    let is_ahead = problem["detail"]
+                        .as_str()
+                        .is_some_and(|detail| detail.contains("the newest event"));
+                    if refused && !is_ahead && !OF_STATE.contains(&code) {
                         wrong.push(format!("{method} {path} {example}: {}", answer.text));
                     }
                 }
@@ -143,5 +148,10 @@ async fn prepare(place: &Place, method: &str, path: &str) {
     };
     let method = if path == "/v1/events/ack" { "put" } else { "post" };
     let made = place.send(method, body.0, json, body.1.to_string()).await;
-    assert!(made.status.is_success(), "{}", made.text);
+    // By the second example it is there.
+    assert!(
+        made.status.is_success() || made.status == StatusCode::CONFLICT,
+        "{}",
+        made.text
+    );
 }

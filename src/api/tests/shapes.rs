@@ -13,7 +13,8 @@ const NOBODY: &str = "0190b8a0-0000-7000-8000-000000000000";
 const JSON: &str = "application/json";
 
 /// Details that say more than the field's own bounds would.
-const ELSE: [&str; 5] = [
+const ELSE: [&str; 6] = [
+    "give one of user_id, username",
     "beside a unique_key",
     "leave it out",
     "positive number",
