@@ -243,6 +243,8 @@ impl Ledger {
     /// how many were new.
     pub fn take_history(&mut self, messages: &[Message], changes: &BTreeMap<i32, Change>, read_to: Option<i32>) -> u64 {
         let mut stored = 0;
+        // What is stored does not move the watch: older messages may not be read yet.
+        let place = self.accounts[0].watch.last_message_id;
         for read in messages {
             let changed = changes.get(&read.id).map(|change| change.apply(read));
             let is_new = match &changed {
@@ -257,7 +259,7 @@ impl Ledger {
         let newest = read_to
             .or_else(|| messages.iter().map(|message| message.id).max())
             .unwrap_or(0);
-        account.watch.last_message_id = account.watch.last_message_id.max(newest);
+        account.watch.last_message_id = place.max(newest);
         stored
     }
 

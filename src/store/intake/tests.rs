@@ -324,6 +324,29 @@ async fn a_stale_lease_fails_its_session_and_no_other() {
 }
 
 #[tokio::test]
+async fn what_is_stored_of_some_private_chats_does_not_move_the_watch_past_the_others() {
+    let mut bed = Bed::new().await;
+    let watch = bed.watch(None, json!({})).await;
+    let place = "SELECT last_message_id::bigint FROM watches";
+    let before = i32::try_from(bed.figure(place).await).unwrap();
+    let of = |chat, ids: [i32; 2]| {
+        ids.map(|id| Message {
+            chat_id: chat,
+            ..said(before + id, "hello")
+        })
+    };
+    assert_eq!(bed.history(watch, &of(31, [1, 4]), Some(before)).await, 2);
+    assert_eq!(
+        bed.figure(place).await,
+        i64::from(before),
+        "those between are in a chat that is not read yet"
+    );
+    assert_eq!(bed.history(watch, &of(32, [2, 3]), Some(before)).await, 2);
+    assert_eq!(bed.history(watch, &[], Some(before + 4)).await, 0);
+    assert_eq!(bed.figure(place).await, i64::from(before) + 4);
+}
+
+#[tokio::test]
 async fn what_the_filter_leaves_out_is_counted_and_told_when_an_edit_fits() {
     let mut bed = Bed::new().await;
     let watch = bed.watch(Some(CHAT), json!({ "keywords": ["boat"] })).await;
