@@ -375,7 +375,12 @@ pub async fn import(
         WITH entered AS (
             INSERT INTO campaign_ledger (campaign_id, user_id, chat_id, state, outcome, attempted_at, decided_at, supplied_by)
             SELECT c.id, n.user_id, c.chat_id, 'imported', 'already_invited', n.invited_at, wireroom_now(), $4
-            FROM campaigns c CROSS JOIN unnest($2::bigint[], $3::timestamptz[]) AS n (user_id, invited_at) WHERE c.id = $1
+            FROM campaigns c CROSS JOIN (
+                -- Who is named twice is left alone for as long as the later time says.
+                SELECT DISTINCT ON (user_id) user_id, invited_at
+                FROM unnest($2::bigint[], $3::timestamptz[]) AS k (user_id, invited_at)
+                ORDER BY user_id, invited_at DESC NULLS LAST
+            ) n WHERE c.id = $1
             -- Whoever is prepared was not sent anything by us, and was by somebody else.
             ON CONFLICT (campaign_id, user_id) DO UPDATE SET state = excluded.state, outcome = excluded.outcome,
                 attempted_at = excluded.attempted_at, decided_at = excluded.decided_at, supplied_by = excluded.supplied_by

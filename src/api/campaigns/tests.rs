@@ -171,9 +171,13 @@ async fn the_preflight_says_why_the_rest_is_not_eligible() {
         .await
         .problem("invalid_value");
     assert_eq!(refused["field"], "items[0].invited_at", "{refused}");
-    let ledger = json!({ "items": [{ "user_id": 2 }] });
+    let ledger = json!({ "items": [{ "user_id": 2 }, { "user_id": 2, "invited_at": "2026-01-01T00:00:00Z" }] });
     let imported = post(&api, &format!("{path}/ledger/import"), &ledger).await.json();
-    assert_eq!(imported, json!({ "added": 1, "already_there": 0 }));
+    assert_eq!(
+        imported,
+        json!({ "added": 1, "already_there": 1 }),
+        "one is named twice"
+    );
     api.execute(
         "WITH other AS (INSERT INTO campaigns (id, name, chat, mode, per_day, stop_ratio, stop_after, state_by, created_by)
             VALUES (gen_random_uuid(), 'other', '@x', 'add', 1, 0.5, 1, 'key:x', 'key:x') RETURNING id)
