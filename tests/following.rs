@@ -69,8 +69,8 @@ async fn a_scan_is_followed_over_a_cut_and_a_flood_to_its_result() {
     let events = [first, second].concat();
     assert_eq!(
         events.iter().filter(is_page).count(),
-        7,
-        "1,250 people in pages of 200: {events:?}"
+        8,
+        "1,250 people in pages of 200, and the head of the list again: {events:?}"
     );
     let codes: Vec<&str> = events.iter().filter_map(|event| event.2["code"].as_str()).collect();
     assert!(codes.contains(&"flood_met") && codes.contains(&"resumed"), "{codes:?}");

@@ -90,7 +90,7 @@ pub struct Accounts {
     pub lost: Vec<String>,
 }
 
-/// Logs every account of a sandbox in, all at once, and whatever other sessions of them were in use. Its world is new, so the keys
+/// Logs every account of a sandbox in, all at once, and then whatever other sessions of them were in use. Its world is new, so the keys
 /// of an earlier one are void, and so are leases on sessions that had them; who was in which chat is put there again. A dead
 /// proxy of one of them stops nobody else.
 pub async fn import_all(config: &Config, pool: &PgPool, world: &Controls) -> anyhow::Result<Accounts> {
@@ -119,15 +119,19 @@ pub async fn import_all(config: &Config, pool: &PgPool, world: &Controls) -> any
             None => lost.push(used.label.clone()),
         }
     }
-    let logins = accounts
-        .iter()
-        .map(|account| sessions::import(pool, &vault, &config.telegram, account));
+    let log_in = async |account| sessions::import(pool, &vault, &config.telegram, account).await;
+    let (of_the_world, of_people) = accounts.split_at(known.len());
+    let mut outcomes = futures::future::join_all(of_the_world.iter().map(log_in)).await;
+    // One by one: a code that is sent voids the one that was sent to the same account before.
+    for account in of_people {
+        outcomes.push(log_in(account).await);
+    }
     let mut all = Accounts {
         again: !in_use.is_empty(),
         lost,
         ..Accounts::default()
     };
-    for (account, imported) in accounts.iter().zip(futures::future::join_all(logins).await) {
+    for (account, imported) in accounts.iter().zip(outcomes) {
         match imported {
             Ok(imported) => all.imported.push(imported),
             Err(ImportError::Connection(LinkError::Proxy(fault))) => all.left_out.push((account.label.clone(), fault)),
